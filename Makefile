@@ -1,0 +1,45 @@
+# Everything starts from Python, pip and make. The virtual environment is made once, and again
+# only when pyproject.toml changes.
+PYTHON  ?= python3
+PROFILE ?= toy
+VENV    := .venv
+BIN     := $(VENV)/bin
+READY   := $(VENV)/.ready
+
+.PHONY: demo test notebooks lab lint format weights clean help
+
+help:            ## what can be made
+	@grep -E '^[a-z]+: .*##|^[a-z]+:  *##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 12
+
+$(READY): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[test,dev]'
+	touch $@
+
+demo: $(READY)   ## train and evaluate DINO-Mix on the embedded city, as notebooks
+	$(BIN)/python -m dinomix.pipeline toy
+
+notebooks: $(READY)  ## run the notebooks of PROFILE (smoke, toy or paper); ONLY=03 SET="seeds=[0,1,2]"
+	$(BIN)/python -m dinomix.pipeline $(PROFILE) $(if $(ONLY),--only $(ONLY)) $(if $(SET),--set '$(SET)')
+
+test: $(READY)   ## run the fast tests
+	$(BIN)/python -m pytest
+
+lab: $(READY)    ## open JupyterLab on the notebooks
+	$(BIN)/jupyter lab notebooks
+
+lint: $(READY)   ## check format, rules, and that notebooks carry no outputs
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/nbstripout --verify notebooks/*.ipynb
+
+format: $(READY) ## put everything into form
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/nbstripout notebooks/*.ipynb
+
+weights: $(READY)  ## pretrain the stand-in backbones again (see the README for what it costs)
+	$(BIN)/python -m dinomix.toycity.pretrain
+
+clean:           ## remove the virtual environment; data and runs stay
+	rm -rf $(VENV)

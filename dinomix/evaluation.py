@@ -1,0 +1,139 @@
+"""Recall@k: which queries find a database image of their place among the first k."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.spatial import KDTree
+from torch import nn
+
+from dinomix.retrieval import describe, search
+from dinomix.testsets import TestSet
+
+ALL = "all"  # the condition of the row over all queries of a test set
+
+
+def positives(
+    database_utm: np.ndarray, query_utm: np.ndarray, threshold: float
+) -> list[np.ndarray]:
+    """The database images within `threshold` metres of each query (the bound included).
+
+    Args:
+        database_utm: (N, 2) metres.
+        query_utm: (Q, 2) metres.
+
+    Returns:
+        Q sorted int arrays of database indices; an empty one where a query has no positive.
+    """
+    found = KDTree(database_utm).query_ball_point(query_utm, r=threshold)
+    return [np.array(sorted(indices), dtype=np.int64) for indices in found]
+
+
+def hits(ranked: np.ndarray, positives_of: Sequence[np.ndarray]) -> np.ndarray:
+    """Which retrieved images are right: bool of `ranked`'s shape (Q, k).
+
+    Args:
+        ranked: (Q, k) database indices, nearest first.
+        positives_of: Q arrays of database indices.
+    """
+    if len(ranked) != len(positives_of):
+        raise ValueError(f"{len(ranked)} rankings for the positives of {len(positives_of)} queries")
+    right = [np.isin(row, truth) for row, truth in zip(ranked, positives_of, strict=True)]
+    return np.array(right).reshape(ranked.shape)
+
+
+def recall_at_k(
+    ranked: np.ndarray, positives_of: Sequence[np.ndarray], ks: Sequence[int] = (1, 5, 10)
+) -> dict[int, float]:
+    """Percent of queries with a positive among their first k (the paper's top-k accuracy).
+
+    Queries without any positive count as failures. Where k exceeds the database, all of it
+    counts.
+
+    Returns:
+        {k: percent}; nan where there are no queries.
+    """
+    right = hits(ranked, positives_of)
+    if not len(right):
+        return {k: float("nan") for k in ks}
+    return {k: 100.0 * float(right[:, :k].any(axis=1).mean()) for k in ks}
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """What a model retrieved on a test set, for tables and pictures.
+
+    Attributes:
+        ranked: int64 (Q, k) database indices, nearest first.
+        similarities: float32 (Q, k).
+        positives: Q arrays of database indices.
+    """
+
+    test: TestSet
+    ranked: np.ndarray
+    similarities: np.ndarray
+    positives: list[np.ndarray]
+
+    def table(self, ks: Sequence[int] = (1, 5, 10)) -> pd.DataFrame:
+        """One row for each condition and k, and one for all queries together.
+
+        Columns: dataset, convention, condition, k, recall (percent), queries,
+        without_positives (queries that nothing could be right for; they count as failures).
+        """
+        conditions = np.array(self.test.conditions)
+        groups = {name: conditions == name for name in dict.fromkeys(self.test.conditions) if name}
+        groups[ALL] = np.ones(len(conditions), dtype=bool)
+        rows = []
+        for condition, chosen in groups.items():
+            numbers = np.flatnonzero(chosen)
+            truth = [self.positives[i] for i in numbers]
+            for k, recall in recall_at_k(self.ranked[numbers], truth, ks).items():
+                rows.append(
+                    {
+                        "dataset": self.test.name,
+                        "convention": self.test.convention,
+                        "condition": condition,
+                        "k": k,
+                        "recall": recall,
+                        "queries": len(numbers),
+                        "without_positives": sum(not len(t) for t in truth),
+                    }
+                )
+        return pd.DataFrame(rows)
+
+
+def retrieve(model: nn.Module, test: TestSet, k: int = 10, **options) -> Retrieval:
+    """Describe and search a test set.
+
+    Args:
+        options: of `describe`: batch_size, workers, device, progress.
+    """
+    database = describe(model, test.database, **options)
+    queries = describe(model, test.queries, **options)
+    similarities, ranked = search(database, queries, k)
+    truth = positives(test.database_utm, test.query_utm, test.threshold)
+    return Retrieval(test, ranked, similarities, truth)
+
+
+def evaluate(
+    model: nn.Module, test: TestSet, ks: Sequence[int] = (1, 5, 10), **options
+) -> pd.DataFrame:
+    """Recall of a model on a test set, for each condition and for all queries together.
+
+    Args:
+        options: of `describe`: batch_size, workers, device, progress.
+
+    Returns:
+        the columns of `Retrieval.table`, and those that say which model it was: method,
+        backbone, trained_blocks, mix_depth, dim.
+    """
+    table = retrieve(model, test, max(ks), **options).table(ks)
+    config = model.config
+    return table.assign(
+        method=config.aggregator,
+        backbone=config.backbone,
+        trained_blocks=config.trained_blocks,
+        mix_depth=config.mix_depth if config.aggregator == "mix" else pd.NA,
+        dim=model.dim,
+    )

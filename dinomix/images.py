@@ -1,0 +1,89 @@
+"""From an image file to a normalised tensor: reading, the evaluation transform, the training one."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torchvision.transforms import InterpolationMode, v2
+
+Transform = Callable[[Image.Image], torch.Tensor]
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+class UnreadableImageError(OSError):
+    """An image file that cannot be decoded; the message names the file."""
+
+
+def read_image(path: str | Path) -> Image.Image:
+    """Decode a file to an upright RGB image.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UnreadableImageError: the file is there but is not a whole image.
+    """
+    try:
+        with Image.open(path) as image:
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except FileNotFoundError:
+        raise
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise UnreadableImageError(
+            f"cannot decode the image {path}: {error}. Replace the file or remove it."
+        ) from error
+
+
+def as_height_width(image_size: int | Sequence[int]) -> tuple[int, int]:
+    """`224` or `(height, width)` as `(height, width)`."""
+    if isinstance(image_size, int):
+        return image_size, image_size
+    height, width = image_size
+    return height, width
+
+
+def eval_transform(
+    image_size: int | Sequence[int], mean: Sequence[float], std: Sequence[float]
+) -> Transform:
+    """The one transform of every evaluation: antialiased resize of the image, then normalise.
+
+    The aspect ratio is not kept, as in the paper: every image becomes `image_size`, so that the
+    descriptor of an image never depends on what else is in its batch.
+
+    Returns:
+        a function from a PIL image to a float32 tensor (3, H, W).
+    """
+    return v2.Compose([_resize(image_size), v2.ToImage(), *_normalise(mean, std)])
+
+
+def train_transform(
+    image_size: int | Sequence[int],
+    mean: Sequence[float],
+    std: Sequence[float],
+    augment: str = "randaugment",
+) -> Transform:
+    """The evaluation transform with an augmentation before the normalisation.
+
+    Args:
+        augment: "none", or "randaugment" for RandAugment with three operations (the authors'
+            training code).
+
+    Raises:
+        ValueError: for another name.
+    """
+    augmentations = {
+        "none": [],
+        "randaugment": [v2.RandAugment(num_ops=3, interpolation=InterpolationMode.BILINEAR)],
+    }
+    if augment not in augmentations:
+        raise ValueError(f"augment is {augment!r}; choose one of {sorted(augmentations)}")
+    steps = [_resize(image_size), v2.ToImage(), *augmentations[augment], *_normalise(mean, std)]
+    return v2.Compose(steps)
+
+
+def _resize(image_size: int | Sequence[int]) -> v2.Transform:
+    size = as_height_width(image_size)
+    return v2.Resize(size, interpolation=InterpolationMode.BILINEAR, antialias=True)
+
+
+def _normalise(mean: Sequence[float], std: Sequence[float]) -> list[v2.Transform]:
+    return [v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))]

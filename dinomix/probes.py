@@ -1,0 +1,106 @@
+"""Measurements on a backbone: what it is made of, what freezing saves, what resizing changes."""
+
+import copy
+import statistics
+import time
+from collections.abc import Sequence
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dinomix.backbones import Backbone, ViTBackbone, build_backbone
+
+SCHEMES = {False: "frozen prefix", True: "tokens trained (authors)"}
+
+
+def anatomy(name: str, image_size: int) -> dict[str, object]:
+    """Size of a transformer backbone after the surgery, without allocating it.
+
+    Returns:
+        backbone, blocks, channels (D, also the number of maps), grid (h x w at `image_size`),
+        parameters.
+    """
+    with torch.device("meta"):
+        net = build_backbone(name, image_size=(image_size, image_size), trained_blocks=0)
+    return {
+        "backbone": name,
+        "blocks": net.num_blocks,
+        "channels": net.out_channels,
+        "grid": "{} x {}".format(*net.grid),
+        "parameters": sum(p.numel() for p in net.parameters()),
+    }
+
+
+def resize_disagreement(net: ViTBackbone, images: Tensor, size: int) -> float:
+    """Mean cosine between the tokens under DINOv2's and under timm's resized position embedding.
+
+    Args:
+        images: normalised (B, 3, H, W), resized to `size` here.
+    """
+    from timm.layers import resample_abs_pos_embed
+
+    images = F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
+    grid = net.grid_of((size, size))
+    other = copy.deepcopy(net)
+    resized = resample_abs_pos_embed(
+        net.trunk.pos_embed, list(grid), num_prefix_tokens=net.trunk.num_prefix_tokens
+    )
+    other.trunk.pos_embed = torch.nn.Parameter(resized)  # at the grid already: used as it is
+    with torch.inference_mode():
+        ours, theirs = net(images), other(images)  # (B, s, h, w)
+    return F.cosine_similarity(ours, theirs, dim=1).mean().item()
+
+
+def saved_activations(net: Backbone, images: Tensor) -> tuple[Tensor, int]:
+    """The map of `images`, and the bytes that autograd keeps for its backward pass.
+
+    Parameters are not counted, and what several operations share counts once.
+    """
+    parameters = {p.untyped_storage().data_ptr() for p in net.parameters()}
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        maps = net(images)
+    return maps, sum(kept.values())
+
+
+def freezing_costs(
+    name: str, trained_blocks: Sequence[int], image_size: int, batch_size: int, repeats: int
+) -> pd.DataFrame:
+    """What one training step costs, by trained blocks, with and without trained tokens.
+
+    Returns:
+        columns trained_blocks, scheme, activations (MiB that autograd keeps), step (milliseconds
+        of a forward and backward pass on the CPU, the median of `repeats`).
+    """
+    rows = []
+    images = torch.randn(batch_size, 3, image_size, image_size)
+    for count in trained_blocks:
+        for train_tokens, scheme in SCHEMES.items():
+            net = build_backbone(
+                name,
+                image_size=(image_size, image_size),
+                trained_blocks=count,
+                train_tokens=train_tokens,
+            )
+            _, kept = saved_activations(net, images)
+            seconds = statistics.median(_step_seconds(net, images) for _ in range(repeats))
+            row = {"trained_blocks": count, "scheme": scheme}
+            rows.append({**row, "activations": kept / 2**20, "step": 1000 * seconds})
+    return pd.DataFrame(rows)
+
+
+def _step_seconds(net: Backbone, images: Tensor) -> float:
+    start = time.perf_counter()
+    maps = net(images)
+    if maps.requires_grad:
+        maps.square().mean().backward()
+    return time.perf_counter() - start

@@ -1,0 +1,119 @@
+"""Images to descriptors, and descriptors to their nearest neighbours."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+
+from dinomix.backbones import normalization
+from dinomix.images import Transform, eval_transform, read_image
+
+
+def pick_device(device: str | torch.device = "auto") -> torch.device:
+    """ "auto" is the first of CUDA, Apple's MPS and the CPU that this machine has."""
+    if device != "auto":
+        return torch.device(device)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+class ImageFiles(Dataset):
+    """Item i is file i through the transform: float32 (3, H, W)."""
+
+    def __init__(self, paths: Sequence[str | Path], transform: Transform) -> None:
+        self.paths = list(paths)
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return self.transform(read_image(self.paths[index]))
+
+
+@torch.inference_mode()
+def describe(
+    model: nn.Module,
+    paths: Sequence[str | Path],
+    *,
+    batch_size: int = 32,
+    workers: int = 0,
+    device: str | torch.device = "auto",
+    progress: bool = True,
+) -> np.ndarray:
+    """Descriptors of image files, in their order.
+
+    The model is used in eval mode and left in the mode it was in. An image's descriptor does not
+    depend on the batch it came in, up to rounding (about 1e-6).
+
+    Args:
+        model: a PlaceModel; its config says the image size and the normalisation.
+        workers: processes that decode images; 0 decodes in this one.
+
+    Returns:
+        float32 (N, D), rows of unit length.
+
+    Raises:
+        UnreadableImageError, FileNotFoundError: an image cannot be read; the file is named.
+        FloatingPointError: a descriptor is not finite; the file is named.
+    """
+    device = pick_device(device)
+    mean, std = normalization(model.config.backbone)
+    files = ImageFiles(paths, eval_transform(model.config.image_size, mean, std))
+    loader = DataLoader(
+        files, batch_size=batch_size, num_workers=workers, pin_memory=device.type == "cuda"
+    )
+    descriptors = np.empty((len(files), model.dim), dtype=np.float32)
+    was_training = model.training
+    done = 0
+    model.to(device).eval()
+    try:
+        with tqdm(total=len(files), desc="describe", unit="img", disable=not progress) as bar:
+            for images in loader:
+                batch = model(images.to(device, non_blocking=True)).float().cpu().numpy()  # (B, D)
+                descriptors[done : done + len(batch)] = batch
+                done += len(batch)
+                bar.update(len(batch))
+    finally:
+        model.train(was_training)
+    broken = np.flatnonzero(~np.isfinite(descriptors).all(axis=1))
+    if broken.size:
+        raise FloatingPointError(
+            f"{broken.size} descriptors are not finite, the first one that of "
+            f"{files.paths[broken[0]]}: the model's weights are broken."
+        )
+    return descriptors
+
+
+def search(database: np.ndarray, queries: np.ndarray, k: int = 10) -> tuple[np.ndarray, np.ndarray]:
+    """The k database descriptors nearest to each query: exact, by cosine similarity.
+
+    Args:
+        database: float32 (N, D), rows of unit length.
+        queries: float32 (Q, D), rows of unit length.
+        k: how many; at most N come back.
+
+    Returns:
+        similarities float32 (Q, min(k, N)), falling along each row, and their database indices
+        int64 of the same shape.
+
+    Raises:
+        ValueError: the dimensions differ, the database is empty, or k < 1.
+    """
+    import faiss
+
+    if database.ndim != 2 or queries.ndim != 2 or database.shape[1] != queries.shape[1]:
+        raise ValueError(
+            f"descriptors should be (N, D) and (Q, D), but are {database.shape} and "
+            f"{queries.shape}; describe both with the same model."
+        )
+    if not len(database) or k < 1:
+        raise ValueError(f"cannot search {len(database)} descriptors for the nearest {k}")
+    index = faiss.IndexFlatIP(database.shape[1])
+    index.add(np.ascontiguousarray(database, dtype=np.float32))
+    return index.search(np.ascontiguousarray(queries, dtype=np.float32), min(k, len(database)))

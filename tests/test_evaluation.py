@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+import torch
+from dinomix.model import ModelConfig, build_model
+
+from dinomix.evaluation import evaluate, hits, positives, recall_at_k, retrieve
+from dinomix.testsets import TestSet
+
+
+def slow_positives(database, queries, threshold):
+    found = []
+    for q in queries:
+        inside = [i for i, d in enumerate(database) if np.hypot(*(q - d)) <= threshold]
+        found.append(inside)
+    return found
+
+
+@pytest.mark.parametrize(("n", "q"), [(40, 25), (1, 3), (3, 1)])
+def test_positives_equal_a_slow_loop(n, q):
+    rng = np.random.default_rng(n + q)
+    database, queries = rng.uniform(0, 100, (n, 2)), rng.uniform(0, 100, (q, 2))
+    found = positives(database, queries, 25.0)
+    assert [list(indices) for indices in found] == slow_positives(database, queries, 25.0)
+
+
+def test_threshold_counts_as_inside():
+    database = np.array([[4e5, 5e6], [4e5 + 25, 5e6], [4e5 + 25.01, 5e6]])
+    assert positives(database, database[:1], 25.0)[0].tolist() == [0, 1]
+
+
+def test_recall_equals_a_slow_loop():
+    rng = np.random.default_rng(0)
+    ranked = np.stack([rng.permutation(30)[:10] for _ in range(50)])
+    truth = [rng.choice(30, size=rng.integers(0, 4), replace=False) for _ in range(50)]
+    for k, recall in recall_at_k(ranked, truth, (1, 3, 10, 99)).items():
+        right = sum(
+            any(int(i) in set(t.tolist()) for i in row[:k])
+            for row, t in zip(ranked, truth, strict=True)
+        )
+        assert recall == pytest.approx(100 * right / 50)
+
+
+def test_queries_without_positives_are_failures():
+    ranked = np.array([[0, 1], [1, 0]])
+    truth = [np.array([1]), np.array([], dtype=np.int64)]
+    assert recall_at_k(ranked, truth, (1, 2)) == {1: 0.0, 2: 50.0}
+    assert hits(ranked, truth).tolist() == [[False, True], [False, False]]
+
+
+def test_no_queries_is_nan_and_unequal_lengths_an_error():
+    assert np.isnan(recall_at_k(np.empty((0, 5), int), [], (1,))[1])
+    with pytest.raises(ValueError, match="2 rankings for the positives of 1"):
+        hits(np.zeros((2, 1), int), [np.array([0])])
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return build_model(
+        ModelConfig(backbone="toy_vits14", image_size=28, out_channels=8, out_rows=2)
+    )
+
+
+def test_evaluate_gives_a_tidy_table(model, test_root):
+    far = test_root / "images" / "test" / "queries_night"
+    lost = sorted(far.iterdir())[0]
+    lost.rename(far / lost.name.replace("@400005.00", "@900000.00"))
+    test = TestSet(test_root)
+    table = evaluate(model, test, ks=(1, 2), batch_size=4, progress=False)
+    assert table[["condition", "k"]].values.tolist() == [
+        [c, k] for c in ("day", "night", "all") for k in (1, 2)
+    ]
+    assert table["queries"].tolist() == [5, 5, 5, 5, 10, 10]
+    assert table["without_positives"].tolist() == [0, 0, 1, 1, 1, 1]
+    mean = table[table.condition != "all"].groupby("k")["recall"].mean()
+    assert table[table.condition == "all"]["recall"].tolist() == pytest.approx(mean.tolist())
+    first = table.iloc[0]
+    assert (first.method, first.backbone, first.dim, first.mix_depth) == (
+        "mix",
+        "toy_vits14",
+        16,
+        2,
+    )
+    assert first.convention == "25 m" and first.dataset == "city-test"
+
+
+def test_a_database_used_as_its_own_queries_is_found(model, test_root):
+    queries = test_root / "images" / "test"
+    for path in (queries / "queries_day").iterdir():
+        path.unlink()
+    for path in (queries / "database").iterdir():
+        (queries / "queries_day" / path.name).write_bytes(path.read_bytes())
+    retrieval = retrieve(model, TestSet(test_root), k=1, progress=False)
+    assert retrieval.ranked[:5, 0].tolist() == [0, 1, 2, 3, 4]
+    np.testing.assert_allclose(retrieval.similarities[:5, 0], 1, atol=1e-5)
+    assert retrieval.table((1,)).set_index("condition").recall["day"] == 100
