@@ -1,0 +1,186 @@
+"""TrainConfig: everything that decides how a model is trained, and the named recipes."""
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
+
+MACHINE = ("workers", "device")  # these say where a run happens, not what it computes
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # As the paper tells it. It leaves open how many places make a batch: 80, as in the authors'
+    # code. A third of the learning rate after every five epochs.
+    "paper": {},
+    # As the authors' published code does it.
+    "authors": {
+        "epochs": 60,
+        "accumulation": 4,
+        "lr": 0.005,
+        "warmup_steps": 650,
+        "milestones": (5, 10, 15, 25, 45),
+        "gamma": 0.3,
+        "precision": "fp16",
+        "clip_value": 0.5,
+        "augment": "randaugment",
+    },
+    # For the embedded city on a CPU: minutes.
+    "toy": {
+        "epochs": 8,
+        "places_per_batch": 24,
+        "optimizer": "adamw",
+        "lr": 5e-4,
+        "weight_decay": 0.01,
+        "schedule": "cosine",
+        "warmup_steps": 20,
+        "clip_norm": 1.0,
+        "augment": "randaugment",
+    },
+}
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train. The defaults are the paper's recipe; `preset` has the named ones.
+
+    Attributes:
+        epochs: passes over the places; each shows every place once, save the last incomplete
+            batch.
+        places_per_batch: P. Each place brings the K images of its PlaceDataset, so the loss mines
+            among P * K images.
+        accumulation: batches whose gradients are averaged for one optimiser step. Each is mined
+            for itself, as in the authors' code.
+        optimizer: "sgd" or "adamw".
+        lr: the schedule's highest learning rate.
+        momentum: of SGD.
+        weight_decay: of all trained parameters.
+        schedule: "steps" multiplies the rate by gamma at each milestone (epochs that are over),
+            "cosine" lets it fall to 0 after the warm-up, "constant" keeps it.
+        warmup_steps: optimiser steps over which the rate first rises linearly from lr/warmup_steps.
+        clip_value, clip_norm: bounds on each gradient entry, on the norm of all; None for none.
+        precision: "no" (float32), "fp16", "bf16", or "auto": bf16 or fp16 where a CUDA device has
+            it, float32 elsewhere.
+        augment: "none" or "randaugment", see `images.train_transform`.
+        alpha, beta, base, epsilon: of `losses.multi_similarity_loss`.
+        seed: of initial weights and of the order of places. (How images are drawn and augmented
+            has the PlaceDataset's own seed.)
+        workers: processes that load images; 0 loads in this one. No part of a run's identity.
+        device: "auto", "cpu", "cuda", "cuda:1", "mps". No part of a run's identity.
+
+    Raises:
+        ValueError: a field has the wrong type or an impossible value.
+    """
+
+    epochs: int = 50
+    places_per_batch: int = 80
+    accumulation: int = 1
+    optimizer: str = "sgd"
+    lr: float = 0.05
+    momentum: float = 0.9
+    weight_decay: float = 0.001
+    schedule: str = "steps"
+    milestones: tuple[int, ...] = (5, 10, 15, 20, 25, 30, 35, 40, 45)
+    gamma: float = 1 / 3
+    warmup_steps: int = 0
+    clip_value: float | None = None
+    clip_norm: float | None = None
+    precision: str = "no"
+    augment: str = "none"
+    alpha: float = 1.0
+    beta: float = 50.0
+    base: float = 0.0
+    epsilon: float = 0.1
+    seed: int = 0
+    workers: int = 0
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "places_per_batch", "accumulation"):
+            self._whole(name, least=1)
+        for name in ("warmup_steps", "seed", "workers"):
+            self._whole(name, least=0)
+        for name in ("lr", "gamma", "alpha", "beta"):
+            self._real(name, above=0)
+        for name in ("momentum", "weight_decay", "epsilon"):
+            self._real(name, least=0)
+        self._real("base")
+        for name in ("clip_value", "clip_norm"):
+            if getattr(self, name) is not None:
+                self._real(name, above=0)
+        self._choice("optimizer", ("sgd", "adamw"))
+        self._choice("schedule", ("steps", "cosine", "constant"))
+        self._choice("precision", ("no", "auto", "fp16", "bf16"))
+        self._choice("augment", ("none", "randaugment"))
+        if not isinstance(self.device, str):
+            self._refuse("device", 'a name such as "auto", "cpu" or "cuda"')
+        marks = self.milestones
+        if not isinstance(marks, (tuple, list)) or any(type(m) is not int or m < 1 for m in marks):
+            self._refuse("milestones", "a list of epochs, whole numbers from 1 on")
+        if sorted(set(marks)) != list(marks):
+            self._refuse("milestones", "a list of epochs that rises")
+        object.__setattr__(self, "milestones", tuple(marks))  # JSON and YAML only have lists
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> Self:
+        """A named recipe, "paper", "authors" or "toy", with some fields changed.
+
+        Raises:
+            ValueError: there is no such recipe or field.
+        """
+        if name not in PRESETS:
+            raise ValueError(f"no training preset {name!r}; choose one of {sorted(PRESETS)}")
+        return cls.from_dict({**PRESETS[name], **changes})
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The inverse of `to_dict`; fields that are left out keep their defaults.
+
+        Raises:
+            ValueError: a key is no field.
+        """
+        known = [field.name for field in fields(cls)]
+        unknown = sorted(set(values) - set(known))
+        if unknown:
+            raise ValueError(f"TrainConfig has no fields {unknown}; it has {known}")
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as JSON can hold them."""
+        return {**asdict(self), "milestones": list(self.milestones)}
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that decide the result: `to_dict` without workers and device."""
+        return {key: value for key, value in self.to_dict().items() if key not in MACHINE}
+
+    def learning_rate(self, step: int, steps_per_epoch: int) -> float:
+        """The rate of optimiser step `step`, counted from 0 over the whole run."""
+        warmup = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
+        factor = 1.0
+        if self.schedule == "steps":
+            epoch = step // steps_per_epoch
+            factor = self.gamma ** sum(epoch >= milestone for milestone in self.milestones)
+        elif self.schedule == "cosine":
+            falling = max(1, self.epochs * steps_per_epoch - self.warmup_steps)
+            done = max(0, step - self.warmup_steps) / falling
+            factor = (1 + math.cos(math.pi * done)) / 2
+        return self.lr * warmup * factor
+
+    def _whole(self, name: str, least: int) -> None:
+        value = getattr(self, name)
+        if type(value) is not int or value < least:
+            self._refuse(name, f"a whole number, at least {least}")
+
+    def _real(self, name: str, *, above: float = -math.inf, least: float = -math.inf) -> None:
+        value = getattr(self, name)
+        if type(value) not in (int, float) or not math.isfinite(value):
+            self._refuse(name, "a finite number (in YAML, write 5.0e-4 and not 5e-4)")
+        if value <= above or value < least:
+            self._refuse(
+                name, f"above {above:g}" if math.isfinite(above) else f"at least {least:g}"
+            )
+        object.__setattr__(self, name, float(value))  # so that 1 and 1.0 name the same run
+
+    def _choice(self, name: str, choices: tuple[str, ...]) -> None:
+        if getattr(self, name) not in choices:
+            self._refuse(name, f"one of {list(choices)}")
+
+    def _refuse(self, name: str, expected: str) -> None:
+        raise ValueError(f"TrainConfig.{name} is {getattr(self, name)!r}; it should be {expected}")

@@ -1,0 +1,719 @@
+"""Recipes against the paper's numbers, the loop against a plain one, and runs that are killed."""
+
+import json
+import math
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import write_places, write_testset
+from torch.utils.data import default_collate
+
+from dinomix import checkpoints, losses, training
+from dinomix.backbones import normalization
+from dinomix.datasets import PlaceDataset
+from dinomix.evaluation import evaluate
+from dinomix.images import train_transform
+from dinomix.model import ModelConfig, build_model
+from dinomix.recipes import TrainConfig
+from dinomix.runtime import make_accelerator
+from dinomix.testsets import TestSet
+from dinomix.training import DivergedError, epoch_batches, train, trained_parameters
+
+TINY = ModelConfig(
+    backbone="toy_vits14", trained_blocks=1, out_channels=8, out_rows=2, image_size=28
+)
+CNN = ModelConfig(
+    backbone="timm/test_resnet", trained_blocks="all", out_channels=8, out_rows=2, image_size=64
+)
+RECIPE = TrainConfig(epochs=3, places_per_batch=2, accumulation=2, lr=0.02, augment="randaugment")
+# Seven places make three batches, and a place that waits; two batches make a step, and one does.
+PLACES, BATCHES, STEPS = 7, 3, 2
+TIMING = ["seconds", "images_per_second"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    places = PlaceDataset(write_places(root / "places", places=PLACES))
+    return places, TestSet(write_testset(root / "city", places=12, conditions=("day", "night")))
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory):
+    """An unbroken run of RECIPE."""
+    return train(TINY, *data, RECIPE, out=tmp_path_factory.mktemp("runs"), progress=False)
+
+
+def assert_same_result(one, other):
+    pd.testing.assert_frame_equal(
+        one.history.drop(columns=TIMING), other.history.drop(columns=TIMING), check_exact=True
+    )
+    for which in ("best", "last"):
+        mine, its = one.load(which).state_dict(), other.load(which).state_dict()
+        assert mine.keys() == its.keys()
+        for key, tensor in mine.items():
+            assert torch.equal(tensor, its[key]), f"{key} of {which}"
+
+
+# ------------------------------------------------------------------------------- recipes
+
+
+def test_paper_recipe():
+    paper = TrainConfig.preset("paper")
+    assert paper == TrainConfig()
+    assert (paper.optimizer, paper.momentum, paper.weight_decay) == ("sgd", 0.9, 0.001)
+    assert (paper.epochs, paper.accumulation) == (50, 1)
+    for epoch in range(50):
+        for step in (100 * epoch, 100 * epoch + 99):
+            assert paper.learning_rate(step, 100) == pytest.approx(0.05 / 3 ** (epoch // 5))
+
+
+def test_authors_recipe():
+    authors = TrainConfig.preset("authors")
+    assert (authors.optimizer, authors.momentum, authors.weight_decay) == ("sgd", 0.9, 0.001)
+    assert (authors.epochs, authors.places_per_batch, authors.accumulation) == (60, 80, 4)
+    assert (authors.precision, authors.clip_value, authors.augment) == ("fp16", 0.5, "randaugment")
+    for step in range(650):
+        assert authors.learning_rate(step, 200) == pytest.approx(0.005 * (step + 1) / 650)
+    for epoch in range(4, 60):
+        drops = [mark for mark in (5, 10, 15, 25, 45) if mark <= epoch]
+        expected = 0.005 * 0.3 ** len(drops)
+        assert authors.learning_rate(200 * epoch, 200) == pytest.approx(expected)
+
+
+def test_cosine_rises_then_falls_to_zero():
+    config = TrainConfig(schedule="cosine", epochs=10, warmup_steps=20, lr=1)
+    rates = [config.learning_rate(step, 10) for step in range(100)]
+    assert rates[:20] == pytest.approx([(step + 1) / 20 for step in range(20)])
+    expected = [0.5 + 0.5 * math.cos(math.pi * (step - 20) / 80) for step in range(20, 100)]
+    assert rates[20:] == pytest.approx(expected)
+    assert 0 < rates[-1] < 0.001
+
+
+def test_constant_schedule():
+    config = TrainConfig(schedule="constant", lr=0.3)
+    assert {config.learning_rate(step, 10) for step in range(0, 500, 7)} == {0.3}
+
+
+@pytest.mark.parametrize("preset", ["paper", "authors", "toy"])
+def test_config_survives_json(preset):
+    config = TrainConfig.preset(preset, seed=3)
+    assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_equal_recipes_have_equal_identities():
+    one = TrainConfig(lr=1, milestones=[5, 10], workers=4, device="cpu")
+    other = TrainConfig(lr=1.0, milestones=(5, 10))
+    assert json.dumps(one.identity()) == json.dumps(other.identity())
+    assert one.identity() != TrainConfig(lr=1, milestones=(5, 11)).identity()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("epochs", 0),
+        ("epochs", 2.0),
+        ("epochs", True),
+        ("places_per_batch", "80"),
+        ("accumulation", 0),
+        ("optimizer", "adam"),
+        ("lr", 0),
+        ("lr", "5e-4"),
+        ("lr", float("nan")),
+        ("momentum", -0.1),
+        ("weight_decay", None),
+        ("schedule", "linear"),
+        ("milestones", 5),
+        ("milestones", (5, 5)),
+        ("milestones", (10, 5)),
+        ("milestones", (0, 5)),
+        ("milestones", (2.5,)),
+        ("gamma", 0),
+        ("warmup_steps", -1),
+        ("clip_value", 0),
+        ("clip_norm", -1.0),
+        ("precision", "fp8"),
+        ("augment", True),
+        ("alpha", 0),
+        ("beta", float("inf")),
+        ("base", "0"),
+        ("epsilon", -0.1),
+        ("seed", -1),
+        ("workers", 1.5),
+        ("device", 0),
+    ],
+)
+def test_wrong_fields_are_named(field, value):
+    with pytest.raises(ValueError, match=rf"TrainConfig\.{field} is .*it should be"):
+        TrainConfig(**{field: value})
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(ValueError, match=r"no training preset 'papers'.*authors.*paper.*toy"):
+        TrainConfig.preset("papers")
+    with pytest.raises(ValueError, match=r"no fields \['learning_rat'\]"):
+        TrainConfig.preset("toy", learning_rat=1)
+
+
+# ------------------------------------------------------------------------------- sampling
+
+
+def test_an_epoch_shows_each_place_once():
+    batches = epoch_batches(50, 8, seed=3, epoch=2)
+    assert batches.shape == (6, 8)
+    assert len(set(batches.flatten().tolist())) == 48
+    assert set(batches.flatten().tolist()) <= set(range(50))
+
+
+def test_order_depends_on_seed_and_epoch_alone():
+    first = epoch_batches(50, 8, seed=3, epoch=2)
+    np.random.seed(7)
+    assert np.array_equal(epoch_batches(50, 8, seed=3, epoch=2), first)
+    assert not np.array_equal(epoch_batches(50, 8, seed=3, epoch=3), first)
+    assert not np.array_equal(epoch_batches(50, 8, seed=4, epoch=2), first)
+
+
+# ------------------------------------------------------------------------------- the loop
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"clip_value": 0.003, "momentum": 0.5, "warmup_steps": 3},
+        {"clip_norm": 0.05, "optimizer": "adamw", "lr": 0.001, "schedule": "cosine"},
+    ],
+    ids=["plain", "clipped by value", "adamw, clipped by norm"],
+)
+def test_loop_equals_a_plain_one(data, tmp_path, changes):
+    """The same training written out without Accelerate, samplers, loaders or checkpoints."""
+    places, _ = data
+    config = TrainConfig.from_dict({**RECIPE.to_dict(), "epochs": 2, **changes})
+    torch.manual_seed(config.seed)
+    model = build_model(TINY)
+    mean, std = normalization(TINY.backbone)
+    drawn = places.with_transform(train_transform(28, mean, std, "randaugment"))
+    learning = [p for p in model.parameters() if p.requires_grad]
+    if config.optimizer == "sgd":
+        optimizer = torch.optim.SGD(
+            learning, lr=1, momentum=config.momentum, weight_decay=config.weight_decay
+        )
+    else:
+        optimizer = torch.optim.AdamW(learning, lr=1, weight_decay=config.weight_decay)
+    expected_losses, step = [], 0
+    for epoch in (1, 2):
+        drawn.set_epoch(epoch)
+        epoch_losses = []
+        batches = epoch_batches(PLACES, 2, config.seed, epoch)
+        for group in (batches[:2], batches[2:]):  # accumulation 2, then what is left
+            optimizer.zero_grad()
+            for batch in group:
+                images, labels = default_collate([drawn[int(i)] for i in batch])
+                desc = model(images.flatten(0, 1))
+                loss = losses.multi_similarity_loss(desc, labels.repeat_interleave(4))
+                (loss / len(group)).backward()
+                epoch_losses.append(loss.item())
+            if config.clip_value:
+                torch.nn.utils.clip_grad_value_(learning, config.clip_value)
+            if config.clip_norm:
+                torch.nn.utils.clip_grad_norm_(learning, config.clip_norm)
+            optimizer.param_groups[0]["lr"] = config.learning_rate(step, STEPS)
+            optimizer.step()
+            step += 1
+        expected_losses.append(np.mean(epoch_losses))
+    run = train(TINY, *data, config, out=tmp_path, progress=False)
+    assert run.history["loss"].tolist()[1:] == pytest.approx(expected_losses, rel=1e-6)
+    found = run.load("last").state_dict()
+    for key, tensor in model.state_dict().items():
+        torch.testing.assert_close(found[key], tensor, rtol=1e-5, atol=1e-7)
+
+
+def test_training_lowers_the_loss(data, tmp_path):
+    config = TrainConfig(epochs=15, places_per_batch=PLACES, optimizer="adamw", lr=0.03)
+    history = train(TINY, *data, config, out=tmp_path, progress=False).history
+    assert history["loss"].iloc[-1] < history["loss"].iloc[1] / 2
+    assert history["mined_share"].iloc[-1] < history["mined_share"].iloc[1]
+
+
+def test_history(run, data):
+    history = run.history
+    assert list(history) == checkpoints.COLUMNS
+    assert history["epoch"].tolist() == [0, 1, 2, 3]
+    assert history["step"].tolist() == [0, STEPS, 2 * STEPS, 3 * STEPS]
+    assert history.loc[0, ["loss", "mined_share", "lr", "images_per_second"]].isna().all()
+    trained = history[1:]
+    assert trained["lr"].tolist() == [0.02] * 3
+    assert trained["mined_share"].between(0, 1).all()
+    assert (trained["images_per_second"] > 0).all()
+    assert (trained["seconds"] * trained["images_per_second"] > BATCHES * 2 * 4).all()
+
+
+def test_recalls_are_those_of_the_saved_models(run, data):
+    for model, row in (
+        (run.load("best"), run.best),
+        (run.load(which="last"), run.history.iloc[-1]),
+    ):
+        table = evaluate(model, data[1], ks=(1, 5), progress=False)
+        recalls = table[table["condition"] == "all"].set_index("k")["recall"]
+        assert (row["recall@1"], row["recall@5"]) == (recalls[1], recalls[5])
+
+
+def test_frozen_weights_stay(run):
+    torch.manual_seed(RECIPE.seed)
+    before = dict(build_model(TINY).named_parameters())
+    after = dict(run.load("last").named_parameters())
+    for name, parameter in before.items():
+        assert torch.equal(parameter, after[name]) == (not parameter.requires_grad), name
+
+
+@pytest.mark.parametrize(
+    ("recalls", "best"),
+    [
+        ([(90, 99), (50, 60), (70, 80), (60, 90)], 2),  # the untrained model is no candidate
+        ([(0, 0), (50, 80), (50, 90), (40, 95)], 2),  # recall@5 decides a tie
+        ([(0, 0), (50, 80), (50, 80), (50, 80)], 1),  # then the earlier epoch
+    ],
+)
+def test_best_epoch(data, tmp_path, monkeypatch, recalls, best):
+    left = iter(recalls)
+    states = []
+
+    def scripted(model, test, **_):
+        states.append({key: value.clone() for key, value in model.state_dict().items()})
+        rows = [("all", k, float(recall)) for k, recall in zip((1, 5), next(left), strict=True)]
+        return pd.DataFrame([("day", 1, 100.0), *rows], columns=["condition", "k", "recall"])
+
+    monkeypatch.setattr(training, "evaluate", scripted)
+    run = train(TINY, *data, RECIPE, out=tmp_path, progress=False)
+    assert run.best["epoch"] == best
+    assert (run.best["recall@1"], run.best["recall@5"]) == recalls[best]
+    for which, epoch in (("best", best), ("last", 3)):
+        for key, value in run.load(which).state_dict().items():
+            assert torch.equal(value, states[epoch][key])
+
+
+def test_bf16_trains_in_half_precision_and_validates_in_full(data, tmp_path, run):
+    config = TrainConfig.from_dict({**RECIPE.to_dict(), "precision": "bf16"})
+    half = train(TINY, *data, config, out=tmp_path, progress=False)
+    whole_losses, half_losses = run.history["loss"][1:], half.history["loss"][1:]
+    assert half_losses.tolist() == pytest.approx(whole_losses.tolist(), rel=0.05)
+    assert (half_losses != whole_losses).all()
+    test_recalls_are_those_of_the_saved_models(half, data)
+    assert {value.dtype for value in half.load("last").state_dict().values()} == {torch.float32}
+
+
+def test_overflow_that_the_scaler_skips_is_no_error(data, tmp_path, monkeypatch):
+    """fp16's loss scaling, made to overflow on the CPU, where torch has it but Accelerate not."""
+    scalers = []
+
+    def with_scaler(config):
+        accelerator = make_accelerator(config)
+        accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
+        accelerator.native_amp, accelerator.state._mixed_precision = True, "fp16"
+        scalers.append(accelerator.scaler)
+        return accelerator
+
+    monkeypatch.setattr(training, "make_accelerator", with_scaler)
+    steps = TrainConfig.from_dict({**RECIPE.to_dict(), "epochs": 4, "clip_value": 0.5})
+    run = train(TINY, *data, steps, out=tmp_path, progress=False)
+    assert scalers[0].get_scale() < 2.0**127
+    assert len(run.history) == 5
+    assert all(value.isfinite().all() for value in run.load("last").state_dict().values())
+
+
+def test_progress_bar_shows_loss_recall_and_speed(data, tmp_path, capsys):
+    train(TINY, *data, RECIPE, out=tmp_path / "a")
+    shown = capsys.readouterr().err
+    for word in ("epoch 3/3", "loss=", "recall@1=", "img/s=", "9/9"):
+        assert word in shown
+    train(TINY, *data, RECIPE, out=tmp_path / "b", progress=False)
+    assert "epoch" not in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------- repeatable
+
+
+def test_same_seed_same_weights_whatever_the_workers(run, data, tmp_path):
+    torch.rand(5), random.random(), np.random.rand()  # a run must not depend on what came before
+    config = TrainConfig.from_dict({**RECIPE.to_dict(), "workers": 2, "device": "cpu"})
+    again = train(TINY, *data, config, out=tmp_path, progress=False)
+    assert again.folder.name == run.folder.name
+    assert_same_result(again, run)
+
+
+def test_another_seed_gives_another_run(run, data, tmp_path):
+    config = TrainConfig.from_dict({**RECIPE.to_dict(), "seed": 1})
+    other = train(TINY, *data, config, out=tmp_path, progress=False)
+    assert other.folder.name != run.folder.name
+    assert other.history["loss"][3] != run.history["loss"][3]
+
+
+def test_global_generators_and_settings_are_left_alone(data, tmp_path):
+    random.seed(1), np.random.seed(2), torch.manual_seed(3)
+    expected = random.random(), np.random.rand(), torch.rand(())
+    random.seed(1), np.random.seed(2), torch.manual_seed(3)
+    train(TINY, *data, RECIPE, out=tmp_path, progress=False)
+    assert (random.random(), np.random.rand(), torch.rand(())) == expected
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_finished_run_is_loaded(run, data, monkeypatch):
+    monkeypatch.setattr(training, "make_accelerator", lambda config: pytest.fail("trained again"))
+    again = train(TINY, *data, RECIPE, out=run.folder.parent, progress=False)
+    assert_same_result(again, run)
+    assert (again.model_config, again.train_config) == (TINY, RECIPE)
+    names = {path.name for path in run.folder.iterdir()}
+    assert names == {"config.json", "history.csv", "best.safetensors", "last.safetensors", "lock"}
+
+
+def test_weights_are_named_by_content(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(b"one")
+    first = checkpoints.weights_id("toy_vits14", path)
+    (tmp_path / "copy.safetensors").write_bytes(b"one")
+    assert checkpoints.weights_id("toy_vits14", tmp_path / "copy.safetensors") == first
+    path.write_bytes(b"two")
+    assert checkpoints.weights_id("toy_vits14", path) != first
+    assert checkpoints.weights_id("toy_vits14", None) is None
+    assert checkpoints.weights_id("dinov2_vitb14", "hub") == "hub"
+    with pytest.raises(FileNotFoundError, match=r"no weights at .*gone\.safetensors"):
+        checkpoints.weights_id("toy_vits14", tmp_path / "gone.safetensors")
+
+
+def test_toy_hub_weights_are_named_by_content(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "TOY_WEIGHTS", tmp_path)
+    (tmp_path / "toy_vits14.safetensors").write_bytes(b"one")
+    first = checkpoints.weights_id("toy_vits14", "hub")
+    (tmp_path / "toy_vits14.safetensors").write_bytes(b"two")
+    assert checkpoints.weights_id("toy_vits14", "hub") != first
+
+
+def test_initial_weights_are_loaded(run, data, tmp_path):
+    path = run.folder / "last.safetensors"
+    started = train(TINY, *data, RECIPE, weights=path, out=tmp_path, progress=False)
+    assert started.folder.name != run.folder.name
+    learned, frozen = run.load("last").backbone, started.load("last").backbone
+    key = "trunk.blocks.0.attn.qkv.weight"  # random, so that it can come from the file only
+    assert torch.equal(learned.state_dict()[key], frozen.state_dict()[key])
+
+
+# ------------------------------------------------------------------------------- broken off
+
+
+class Crash(Exception):
+    pass
+
+
+def crash_at(monkeypatch, name, call):
+    """Let `training.<name>` raise at its n-th call, before it does anything."""
+    original, calls = getattr(training, name), []
+
+    def crashing(*args, **options):
+        calls.append(name)
+        if len(calls) == call:
+            raise Crash
+        return original(*args, **options)
+
+    monkeypatch.setattr(training, name, crashing)
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("write_config", 1),
+        ("save_checkpoint", 1),
+        ("multi_similarity_loss", 5),
+        ("save_checkpoint", 3),
+        ("write_history", 3),
+        ("save_model", 1),
+        ("save_model", 2),
+        ("write_config", 2),
+    ],
+)
+def test_run_goes_on_wherever_it_broke_off(data, run, tmp_path, monkeypatch, name, call):
+    with monkeypatch.context() as patch:
+        crash_at(patch, name, call)
+        with pytest.raises(Crash):
+            train(TINY, *data, RECIPE, out=tmp_path, progress=False)
+    torch.rand(3)
+    assert_same_result(train(TINY, *data, RECIPE, out=tmp_path, progress=False), run)
+
+
+def test_batch_norm_and_generators_go_on(data, tmp_path, monkeypatch):
+    """A CNN has running means; and here each step draws from all three global generators."""
+
+    def noisy(desc, labels, *args):
+        noise = torch.randn_like(desc) * random.random() * np.random.rand()
+        return losses.multi_similarity_loss(desc + noise, labels, *args)
+
+    monkeypatch.setattr(training, "multi_similarity_loss", noisy)
+    whole = train(CNN, *data, RECIPE, out=tmp_path / "whole", progress=False)
+    random.random(), np.random.rand(), torch.rand(())  # must not matter
+    with monkeypatch.context() as patch:
+        crash_at(patch, "save_checkpoint", 3)
+        with pytest.raises(Crash):
+            train(CNN, *data, RECIPE, out=tmp_path / "broken", progress=False)
+    broken = train(CNN, *data, RECIPE, out=tmp_path / "broken", progress=False)
+    assert_same_result(broken, whole)
+    means = [key for key in whole.load("last").state_dict() if key.endswith("running_mean")]
+    assert means
+
+
+KILLER = """
+import os, random, signal, sys, time
+from dinomix import ModelConfig, PlaceDataset, TestSet, TrainConfig, train
+
+root, seed = sys.argv[1], int(sys.argv[2])
+delays = random.Random(seed)
+model = ModelConfig("toy_vits14", 1, out_channels=8, out_rows=2, image_size=28)
+places, val = PlaceDataset(f"{root}/places"), TestSet(f"{root}/city")
+recipe = TrainConfig.preset("toy", epochs=6, places_per_batch=2)
+
+def start(out):
+    child = os.fork()
+    if not child:
+        train(model, places, val, recipe, out=out, progress=False)
+        os._exit(0)
+    return child
+
+began = time.monotonic()
+assert os.waitpid(start(f"{root}/whole"), 0)[1] == 0
+longest, kills = time.monotonic() - began, 0
+while kills < 3:  # a round is one run, killed until it manages to end
+    longest, out = longest / 2, f"{root}/broken{kills}"
+    while True:
+        child = start(out)
+        deadline = time.monotonic() + delays.uniform(0, longest)
+        while not (done := os.waitpid(child, os.WNOHANG))[0] and time.monotonic() < deadline:
+            time.sleep(0.001)
+        if done[0]:
+            assert done[1] == 0
+            break
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        kills += 1
+        longest *= 1.1  # in the end it will
+print(kills)
+"""
+
+
+def python(script, *args, launcher=()):
+    """Run a script in a process of its own, on one thread; what it printed."""
+    here = str(Path(__file__).parents[1])
+    result = subprocess.run(
+        [sys.executable, *launcher, script, *map(str, args)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": here},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the killer forks its victims")
+def test_killed_process_ends_like_an_unbroken_one(tmp_path):
+    write_places(tmp_path / "places", places=PLACES)
+    write_testset(tmp_path / "city", places=6)
+    script = tmp_path / "killer.py"
+    script.write_text(KILLER)
+    kills = int(python(script, tmp_path, time.time_ns()))
+    assert kills >= 3
+    (whole,) = (tmp_path / "whole").iterdir()
+    rounds = [folder for out in tmp_path.glob("broken*") for folder in out.iterdir()]
+    names = {"config.json", "history.csv", "best.safetensors", "last.safetensors", "lock"}
+    assert rounds
+    for folder in rounds:
+        assert_same_result(training.Run.open(folder), training.Run.open(whole))
+        assert {path.name for path in folder.iterdir()} == names
+
+
+def test_second_process_waits_for_the_first(tmp_path, capsys):
+    order = []
+
+    def second():
+        with checkpoints.locked(tmp_path):
+            order.append("second")
+
+    with checkpoints.locked(tmp_path):
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join(timeout=0.3)
+        order.append("first")
+    thread.join(timeout=10)
+    assert order == ["first", "second"]
+    assert "another process is training" in capsys.readouterr().out
+
+
+def test_run_that_another_process_finished_meanwhile_is_loaded(data, run, tmp_path, monkeypatch):
+    """Whoever waited for the lock finds the run done, and does not train it again."""
+    accelerator = training.make_accelerator
+
+    def finish_meanwhile(config):
+        monkeypatch.setattr(training, "make_accelerator", accelerator)
+        train(TINY, *data, RECIPE, out=tmp_path, progress=False)
+        monkeypatch.setattr(training, "_Loop", lambda *_: pytest.fail("trained again"))
+        return accelerator(config)
+
+    monkeypatch.setattr(training, "make_accelerator", finish_meanwhile)
+    assert_same_result(train(TINY, *data, RECIPE, out=tmp_path, progress=False), run)
+
+
+PART = """
+import json, sys
+from dinomix import ModelConfig, PlaceDataset, TestSet, TrainConfig, train
+
+root, out, model, recipe = sys.argv[1:]
+train(
+    ModelConfig.from_dict(json.loads(model)),
+    PlaceDataset(f"{root}/places"),
+    TestSet(f"{root}/city"),
+    TrainConfig.from_dict(json.loads(recipe)),
+    out=out,
+    progress=False,
+)
+"""
+
+
+def test_two_processes_train_like_one(tmp_path):
+    """Each has half of a batch, but the miner must see all of it."""
+    data = (
+        PlaceDataset(write_places(tmp_path / "places", places=PLACES)),
+        TestSet(write_testset(tmp_path / "city", places=6)),
+    )
+    recipe = TrainConfig.from_dict({**RECIPE.to_dict(), "device": "cpu", "clip_value": 0.01})
+    one = train(TINY, *data, recipe, out=tmp_path / "one", progress=False)
+    script = tmp_path / "part.py"
+    script.write_text(PART)
+    configs = [json.dumps(config.to_dict()) for config in (TINY, recipe)]
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    python(script, tmp_path, tmp_path / "two", *configs, launcher=launcher)
+    two = training.Run.open(tmp_path / "two" / one.folder.name)
+    columns = ["step", "loss", "mined_share", "lr"]
+    pd.testing.assert_frame_equal(one.history[columns], two.history[columns], rtol=1e-4)
+    its = two.load("last").state_dict()
+    for key, tensor in one.load("last").state_dict().items():
+        torch.testing.assert_close(its[key], tensor, rtol=1e-4, atol=1e-6)
+
+
+# ------------------------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_loss_that_is_no_number_stops_and_keeps_the_checkpoint(
+    data, run, tmp_path, monkeypatch, value
+):
+    calls = []
+
+    def diverging(*args, **options):
+        calls.append(1)
+        loss = losses.multi_similarity_loss(*args, **options)
+        return loss * value if len(calls) == 2 * BATCHES else loss  # the last one of epoch 2
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "multi_similarity_loss", diverging)
+        told = rf"the loss is {value} in epoch 2, step 3, at learning rate 0\.02"
+        with pytest.raises(DivergedError, match=told) as caught:
+            train(TINY, *data, RECIPE, out=tmp_path, progress=False)
+    assert isinstance(caught.value, FloatingPointError)
+    (folder,) = tmp_path.iterdir()
+    kept = checkpoints.load_checkpoint(folder)
+    assert [row["epoch"] for row in kept["history"]] == [0, 1]
+    assert all(tensor.isfinite().all() for tensor in kept["model"].values())
+    with pytest.raises(FileNotFoundError, match="no finished run"):
+        training.Run.open(folder)
+    assert_same_result(train(TINY, *data, RECIPE, out=tmp_path, progress=False), run)
+
+
+def test_broken_weights_never_reach_the_checkpoint(data, tmp_path):
+    """One step a run: its loss is fine, and it leaves weights that are not."""
+    config = TrainConfig(epochs=1, places_per_batch=PLACES, lr=1e38, weight_decay=1e30)
+    with pytest.raises(DivergedError, match=r"is not finite in epoch 1, step 1, .* rate 1e\+38"):
+        train(TINY, *data, config, out=tmp_path, progress=False)
+    (folder,) = tmp_path.iterdir()
+    kept = checkpoints.load_checkpoint(folder)
+    assert len(kept["history"]) == 1
+    assert all(tensor.isfinite().all() for tensor in kept["model"].values())
+
+
+def test_learning_rate_that_explodes(data, tmp_path):
+    config = TrainConfig(epochs=5, places_per_batch=2, lr=1e30, weight_decay=0.1)
+    with pytest.raises(DivergedError, match="in epoch 1, step"):
+        train(TINY, *data, config, out=tmp_path, progress=False)
+
+
+def test_too_few_places(data, tmp_path):
+    config = TrainConfig(places_per_batch=PLACES + 1)
+    with pytest.raises(ValueError, match=r"7 places do not fill .* places_per_batch = 8"):
+        train(TINY, *data, config, out=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_to_train(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        training, "build_model", lambda *args, **options: build_model(TINY).requires_grad_(False)
+    )
+    with pytest.raises(ValueError, match="nothing to train"):
+        train(TINY, *data, RECIPE, out=tmp_path)
+
+
+def test_gem_alone_can_be_trained(data, tmp_path):
+    config = ModelConfig("toy_vits14", 0, aggregator="gem", image_size=28)
+    assert len(trained_parameters(build_model(config))) == 1
+    run = train(config, *data, RECIPE, out=tmp_path, progress=False)
+    assert run.load("last").aggregator.p.item() != 3
+
+
+def test_fp16_needs_a_gpu(data, tmp_path):
+    config = TrainConfig.preset("authors", places_per_batch=2, device="cpu")
+    with pytest.raises(ValueError, match=r'precision "fp16" needs a GPU.*use "auto"'):
+        train(TINY, *data, config, out=tmp_path)
+
+
+def test_auto_precision_is_float32_on_the_cpu():
+    accelerator = make_accelerator(TrainConfig(precision="auto", device="cpu"))
+    assert accelerator.mixed_precision == "no"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_device_that_is_not_there():
+    with pytest.raises(ValueError, match=r"device is 'cuda', but this machine offers"):
+        make_accelerator(TrainConfig(device="cuda"))
+
+
+def test_device_that_does_not_exist():
+    with pytest.raises(ValueError, match=r"TrainConfig\.device is 'gpu'"):
+        make_accelerator(TrainConfig(device="gpu"))
+
+
+def test_batch_must_divide_among_processes(monkeypatch):
+    monkeypatch.setattr("dinomix.runtime.Accelerator.num_processes", 3)
+    with pytest.raises(ValueError, match=r"places_per_batch = 80 cannot .* 3 processes"):
+        make_accelerator(TrainConfig(device="cpu"))
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_folder_of_another_run_is_refused(data, tmp_path, monkeypatch, finished):
+    crash_at(monkeypatch, "save_checkpoint", 1)
+    with pytest.raises(Crash):
+        train(TINY, *data, RECIPE, out=tmp_path, progress=False)
+    (path,) = tmp_path.glob("*/config.json")
+    config = json.loads(path.read_text())
+    config["train"]["lr"], config["finished"] = 0.5, finished
+    path.write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"another run: it differs in \['train'\]"):
+        train(TINY, *data, RECIPE, out=tmp_path, progress=False)
+
+
+def test_load_takes_best_or_last(run):
+    with pytest.raises(ValueError, match="which is 'first'"):
+        run.load("first")
