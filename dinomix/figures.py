@@ -15,6 +15,7 @@ from dinomix.images import read_image
 from dinomix.storage import atomic_path
 
 THEME = {"style": "whitegrid", "context": "notebook", "palette": "colorblind", "font_scale": 0.85}
+CLASS_COLOURS = sns.color_palette("pastel", 10)
 RIGHT, WRONG = "#0a9d58", "#d1363b"  # frames of retrieved images
 QUERY_COLOUR, DATABASE_COLOUR = sns.color_palette("colorblind")[3], "0.6"
 
@@ -77,6 +78,21 @@ def image_grid(
     return figure
 
 
+def class_colours(classes: np.ndarray) -> np.ndarray:
+    """Class indices (H, W) as colours (H, W, 3)."""
+    return np.array(CLASS_COLOURS)[classes]
+
+
+def class_legend(names: Sequence[str]) -> Figure:
+    """What the colours of `class_colours` stand for."""
+    figure, ((axis,),) = _panels(1, 1, (1.1 * len(names), 0.35))
+    for i, name in enumerate(names):
+        axis.add_patch(plt.Rectangle((i, 0), 1, 1, color=CLASS_COLOURS[i]))
+        axis.text(i + 0.5, 0.5, name, ha="center", va="center", fontsize=8)
+    axis.set(xlim=(0, len(names)), ylim=(0, 1), xticks=[], yticks=[])
+    return figure
+
+
 def test_map(
     database_utm: np.ndarray, query_utm: np.ndarray, *, labels: bool = True, size: float = 5.0
 ) -> Figure:
@@ -120,16 +136,12 @@ def training_curves(history: pd.DataFrame) -> Figure:
     axes[0].set(title="multi-similarity loss", xlabel="epoch", ylim=(0, None))
     axes[1].plot(trained["epoch"], 100 * trained["mined_share"], "o-", color=colours[1], ms=3)
     axes[1].set(title="anchors with mined pairs (%)", xlabel="epoch", ylim=(0, 101))
-    for column, colour in zip(_recall_columns(history), colours[2:], strict=False):
-        label = column.removeprefix("val_")
-        axes[2].plot(history["epoch"], history[column], "o-", color=colour, ms=3, label=label)
+    recalls = [column for column in history if column.startswith("recall@")]
+    for column, colour in zip(recalls, colours[2:], strict=False):
+        axes[2].plot(history["epoch"], history[column], "o-", color=colour, ms=3, label=column)
     axes[2].set(title="validation recall (%)", xlabel="epoch", ylim=(0, 101))
     axes[2].legend(loc="lower right")
     return figure
-
-
-def _recall_columns(history: pd.DataFrame) -> list[str]:
-    return [column for column in history if column.startswith("val_R@")]
 
 
 def recall_bars(table: pd.DataFrame, k: int = 1, order: Iterable[str] | None = None) -> Figure:

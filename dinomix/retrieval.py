@@ -36,7 +36,6 @@ class ImageFiles(Dataset):
         return self.transform(read_image(self.paths[index]))
 
 
-@torch.inference_mode()
 def describe(
     model: nn.Module,
     paths: Sequence[str | Path],
@@ -71,9 +70,12 @@ def describe(
     descriptors = np.empty((len(files), model.dim), dtype=np.float32)
     was_training = model.training
     done = 0
-    model.to(device).eval()
+    model.to(device).eval()  # outside of inference mode: moved weights must stay trainable
     try:
-        with tqdm(total=len(files), desc="describe", unit="img", disable=not progress) as bar:
+        with (
+            torch.inference_mode(),
+            tqdm(total=len(files), desc="describe", unit="img", disable=not progress) as bar,
+        ):
             for images in loader:
                 batch = model(images.to(device, non_blocking=True)).float().cpu().numpy()  # (B, D)
                 descriptors[done : done + len(batch)] = batch

@@ -51,8 +51,8 @@ def test_training_curves_leave_out_the_untrained_row_where_there_is_no_loss():
             "epoch": [0, 1, 2],
             "loss": [np.nan, 2.0, 1.0],
             "mined_share": [np.nan, 0.9, 0.5],
-            "val_R@1": [10.0, 20.0, 30.0],
-            "val_R@5": [20.0, 30.0, 40.0],
+            "recall@1": [10.0, 20.0, 30.0],
+            "recall@5": [20.0, 30.0, 40.0],
         }
     )
     loss, mined, recall = figures.training_curves(history).axes

@@ -93,3 +93,10 @@ def test_search_errors_name_the_shapes():
 def test_device_by_name():
     assert pick_device("cpu").type == "cpu"
     assert pick_device("auto").type in {"cpu", "cuda", "mps"}
+
+
+def test_a_described_model_can_still_be_trained(test_root):
+    model = build_model(ModelConfig(backbone="toy_vits14", image_size=28, out_channels=8))
+    describe(model, TestSet(test_root).queries, progress=False)
+    assert not any(p.is_inference() for p in model.parameters())
+    model(torch.randn(2, 3, 28, 28)).sum().backward()
