@@ -1,0 +1,224 @@
+"""The model: a backbone, an aggregator, the config that describes both, and the file of all three.
+
+Images (B, 3, H, W) become descriptors (B, D) of unit length.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from dinomix import __version__
+from dinomix.aggregators import AGGREGATORS, build_aggregator
+from dinomix.backbones import TrainedBlocks, as_size, build_backbone, check_name
+from dinomix.storage import atomic_path
+from dinomix.weights import load_backbone_weights, load_strict, read_safetensors
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Everything that decides a model but its weights. The defaults are the paper's best.
+
+    Args:
+        backbone: see `dinomix.backbones.build_backbone`.
+        trained_blocks: how many of its last blocks learn, or "all".
+        train_tokens: class token and positional embedding learn too (the authors' code).
+        aggregator: a name in `dinomix.aggregators.AGGREGATORS`.
+        mix_depth: the mixer's L, like the next two for the aggregators that take it.
+        out_channels: d.
+        out_rows: r; the descriptor has d * r entries.
+        image_size: pixels, a side or (height, width); a multiple of the backbone's patch.
+        stage: of a CNN, the stage that gives the map; None: the last.
+
+    Raises:
+        ValueError: for a field of the wrong type or out of its range. What depends on the
+            backbone, such as the highest `trained_blocks`, `build_model` checks.
+    """
+
+    backbone: str = "dinov2_vitb14"
+    trained_blocks: TrainedBlocks = 3
+    train_tokens: bool = False
+    aggregator: str = "mix"
+    mix_depth: int = 2
+    out_channels: int = 1024
+    out_rows: int = 4
+    image_size: int | tuple[int, int] = 224
+    stage: int | None = None
+
+    def __post_init__(self) -> None:
+        for field in ("backbone", "aggregator"):
+            if not isinstance(getattr(self, field), str):
+                raise ValueError(f"{field} must be a name, not {getattr(self, field)!r}")
+        check_name(self.backbone)
+        if self.aggregator not in AGGREGATORS:
+            choice = ", ".join(AGGREGATORS)
+            raise ValueError(f"unknown aggregator {self.aggregator!r}: choose one of {choice}")
+        if type(self.train_tokens) is not bool:
+            raise ValueError(f"train_tokens must be True or False, not {self.train_tokens!r}")
+        if self.trained_blocks != "all":
+            self._check_integer("trained_blocks", 0, " or 'all'")
+        if self.stage is not None:
+            self._check_integer("stage", 0, " or None")
+        self._check_integer("mix_depth", 0)
+        self._check_integer("out_channels", 1)
+        self._check_integer("out_rows", 1)
+        height, width = as_size(self.image_size)
+        # One way to write a square, so that equal configs are equal, and hash to one run.
+        object.__setattr__(self, "image_size", height if height == width else (height, width))
+
+    def _check_integer(self, field: str, least: int, other: str = "") -> None:
+        value = getattr(self, field)
+        if type(value) is not int or value < least:
+            raise ValueError(
+                f"{field} must be an integer of at least {least}{other}, not {value!r}"
+            )
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the images."""
+        return as_size(self.image_size)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as literals for JSON or YAML; `from_dict` is the way back."""
+        fields = dataclasses.asdict(self)
+        if isinstance(self.image_size, tuple):
+            fields["image_size"] = list(self.image_size)
+        return fields
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> "ModelConfig":
+        """Build a config from literals; fields left out take their defaults.
+
+        Raises:
+            ValueError: for a key that is no field, or a value that its field does not take.
+        """
+        known = [field.name for field in dataclasses.fields(cls)]
+        unknown = [key for key in fields if key not in known]
+        if unknown:
+            raise ValueError(
+                f"unknown in a model's config: {', '.join(map(str, unknown))}; "
+                f"the fields are {', '.join(known)}"
+            )
+        return cls(**fields)
+
+
+PRESETS: dict[str, ModelConfig] = {
+    "dino_mix": ModelConfig(),
+    "dino_mix_toy": ModelConfig(backbone="toy_vitb14", image_size=112, out_channels=128),
+}
+
+
+class PlaceModel(nn.Module):
+    """Backbone and aggregator: normalised images (B, 3, H, W) -> descriptors (B, dim), unit length.
+
+    `dinomix.backbones.normalization(config.backbone)` gives the mean and standard deviation with
+    which images are normalised.
+
+    Raises:
+        ValueError: (forward) for a tensor that is no batch of RGB images, or images of a size
+            that the backbone or the aggregator cannot take.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = build_backbone(
+            config.backbone,
+            image_size=config.size,
+            trained_blocks=config.trained_blocks,
+            train_tokens=config.train_tokens,
+            stage=config.stage,
+        )
+        self.aggregator = build_aggregator(
+            config.aggregator,
+            self.backbone.out_channels,
+            self.backbone.grid,
+            mix_depth=config.mix_depth,
+            out_channels=config.out_channels,
+            out_rows=config.out_rows,
+        )
+
+    @property
+    def dim(self) -> int:
+        """D, the descriptor's length."""
+        return self.aggregator.dim
+
+    def forward(self, images: Tensor) -> Tensor:  # (B, 3, H, W)
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(f"images must be (B, 3, H, W), not {tuple(images.shape)}")
+        return self.aggregator(self.backbone(images))  # (B, s, h, w) -> (B, dim)
+
+    def __repr__(self) -> str:
+        parameters = list(self.parameters())
+        total = sum(p.numel() for p in parameters)
+        trained = sum(p.numel() for p in parameters if p.requires_grad)
+        height, width = self.config.size
+        return (
+            f"PlaceModel({self.config.backbone} + {self.config.aggregator}: "
+            f"{height}x{width} px -> {self.dim} entries; trains "
+            f"{self.config.trained_blocks} of {self.backbone.num_blocks} blocks, "
+            f"{trained:,} of {total:,} parameters)"
+        )
+
+
+def build_model(config: ModelConfig, weights: str | Path | None = None) -> PlaceModel:
+    """Build the model that `config` describes.
+
+    Args:
+        config: e.g. `ModelConfig()` or `PRESETS["dino_mix_toy"]`.
+        weights: of the backbone; see `dinomix.weights.load_backbone_weights`.
+
+    Raises:
+        ValueError: for an option that the backbone does not have, or weights that do not fit it.
+        FileNotFoundError: if `weights` names no file.
+    """
+    if not isinstance(config, ModelConfig):
+        raise ValueError(f"config must be a ModelConfig, not {config!r}: see ModelConfig.from_dict")
+    model = PlaceModel(config)
+    load_backbone_weights(model.backbone, weights)
+    return model
+
+
+def save_model(model: PlaceModel, path: str | Path) -> Path:
+    """Write tensors and config as one .safetensors file, at once or not at all; return its path.
+
+    Raises:
+        ValueError: if `path` does not end in .safetensors.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"a model is saved as .safetensors, not as {path}")
+    header = {
+        "dinomix_config": json.dumps(model.config.to_dict()),
+        "dinomix_version": __version__,
+    }
+    tensors = {key: tensor.contiguous() for key, tensor in model.state_dict().items()}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata=header)
+    return path
+
+
+def load_model(path: str | Path) -> PlaceModel:
+    """Build the model saved at `path`, on the CPU, in evaluation mode.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged, or was not written by `save_model`.
+    """
+    tensors, header = read_safetensors(path)
+    if "dinomix_config" not in header:
+        raise ValueError(
+            f"{path} carries no dinomix config: it holds weights alone, which build_model takes "
+            "together with a config"
+        )
+    source = f"{path}, written by dinomix {header.get('dinomix_version')},"
+    try:
+        config = ModelConfig.from_dict(json.loads(header["dinomix_config"]))
+    except ValueError as error:
+        raise ValueError(f"{source} has a config that cannot be used here: {error}") from error
+    model = build_model(config)
+    load_strict(model, tensors, f"{source} does not fit its config")
+    return model.eval()

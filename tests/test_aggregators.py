@@ -1,0 +1,186 @@
+"""Mixer and GeM against loops written from their formulas; the registry."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dinomix.aggregators import AGGREGATORS, FeatureMixer, GeM, build_aggregator, unit_length
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
+def scrambled(module: nn.Module) -> nn.Module:
+    """`module` with parameters that all matter, in float64."""
+    generator = torch.Generator().manual_seed(0)
+    for parameter in module.parameters():
+        parameter.data = 0.5 * torch.randn(parameter.shape, generator=generator)
+    return module.double()
+
+
+def mix_slowly(image_maps: Tensor, tensors: dict[str, Tensor], depth: int) -> list[float]:
+    """Eq. 2-6 for one image's maps (s, h, w), in Python numbers."""
+    x = [row.flatten().tolist() for row in image_maps]
+    p = {key: tensor.tolist() for key, tensor in tensors.items()}
+    n = len(x[0])
+    for layer in range(depth):
+        name = f"mix.{layer}.mix"
+        for channel, row in enumerate(x):
+            mean = sum(row) / n
+            variance = sum((v - mean) ** 2 for v in row) / n
+            normed = [
+                (v - mean) / math.sqrt(variance + 1e-5) * p[f"{name}.0.weight"][i]
+                + p[f"{name}.0.bias"][i]
+                for i, v in enumerate(row)
+            ]
+            hidden = [
+                max(0.0, sum(p[f"{name}.1.weight"][j][i] * normed[i] for i in range(n)) + bias)
+                for j, bias in enumerate(p[f"{name}.1.bias"])
+            ]
+            x[channel] = [
+                row[j] + sum(p[f"{name}.3.weight"][j][i] * hidden[i] for i in range(n)) + bias
+                for j, bias in enumerate(p[f"{name}.3.bias"])
+            ]
+    out = []
+    for c, channel_bias in enumerate(p["channel_proj.bias"]):
+        weights = p["channel_proj.weight"][c]
+        row = [sum(weights[s] * x[s][i] for s in range(len(x))) + channel_bias for i in range(n)]
+        for r, row_bias in enumerate(p["row_proj.bias"]):
+            # Entry c * r + i: all rows of one channel, then the next channel.
+            out.append(sum(p["row_proj.weight"][r][i] * row[i] for i in range(n)) + row_bias)
+    length = math.sqrt(sum(v * v for v in out))
+    return [v / length for v in out]
+
+
+@pytest.mark.parametrize("depth", [0, 1, 3])
+@pytest.mark.parametrize("grid", [(3, 3), (2, 5)])
+def test_mixer_equals_the_formulas(depth, grid):
+    mixer = scrambled(FeatureMixer(6, grid, mix_depth=depth, out_channels=4, out_rows=3))
+    maps = torch.randn(2, 6, *grid, dtype=torch.float64)
+    out = mixer(maps)
+    assert out.shape == (2, 12)
+    for image_maps, descriptor in zip(maps, out, strict=True):
+        expected = torch.tensor(mix_slowly(image_maps, mixer.state_dict(), depth)).double()
+        torch.testing.assert_close(descriptor, expected)
+
+
+@pytest.mark.parametrize(
+    ("depth", "parameters"),
+    [(0, 788_484), (1, 920_580), (2, 1_052_676), (3, 1_184_772), (4, 1_316_868)],
+)
+def test_parameters_of_the_papers_mixer(depth, parameters):
+    mixer = FeatureMixer(768, (16, 16), mix_depth=depth, out_channels=1024, out_rows=4)
+    assert sum(p.numel() for p in mixer.parameters()) == parameters
+    assert mixer.dim == 4096
+
+
+def test_names_of_the_mixers_tensors():
+    expected = {
+        f"{part}.{kind}" for part in ("channel_proj", "row_proj") for kind in ("weight", "bias")
+    }
+    expected |= {
+        f"mix.{layer}.mix.{part}.{kind}"
+        for layer in (0, 1)
+        for part in (0, 1, 3)
+        for kind in ("weight", "bias")
+    }
+    assert FeatureMixer(8, (4, 4)).state_dict().keys() == expected
+
+
+def test_initial_weights_of_the_mixer():
+    torch.manual_seed(0)
+    mixer = FeatureMixer(64, (16, 16), mix_depth=2, out_channels=100, out_rows=4)
+    for layer in mixer.mix:
+        for linear in (layer.mix[1], layer.mix[3]):
+            assert linear.bias.abs().max() == 0
+            assert linear.weight.std().item() == pytest.approx(0.02, rel=0.02)
+        assert torch.equal(layer.mix[0].weight, torch.ones(256))
+    # PyTorch's default: uniform within 1/sqrt(inputs), biases too.
+    for projection in (mixer.channel_proj, mixer.row_proj):
+        limit = projection.in_features**-0.5
+        assert 0.9 * limit < projection.weight.abs().max() <= limit
+        assert projection.bias.abs().max() > 0
+
+
+@pytest.mark.parametrize("grid", [(4, 4), (3, 2), (1, 6)])
+def test_another_grid_is_refused(grid):
+    mixer = FeatureMixer(8, (2, 3))  # (3, 2) and (1, 6) have as many positions
+    expected = f"fit maps of 2x3, not {grid[0]}x{grid[1]}: build the model with the image_size"
+    with pytest.raises(ValueError, match=expected):
+        mixer(torch.randn(1, 8, *grid))
+
+
+def gem_slowly(maps: Tensor, p: float, eps: float) -> Tensor:
+    out = torch.zeros(maps.shape[:2], dtype=torch.float64)
+    for b in range(maps.shape[0]):
+        for c in range(maps.shape[1]):
+            values = [max(v, eps) ** p for v in maps[b, c].flatten().tolist()]
+            out[b, c] = (sum(values) / len(values)) ** (1 / p)
+        out[b] /= math.sqrt(sum(v * v for v in out[b].tolist()))
+    return out
+
+
+@pytest.mark.parametrize("p", [1.0, 3.0, 6.5])
+def test_gem_equals_its_formula(p):
+    maps = torch.randn(2, 5, 3, 4, dtype=torch.float64)
+    torch.testing.assert_close(GeM(5, p=p).double()(maps), gem_slowly(maps, p, 1e-6))
+
+
+def test_gem_learns_its_exponent_and_survives_flat_maps():
+    gem = GeM(4)
+    assert [p.item() for p in gem.parameters()] == [3.0]
+    gem(torch.randn(2, 4, 3, 3))[:, 0].sum().backward()
+    assert gem.p.grad.abs() > 0
+    flat = -torch.ones(1, 4, 2, 2)  # all clamped
+    torch.testing.assert_close(gem(flat), torch.full((1, 4), 0.5))
+
+
+def test_gem_of_a_half_precision_model_does_not_overflow():
+    maps = 60 * torch.randn(2, 4, 5, 5).half()  # the cubes do not fit float16
+    out = GeM(4).half()(maps)
+    torch.testing.assert_close(out, GeM(4)(maps.float()))
+
+
+@pytest.mark.parametrize("name", sorted(AGGREGATORS))
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_descriptors_have_unit_length_in_float32_under_autocast(name, dtype):
+    aggregator = build_aggregator(name, 32, (4, 4), out_channels=64)
+    maps = torch.randn(8, 32, 4, 4)
+    with torch.autocast("cpu", dtype=dtype):
+        out = aggregator(maps.to(dtype))
+    assert out.dtype == torch.float32
+    assert out.shape == (8, aggregator.dim)
+    torch.testing.assert_close(out.norm(dim=1), torch.ones(8), atol=1e-6, rtol=0)
+
+
+def test_unit_length_keeps_float64():
+    x = torch.randn(3, 7, dtype=torch.float64)
+    torch.testing.assert_close(unit_length(x), x / x.norm(dim=1, keepdim=True))
+
+
+def test_build_aggregator_passes_what_each_takes():
+    mixer = build_aggregator("mix", 8, (2, 3), mix_depth=1, out_channels=5, out_rows=2)
+    assert (len(mixer.mix), mixer.dim, mixer.grid) == (1, 10, (2, 3))
+    assert build_aggregator("gem", 8, (2, 3), out_channels=5).dim == 8
+
+
+def test_an_aggregator_of_ones_own(monkeypatch):
+    class Mean(nn.Module):
+        def __init__(self, in_channels: int) -> None:
+            super().__init__()
+            self.dim = in_channels
+
+        def forward(self, maps: Tensor) -> Tensor:
+            return unit_length(maps.mean(dim=(2, 3)))
+
+    monkeypatch.setitem(AGGREGATORS, "mean", Mean)
+    assert build_aggregator("mean", 8, (2, 3))(torch.randn(4, 8, 2, 3)).shape == (4, 8)
+
+
+def test_an_unknown_aggregator():
+    with pytest.raises(ValueError, match="unknown aggregator 'netvlad': choose one of mix, gem"):
+        build_aggregator("netvlad", 8, (2, 3))

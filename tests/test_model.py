@@ -1,0 +1,303 @@
+"""The config's promises, the whole model, and its file."""
+
+import dataclasses
+import json
+import re
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+import dinomix
+from dinomix.model import PRESETS, ModelConfig, build_model, load_model, save_model
+
+SMALL = ModelConfig(backbone="toy_vits14", image_size=(42, 56), out_channels=16, out_rows=2)
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
+def randomised(config: ModelConfig = SMALL) -> torch.nn.Module:
+    """A model in which every parameter matters, LayerScale's too."""
+    torch.manual_seed(0)
+    model = build_model(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(0.1 * torch.randn_like(parameter) + (parameter.ndim == 1) * 0.5)
+    return model.eval()
+
+
+# Config
+
+
+def test_defaults_are_the_papers_best():
+    assert PRESETS["dino_mix"] == ModelConfig(
+        backbone="dinov2_vitb14",
+        trained_blocks=3,
+        train_tokens=False,
+        aggregator="mix",
+        mix_depth=2,
+        out_channels=1024,
+        out_rows=4,
+        image_size=224,
+        stage=None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("backbone", "dinov2_vitz14"),
+        ("backbone", None),
+        ("trained_blocks", -1),
+        ("trained_blocks", "3"),
+        ("trained_blocks", "none"),
+        ("trained_blocks", 2.0),
+        ("trained_blocks", True),
+        ("train_tokens", 1),
+        ("aggregator", "netvlad"),
+        ("aggregator", ["mix"]),
+        ("mix_depth", -1),
+        ("mix_depth", "2"),
+        ("out_channels", 0),
+        ("out_channels", 64.0),
+        ("out_rows", 0),
+        ("out_rows", None),
+        ("image_size", "224"),
+        ("image_size", 0),
+        ("image_size", (224,)),
+        ("image_size", (224, 224.0)),
+        ("stage", -1),
+        ("stage", "last"),
+    ],
+)
+def test_a_wrong_value_is_named(field, value):
+    with pytest.raises(ValueError, match=re.escape(repr(value))) as error:
+        ModelConfig(**{field: value})
+    assert field in str(error.value)
+
+
+def test_configs_are_frozen_and_a_square_has_one_form():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        SMALL.backbone = "toy_vitb14"
+    assert ModelConfig(image_size=(224, 224)) == ModelConfig(image_size=[224, 224]) == ModelConfig()
+    assert hash(ModelConfig(image_size=[224, 224])) == hash(ModelConfig())
+    assert (ModelConfig().size, SMALL.size) == ((224, 224), (42, 56))
+
+
+@pytest.mark.parametrize("config", [*PRESETS.values(), SMALL, ModelConfig(trained_blocks="all")])
+def test_config_survives_json(config):
+    assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_unknown_keys_of_a_config_are_named():
+    with pytest.raises(ValueError, match="unknown in a model's config: depth, lr; the fields are"):
+        ModelConfig.from_dict({"depth": 2, "mix_depth": 2, "lr": 0.1})
+
+
+def test_build_model_wants_a_config():
+    with pytest.raises(ValueError, match="must be a ModelConfig"):
+        build_model({"backbone": "toy_vits14"})
+
+
+# Model
+
+
+def test_the_papers_model_has_the_published_tensors():
+    """The authors' file: 189 tensors, 87,631,620 parameters. Ours lacks only the mask token."""
+    with torch.device("meta"):
+        model = build_model(PRESETS["dino_mix"])
+    tensors = model.state_dict()
+    renamed = {key.replace("backbone.trunk.", "backbone.dino_model.") for key in tensors}
+    block = {
+        *(f"{part}.{kind}" for part in ("norm1", "norm2") for kind in ("weight", "bias")),
+        *(f"attn.{part}.{kind}" for part in ("qkv", "proj") for kind in ("weight", "bias")),
+        *(f"mlp.{part}.{kind}" for part in ("fc1", "fc2") for kind in ("weight", "bias")),
+        *("ls1.gamma", "ls2.gamma"),
+    }
+    dino = {
+        "cls_token",
+        "pos_embed",
+        "mask_token",
+        "patch_embed.proj.weight",
+        "patch_embed.proj.bias",
+    }
+    dino |= {f"blocks.{i}.{part}" for i in range(12) for part in block}
+    authors = {f"backbone.dino_model.{key}" for key in dino}
+    authors |= {
+        f"aggregator.{part}.{kind}"
+        for part in (
+            *(f"mix.{layer}.mix.{i}" for layer in (0, 1) for i in (0, 1, 3)),
+            "channel_proj",
+            "row_proj",
+        )
+        for kind in ("weight", "bias")
+    }
+    assert len(authors) == 189
+    assert authors - renamed == {"backbone.dino_model.mask_token"}
+    assert renamed <= authors
+    mask_token = 768
+    assert sum(t.numel() for t in tensors.values()) + mask_token == 87_631_620
+    assert tensors["backbone.trunk.pos_embed"].shape == (1, 1370, 768)
+    assert model.dim == 4096
+
+
+@pytest.mark.parametrize(
+    ("config", "dim"),
+    [
+        (SMALL, 32),
+        (dataclasses.replace(SMALL, aggregator="gem", trained_blocks="all"), 64),
+        (dataclasses.replace(SMALL, mix_depth=0, trained_blocks=0), 32),
+        (dataclasses.replace(SMALL, backbone="timm/resnet18", image_size=64, stage=3), 32),
+    ],
+)
+def test_descriptors(config, dim):
+    model = build_model(config)
+    images = torch.randn(3, 3, *config.size)
+    out = model(images)
+    assert model.dim == dim
+    assert out.shape == (3, dim)
+    torch.testing.assert_close(out.norm(dim=1), torch.ones(3))
+    out[:, 0].sum().backward()
+    assert all((p.grad is not None) == p.requires_grad for p in model.parameters())
+
+
+def test_toy_preset():
+    model = build_model(PRESETS["dino_mix_toy"])
+    assert (model.dim, model.backbone.grid, model.backbone.num_blocks) == (512, (8, 8), 12)
+    assert model.config.trained_blocks == 3
+
+
+def test_descriptors_do_not_depend_on_the_batch():
+    model = randomised()
+    images = torch.randn(7, 3, 42, 56)
+    with torch.no_grad():
+        together = model(images)
+        apart = torch.cat([model(image[None]) for image in images])
+    assert (together[0] - together[1]).abs().max() > 1e-3  # they do tell images apart
+    torch.testing.assert_close(together, apart, atol=1e-5, rtol=0)
+
+
+def test_the_same_seed_gives_the_same_model():
+    images = torch.randn(2, 3, 42, 56)
+    assert torch.equal(randomised()(images), randomised()(images))
+    models = []
+    for _ in range(2):
+        torch.manual_seed(1)
+        models.append(build_model(SMALL).state_dict())
+    assert all(torch.equal(t, models[1][key]) for key, t in models[0].items())
+
+
+def test_images_of_another_size_are_refused():
+    model = build_model(SMALL)
+    with pytest.raises(
+        ValueError, match="maps of 3x4, not 4x4: build the model with the image_size"
+    ):
+        model(torch.randn(1, 3, 56, 56))
+    with pytest.raises(ValueError, match="multiples of 14 pixels, not 50x56"):
+        model(torch.randn(1, 3, 50, 56))
+    gem = build_model(dataclasses.replace(SMALL, aggregator="gem"))
+    assert gem(torch.randn(1, 3, 56, 56)).shape == (1, 64)
+
+
+@pytest.mark.parametrize("shape", [(3, 42, 56), (1, 1, 42, 56), (1, 42, 56, 3)])
+def test_what_is_no_batch_of_images(shape):
+    with pytest.raises(ValueError, match=re.escape(f"must be (B, 3, H, W), not {shape}")):
+        build_model(SMALL)(torch.randn(shape))
+
+
+def test_repr_sums_the_model_up():
+    model = build_model(SMALL)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    text = repr(model)
+    assert text.startswith(
+        "PlaceModel(toy_vits14 + mix: 42x56 px -> 32 entries; trains 3 of 12 blocks"
+    )
+    assert f"{trained:,} of " in text
+    assert "\n" not in text
+
+
+# The file
+
+
+@pytest.mark.parametrize(
+    "config", [SMALL, dataclasses.replace(SMALL, backbone="timm/resnet18", image_size=64)]
+)
+def test_a_saved_model_gives_the_same_bits(tmp_path, config):
+    model = build_model(config)
+    model(torch.randn(2, 3, *config.size))  # moves batch-norm statistics, if there are any
+    path = save_model(model.eval(), tmp_path / "runs" / "model.safetensors")
+    loaded = load_model(path)
+    assert loaded.config == config
+    assert not loaded.training
+    images = torch.randn(3, 3, *config.size)
+    assert torch.equal(model(images), loaded(images))
+    requires = [p.requires_grad for p in model.parameters()]
+    assert [p.requires_grad for p in loaded.parameters()] == requires
+
+
+def test_the_file_carries_config_and_version(tmp_path):
+    path = save_model(build_model(SMALL), tmp_path / "model.safetensors")
+    with safe_open(path, framework="pt") as file:
+        header = file.metadata()
+    assert json.loads(header["dinomix_config"]) == SMALL.to_dict()
+    assert header["dinomix_version"] == dinomix.__version__
+    assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+def test_a_model_in_place_stays_if_saving_fails(tmp_path, monkeypatch):
+    path = save_model(randomised(), tmp_path / "model.safetensors")
+    before = path.read_bytes()
+
+    def fail(*_, **__) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("dinomix.model.save_file", fail)
+    with pytest.raises(OSError, match="disk full"):
+        save_model(build_model(SMALL), path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_other_suffixes_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"saved as \.safetensors, not as .*model\.pth"):
+        save_model(build_model(SMALL), tmp_path / "model.pth")
+
+
+def test_a_file_without_config_is_refused(tmp_path):
+    save_file(build_model(SMALL).state_dict(), tmp_path / "bare.safetensors")
+    with pytest.raises(ValueError, match=r"bare\.safetensors carries no dinomix config"):
+        load_model(tmp_path / "bare.safetensors")
+
+
+@pytest.mark.parametrize("keep", [0, 100, 100_000])
+def test_a_file_cut_short_is_refused(tmp_path, keep):
+    path = save_model(build_model(SMALL), tmp_path / "model.safetensors")
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(ValueError, match=r"model\.safetensors is damaged"):
+        load_model(path)
+
+
+def test_a_file_that_does_not_fit_its_config_is_refused(tmp_path):
+    tensors = build_model(SMALL).state_dict()
+    del tensors["aggregator.row_proj.bias"]
+    header = {"dinomix_config": json.dumps(SMALL.to_dict()), "dinomix_version": "0.0.1"}
+    save_file(tensors, tmp_path / "a.safetensors", metadata=header)
+    with pytest.raises(ValueError, match=r"dinomix 0\.0\.1.*\n  missing aggregator.row_proj.bias$"):
+        load_model(tmp_path / "a.safetensors")
+
+
+def test_a_config_from_another_release_is_refused(tmp_path):
+    fields = {**SMALL.to_dict(), "later_field": 1}
+    header = {"dinomix_config": json.dumps(fields), "dinomix_version": "9.0"}
+    save_file(build_model(SMALL).state_dict(), tmp_path / "a.safetensors", metadata=header)
+    with pytest.raises(ValueError, match=r"a\.safetensors, written by dinomix 9\.0.*later_field"):
+        load_model(tmp_path / "a.safetensors")
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"gone\.safetensors"):
+        load_model(tmp_path / "gone.safetensors")
