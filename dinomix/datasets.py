@@ -4,6 +4,7 @@ import copy
 import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ import torch
 from torch.utils.data import Dataset
 
 from dinomix.images import Transform, read_image
+from dinomix.testsets import TestSet
 
 GSV_COLUMNS = ["place_id", "year", "month", "northdeg", "city_id", "lat", "lon", "panoid"]
 CITY_STRIDE = 100_000  # place ids start again at 0 in each city, so city c counts from c * this
@@ -65,11 +67,9 @@ class PlaceDataset(Dataset):
         tables = [_read_city(self.root, city, i) for i, city in enumerate(self.cities)]
         images = pd.concat(tables, ignore_index=True)
         _require_files(self.root, images["path"])
-        self.places = [  # one array of relative paths a place
-            paths.to_numpy()
-            for _, paths in images.groupby("label", sort=True)["path"]
-            if len(paths) >= self.min_images
-        ]
+        kept = [p for _, p in images.groupby("label") if len(p) >= self.min_images]
+        self.places = [place["path"].to_numpy() for place in kept]  # relative paths
+        self._latlon = [place[["lat", "lon"]].to_numpy(dtype=float) for place in kept]  # (n, 2)
         if not self.places:
             raise ValueError(
                 f"none of the {images['label'].nunique()} places in {self.root} has "
@@ -91,11 +91,43 @@ class PlaceDataset(Dataset):
             digest.update("\n".join(paths).encode() + b"\n\n")
         return digest.hexdigest()[:16]
 
-    def with_transform(self, transform: Transform) -> "PlaceDataset":
+    def with_transform(self, transform: Transform) -> Self:
         """A copy whose images go through `transform`: PIL image -> (3, H, W) tensor."""
         other = copy.copy(self)
         other.transform = transform
         return other
+
+    def hold_out(self, share: float = 0.1, threshold: float = 25.0) -> tuple[Self, TestSet]:
+        """Set places aside to validate on: the places that remain, and a test set of the others.
+
+        Of each place held out, drawn at random by the seed, the first image is a database image
+        and the others are queries.
+
+        Raises:
+            ValueError: `share` leaves no place on one of the sides.
+        """
+        count = round(share * len(self))
+        if not 0 < count < len(self):
+            raise ValueError(
+                f"share is {share!r}, which sets {count} of {len(self)} places aside; both sides "
+                "need at least one."
+            )
+        order = np.random.default_rng(self.seed).permutation(len(self))
+        aside, remaining = sorted(order[:count]), sorted(order[count:])
+        rest = copy.copy(self)
+        rest.places = [self.places[i] for i in remaining]
+        rest._latlon = [self._latlon[i] for i in remaining]
+        paths = [[self.root / path for path in self.places[i]] for i in aside]
+        utm = _to_utm([self._latlon[i] for i in aside])
+        val = TestSet.from_lists(
+            name=f"{self.name}-held-out",
+            database=[images[0] for images in paths],
+            queries=[path for images in paths for path in images[1:]],
+            database_utm=np.stack([positions[0] for positions in utm]),
+            query_utm=np.concatenate([positions[1:] for positions in utm]),
+            threshold=threshold,
+        )
+        return rest, val
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next draws belong to."""
@@ -136,7 +168,7 @@ def _find_cities(root: Path, cities: Iterable[str] | None) -> list[str]:
 
 
 def _read_city(root: Path, city: str, number: int) -> pd.DataFrame:
-    """One city's images: columns `label` (unique over cities) and `path` (relative to the root).
+    """One city's images: `label` (unique over cities), `path` (relative to the root), lat, lon.
 
     Latitude and longitude are read as text: they are part of the file name, digit by digit.
     """
@@ -151,7 +183,27 @@ def _read_city(root: Path, city: str, number: int) -> pd.DataFrame:
         raise ValueError(f"{table_path} has a row whose numbers cannot be read: {error}") from error
     folder = f"Images/{city}/"
     labels = table["place_id"].to_numpy() + number * CITY_STRIDE
-    return pd.DataFrame({"label": labels, "path": [folder + name for name in names]})
+    return pd.DataFrame(
+        {
+            "label": labels,
+            "path": [folder + name for name in names],
+            "lat": table["lat"],
+            "lon": table["lon"],
+        }
+    )
+
+
+def _to_utm(latlon: list[np.ndarray]) -> list[np.ndarray]:
+    """Latitude and longitude (n, 2) of each place as metres (n, 2), all in one UTM zone."""
+    import utm
+
+    _, _, zone, letter = utm.from_latlon(*latlon[0][0])
+    return [
+        np.stack(
+            utm.from_latlon(*place.T, force_zone_number=zone, force_zone_letter=letter)[:2], axis=1
+        )
+        for place in latlon
+    ]
 
 
 def _file_name(row: Sequence) -> str:

@@ -1,4 +1,4 @@
-"""From an image file to a normalised tensor: reading, the evaluation transform, the training one."""
+"""From an image file to a normalised tensor: reading, and the transforms of both phases."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -33,12 +33,18 @@ def read_image(path: str | Path) -> Image.Image:
         ) from error
 
 
-def as_height_width(image_size: int | Sequence[int]) -> tuple[int, int]:
-    """`224` or `(height, width)` as `(height, width)`."""
-    if isinstance(image_size, int):
-        return image_size, image_size
-    height, width = image_size
-    return height, width
+def as_size(image_size: int | Sequence[int]) -> tuple[int, int]:
+    """Height and width from one number (a square) or two.
+
+    Raises:
+        ValueError: for anything but one or two positive integers.
+    """
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if not isinstance(size, tuple | list) or len(size) != 2:
+        raise ValueError(f"image_size must be a number or (height, width), not {image_size!r}")
+    if any(type(side) is not int or side < 1 for side in size):
+        raise ValueError(f"image_size must be positive integers, not {image_size!r}")
+    return tuple(size)
 
 
 def eval_transform(
@@ -81,7 +87,7 @@ def train_transform(
 
 
 def _resize(image_size: int | Sequence[int]) -> v2.Transform:
-    size = as_height_width(image_size)
+    size = as_size(image_size)
     return v2.Resize(size, interpolation=InterpolationMode.BILINEAR, antialias=True)
 
 

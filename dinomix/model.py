@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from dinomix import __version__
 from dinomix.aggregators import AGGREGATORS, build_aggregator
-from dinomix.backbones import TrainedBlocks, as_size, build_backbone, check_name
+from dinomix.backbones import TrainedBlocks, build_backbone, check_name
+from dinomix.images import as_size
 from dinomix.storage import atomic_path
 from dinomix.weights import load_backbone_weights, load_strict, read_safetensors
 

@@ -1,4 +1,4 @@
-"""Writing files so that a kill leaves the old state or the new one, and naming runs by their config."""
+"""Atomic writes: a kill leaves the old file or the new one. And names for runs."""
 
 import dataclasses
 import hashlib
@@ -23,7 +23,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}-{uuid.uuid4().hex[:8]}{path.suffix}")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         yield temporary
+        temporary.chmod(mode)  # some writers make files that only their owner can read
         with temporary.open("rb") as file:
             os.fsync(file.fileno())  # the content must reach the disk before the name does
         os.replace(temporary, path)

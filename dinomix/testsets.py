@@ -67,6 +67,24 @@ class TestSet:
         self.database_utm = read_utm(self.database)
         self.query_utm = read_utm(self.queries)
 
+    @classmethod
+    def from_lists(
+        cls,
+        name: str,
+        database: list[Path],
+        queries: list[Path],
+        database_utm: np.ndarray,
+        query_utm: np.ndarray,
+        threshold: float = 25.0,
+    ) -> "TestSet":
+        """A test set of images that lie anywhere, one condition; coordinates (N, 2) in metres."""
+        test = cls.__new__(cls)
+        test.name, test.threshold = name, threshold
+        test.database, test.queries = list(database), list(queries)
+        test.conditions = [""] * len(test.queries)
+        test.database_utm, test.query_utm = database_utm, query_utm
+        return test
+
     @property
     def convention(self) -> str:
         return f"{self.threshold:g} m"

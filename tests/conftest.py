@@ -4,13 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 SHARED = Path(__file__).parents[2] / "shared"  # real photographs and weights, where there are any
 
 
 def write_image(path: Path, rng: np.random.Generator, size: tuple[int, int] = (28, 28)) -> None:
-    """A JPEG of soft random blobs, so that resizing and augmenting change it as they would a photo."""
+    """A JPEG of soft random blobs, which resizing and augmenting change as they do a photo."""
     path.parent.mkdir(parents=True, exist_ok=True)
     blobs = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
     Image.fromarray(blobs).resize(size, Image.Resampling.BICUBIC).save(path, quality=95)
@@ -46,6 +47,11 @@ def write_testset(
             folder = f"queries_{condition}" if condition else "queries"
             write_image(root / "images" / split / folder / name, rng)
     return root
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
 
 
 @pytest.fixture

@@ -9,11 +9,6 @@ from torch import Tensor, nn
 from dinomix.aggregators import AGGREGATORS, FeatureMixer, GeM, build_aggregator, unit_length
 
 
-@pytest.fixture(autouse=True)
-def seeded() -> None:
-    torch.manual_seed(0)
-
-
 def scrambled(module: nn.Module) -> nn.Module:
     """`module` with parameters that all matter, in float64."""
     generator = torch.Generator().manual_seed(0)

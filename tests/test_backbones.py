@@ -21,11 +21,6 @@ from dinomix.backbones import (
 )
 
 
-@pytest.fixture(autouse=True)
-def seeded() -> None:
-    torch.manual_seed(0)
-
-
 def tiny_vit(**changes) -> VisionTransformer:
     """A transformer of DINOv2's kind whose parameters all matter, on a 4 x 4 grid."""
     settings = {"embed_dim": 16, "depth": 3, "num_heads": 2, "init_values": 1.0, "num_classes": 0}

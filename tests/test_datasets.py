@@ -2,6 +2,7 @@ import shutil
 
 import pytest
 import torch
+import utm
 from conftest import SHARED, write_places
 from torch.utils.data import DataLoader
 
@@ -128,3 +129,30 @@ def test_real_photographs():
     places = PlaceDataset(SHARED / "realplaces" / "gsv_layout", images_per_place=2)
     assert len(places) == 404
     assert places.with_transform(TRANSFORM)[0][0].shape == (2, 3, 28, 28)
+
+
+def test_places_can_be_held_out_to_validate_on(tmp_path):
+    places = PlaceDataset(write_places(tmp_path / "p", places=10, images=3), images_per_place=2)
+    rest, val = places.hold_out(share=0.3)
+    assert len(rest) == 7 and len(places) == 10
+    assert len(val.database) == 3 and len(val.queries) == 6
+    trained = {path for paths in rest.places for path in paths}
+    held = {str(path.relative_to(places.root)) for path in (*val.database, *val.queries)}
+    assert len(held) == 9 and not trained & held
+    assert rest.fingerprint != places.fingerprint
+    again, same = places.hold_out(share=0.3)
+    assert (again.fingerprint, same.fingerprint) == (rest.fingerprint, val.fingerprint)
+
+
+def test_held_out_coordinates_are_utm(tmp_path):
+    places = PlaceDataset(write_places(tmp_path / "p", places=10, images=2), images_per_place=2)
+    _, val = places.hold_out(share=0.5)
+    for path, (east, north) in zip(val.database, val.database_utm, strict=True):
+        lat, lon = (float(v) for v in path.name.split("_")[5:7])
+        assert (lat, lon) == pytest.approx(utm.to_latlon(east, north, 31, "T"), abs=1e-6)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 1.0, 2.0, -1.0])
+def test_nothing_on_one_side_is_refused(places_root, share):
+    with pytest.raises(ValueError, match=f"share is {share}"):
+        PlaceDataset(places_root).hold_out(share)

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 import torch
-from dinomix.model import ModelConfig, build_model
 
 from dinomix.evaluation import evaluate, hits, positives, recall_at_k, retrieve
+from dinomix.model import ModelConfig, build_model
 from dinomix.testsets import TestSet
 
 

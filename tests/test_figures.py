@@ -1,4 +1,4 @@
-"""Figures are checked by what they draw: bars, lines, frames and images, read back from the axes."""
+"""Figures are checked by what they draw, read back from the axes."""
 
 import numpy as np
 import pandas as pd

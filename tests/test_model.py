@@ -15,11 +15,6 @@ from dinomix.model import PRESETS, ModelConfig, build_model, load_model, save_mo
 SMALL = ModelConfig(backbone="toy_vits14", image_size=(42, 56), out_channels=16, out_rows=2)
 
 
-@pytest.fixture(autouse=True)
-def seeded() -> None:
-    torch.manual_seed(0)
-
-
 def randomised(config: ModelConfig = SMALL) -> torch.nn.Module:
     """A model in which every parameter matters, LayerScale's too."""
     torch.manual_seed(0)

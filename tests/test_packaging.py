@@ -42,12 +42,3 @@ def test_importing_loads_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-
-
-def test_every_module_and_test_is_of_readable_length():
-    long = {
-        path.name: lines
-        for path in sorted(ROOT.glob("dinomix/**/*.py"))
-        if (lines := len(path.read_text().splitlines())) > 260
-    }
-    assert not long

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 import torch
-from dinomix.model import ModelConfig, build_model
 
 from dinomix.images import UnreadableImageError
+from dinomix.model import ModelConfig, build_model
 from dinomix.retrieval import describe, pick_device, search
 from dinomix.testsets import TestSet
 

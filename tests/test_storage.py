@@ -19,6 +19,14 @@ def test_atomic_path_replaces_only_when_the_block_ends_well(tmp_path):
     assert [path.name for path in target.parent.iterdir()] == ["file.txt"]
 
 
+def test_what_is_written_can_be_read_by_whom_a_new_file_can(tmp_path):
+    (tmp_path / "plain").touch()
+    with atomic_path(tmp_path / "ours") as temporary:
+        temporary.unlink()
+        temporary.touch(mode=0o600)
+    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_hash_depends_on_values_not_on_order_or_type_of_container():
     @dataclasses.dataclass(frozen=True)
     class Config:

@@ -17,16 +17,17 @@ import torch
 from conftest import write_places, write_testset
 from torch.utils.data import default_collate
 
-from dinomix import checkpoints, losses, training
+from dinomix import checkpoints, loop, losses, training
 from dinomix.backbones import normalization
 from dinomix.datasets import PlaceDataset
 from dinomix.evaluation import evaluate
 from dinomix.images import train_transform
+from dinomix.loop import DivergedError, epoch_batches, trained_parameters
 from dinomix.model import ModelConfig, build_model
 from dinomix.recipes import TrainConfig
 from dinomix.runtime import make_accelerator
 from dinomix.testsets import TestSet
-from dinomix.training import DivergedError, epoch_batches, train, trained_parameters
+from dinomix.training import train
 
 TINY = ModelConfig(
     backbone="toy_vits14", trained_blocks=1, out_channels=8, out_rows=2, image_size=28
@@ -292,7 +293,7 @@ def test_best_epoch(data, tmp_path, monkeypatch, recalls, best):
         rows = [("all", k, float(recall)) for k, recall in zip((1, 5), next(left), strict=True)]
         return pd.DataFrame([("day", 1, 100.0), *rows], columns=["condition", "k", "recall"])
 
-    monkeypatch.setattr(training, "evaluate", scripted)
+    monkeypatch.setattr(loop, "evaluate", scripted)
     run = train(TINY, *data, RECIPE, out=tmp_path, progress=False)
     assert run.best["epoch"] == best
     assert (run.best["recall@1"], run.best["recall@5"]) == recalls[best]
@@ -414,8 +415,9 @@ class Crash(Exception):
 
 
 def crash_at(monkeypatch, name, call):
-    """Let `training.<name>` raise at its n-th call, before it does anything."""
-    original, calls = getattr(training, name), []
+    """Let the run's function `name` raise at its n-th call, before it does anything."""
+    module = training if hasattr(training, name) else loop
+    original, calls = getattr(module, name), []
 
     def crashing(*args, **options):
         calls.append(name)
@@ -423,7 +425,7 @@ def crash_at(monkeypatch, name, call):
             raise Crash
         return original(*args, **options)
 
-    monkeypatch.setattr(training, name, crashing)
+    monkeypatch.setattr(module, name, crashing)
 
 
 @pytest.mark.parametrize(
@@ -455,7 +457,7 @@ def test_batch_norm_and_generators_go_on(data, tmp_path, monkeypatch):
         noise = torch.randn_like(desc) * random.random() * np.random.rand()
         return losses.multi_similarity_loss(desc + noise, labels, *args)
 
-    monkeypatch.setattr(training, "multi_similarity_loss", noisy)
+    monkeypatch.setattr(loop, "multi_similarity_loss", noisy)
     whole = train(CNN, *data, RECIPE, out=tmp_path / "whole", progress=False)
     random.random(), np.random.rand(), torch.rand(())  # must not matter
     with monkeypatch.context() as patch:
@@ -561,7 +563,7 @@ def test_run_that_another_process_finished_meanwhile_is_loaded(data, run, tmp_pa
     def finish_meanwhile(config):
         monkeypatch.setattr(training, "make_accelerator", accelerator)
         train(TINY, *data, RECIPE, out=tmp_path, progress=False)
-        monkeypatch.setattr(training, "_Loop", lambda *_: pytest.fail("trained again"))
+        monkeypatch.setattr(training, "TrainingLoop", lambda *_: pytest.fail("trained again"))
         return accelerator(config)
 
     monkeypatch.setattr(training, "make_accelerator", finish_meanwhile)
@@ -620,7 +622,7 @@ def test_loss_that_is_no_number_stops_and_keeps_the_checkpoint(
         return loss * value if len(calls) == 2 * BATCHES else loss  # the last one of epoch 2
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "multi_similarity_loss", diverging)
+        patch.setattr(loop, "multi_similarity_loss", diverging)
         told = rf"the loss is {value} in epoch 2, step 3, at learning rate 0\.02"
         with pytest.raises(DivergedError, match=told) as caught:
             train(TINY, *data, RECIPE, out=tmp_path, progress=False)
@@ -660,7 +662,7 @@ def test_too_few_places(data, tmp_path):
 
 def test_nothing_to_train(data, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        training, "build_model", lambda *args, **options: build_model(TINY).requires_grad_(False)
+        loop, "build_model", lambda *args, **options: build_model(TINY).requires_grad_(False)
     )
     with pytest.raises(ValueError, match="nothing to train"):
         train(TINY, *data, RECIPE, out=tmp_path)

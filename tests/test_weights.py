@@ -18,11 +18,6 @@ from dinomix.weights import load_backbone_weights, load_strict, read_tensors, to
 TOY_CONFIG = ModelConfig(backbone="toy_vits14", image_size=28, out_channels=4)
 
 
-@pytest.fixture(autouse=True)
-def seeded() -> None:
-    torch.manual_seed(0)
-
-
 def toy(seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
     return build_backbone("toy_vits14", image_size=112)

@@ -82,6 +82,13 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
+def available_cores() -> int:
+    """Cores that this process may use; where the system does not tell, all that there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 @lru_cache(maxsize=4)
 def _city(seed: int, blocks: int) -> City:
     return make_city(seed, blocks)

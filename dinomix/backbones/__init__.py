@@ -1,0 +1,90 @@
+"""Backbones: a pretrained network cut to a feature map, (B, 3, H, W) -> (B, s, h, w).
+
+Vision transformers lose their last norm and head, and the patch tokens of the last block become
+the map (paper, Eq. 1). Any other network of timm gives the map of one of its stages.
+"""
+
+import timm
+from timm.layers import PatchEmbed
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+from dinomix.backbones.base import Backbone, TrainedBlocks
+from dinomix.backbones.maps import MapBackbone
+from dinomix.backbones.names import (
+    DINOV2,
+    TOY,
+    TOY_IMAGE_SIZE,
+    check_name,
+    normalization,
+    timm_name,
+)
+from dinomix.backbones.vit import ViTBackbone, resize_positions
+from dinomix.images import as_size
+
+__all__ = [
+    "DINOV2",
+    "TOY",
+    "TOY_IMAGE_SIZE",
+    "Backbone",
+    "MapBackbone",
+    "TrainedBlocks",
+    "ViTBackbone",
+    "build_backbone",
+    "check_name",
+    "normalization",
+    "resize_positions",
+]
+
+
+def build_backbone(
+    name: str,
+    *,
+    image_size: int | tuple[int, int] = (224, 224),
+    trained_blocks: TrainedBlocks = 3,
+    train_tokens: bool = False,
+    stage: int | None = None,
+) -> Backbone:
+    """Build a backbone with random weights (`dinomix.weights` loads pretrained ones).
+
+    Args:
+        name: `dinov2_vits14`, `b`, `l`, `g` (also with `_reg`), `toy_vits14`, `toy_vitb14`, or
+            `timm/<model>` for any network of timm.
+        image_size: pixels, a side or (height, width); decides `.grid`.
+        trained_blocks: how many of the last blocks learn; what comes before is frozen, and runs
+            without an autograd graph. "all": everything learns, embeddings and stem too.
+        train_tokens: class token and positional embedding learn although the first blocks are
+            frozen, as in the authors' code: autograd then goes through every frozen block.
+        stage: which stage's map a network that is no plain transformer gives (an index of timm's
+            `out_indices`; None: the last). Its stages are what `trained_blocks` counts; stage 0
+            holds the stem and learns with "all" only.
+
+    Raises:
+        ValueError: for an unknown name, an image size the network cannot take, or an option out
+            of its range.
+    """
+    check_name(name)
+    size = as_size(image_size)
+    if name in TOY:
+        network = VisionTransformer(
+            TOY_IMAGE_SIZE, 14, num_classes=0, init_values=1e-5, **TOY[name]
+        )
+    else:
+        network = timm.create_model(timm_name(name))
+    if _is_plain_vit(network):
+        if stage is not None:
+            raise ValueError(
+                f"{name} has no stages to choose from: stage must be None, not {stage!r}"
+            )
+        return ViTBackbone(name, network, size, trained_blocks, train_tokens)
+    if train_tokens:
+        raise ValueError(f"train_tokens is for plain transformers, and {name} is none")
+    return MapBackbone(name, network, size, trained_blocks, stage)
+
+
+def _is_plain_vit(model: nn.Module) -> bool:
+    return (
+        type(model) is VisionTransformer
+        and type(model.patch_embed) is PatchEmbed
+        and model.pos_embed is not None
+    )

@@ -1,0 +1,59 @@
+"""What all backbones share: a cut network, of which the last part learns."""
+
+from typing import Literal
+
+import timm
+from torch import Tensor, nn
+
+from dinomix.backbones.names import timm_name
+
+TrainedBlocks = int | Literal["all"]
+
+
+class Backbone(nn.Module):
+    """What all backbones share: `.trunk`, the cut timm network, of which the last part learns.
+
+    Attributes:
+        name: as given to `build_backbone`, and so `trained_blocks`.
+        out_channels: s, channels of the map.
+        grid: (h, w), rows and columns of the map for images of the size given to `build_backbone`.
+        num_blocks: how many blocks (or stages) `trained_blocks` chooses from.
+        cut_keys: names of the tensors that the whole network has and `.trunk` has not.
+    """
+
+    name: str
+    trunk: nn.Module
+    out_channels: int
+    grid: tuple[int, int]
+    num_blocks: int
+    trained_blocks: TrainedBlocks
+    cut_keys: frozenset[str]
+
+    def trained_modules(self) -> list[nn.Module]:
+        """The modules that learn, in order of use."""
+        raise NotImplementedError
+
+    def pretrained(self) -> dict[str, Tensor]:
+        """Tensors of timm's pretrained network, which it fetches through its hub."""
+        return timm.create_model(timm_name(self.name), pretrained=True).state_dict()
+
+    def freeze(self) -> None:
+        """Leave gradients and training mode to the trained modules alone."""
+        count = self.trained_blocks
+        if count != "all" and (type(count) is not int or not 0 <= count <= self.num_blocks):
+            raise ValueError(
+                f"trained_blocks of {self.name} must be 0 to {self.num_blocks} or 'all', "
+                f"not {count!r}"
+            )
+        self.requires_grad_(False)
+        for module in self.trained_modules():
+            module.requires_grad_(True)
+        self.train()
+
+    def train(self, mode: bool = True) -> "Backbone":
+        """As nn.Module.train, but frozen modules stay in evaluation mode."""
+        super().train(False)
+        self.training = mode
+        for module in self.trained_modules():
+            module.train(mode)
+        return self

@@ -1,0 +1,52 @@
+"""Which backbones there are, what timm calls them, and how their images are normalised."""
+
+import difflib
+
+import timm
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
+DINOV2 = {
+    f"dinov2_vit{size[0]}14{suffix}": f"vit_{size}_patch14_{registers}dinov2"
+    for suffix, registers in (("", ""), ("_reg", "reg4_"))
+    for size in ("small", "base", "large", "giant")
+}
+# DINOv2's architecture, small enough to pre-train on the toy city: 12 blocks, an 8 x 8 grid.
+TOY = {
+    "toy_vits14": {"embed_dim": 64, "num_heads": 2},
+    "toy_vitb14": {"embed_dim": 128, "num_heads": 4},
+}
+TOY_IMAGE_SIZE = 112
+
+
+def timm_name(name: str) -> str:
+    """What timm calls the backbone `name`."""
+    return DINOV2.get(name) or name.removeprefix("timm/")
+
+
+def check_name(name: str) -> None:
+    """Raise ValueError, with the closest names, unless `name` is a backbone we can build."""
+    listed = [*DINOV2, *TOY]
+    if name in listed or (name.startswith("timm/") and timm.is_model(timm_name(name))):
+        return
+    every = listed + [f"timm/{model}" for model in timm.list_models()]
+    close = difflib.get_close_matches(name, every, n=3) or difflib.get_close_matches(
+        f"timm/{name}", every, n=3
+    )
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    raise ValueError(
+        f"unknown backbone {name!r}: {hint}Backbones are {', '.join(listed)} and timm/<model> "
+        "for each model in timm.list_models()"
+    )
+
+
+def normalization(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation, one a channel, of the images (in 0..1) that `name` expects.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    check_name(name)
+    if not name.startswith("timm/"):
+        return IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+    config = timm.get_pretrained_cfg(timm_name(name), allow_unregistered=False)
+    return tuple(config.mean), tuple(config.std)

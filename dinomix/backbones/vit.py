@@ -1,0 +1,127 @@
+"""Plain vision transformers: the patch tokens of the last block as a map (paper, Eq. 1)."""
+
+import itertools
+
+import torch
+import torch.nn.functional as F
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from dinomix.backbones.base import Backbone, TrainedBlocks
+
+
+class ViTBackbone(Backbone):
+    """A plain vision transformer without its last norm and head; any multiple of the patch fits."""
+
+    def __init__(
+        self,
+        name: str,
+        network: VisionTransformer,
+        image_size: tuple[int, int],
+        trained_blocks: TrainedBlocks,
+        train_tokens: bool,
+    ) -> None:
+        super().__init__()
+        whole = network.state_dict().keys()
+        network.reset_classifier(0, "")  # pooling by attention has weights too
+        network.norm, network.fc_norm = nn.Identity(), nn.Identity()
+        network.patch_embed.strict_img_size = False
+        self.name, self.trunk, self.trained_blocks = name, network, trained_blocks
+        self.cut_keys = frozenset(whole - network.state_dict().keys())
+        self.num_blocks = len(network.blocks)
+        self.out_channels = network.embed_dim
+        self.patch_size: tuple[int, int] = network.patch_embed.patch_size
+        self.grid = self.grid_of(image_size)
+        self.train_tokens = train_tokens
+        self.freeze()
+        for token in (network.cls_token, network.reg_token, network.pos_embed):
+            if train_tokens and token is not None:
+                token.requires_grad_(True)
+
+    @property
+    def first_trained(self) -> int:
+        """Index of the first block that learns; `num_blocks` if none does."""
+        return 0 if self.trained_blocks == "all" else self.num_blocks - self.trained_blocks
+
+    def trained_modules(self) -> list[nn.Module]:
+        if self.trained_blocks == "all":
+            return [self.trunk]
+        return list(self.trunk.blocks[self.first_trained :])
+
+    def grid_of(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of patches in an image of (height, width) pixels.
+
+        Raises:
+            ValueError: if a side is no multiple of the patch.
+        """
+        sides = list(zip(image_size, self.patch_size, strict=True))
+        if any(side % patch for side, patch in sides):
+            options = [
+                sorted({max(side // patch, 1) * patch, -(-side // patch) * patch})
+                for side, patch in sides
+            ]
+            nearest = ", ".join(f"{h}x{w}" for h, w in itertools.product(*options))
+            raise ValueError(
+                f"{self.name} takes images whose sides are multiples of {self.patch_size[0]} "
+                f"pixels, not {image_size[0]}x{image_size[1]}: the nearest are {nearest}"
+            )
+        return tuple(side // patch for side, patch in sides)
+
+    def forward(self, images: Tensor) -> Tensor:  # (B, 3, H, W)
+        grid = self.grid_of(tuple(images.shape[-2:]))
+        x = self.tokens(images)[:, self.trunk.num_prefix_tokens :]  # (B, h*w, s): patches alone
+        return x.transpose(1, 2).unflatten(2, grid)  # (B, s, h, w)
+
+    def tokens(self, images: Tensor) -> Tensor:
+        """All tokens of the last block, class and registers first: (B, prefix + h*w, s)."""
+        grid = self.grid_of(tuple(images.shape[-2:]))
+        blocks, start = self.trunk.blocks, self.first_trained
+        in_graph = self.train_tokens or self.trained_blocks == "all"
+        with torch.set_grad_enabled(in_graph and torch.is_grad_enabled()):
+            x = blocks[:start](self._embed(images, grid))
+        return blocks[start:](x)
+
+    def _embed(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
+        vit = self.trunk
+        prefix = [token for token in (vit.cls_token, vit.reg_token) if token is not None]
+        prefix = [token.expand(len(images), -1, -1) for token in prefix]
+        x = vit.patch_embed(images)  # (B, h*w, s)
+        placed = 0 if vit.no_embed_class else vit.num_prefix_tokens  # prefix tokens with a position
+        antialias = vit.reg_token is not None
+        positions = resize_positions(vit.pos_embed, grid, placed, antialias=antialias)
+        if placed:
+            x = torch.cat([*prefix, x], dim=1) + positions
+        else:
+            x = torch.cat([*prefix, x + positions], dim=1)
+        return vit.norm_pre(vit.patch_drop(vit.pos_drop(x)))  # (B, prefix + h*w, s)
+
+
+def resize_positions(
+    embedding: Tensor, grid: tuple[int, int], prefix: int = 0, *, antialias: bool = False
+) -> Tensor:
+    """Resize a positional embedding to another grid exactly as DINOv2's hub code does.
+
+    Bicubic by the factors (h + 0.1) / M and (w + 0.1) / M, in float32: the 0.1, there against
+    rounding, shifts every sample, so that a resize to the size (h, w) gives other descriptors.
+    The hub's register models resize to the size, antialiased (`antialias=True`).
+
+    Args:
+        embedding: (1, prefix + M*M, s).
+        grid: h and w.
+        prefix: how many leading entries belong to class and register tokens.
+
+    Returns:
+        (1, prefix + h*w, s) in the dtype of `embedding`; `embedding` itself if M = h = w.
+    """
+    tokens, patches = embedding[:, :prefix], embedding[:, prefix:]
+    m = round(patches.shape[1] ** 0.5)
+    if grid == (m, m):
+        return embedding
+    patches = patches.float().unflatten(1, (m, m)).permute(0, 3, 1, 2)  # (1, s, M, M)
+    if antialias:
+        patches = F.interpolate(patches, size=grid, mode="bicubic", antialias=True)
+    else:
+        scale = tuple((side + 0.1) / m for side in grid)
+        patches = F.interpolate(patches, scale_factor=scale, mode="bicubic")
+    patches = patches.flatten(2).transpose(1, 2)  # (1, h*w, s)
+    return torch.cat([tokens, patches.to(embedding.dtype)], dim=1)

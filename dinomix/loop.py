@@ -1,0 +1,267 @@
+"""One run in the making: epochs, batches, steps, and what is saved between them."""
+
+import math
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+
+from dinomix.backbones import normalization
+from dinomix.checkpoints import (
+    BEST,
+    LAST,
+    best_row,
+    load_checkpoint,
+    save_checkpoint,
+    write_history,
+)
+from dinomix.datasets import PlaceDataset
+from dinomix.evaluation import ALL, evaluate
+from dinomix.images import train_transform
+from dinomix.losses import cosine_similarities, mined_share, multi_similarity_loss
+from dinomix.model import ModelConfig, build_model, save_model
+from dinomix.recipes import TrainConfig
+from dinomix.retrieval import pick_device
+from dinomix.runtime import rng_state, set_rng_state
+from dinomix.testsets import TestSet
+
+UNTRAINED = {  # the history's row of epoch 0, but for the recalls
+    "epoch": 0,
+    "step": 0,
+    "loss": math.nan,
+    "mined_share": math.nan,
+    "lr": math.nan,
+    "images_per_second": math.nan,
+}
+
+
+class DivergedError(FloatingPointError):
+    """The loss or the weights are no finite numbers any more."""
+
+
+def epoch_batches(places: int, per_batch: int, seed: int, epoch: int) -> np.ndarray:
+    """The places of each batch of an epoch: int64 (batches, per_batch), no place twice.
+
+    It depends on (seed, epoch) alone. The last incomplete batch is dropped.
+    """
+    order = np.random.default_rng((seed, epoch)).permutation(places)
+    return order[: places // per_batch * per_batch].reshape(-1, per_batch)
+
+
+def trained_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters that learn.
+
+    Raises:
+        ValueError: there are none.
+    """
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not parameters:
+        raise ValueError(
+            "nothing to train: every parameter of the model is frozen. Raise trained_blocks or "
+            "choose an aggregator that has parameters."
+        )
+    return parameters
+
+
+class TrainingLoop:
+    """The state of a run in the making: model, optimiser, history."""
+
+    def __init__(
+        self,
+        model_config: ModelConfig,
+        places: PlaceDataset,
+        val: TestSet,
+        config: TrainConfig,
+        weights: str | Path | None,
+        folder: Path,
+        accelerator: Accelerator,
+    ) -> None:
+        self.config, self.val, self.folder = config, val, folder
+        self.accelerator = accelerator
+        self.device = pick_device(config.device)  # Accelerate itself knows no "cuda:1"
+        if self.device.type == "cuda" and accelerator.num_processes > 1:
+            self.device = accelerator.device  # each process has its own GPU
+        mean, std = normalization(model_config.backbone)
+        self.places = places.with_transform(
+            train_transform(model_config.image_size, mean, std, augment=config.augment)
+        )
+        batches = len(places) // config.places_per_batch
+        self.steps_per_epoch = math.ceil(batches / config.accumulation)
+        self.history: list[dict[str, float]] = []
+
+        checkpoint = load_checkpoint(folder)
+        self.model = build_model(model_config, weights=None if checkpoint else weights)
+        self.model.to(self.device)
+        self.parameters = trained_parameters(self.model)
+        decay, rate = config.weight_decay, config.lr
+        if config.optimizer == "sgd":
+            optimizer = torch.optim.SGD(
+                self.parameters, lr=rate, momentum=config.momentum, weight_decay=decay
+            )
+        else:
+            optimizer = torch.optim.AdamW(self.parameters, lr=rate, weight_decay=decay)
+        self.optimizer = accelerator.prepare_optimizer(optimizer, device_placement=False)
+        if checkpoint:
+            self._resume(checkpoint)
+        # Not through prepare_model: it would leave autocast on in validation.
+        self.net = (
+            DistributedDataParallel(self.model) if accelerator.num_processes > 1 else self.model
+        )
+
+    def run(self, progress: bool) -> None:
+        """Train the epochs that are missing. Epoch 0 validates the model as it begins."""
+        first, last = len(self.history), self.config.epochs
+        batches = len(self.places) // self.config.places_per_batch
+        done = max(0, first - 1) * batches
+        with tqdm(total=last * batches, initial=done, unit="batch", disable=not progress) as bar:
+            for epoch in range(first, last + 1):
+                started = time.perf_counter()
+                bar.set_description(f"epoch {epoch}/{last}")
+                row = self._train_epoch(epoch, bar) if epoch else dict(UNTRAINED)
+                self._check_weights(epoch)
+                if self.accelerator.is_main_process:
+                    bar.set_description(f"epoch {epoch}/{last}, validating")
+                    row |= self._validate()
+                row["seconds"] = time.perf_counter() - started
+                self.history.append(row)
+                if self.accelerator.is_main_process:
+                    self._save()
+                self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            save_model(self.model, self.folder / LAST)
+
+    def _train_epoch(self, epoch: int, bar: tqdm) -> dict[str, float]:
+        config, here = self.config, self.accelerator
+        batches = epoch_batches(len(self.places), config.places_per_batch, config.seed, epoch)
+        self.places.set_epoch(epoch)
+        loader = DataLoader(
+            self.places,
+            batch_sampler=batches[:, here.process_index :: here.num_processes].tolist(),
+            num_workers=config.workers,
+            pin_memory=self.device.type == "cuda",
+        )
+        self.model.train()
+        step = (epoch - 1) * self.steps_per_epoch
+        started, losses, shares, images_seen = time.perf_counter(), [], [], 0
+        for i, (images, labels) in enumerate(loader):
+            rate = config.learning_rate(step, self.steps_per_epoch)
+            group = min(config.accumulation, len(batches) - i + i % config.accumulation)
+            ends_group = i % config.accumulation == group - 1
+            labels = labels.repeat_interleave(images.shape[1]).to(self.device)  # (P*K,)
+            images = images.flatten(0, 1).to(self.device, non_blocking=True)  # (P*K, 3, H, W)
+            with nullcontext() if ends_group else here.no_sync(self.net):
+                loss, share = self._loss(images, labels)
+                losses.append(loss.item())
+                shares.append(share.item())
+                if not math.isfinite(losses[-1]):
+                    raise self._diverged(f"the loss is {losses[-1]}", epoch, step, rate)
+                # DDP averages the processes' gradients; here they are parts of one sum.
+                here.backward(loss * (here.num_processes / group))
+            if ends_group:
+                self._step(rate)
+                step += 1
+            images_seen += len(images) * here.num_processes
+            speed = images_seen / (time.perf_counter() - started)
+            recall = self.history[-1].get("recall@1", math.nan)
+            shown = {"loss": losses[-1], "recall@1": recall, "img/s": speed}
+            bar.set_postfix({key: f"{value:.4g}" for key, value in shown.items()}, refresh=False)
+            bar.update()
+        return {
+            "epoch": epoch,
+            "step": step,
+            "loss": float(np.mean(losses)),
+            "mined_share": float(np.mean(shares)),
+            "lr": rate,
+            "images_per_second": images_seen / (time.perf_counter() - started),
+        }
+
+    def _loss(
+        self, images: torch.Tensor, labels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Loss and mined share, both (), of the whole batch, whichever part of it is here."""
+        config, here = self.config, self.accelerator
+        with here.autocast():
+            desc = self.net(images)  # (P*K, D)
+        if here.num_processes > 1:
+            labels = here.gather(labels)
+            parts = list(here.gather(desc.detach()).chunk(here.num_processes))
+            parts[here.process_index] = desc  # the one part that carries a gradient here
+            desc = torch.cat(parts)
+        loss = multi_similarity_loss(
+            desc, labels, config.alpha, config.beta, config.base, config.epsilon
+        )
+        return loss, mined_share(cosine_similarities(desc.detach()), labels, config.epsilon)
+
+    def _step(self, rate: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.accelerator.unscale_gradients()
+        if self.config.clip_value is not None:
+            nn.utils.clip_grad_value_(self.parameters, self.config.clip_value)
+        if self.config.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
+        self.optimizer.step()  # with fp16, the scaler leaves out steps whose gradient overflowed
+        self.optimizer.zero_grad()
+
+    def _validate(self) -> dict[str, float]:
+        table = evaluate(
+            self.model,
+            self.val,
+            ks=(1, 5),
+            workers=self.config.workers,
+            device=self.device,
+            progress=False,
+        )
+        recalls = table[table["condition"] == ALL].set_index("k")["recall"]
+        return {f"recall@{k}": float(recalls[k]) for k in (1, 5)}
+
+    def _check_weights(self, epoch: int) -> None:
+        for name, value in self.model.state_dict().items():
+            if not value.isfinite().all():
+                step = epoch * self.steps_per_epoch
+                rate = self.config.learning_rate(max(0, step - 1), self.steps_per_epoch)
+                raise self._diverged(f"{name} is not finite", epoch, step, rate)
+
+    def _diverged(self, what: str, epoch: int, step: int, rate: float) -> DivergedError:
+        return DivergedError(
+            f"{what} in epoch {epoch}, step {step}, at learning rate {rate:g}. Lower lr, clip "
+            f"gradients or warm up for longer; the checkpoint before it stays in {self.folder}."
+        )
+
+    def _save(self) -> None:
+        """The checkpoint first: from it alone, the other files can be made again."""
+        scaler = self.accelerator.scaler
+        state: dict[str, Any] = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": scaler.state_dict() if scaler else None,
+            "rng": rng_state(),
+            "history": self.history,
+        }
+        save_checkpoint(self.folder, state)
+        self._publish()
+
+    def _publish(self) -> None:
+        """What a reader sees of the checkpoint: the history, and the best model if it is that."""
+        write_history(self.folder, self.history)
+        epoch = len(self.history) - 1
+        if epoch and best_row(self.history)["epoch"] == epoch:
+            save_model(self.model, self.folder / BEST)
+
+    def _resume(self, checkpoint: dict[str, Any]) -> None:
+        self.model.load_state_dict(checkpoint["model"])
+        self.optimizer.load_state_dict(checkpoint["optimizer"])
+        if self.accelerator.scaler and checkpoint["scaler"]:
+            self.accelerator.scaler.load_state_dict(checkpoint["scaler"])
+        self.history = checkpoint["history"]
+        if self.accelerator.is_main_process:
+            self._publish()  # the kill may have come between the two
+        set_rng_state(checkpoint["rng"])
