@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from dinomix.evaluation import ALL, Retrieval, hits
@@ -15,7 +16,10 @@ from dinomix.images import read_image
 from dinomix.storage import atomic_path
 
 THEME = {"style": "whitegrid", "context": "notebook", "palette": "colorblind", "font_scale": 0.85}
-CLASS_COLOURS = sns.color_palette("pastel", 10)
+# Of sky, building, road, vegetation, vehicle and person: they differ in lightness, too.
+CLASS_COLOURS = [
+    to_rgb(colour) for colour in ("#bcdcf0", "#e3a869", "#8c8c8c", "#3f8f3f", "#6a2a82", "#c81e1e")
+]
 RIGHT, WRONG = "#0a9d58", "#d1363b"  # frames of retrieved images
 QUERY_COLOUR, DATABASE_COLOUR = sns.color_palette("colorblind")[3], "0.6"
 

@@ -222,6 +222,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print("Executed notebooks:", *(f"  {copy}" for copy in copies), sep="\n")
+    print(f"Figures:\n  {data_root() / 'figures' / options.profile}")
     return 0
 
 

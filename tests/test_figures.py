@@ -7,6 +7,7 @@ from matplotlib.colors import same_color
 from dinomix import figures
 from dinomix.evaluation import Retrieval
 from dinomix.testsets import TestSet
+from dinomix.toycity import CLASSES
 
 
 def test_token_colours_are_principal_components():
@@ -93,3 +94,13 @@ def test_image_grid_takes_gaps():
     image = np.zeros((4, 4, 3), np.uint8)
     figure = figures.image_grid([[image, None], [image]], column_titles=["a", "b"])
     assert [len(axis.images) for axis in figure.axes] == [1, 0, 1, 0]
+
+
+def test_every_class_has_its_own_colour():
+    classes = np.arange(len(CLASSES), dtype=np.uint8)[None]  # (1, 6)
+    colours = figures.class_colours(classes)
+    assert colours.shape == (1, len(CLASSES), 3)
+    assert len({tuple(colour) for colour in colours[0]}) == len(CLASSES)
+    (axis,) = figures.class_legend(CLASSES).axes
+    assert [text.get_text() for text in axis.texts] == list(CLASSES)
+    assert [patch.get_facecolor()[:3] for patch in axis.patches] == figures.CLASS_COLOURS

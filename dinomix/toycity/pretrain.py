@@ -49,7 +49,7 @@ class PretrainConfig:
     small_area: tuple[float, float] = (0.3, 0.8)  # of the large crop, which it lies within
     batch_size: int = 40
     epochs: int = 20
-    lr: float = 2e-3
+    lr: float = 1e-3  # at 128 channels; narrower networks take larger steps
     weight_decay: float = 0.05
     warmup: float = 0.1  # share of the steps
     temperature: float = 0.1
@@ -100,7 +100,7 @@ def pretrain(
                 "weight_decay": 0,
             },
         ],
-        lr=config.lr,
+        lr=config.lr * 128 / net.out_channels,
         weight_decay=config.weight_decay,
     )
     whole = len(photos) // config.batch_size * config.batch_size
