@@ -10,6 +10,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from dinomix.evaluation import ALL, Retrieval, hits
 from dinomix.images import read_image
@@ -137,14 +138,17 @@ def training_curves(history: pd.DataFrame) -> Figure:
     trained = history[history["epoch"] > 0]  # row 0 is the model before training
     colours = sns.color_palette(THEME["palette"])
     axes[0].plot(trained["epoch"], trained["loss"], "o-", color=colours[0], ms=3)
-    axes[0].set(title="multi-similarity loss", xlabel="epoch", ylim=(0, None))
+    axes[0].set(title="multi-similarity loss", ylim=(0, None))
     axes[1].plot(trained["epoch"], 100 * trained["mined_share"], "o-", color=colours[1], ms=3)
-    axes[1].set(title="anchors with mined pairs (%)", xlabel="epoch", ylim=(0, 101))
+    axes[1].set(title="anchors with mined pairs (%)", ylim=(0, 102))
     recalls = [column for column in history if column.startswith("recall@")]
     for column, colour in zip(recalls, colours[2:], strict=False):
         axes[2].plot(history["epoch"], history[column], "o-", color=colour, ms=3, label=column)
-    axes[2].set(title="validation recall (%)", xlabel="epoch", ylim=(0, 101))
-    axes[2].legend(loc="lower right")
+    axes[2].set(title="validation recall (%)", ylim=(0, 102))
+    axes[2].legend()
+    for axis in axes:
+        axis.set_xlabel("epoch")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
 
@@ -220,6 +224,7 @@ def freezing_costs(costs: pd.DataFrame) -> Figure:
             costs, x="trained_blocks", y=column, hue="scheme", palette=THEME["palette"], ax=axis
         )
         axis.set(xlabel="trained blocks", ylabel=label)
+        handles, names = axis.get_legend_handles_labels()
         axis.get_legend().remove()
-    axes[0].legend(loc="upper left", frameon=False)
+    figure.legend(handles, names, loc="outside upper center", ncols=2, frameon=False)
     return figure
