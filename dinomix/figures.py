@@ -145,7 +145,7 @@ def training_curves(history: pd.DataFrame) -> Figure:
     for column, colour in zip(recalls, colours[2:], strict=False):
         axes[2].plot(history["epoch"], history[column], "o-", color=colour, ms=3, label=column)
     axes[2].set(title="validation recall (%)", ylim=(0, 102))
-    axes[2].legend()
+    axes[2].legend(loc="lower right")
     for axis in axes:
         axis.set_xlabel("epoch")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
