@@ -95,6 +95,12 @@ def test_unknown_profile_notebook_and_parameters_are_named(notebooks, tmp_path):
         load_profile("p", notebooks=notebooks)
 
 
+def test_notebooks_that_need_each_other_are_refused(notebooks):
+    write_notebook(notebooks, "20_a", "size = 1\nspeed = 2", "", ["10_b"])
+    with pytest.raises(ValueError, match="cycle"):
+        load_profile("p", notebooks=notebooks)
+
+
 def test_overrides_are_read_as_yaml():
     assert parse_overrides("seeds=[0, 1]; name=toy;x = 1e-3;") == {
         "seeds": [0, 1],

@@ -22,7 +22,7 @@ def recalls(model) -> list[float]:
 
 
 def test_zero_shot_gem_gives_the_reference_numbers():
-    """The reference was computed with timm and NumPy alone (the weights' own README)."""
+    """The reference stands in the README beside the weights."""
     config = dinomix.ModelConfig(
         backbone="timm/tf_efficientnet_lite0", stage=3, trained_blocks=0, aggregator="gem"
     )
