@@ -39,9 +39,9 @@ def test_training_on_real_places_raises_recall_on_others(tmp_path):
         out_rows=4,
         image_size=224,
     )
-    places, val = dinomix.PlaceDataset(PHOTOS / "gsv_layout", images_per_place=2).hold_out(0.1)
-    recipe = dinomix.TrainConfig.preset("toy", epochs=8, lr=5e-4, augment="randaugment")
+    places, val = dinomix.PlaceDataset(PHOTOS / "gsv_layout", images_per_place=2).hold_out(0.2)
+    recipe = dinomix.TrainConfig.preset("toy", epochs=16, lr=1e-3, augment="randaugment")
     run = dinomix.train(config, places, val, recipe, weights=WEIGHTS, out=tmp_path, progress=False)
     before, after = recalls(dinomix.build_model(config, WEIGHTS)), recalls(run.load())
     print(f"R@1, 5, 10 before training {before}, after {after}")
-    assert sum(after) > sum(before) + 3  # single recalls have a standard error of 3 points
+    assert sum(after) > sum(before) + 10  # single recalls have a standard error of 3 points
