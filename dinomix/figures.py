@@ -98,18 +98,15 @@ def class_legend(names: Sequence[str]) -> Figure:
     return figure
 
 
-def test_map(
-    database_utm: np.ndarray, query_utm: np.ndarray, *, labels: bool = True, size: float = 5.0
-) -> Figure:
+def test_map(database_utm: np.ndarray, query_utm: np.ndarray) -> Figure:
     """Where a test set's images were taken: UTM positions, (N, 2) and (Q, 2), in metres."""
-    figure, axes = _panels(1, 1, (size, size))
+    figure, axes = _panels(1, 1, (5, 5))
     axis = axes[0, 0]
     origin = database_utm.min(axis=0)
     axis.scatter(*(database_utm - origin).T, s=8, color=DATABASE_COLOUR, label="database")
     axis.scatter(*(query_utm - origin).T, s=4, color=QUERY_COLOUR, label="queries", alpha=0.6)
     axis.set(aspect="equal", xlabel="east (m)", ylabel="north (m)")
-    if labels:
-        axis.legend(loc="upper center", bbox_to_anchor=(0.5, 1.1), ncols=2, frameon=False)
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, 1.1), ncols=2, frameon=False)
     return figure
 
 

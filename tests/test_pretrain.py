@@ -10,7 +10,6 @@ from safetensors import safe_open
 from dinomix.backbones import TOY, build_backbone
 from dinomix.toycity import pretrain as module
 from dinomix.toycity.pretrain import (
-    WEIGHTS,
     Heads,
     PretrainConfig,
     contrast,
@@ -22,6 +21,7 @@ from dinomix.toycity.pretrain import (
     view,
     warmup_cosine,
 )
+from dinomix.weights import TOY_WEIGHTS
 
 
 def test_info_nce_equals_a_slow_loop():
@@ -140,9 +140,9 @@ def test_loss_falls():
 
 @pytest.mark.parametrize("name", TOY)
 def test_shipped_weights_say_how_they_were_made(name):
-    with safe_open(WEIGHTS / f"{name}.safetensors", "pt") as file:
+    with safe_open(TOY_WEIGHTS / f"{name}.safetensors", "pt") as file:
         about = file.metadata()
         assert {file.get_tensor(key).dtype for key in file.keys()} == {torch.float16}  # noqa: SIM118
     assert about["backbone"] == name
     assert json.loads(about["pretrained"]).keys() == PretrainConfig().__dict__.keys()
-    assert sum(path.stat().st_size for path in WEIGHTS.glob("*.safetensors")) < 8 * 2**20
+    assert sum(path.stat().st_size for path in TOY_WEIGHTS.glob("*.safetensors")) < 8 * 2**20

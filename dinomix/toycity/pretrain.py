@@ -31,8 +31,7 @@ from tqdm.auto import tqdm
 from dinomix.backbones import TOY, ViTBackbone, build_backbone, normalization
 from dinomix.storage import atomic_path, to_json
 from dinomix.toycity import PRETRAIN_SEEDS, write_views
-
-WEIGHTS = Path(__file__).parent / "weights"
+from dinomix.weights import TOY_WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -233,7 +232,7 @@ def pretrain_to_file(name: str, views: Path, config: PretrainConfig, out: Path) 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", default=list(TOY), help="default: all")
-    parser.add_argument("--out", type=Path, default=WEIGHTS, help="folder of the weights")
+    parser.add_argument("--out", type=Path, default=TOY_WEIGHTS, help="folder of the weights")
     parser.add_argument("--epochs", type=int, default=PretrainConfig.epochs)
     parser.add_argument("--cameras", type=int, default=PretrainConfig.cameras)
     options = parser.parse_args()
