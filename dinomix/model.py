@@ -5,6 +5,7 @@ Images (B, 3, H, W) become descriptors (B, D) of unit length.
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dinomix import __version__
-from dinomix.aggregators import AGGREGATORS, build_aggregator
+from dinomix.aggregators import build_aggregator, check_options
 from dinomix.backbones import TrainedBlocks, build_backbone, check_name
 from dinomix.images import as_size
 from dinomix.storage import atomic_path
@@ -33,6 +34,8 @@ class ModelConfig:
         out_rows: r; the descriptor has d * r entries.
         image_size: pixels, a side or (height, width); a multiple of the backbone's patch.
         stage: of a CNN, the stage that gives the map; None: the last.
+        aggregator_options: settings that only this aggregator has, such as {"clusters": 64}; kept
+            as sorted pairs, so that configs can be compared and hashed.
 
     Raises:
         ValueError: for a field of the wrong type or out of its range. What depends on the
@@ -48,15 +51,16 @@ class ModelConfig:
     out_rows: int = 4
     image_size: int | tuple[int, int] = 224
     stage: int | None = None
+    aggregator_options: Mapping[str, int | float] | tuple[tuple[str, int | float], ...] = ()
 
     def __post_init__(self) -> None:
         for field in ("backbone", "aggregator"):
             if not isinstance(getattr(self, field), str):
                 raise ValueError(f"{field} must be a name, not {getattr(self, field)!r}")
         check_name(self.backbone)
-        if self.aggregator not in AGGREGATORS:
-            choice = ", ".join(AGGREGATORS)
-            raise ValueError(f"unknown aggregator {self.aggregator!r}: choose one of {choice}")
+        options = dict(self.aggregator_options)
+        check_options(self.aggregator, options)
+        object.__setattr__(self, "aggregator_options", tuple(sorted(options.items())))
         if type(self.train_tokens) is not bool:
             raise ValueError(f"train_tokens must be True or False, not {self.train_tokens!r}")
         if self.trained_blocks != "all":
@@ -85,6 +89,7 @@ class ModelConfig:
     def to_dict(self) -> dict[str, Any]:
         """The fields as literals for JSON or YAML; `from_dict` is the way back."""
         fields = dataclasses.asdict(self)
+        fields["aggregator_options"] = dict(self.aggregator_options)
         if isinstance(self.image_size, tuple):
             fields["image_size"] = list(self.image_size)
         return fields
@@ -140,7 +145,14 @@ class PlaceModel(nn.Module):
             mix_depth=config.mix_depth,
             out_channels=config.out_channels,
             out_rows=config.out_rows,
+            **dict(config.aggregator_options),
         )
+
+        if self.aggregator.takes_token and not self.backbone.has_token:
+            raise ValueError(
+                f"{config.aggregator} needs a class token, and {config.backbone} has none: "
+                "choose a vision transformer"
+            )
 
     @property
     def dim(self) -> int:
@@ -150,7 +162,16 @@ class PlaceModel(nn.Module):
     def forward(self, images: Tensor) -> Tensor:  # (B, 3, H, W)
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"images must be (B, 3, H, W), not {tuple(images.shape)}")
-        return self.aggregator(self.backbone(images))  # (B, s, h, w) -> (B, dim)
+        return self._aggregate(*self.backbone.features(images))
+
+    def finish(self, begun: Tensor) -> Tensor:
+        """Descriptors (B, dim) from what `backbone.begin` made of images of `config.size`."""
+        return self._aggregate(*self.backbone.finish(begun))
+
+    def _aggregate(self, maps: Tensor, token: Tensor | None) -> Tensor:  # (B, s, h, w), (B, s)
+        return (
+            self.aggregator(maps, token) if self.aggregator.takes_token else self.aggregator(maps)
+        )
 
     def __repr__(self) -> str:
         parameters = list(self.parameters())

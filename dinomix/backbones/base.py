@@ -18,6 +18,7 @@ class Backbone(nn.Module):
         out_channels: s, channels of the map.
         grid: (h, w), rows and columns of the map for images of the size given to `build_backbone`.
         num_blocks: how many blocks (or stages) `trained_blocks` chooses from.
+        has_token: whether there is a class token.
         cut_keys: names of the tensors that the whole network has and `.trunk` has not.
     """
 
@@ -27,11 +28,34 @@ class Backbone(nn.Module):
     grid: tuple[int, int]
     num_blocks: int
     trained_blocks: TrainedBlocks
+    has_token: bool = False
     cut_keys: frozenset[str]
 
     def trained_modules(self) -> list[nn.Module]:
         """The modules that learn, in order of use."""
         raise NotImplementedError
+
+    def features(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Map (B, s, h, w) and class token (B, s), None where there is none, of (B, 3, H, W)."""
+        return self.finish(self.begin(images))
+
+    def begin(self, images: Tensor) -> Tensor:
+        """What the frozen part alone makes of images; `finish` goes on from there."""
+        raise NotImplementedError
+
+    def finish(
+        self, begun: Tensor, grid: tuple[int, int] | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """What the trained part makes of it: map (B, s, h, w) and class token (B, s) or None.
+
+        Args:
+            begun: from `begin`.
+            grid: rows and columns of the map, where they are not `self.grid`.
+        """
+        raise NotImplementedError
+
+    def forward(self, images: Tensor) -> Tensor:  # (B, 3, H, W) -> (B, s, h, w)
+        return self.features(images)[0]
 
     def pretrained(self) -> dict[str, Tensor]:
         """Tensors of timm's pretrained network, which it fetches through its hub."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dinomix.backbones.base import Backbone, TrainedBlocks
-from dinomix.backbones.names import timm_name
+from dinomix.backbones.names import timm_name, timm_options
 
 
 class MapBackbone(Backbone):
@@ -29,7 +29,7 @@ class MapBackbone(Backbone):
             raise ValueError(f"stage of {name} must be 0 to {last}, not {stage!r}")
         # Networks with a fixed input size, such as Swin, are built for it.
         fixed = timm.get_pretrained_cfg(timm_name(name)).fixed_input_size
-        self._options: dict[str, Any] = {"img_size": image_size} if fixed else {}
+        self._options: dict[str, Any] = {"img_size": image_size} if fixed else timm_options(name)
         features = timm.create_model(
             timm_name(name),
             features_only=True,
@@ -62,13 +62,18 @@ class MapBackbone(Backbone):
         network = timm.create_model(timm_name(self.name), pretrained=True, **self._options)
         return network.state_dict()
 
-    def forward(self, images: Tensor) -> Tensor:  # (B, 3, H, W)
-        if self.trained_blocks != "all":
-            images = images.detach()  # so that no graph reaches through the frozen stages
+    def begin(self, images: Tensor) -> Tensor:
+        """The images: timm's networks cannot be cut between any two stages alike."""
+        # Detached, so that no graph reaches through the frozen stages.
+        return images if self.trained_blocks == "all" else images.detach()
+
+    def finish(
+        self, begun: Tensor, grid: tuple[int, int] | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         maps = self.trunk.forward_intermediates(
-            images, indices=[self.stage], output_fmt="NCHW", intermediates_only=True
+            begun, indices=[self.stage], output_fmt="NCHW", intermediates_only=True
         )
-        return maps[0]  # (B, s, h, w)
+        return maps[0], None  # (B, s, h, w)
 
     def _map_shape(self, image_size: tuple[int, int]) -> tuple[int, int, int]:
         training = self.training

@@ -33,6 +33,7 @@ class ViTBackbone(Backbone):
         self.patch_size: tuple[int, int] = network.patch_embed.patch_size
         self.grid = self.grid_of(image_size)
         self.train_tokens = train_tokens
+        self.has_token = network.cls_token is not None
         self.freeze()
         for token in (network.cls_token, network.reg_token, network.pos_embed):
             if train_tokens and token is not None:
@@ -67,19 +68,27 @@ class ViTBackbone(Backbone):
             )
         return tuple(side // patch for side, patch in sides)
 
-    def forward(self, images: Tensor) -> Tensor:  # (B, 3, H, W)
+    def features(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        return self.finish(self.begin(images), self.grid_of(tuple(images.shape[-2:])))
+
+    def begin(self, images: Tensor) -> Tensor:
+        """All tokens as the first trained block finds them: (B, prefix + h*w, s)."""
         grid = self.grid_of(tuple(images.shape[-2:]))
-        x = self.tokens(images)[:, self.trunk.num_prefix_tokens :]  # (B, h*w, s): patches alone
-        return x.transpose(1, 2).unflatten(2, grid)  # (B, s, h, w)
+        in_graph = self.train_tokens or self.trained_blocks == "all"
+        with torch.set_grad_enabled(in_graph and torch.is_grad_enabled()):
+            return self.trunk.blocks[: self.first_trained](self._embed(images, grid))
+
+    def finish(
+        self, begun: Tensor, grid: tuple[int, int] | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        x = self.trunk.blocks[self.first_trained :](begun)  # (B, prefix + h*w, s)
+        patches = x[:, self.trunk.num_prefix_tokens :]  # (B, h*w, s)
+        maps = patches.transpose(1, 2).unflatten(2, grid or self.grid)  # (B, s, h, w)
+        return maps, x[:, 0] if self.has_token else None
 
     def tokens(self, images: Tensor) -> Tensor:
         """All tokens of the last block, class and registers first: (B, prefix + h*w, s)."""
-        grid = self.grid_of(tuple(images.shape[-2:]))
-        blocks, start = self.trunk.blocks, self.first_trained
-        in_graph = self.train_tokens or self.trained_blocks == "all"
-        with torch.set_grad_enabled(in_graph and torch.is_grad_enabled()):
-            x = blocks[:start](self._embed(images, grid))
-        return blocks[start:](x)
+        return self.trunk.blocks[self.first_trained :](self.begin(images))
 
     def _embed(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
         vit = self.trunk

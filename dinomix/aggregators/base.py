@@ -1,0 +1,41 @@
+"""What all aggregators share: a feature map (B, s, h, w) becomes a descriptor of unit length."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Aggregator(nn.Module):
+    """Pools feature maps (B, s, h, w) to descriptors (B, dim) of unit length.
+
+    A subclass sets `dim` and writes `pool`. Three more things are for those that need them:
+    `takes_token`, `needs_features` and `initialise`.
+
+    Attributes:
+        dim: D, the descriptor's length.
+        takes_token: `pool` takes the backbone's class token (B, s) as a second argument.
+        needs_features: `initialise` has to see maps of training images before training.
+    """
+
+    dim: int
+    takes_token = False
+    needs_features = False
+
+    def pool(self, maps: Tensor) -> Tensor:
+        """The descriptor before its length is made 1: (B, s, h, w) -> (B, dim)."""
+        raise NotImplementedError
+
+    def initialise(self, maps: Tensor) -> None:
+        """Set first weights from the maps (N, s, h, w) of training images."""
+
+    def forward(self, maps: Tensor, *token: Tensor) -> Tensor:
+        return unit_length(self.pool(maps, *token))
+
+
+def unit_length(x: Tensor) -> Tensor:
+    """L2-normalise the rows of (B, D), in float32 or better even under autocast."""
+    return F.normalize(at_least_float32(x), dim=1)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
