@@ -2,7 +2,7 @@
 
 import copy
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -58,6 +58,7 @@ class PlaceDataset(Dataset):
         self.seed = seed
         self.epoch = 0
         self.transform: Transform | None = None
+        self.begun: Mapping[Path, torch.Tensor] | None = None
         if self.min_images < images_per_place:
             raise ValueError(
                 f"min_images is {min_images}, less than images_per_place ({images_per_place}): "
@@ -96,6 +97,17 @@ class PlaceDataset(Dataset):
         other = copy.copy(self)
         other.transform = transform
         return other
+
+    def with_begun(self, begun: Mapping[Path, torch.Tensor]) -> Self:
+        """A copy whose items hold, for each image, what a frozen prefix made of it."""
+        other = copy.copy(self)
+        other.begun = begun
+        return other
+
+    @property
+    def paths(self) -> list[Path]:
+        """All images, place by place."""
+        return [self.root / path for place in self.places for path in place]
 
     def hold_out(self, share: float = 0.1, threshold: float = 25.0) -> tuple[Self, TestSet]:
         """Set places aside to validate on: the places that remain, and a test set of the others.
@@ -141,6 +153,8 @@ class PlaceDataset(Dataset):
         return [self.root / paths[i] for i in chosen]
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.begun is not None:
+            return torch.stack([self.begun[path] for path in self.draw(index)]), torch.tensor(index)
         if self.transform is None:
             raise ValueError("this PlaceDataset has no transform yet; call with_transform first")
         seed = np.random.SeedSequence([self.seed, self.epoch, index]).generate_state(1)[0]

@@ -107,7 +107,7 @@ def retrieve(model: nn.Module, test: TestSet, k: int = 10, **options) -> Retriev
     """Describe and search a test set.
 
     Args:
-        options: of `describe`: batch_size, workers, device, progress.
+        options: of `describe`: batch_size, workers, device, begun, progress.
     """
     database = describe(model, test.database, **options)
     queries = describe(model, test.queries, **options)
@@ -122,7 +122,7 @@ def evaluate(
     """Recall of a model on a test set, for each condition and for all queries together.
 
     Args:
-        options: of `describe`: batch_size, workers, device, progress.
+        options: of `describe`: batch_size, workers, device, begun, progress.
 
     Returns:
         the columns of `Retrieval.table`, and those that say which model it was: method,

@@ -7,6 +7,8 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torchvision.transforms import InterpolationMode, v2
 
+from dinomix.augmentations import AUGMENTATIONS
+
 Transform = Callable[[Image.Image], torch.Tensor]
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -70,19 +72,15 @@ def train_transform(
     """The evaluation transform with an augmentation before the normalisation.
 
     Args:
-        augment: "none", or "randaugment" for RandAugment with three operations (the authors'
-            training code).
+        augment: a name in `augmentations.AUGMENTATIONS`.
 
     Raises:
         ValueError: for another name.
     """
-    augmentations = {
-        "none": [],
-        "randaugment": [v2.RandAugment(num_ops=3, interpolation=InterpolationMode.BILINEAR)],
-    }
-    if augment not in augmentations:
-        raise ValueError(f"augment is {augment!r}; choose one of {sorted(augmentations)}")
-    steps = [_resize(image_size), v2.ToImage(), *augmentations[augment], *_normalise(mean, std)]
+    if augment not in AUGMENTATIONS:
+        raise ValueError(f"augment is {augment!r}; choose one of {sorted(AUGMENTATIONS)}")
+    augmented = AUGMENTATIONS[augment]()
+    steps = [_resize(image_size), v2.ToImage(), *augmented, *_normalise(mean, std)]
     return v2.Compose(steps)
 
 

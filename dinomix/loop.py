@@ -21,13 +21,15 @@ from dinomix.checkpoints import (
     best_row,
     load_checkpoint,
     save_checkpoint,
+    weights_id,
     write_history,
 )
 from dinomix.datasets import PlaceDataset
 from dinomix.evaluation import ALL, evaluate
 from dinomix.images import train_transform
 from dinomix.losses import cosine_similarities, mined_share, multi_similarity_loss
-from dinomix.model import ModelConfig, build_model, save_model
+from dinomix.model import ModelConfig, PlaceModel, build_model, save_model
+from dinomix.prefix import PrefixFeatures, has_prefix, prefix_features
 from dinomix.recipes import TrainConfig
 from dinomix.retrieval import pick_device
 from dinomix.runtime import rng_state, set_rng_state
@@ -41,6 +43,7 @@ UNTRAINED = {  # the history's row of epoch 0, but for the recalls
     "lr": math.nan,
     "images_per_second": math.nan,
 }
+FEATURE_IMAGES = 256  # that an aggregator such as NetVLAD chooses its first weights from
 
 
 class DivergedError(FloatingPointError):
@@ -71,6 +74,28 @@ def trained_parameters(model: nn.Module) -> list[nn.Parameter]:
     return parameters
 
 
+class Finish(nn.Module):
+    """The model from where its frozen prefix ends: (B, tokens, s) -> (B, dim)."""
+
+    def __init__(self, model: PlaceModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, begun: torch.Tensor) -> torch.Tensor:
+        return self.model.finish(begun)
+
+
+@torch.no_grad()
+def initialise(model: PlaceModel, places: PlaceDataset, device: torch.device) -> None:
+    """Show the aggregator the maps of the first training images, so that it finds its weights."""
+    count = math.ceil(FEATURE_IMAGES / places.images_per_place)
+    order = np.random.default_rng(places.seed).permutation(len(places))[:count]
+    begin = nn.Identity() if places.begun is not None else model.backbone.begin
+    model.eval()
+    maps = [model.backbone.finish(begin(places[i][0].to(device)))[0] for i in order.tolist()]
+    model.aggregator.initialise(torch.cat(maps))  # (N, s, h, w)
+
+
 class TrainingLoop:
     """The state of a run in the making: model, optimiser, history."""
 
@@ -83,6 +108,7 @@ class TrainingLoop:
         weights: str | Path | None,
         folder: Path,
         accelerator: Accelerator,
+        progress: bool,
     ) -> None:
         self.config, self.val, self.folder = config, val, folder
         self.accelerator = accelerator
@@ -93,6 +119,7 @@ class TrainingLoop:
         self.places = places.with_transform(
             train_transform(model_config.image_size, mean, std, augment=config.augment)
         )
+        self.begun: PrefixFeatures | None = None
         batches = len(places) // config.places_per_batch
         self.steps_per_epoch = math.ceil(batches / config.accumulation)
         self.history: list[dict[str, float]] = []
@@ -100,6 +127,12 @@ class TrainingLoop:
         checkpoint = load_checkpoint(folder)
         self.model = build_model(model_config, weights=None if checkpoint else weights)
         self.model.to(self.device)
+        if checkpoint:
+            self.model.load_state_dict(checkpoint["model"])
+        if config.cache_prefix and has_prefix(self.model):
+            self._cache_prefix(weights_id(model_config.backbone, weights), progress)
+        if self.model.aggregator.needs_features and not checkpoint:
+            initialise(self.model, self.places, self.device)
         self.parameters = trained_parameters(self.model)
         decay, rate = config.weight_decay, config.lr
         if config.optimizer == "sgd":
@@ -111,10 +144,9 @@ class TrainingLoop:
         self.optimizer = accelerator.prepare_optimizer(optimizer, device_placement=False)
         if checkpoint:
             self._resume(checkpoint)
+        net = self.model if self.begun is None else Finish(self.model)
         # Not through prepare_model: it would leave autocast on in validation.
-        self.net = (
-            DistributedDataParallel(self.model) if accelerator.num_processes > 1 else self.model
-        )
+        self.net = DistributedDataParallel(net) if accelerator.num_processes > 1 else net
 
     def run(self, progress: bool) -> None:
         """Train the epochs that are missing. Epoch 0 validates the model as it begins."""
@@ -218,6 +250,7 @@ class TrainingLoop:
             ks=(1, 5),
             workers=self.config.workers,
             device=self.device,
+            begun=self.begun,
             progress=False,
         )
         recalls = table[table["condition"] == ALL].set_index("k")["recall"]
@@ -256,8 +289,19 @@ class TrainingLoop:
         if epoch and best_row(self.history)["epoch"] == epoch:
             save_model(self.model, self.folder / BEST)
 
+    def _cache_prefix(self, weights: str, progress: bool) -> None:
+        paths = [*self.places.paths, *self.val.database, *self.val.queries]
+        self.begun = prefix_features(
+            self.model,
+            weights,
+            paths,
+            self.folder.parent / "prefix",
+            device=self.device,
+            progress=progress,
+        )
+        self.places = self.places.with_begun(self.begun)
+
     def _resume(self, checkpoint: dict[str, Any]) -> None:
-        self.model.load_state_dict(checkpoint["model"])
         self.optimizer.load_state_dict(checkpoint["optimizer"])
         if self.accelerator.scaler and checkpoint["scaler"]:
             self.accelerator.scaler.load_state_dict(checkpoint["scaler"])

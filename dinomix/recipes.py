@@ -4,6 +4,8 @@ import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
+from dinomix.augmentations import AUGMENTATIONS
+
 MACHINE = ("workers", "device")  # these say where a run happens, not what it computes
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -32,7 +34,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "schedule": "cosine",
         "warmup_steps": 20,
         "clip_norm": 1.0,
+        "cache_prefix": True,
     },
+    # The paper's future work: trained for motion blur and too little light.
+    "robust": {"augment": "robust"},
 }
 
 
@@ -57,7 +62,10 @@ class TrainConfig:
         clip_value, clip_norm: bounds on each gradient entry, on the norm of all; None for none.
         precision: "no" (float32), "fp16", "bf16", or "auto": bf16 or fp16 where a CUDA device has
             it, float32 elsewhere.
-        augment: "none" or "randaugment", see `images.train_transform`.
+        augment: "none", "randaugment" or "robust", see `images.train_transform`.
+        cache_prefix: compute what a transformer's frozen blocks make of each image only once, and
+            keep it on disk beside the runs: tokens x channels x 4 bytes an image. Backbones without
+            such a part train as ever.
         alpha, beta, base, epsilon: of `losses.multi_similarity_loss`.
         seed: of initial weights and of the order of places. (How images are drawn and augmented
             has the PlaceDataset's own seed.)
@@ -83,6 +91,7 @@ class TrainConfig:
     clip_norm: float | None = None
     precision: str = "no"
     augment: str = "none"
+    cache_prefix: bool = False
     alpha: float = 1.0
     beta: float = 50.0
     base: float = 0.0
@@ -107,7 +116,10 @@ class TrainConfig:
         self._choice("optimizer", ("sgd", "adamw"))
         self._choice("schedule", ("steps", "cosine", "constant"))
         self._choice("precision", ("no", "auto", "fp16", "bf16"))
-        self._choice("augment", ("none", "randaugment"))
+        self._choice("augment", tuple(AUGMENTATIONS))
+        self._choice("cache_prefix", (True, False))
+        if self.cache_prefix and self.augment != "none":
+            self._refuse("cache_prefix", f"False, since augment is {self.augment!r}")
         if not isinstance(self.device, str):
             self._refuse("device", 'a name such as "auto", "cpu" or "cuda"')
         marks = self.milestones
@@ -119,7 +131,7 @@ class TrainConfig:
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> Self:
-        """A named recipe, "paper", "authors" or "toy", with some fields changed.
+        """A named recipe, "paper", "authors", "toy" or "robust", with some fields changed.
 
         Raises:
             ValueError: there is no such recipe or field.

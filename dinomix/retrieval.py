@@ -1,6 +1,6 @@
 """Images to descriptors, and descriptors to their nearest neighbours."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +43,7 @@ def describe(
     batch_size: int = 32,
     workers: int = 0,
     device: str | torch.device = "auto",
+    begun: Mapping[Path, torch.Tensor] | None = None,
     progress: bool = True,
 ) -> np.ndarray:
     """Descriptors of image files, in their order.
@@ -53,6 +54,8 @@ def describe(
     Args:
         model: a PlaceModel; its config says the image size and the normalisation.
         workers: processes that decode images; 0 decodes in this one.
+        begun: what the backbone's frozen part made of the files (`prefix.prefix_features`), to go
+            on from; None reads the files.
 
     Returns:
         float32 (N, D), rows of unit length.
@@ -62,8 +65,11 @@ def describe(
         FloatingPointError: a descriptor is not finite; the file is named.
     """
     device = pick_device(device)
-    mean, std = normalization(model.config.backbone)
-    files = ImageFiles(paths, eval_transform(model.config.image_size, mean, std))
+    if begun is None:
+        norm = normalization(model.config.backbone)
+        files, forward = ImageFiles(paths, eval_transform(model.config.image_size, *norm)), model
+    else:
+        files, forward = [begun[path] for path in paths], model.finish
     loader = DataLoader(
         files, batch_size=batch_size, num_workers=workers, pin_memory=device.type == "cuda"
     )
@@ -77,7 +83,9 @@ def describe(
             tqdm(total=len(files), desc="describe", unit="img", disable=not progress) as bar,
         ):
             for images in loader:
-                batch = model(images.to(device, non_blocking=True)).float().cpu().numpy()  # (B, D)
+                batch = (
+                    forward(images.to(device, non_blocking=True)).float().cpu().numpy()
+                )  # (B, D)
                 descriptors[done : done + len(batch)] = batch
                 done += len(batch)
                 bar.update(len(batch))
@@ -87,7 +95,7 @@ def describe(
     if broken.size:
         raise FloatingPointError(
             f"{broken.size} descriptors are not finite, the first one that of "
-            f"{files.paths[broken[0]]}: the model's weights are broken."
+            f"{paths[broken[0]]}: the model's weights are broken."
         )
     return descriptors
 

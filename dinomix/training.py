@@ -80,10 +80,11 @@ def train(
                 remove_leftovers(folder)
                 write_config(folder, identity, finished=False)
             with reproducible(train_config.seed):
+                shown = progress and main
                 loop = TrainingLoop(
-                    model_config, places, val, train_config, weights, folder, accelerator
+                    model_config, places, val, train_config, weights, folder, accelerator, shown
                 )
-                loop.run(progress=progress and main)
+                loop.run(shown)
             if main:
                 write_config(folder, identity, finished=True)
                 (folder / CHECKPOINT).unlink()  # all that it holds is in the other files now

@@ -1,0 +1,103 @@
+"""What the frozen blocks make of each image, computed once and kept on disk.
+
+A frozen prefix sees every image many times: in each epoch, in each run of an ablation. Without
+augmentation it always makes the same of it.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+
+from dinomix.backbones import ViTBackbone, normalization
+from dinomix.checkpoints import locked
+from dinomix.images import eval_transform
+from dinomix.model import PlaceModel
+from dinomix.retrieval import ImageFiles
+from dinomix.storage import atomic_path, config_hash
+
+BATCH = 64  # fixed, so that rounding never depends on who asked first
+
+
+class PrefixFeatures:
+    """`backbone.begin` of image files: `features[path]` is a float32 tensor (tokens, s).
+
+    Memory-mapped: many processes share one copy, and what is not used is not read.
+    """
+
+    def __init__(self, array: np.ndarray, paths: Sequence[Path]) -> None:
+        self._array = array
+        self._row = {path: i for i, path in enumerate(paths)}
+
+    def __getitem__(self, path: Path) -> Tensor:
+        return torch.from_numpy(self._array[self._row[path]].copy())
+
+    def __len__(self) -> int:
+        return len(self._row)
+
+
+def has_prefix(model: PlaceModel) -> bool:
+    """Whether the model's backbone has a frozen part that can be computed by itself."""
+    backbone = model.backbone
+    return isinstance(backbone, ViTBackbone) and not (
+        backbone.train_tokens or backbone.trained_blocks == "all"
+    )
+
+
+def prefix_features(
+    model: PlaceModel,
+    weights: str,
+    paths: Sequence[Path],
+    folder: Path,
+    *,
+    device: torch.device,
+    progress: bool = True,
+) -> PrefixFeatures:
+    """Compute the features of images, or open them if they are there; others wait meanwhile.
+
+    Args:
+        model: with the pretrained weights.
+        weights: names these weights (`checkpoints.weights_id`).
+        paths: image files.
+        folder: where features go: `folder/<hash>/features.npy`.
+    """
+    config, backbone = model.config, model.backbone
+    files = hashlib.sha256()
+    for path in paths:
+        files.update(f"{path.name} {path.stat().st_size}\n".encode())
+    key = config_hash(
+        config.backbone, list(config.size), backbone.first_trained, weights, files.hexdigest()
+    )
+    target = folder / key / "features.npy"
+    if not target.is_file():
+        with locked(target.parent):
+            if not target.is_file():  # it may be now, if we had to wait
+                _compute(model, paths, target, device, progress)
+    return PrefixFeatures(np.load(target, mmap_mode="r"), paths)
+
+
+@torch.inference_mode()
+def _compute(
+    model: PlaceModel, paths: Sequence[Path], target: Path, device: torch.device, progress: bool
+) -> None:
+    config, backbone = model.config, model.backbone
+    files = ImageFiles(paths, eval_transform(config.size, *normalization(config.backbone)))
+    tokens = backbone.grid[0] * backbone.grid[1] + backbone.trunk.num_prefix_tokens
+    for leftover in target.parent.glob(".features-*.npy"):  # of a killed process
+        leftover.unlink()
+    with (
+        atomic_path(target) as temporary,
+        tqdm(total=len(files), desc="frozen prefix", unit="img", disable=not progress) as bar,
+    ):
+        shape = (len(files), tokens, backbone.out_channels)
+        array = np.lib.format.open_memmap(temporary, "w+", np.float32, shape)
+        for i, images in enumerate(DataLoader(files, BATCH)):
+            begun = backbone.begin(images.to(device))  # (B, tokens, s)
+            array[i * BATCH : i * BATCH + len(begun)] = begun.float().cpu().numpy()
+            bar.update(len(begun))
+        array.flush()

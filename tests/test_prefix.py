@@ -1,0 +1,117 @@
+"""The cached prefix gives what the whole model gives, and is computed once."""
+
+import numpy as np
+import pytest
+import torch
+
+import dinomix
+from dinomix import prefix
+from dinomix.prefix import has_prefix, prefix_features
+from tests.conftest import write_places, write_testset
+
+CPU = torch.device("cpu")
+
+
+def config(**changes):
+    settings = {"backbone": "toy_vits14", "image_size": 28, "out_channels": 8, "trained_blocks": 2}
+    return dinomix.ModelConfig(**{**settings, **changes})
+
+
+@pytest.fixture
+def data(tmp_path):
+    write_places(tmp_path / "places", places=6)
+    write_testset(tmp_path / "city", places=3)
+    places = dinomix.PlaceDataset(tmp_path / "places", images_per_place=2)
+    return places, dinomix.TestSet(tmp_path / "city")
+
+
+@pytest.mark.parametrize("aggregator", ["mix", "gem"])
+def test_model_goes_on_from_the_features_as_from_the_images(data, tmp_path, aggregator):
+    _, test = data
+    model = dinomix.build_model(config(aggregator=aggregator), "hub").eval()
+    begun = prefix_features(model, "w", test.database, tmp_path, device=CPU, progress=False)
+    plain = dinomix.describe(model, test.database, progress=False)
+    cached = dinomix.describe(model, test.database, begun=begun, progress=False)
+    assert len(begun) == len(test.database)
+    np.testing.assert_allclose(cached, plain, atol=1e-6)
+
+
+def test_features_are_computed_once(data, tmp_path, monkeypatch):
+    _, test = data
+    model = dinomix.build_model(config())
+    first = prefix_features(model, "w", test.queries, tmp_path, device=CPU, progress=False)
+    monkeypatch.setattr(prefix, "_compute", None)
+    again = prefix_features(model, "w", test.queries, tmp_path, device=CPU, progress=False)
+    for path in test.queries:
+        assert torch.equal(first[path], again[path])
+
+
+@pytest.mark.parametrize("changed", ["weights", "depth", "backbone", "size", "content"])
+def test_other_features_have_another_name(data, tmp_path, changed):
+    _, test = data
+
+    def compute(weights="w", **changes):
+        model = dinomix.build_model(config(**changes))
+        prefix_features(model, weights, test.queries, tmp_path / "p", device=CPU, progress=False)
+
+    compute()
+    if changed == "content":
+        test.queries[0].write_bytes(test.queries[0].read_bytes() + b"more")
+    compute(
+        **{
+            "weights": {"weights": "other"},
+            "depth": {"trained_blocks": 3},
+            "backbone": {"backbone": "toy_vitb14"},
+            "size": {"image_size": 42},
+            "content": {},
+        }[changed]
+    )
+    assert len(list((tmp_path / "p").iterdir())) == 2
+
+
+def test_which_models_have_a_prefix():
+    assert has_prefix(dinomix.build_model(config(trained_blocks=0)))
+    assert not has_prefix(dinomix.build_model(config(trained_blocks="all")))
+    assert not has_prefix(dinomix.build_model(config(train_tokens=True)))
+    cnn = config(backbone="timm/resnet10t", image_size=64, trained_blocks=1)
+    assert not has_prefix(dinomix.build_model(cnn))
+
+
+def test_training_from_the_cache_is_training(data, tmp_path):
+    """The same run with and without the cache: equal up to the rounding of other batch sizes."""
+    places, val = data
+    runs = [
+        dinomix.train(
+            config(),
+            places,
+            val,
+            dinomix.TrainConfig.preset(
+                "toy", epochs=2, places_per_batch=3, cache_prefix=cached, optimizer="sgd"
+            ),
+            weights="hub",
+            out=tmp_path / "runs",
+            progress=False,
+        )
+        for cached in (True, False)
+    ]
+    cached, plain = (run.load("last").state_dict() for run in runs)
+    untrained = dinomix.build_model(config(), "hub").state_dict()
+    name = "backbone.trunk.blocks.11.mlp.fc1.weight"
+    assert not torch.equal(plain[name], untrained[name])
+    for key, value in plain.items():
+        torch.testing.assert_close(cached[key], value, atol=1e-5, rtol=1e-4)
+    assert runs[0].folder != runs[1].folder
+
+
+def test_a_network_without_prefix_trains_as_ever(data, tmp_path):
+    places, val = data
+    cnn = config(backbone="timm/resnet10t", image_size=64, trained_blocks=1, stage=2)
+    recipe = dinomix.TrainConfig.preset("toy", epochs=1, places_per_batch=3)
+    run = dinomix.train(cnn, places, val, recipe, out=tmp_path / "runs", progress=False)
+    assert len(run.history) == 2
+    assert not (tmp_path / "runs" / "prefix").exists()
+
+
+def test_no_cache_of_augmented_images():
+    with pytest.raises(ValueError, match=r"cache_prefix is True.*augment is 'robust'"):
+        dinomix.TrainConfig.preset("toy", augment="robust")
