@@ -29,13 +29,14 @@ class ModelConfig:
         trained_blocks: how many of its last blocks learn, or "all".
         train_tokens: class token and positional embedding learn too (the authors' code).
         aggregator: a name in `dinomix.aggregators.AGGREGATORS`.
-        mix_depth: the mixer's L, like the next two for the aggregators that take it.
-        out_channels: d.
-        out_rows: r; the descriptor has d * r entries.
+        mix_depth: L, like the next two for the aggregators that take it: this one for "mix".
+        out_channels: d, for "mix", "convap" and "cosplace".
+        out_rows: r, for "mix", whose descriptor has d * r entries.
         image_size: pixels, a side or (height, width); a multiple of the backbone's patch.
         stage: of a CNN, the stage that gives the map; None: the last.
-        aggregator_options: settings that only this aggregator has, such as {"clusters": 64}; kept
-            as sorted pairs, so that configs can be compared and hashed.
+        aggregator_options: settings that only this aggregator has, such as {"clusters": 64}: the
+            other arguments of its constructor. Kept as sorted pairs, so that configs can be
+            compared and hashed.
 
     Raises:
         ValueError: for a field of the wrong type or out of its range. What depends on the
@@ -111,9 +112,44 @@ class ModelConfig:
         return cls(**fields)
 
 
+# On DINOv2, what is compared with DINO-Mix differs in the aggregator alone: 224 px, three trained
+# blocks. Papers that say otherwise are named below.
+_DINOV2 = ModelConfig()
+# On a ResNet as GSV-Cities' benchmark has it: 320 px, ImageNet weights of torchvision, the last
+# two stages of the whole network trained.
+_RESNET50 = ModelConfig(backbone="timm/resnet50.tv_in1k", trained_blocks=2, image_size=320)
+
 PRESETS: dict[str, ModelConfig] = {
-    "dino_mix": ModelConfig(),
+    # This paper's best, and the same thing small enough for the toy city and a CPU.
+    "dino_mix": _DINOV2,
     "dino_mix_toy": ModelConfig(backbone="toy_vitb14", image_size=112, out_channels=128),
+    # Radenovic et al. 2018: the last map, p = 3 at first.
+    "gem_resnet50": dataclasses.replace(_RESNET50, aggregator="gem"),
+    "gem_dinov2": dataclasses.replace(_DINOV2, aggregator="gem"),
+    # Arandjelovic et al. 2016: 64 clusters, there on VGG-16. Stage 3, as in Berton et al.'s
+    # benchmark (2022), so that one stage trains; no PCA behind it.
+    "netvlad_resnet50": dataclasses.replace(
+        _RESNET50, aggregator="netvlad", stage=3, trained_blocks=1
+    ),
+    "netvlad_dinov2": dataclasses.replace(_DINOV2, aggregator="netvlad"),
+    # Ali-bey et al. 2022: 512 channels in 2 x 2 cells, the authors' code's defaults.
+    "convap_resnet50": dataclasses.replace(_RESNET50, aggregator="convap", out_channels=512),
+    "convap_dinov2": dataclasses.replace(_DINOV2, aggregator="convap", out_channels=512),
+    # Berton et al. 2022: the longest of the authors' ResNet-50 descriptors. They train with a loss
+    # of their own, at 512 px. On DINOv2 we keep the width: more entries would hold no more.
+    "cosplace_resnet50": dataclasses.replace(_RESNET50, aggregator="cosplace", out_channels=2048),
+    "cosplace_dinov2": dataclasses.replace(_DINOV2, aggregator="cosplace", out_channels=768),
+    # Ali-bey et al. 2023, MixVPR: four layers of the same mixer on the map of stage 3.
+    "mixvpr_resnet50": dataclasses.replace(_RESNET50, stage=3, trained_blocks=1, mix_depth=4),
+    # Izquierdo & Civera 2024: four trained blocks, 224 px in training. They keep DINOv2's last
+    # norm, which is cut off here, and test at 322 px.
+    "salad": dataclasses.replace(_DINOV2, aggregator="salad", trained_blocks=4),
+    # Ali-bey et al. 2024: in their release the last two blocks or stages train, at 224 and 320 px,
+    # and tests are at 322 and 384 px.
+    "boq_resnet50": dataclasses.replace(_RESNET50, aggregator="boq", stage=3),
+    "boq": dataclasses.replace(
+        _DINOV2, aggregator="boq", trained_blocks=2, aggregator_options={"channels": 384}
+    ),
 }
 
 

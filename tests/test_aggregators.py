@@ -1,4 +1,4 @@
-"""Mixer and GeM against loops written from their formulas; the registry."""
+"""Mixer and GeM against loops written from their formulas; what all aggregators share."""
 
 import math
 
@@ -6,7 +6,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dinomix.aggregators import AGGREGATORS, FeatureMixer, GeM, build_aggregator, unit_length
+from dinomix.aggregators import (
+    AGGREGATORS,
+    Aggregator,
+    FeatureMixer,
+    GeM,
+    build_aggregator,
+    unit_length,
+)
+
+# Options that make each small; also for the model's tests.
+SMALL = {
+    "netvlad": {"clusters": 4},
+    "salad": {"clusters": 5, "cluster_dim": 3, "token_dim": 4, "hidden": 16},
+    "boq": {"channels": 32, "queries": 3, "row_dim": 2},
+}
 
 
 def scrambled(module: nn.Module) -> nn.Module:
@@ -140,16 +154,111 @@ def test_gem_of_a_half_precision_model_does_not_overflow():
     torch.testing.assert_close(out, GeM(4)(maps.float()))
 
 
-@pytest.mark.parametrize("name", sorted(AGGREGATORS))
+# What holds for all of them
+
+
+def small(name: str, grid: tuple[int, int] = (3, 4)) -> Aggregator:
+    settings = {"mix_depth": 1, "out_channels": 6, "out_rows": 2}
+    return build_aggregator(name, 8, grid, **settings, **SMALL.get(name, {}))
+
+
+def inputs(aggregator: Aggregator, batch: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    """Maps, and class tokens for those that take them."""
+    maps = torch.randn(batch, 8, 3, 4, dtype=dtype)
+    return [maps, torch.randn(batch, 8, dtype=dtype)] if aggregator.takes_token else [maps]
+
+
+@pytest.mark.parametrize("name", AGGREGATORS)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_descriptors_have_unit_length_in_float32_under_autocast(name, dtype):
-    aggregator = build_aggregator(name, 32, (4, 4), out_channels=64)
-    maps = torch.randn(8, 32, 4, 4)
+    aggregator = small(name)
+    images = inputs(aggregator, 5, dtype)
     with torch.autocast("cpu", dtype=dtype):
-        out = aggregator(maps.to(dtype))
+        out = aggregator(*images)
     assert out.dtype == torch.float32
-    assert out.shape == (8, aggregator.dim)
-    torch.testing.assert_close(out.norm(dim=1), torch.ones(8), atol=1e-6, rtol=0)
+    assert out.shape == (5, aggregator.dim)
+    torch.testing.assert_close(out.norm(dim=1), torch.ones(5), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("name", AGGREGATORS)
+def test_other_precisions_give_about_the_same(name):
+    aggregator = small(name).eval()
+    images = inputs(aggregator, 5)
+    out = aggregator(*images)
+    exact = aggregator.double()(*(x.double() for x in images))
+    assert exact.dtype == torch.float64
+    torch.testing.assert_close(out.double(), exact, atol=1e-5, rtol=0)
+    rough = aggregator.bfloat16()(*(x.bfloat16() for x in images))
+    assert rough.dtype == torch.float32
+    assert (rough * out).sum(dim=1).min() > 0.99
+
+
+# A constant added to a column of scores is what Sinkhorn's first step takes away again.
+NO_INFLUENCE = {"salad": {"dustbin", "score.3.bias"}}
+
+
+@pytest.mark.parametrize("name", AGGREGATORS)
+def test_every_parameter_gets_a_gradient(name):
+    aggregator = small(name).double()
+    images = [x.requires_grad_() for x in inputs(aggregator, 4, torch.float64)]
+    out = aggregator(*images)
+    (out * torch.randn_like(out)).sum().backward()
+    gradients = {key: p.grad for key, p in aggregator.named_parameters()}
+    gradients |= {f"input {i}": x.grad for i, x in enumerate(images)}
+    assert all(gradient.isfinite().all() for gradient in gradients.values())
+    idle = {key for key, gradient in gradients.items() if gradient.abs().max() < 1e-12}
+    assert idle == NO_INFLUENCE.get(name, set())
+
+
+@pytest.mark.parametrize("name", AGGREGATORS)
+def test_descriptors_do_not_depend_on_the_batch(name):
+    aggregator = small(name).eval()
+    images = inputs(aggregator, 6)
+    with torch.no_grad():
+        together = aggregator(*images)
+        apart = torch.cat([aggregator(*(x[i : i + 1] for x in images)) for i in range(6)])
+    assert (together[0] - together[1]).abs().max() > 1e-3  # they do tell images apart
+    torch.testing.assert_close(together, apart, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("name", sorted(AGGREGATORS.keys() - {"mix"}))
+def test_other_grids_fit_all_but_the_mixer(name):
+    aggregator = small(name)
+    images = inputs(aggregator, 2)
+    images[0] = torch.randn(2, 8, 5, 3)
+    assert aggregator(*images).shape == (2, aggregator.dim)
+
+
+@pytest.mark.parametrize("name", AGGREGATORS)
+def test_only_netvlad_has_to_see_features(name):
+    aggregator = small(name)
+    before = {key: tensor.clone() for key, tensor in aggregator.state_dict().items()}
+    aggregator.initialise(torch.randn(3, 8, 3, 4))
+    changed = {key for key, t in aggregator.state_dict().items() if not torch.equal(t, before[key])}
+    assert bool(changed) == aggregator.needs_features == (name == "netvlad")
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [
+        ("netvlad", "clusters", 1),
+        ("convap", "pool_rows", 0),
+        ("convap", "pool_columns", 2.0),
+        ("salad", "clusters", 0),
+        ("salad", "cluster_dim", -1),
+        ("salad", "token_dim", 0),
+        ("salad", "hidden", "512"),
+        ("salad", "iterations", 0),
+        ("boq", "channels", 0),
+        ("boq", "queries", 0),
+        ("boq", "layers", True),
+        ("boq", "row_dim", 0),
+    ],
+)
+def test_a_wrong_size_is_named(name, option, value):
+    with pytest.raises(ValueError, match=rf"^{option} must be an integer of at least \d, not") as e:
+        build_aggregator(name, 8, (3, 4), **{option: value})
+    assert repr(value) in str(e.value)
 
 
 def test_unit_length_keeps_float64():
@@ -164,18 +273,32 @@ def test_build_aggregator_passes_what_each_takes():
 
 
 def test_an_aggregator_of_ones_own(monkeypatch):
-    class Mean(nn.Module):
-        def __init__(self, in_channels: int) -> None:
+    class Mean(Aggregator):
+        def __init__(self, in_channels: int, power: float = 1.0) -> None:
             super().__init__()
             self.dim = in_channels
+            self.power = power
 
-        def forward(self, maps: Tensor) -> Tensor:
-            return unit_length(maps.mean(dim=(2, 3)))
+        def pool(self, maps: Tensor) -> Tensor:
+            return maps.mean(dim=(2, 3)).sign() * maps.mean(dim=(2, 3)).abs() ** self.power
 
     monkeypatch.setitem(AGGREGATORS, "mean", Mean)
-    assert build_aggregator("mean", 8, (2, 3))(torch.randn(4, 8, 2, 3)).shape == (4, 8)
+    maps = torch.randn(4, 8, 2, 3)
+    mean = maps.mean(dim=(2, 3))
+    expected = mean / mean.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(build_aggregator("mean", 8, (2, 3))(maps), expected)
+    assert build_aggregator("mean", 8, (2, 3), power=0.5).power == 0.5
 
 
 def test_an_unknown_aggregator():
-    with pytest.raises(ValueError, match="unknown aggregator 'netvlad': choose one of mix, gem"):
-        build_aggregator("netvlad", 8, (2, 3))
+    with pytest.raises(ValueError, match="unknown aggregator 'vlad': choose one of mix, gem, netv"):
+        build_aggregator("vlad", 8, (2, 3))
+
+
+def test_unknown_options():
+    with pytest.raises(ValueError, match=r"'convap' has no options \['rows'\]; it has \['pool_ro"):
+        build_aggregator("convap", 8, (2, 3), rows=3)
+    with pytest.raises(
+        ValueError, match=r"'mix' has no options \['clusters'\]; it has none of its"
+    ):
+        build_aggregator("mix", 8, (2, 3), clusters=3)

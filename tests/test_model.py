@@ -8,8 +8,10 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from test_aggregators import SMALL as SMALL_OPTIONS
 
 import dinomix
+from dinomix.aggregators import AGGREGATORS
 from dinomix.model import PRESETS, ModelConfig, build_model, load_model, save_model
 
 SMALL = ModelConfig(backbone="toy_vits14", image_size=(42, 56), out_channels=16, out_rows=2)
@@ -23,6 +25,11 @@ def randomised(config: ModelConfig = SMALL) -> torch.nn.Module:
         for parameter in model.parameters():
             parameter.copy_(0.1 * torch.randn_like(parameter) + (parameter.ndim == 1) * 0.5)
     return model.eval()
+
+
+def with_aggregator(name: str) -> ModelConfig:
+    options = SMALL_OPTIONS.get(name, {})
+    return dataclasses.replace(SMALL, aggregator=name, image_size=56, aggregator_options=options)
 
 
 # Config
@@ -53,7 +60,7 @@ def test_defaults_are_the_papers_best():
         ("trained_blocks", 2.0),
         ("trained_blocks", True),
         ("train_tokens", 1),
-        ("aggregator", "netvlad"),
+        ("aggregator", "vlad"),
         ("aggregator", ["mix"]),
         ("mix_depth", -1),
         ("mix_depth", "2"),
@@ -166,6 +173,72 @@ def test_toy_preset():
     assert model.config.trained_blocks == 3
 
 
+# Entries of each preset's descriptor, the parameters of its aggregator, the blocks that train.
+CNN_STAGES = ("layer3", "layer4")
+PRESET_SIZES = {
+    "dino_mix": (4096, 1_052_676, ("9", "10", "11")),
+    "dino_mix_toy": (512, 33_668, ("9", "10", "11")),
+    "gem_resnet50": (2048, 1, CNN_STAGES),
+    "gem_dinov2": (768, 1, ("9", "10", "11")),
+    "netvlad_resnet50": (64 * 1024, 131_136, ("layer3",)),
+    "netvlad_dinov2": (64 * 768, 98_368, ("9", "10", "11")),
+    "convap_resnet50": (2048, 1_049_088, CNN_STAGES),
+    "convap_dinov2": (2048, 393_728, ("9", "10", "11")),
+    "cosplace_resnet50": (2048, 4_196_353, CNN_STAGES),
+    "cosplace_dinov2": (768, 590_593, ("9", "10", "11")),
+    "mixvpr_resnet50": (4096, 2_337_604, ("layer3",)),
+    "salad": (8448, 1_411_009, ("8", "9", "10", "11")),
+    "boq_resnet50": (16_384, 15_301_152, ("layer2", "layer3")),
+    "boq": (12_288, 8_626_080, ("10", "11")),
+}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_sizes_of_the_presets(name):
+    dim, parameters, trained = PRESET_SIZES[name]
+    with torch.device("meta"):
+        model = build_model(PRESETS[name])
+    assert model.dim == dim
+    assert sum(p.numel() for p in model.aggregator.parameters()) == parameters
+    learning = [key for key, p in model.backbone.trunk.named_parameters() if p.requires_grad]
+    blocks = [key.removeprefix("blocks.").split(".")[0] for key in learning]
+    assert tuple(dict.fromkeys(blocks)) == trained
+
+
+@pytest.mark.parametrize("name", AGGREGATORS)
+def test_each_aggregator_on_a_backbone(name):
+    model = build_model(with_aggregator(name))
+    images = torch.randn(3, 3, 56, 56)
+    out = model(images)
+    assert out.shape == (3, model.dim)
+    torch.testing.assert_close(out.norm(dim=1), torch.ones(3))
+    model.eval()
+    torch.testing.assert_close(model.finish(model.backbone.begin(images)), model(images))
+
+
+def test_salad_takes_the_backbones_class_token():
+    model = build_model(with_aggregator("salad")).eval()
+    images = torch.randn(2, 3, 56, 56)
+    expected = model.aggregator(model.backbone(images), model.backbone.tokens(images)[:, 0])
+    assert torch.equal(model(images), expected)
+    with pytest.raises(
+        ValueError, match=r"salad needs a class token, and timm/resnet18 has none: choose a vision"
+    ):
+        build_model(dataclasses.replace(model.config, backbone="timm/resnet18"))
+
+
+def test_options_of_an_aggregator_are_kept_in_one_order():
+    one, other = (
+        ModelConfig(aggregator="convap", aggregator_options=options)
+        for options in ({"pool_rows": 1, "pool_columns": 3}, {"pool_columns": 3, "pool_rows": 1})
+    )
+    assert one == other
+    assert hash(one) == hash(other)
+    assert one.to_dict()["aggregator_options"] == {"pool_rows": 1, "pool_columns": 3}
+    with pytest.raises(ValueError, match=r"'convap' has no options \['clusters'\]"):
+        ModelConfig(aggregator="convap", aggregator_options={"clusters": 8})
+
+
 def test_descriptors_do_not_depend_on_the_batch():
     model = randomised()
     images = torch.randn(7, 3, 42, 56)
@@ -232,6 +305,18 @@ def test_a_saved_model_gives_the_same_bits(tmp_path, config):
     assert torch.equal(model(images), loaded(images))
     requires = [p.requires_grad for p in model.parameters()]
     assert [p.requires_grad for p in loaded.parameters()] == requires
+
+
+@pytest.mark.parametrize("name", AGGREGATORS)
+def test_a_saved_model_of_each_aggregator(tmp_path, name):
+    model = build_model(with_aggregator(name)).eval()
+    images = torch.randn(3, 3, 56, 56)
+    model.aggregator.initialise(model.backbone(images))
+    for parameter in model.aggregator.parameters():
+        parameter.data += 0.1 * torch.rand_like(parameter)
+    loaded = load_model(save_model(model, tmp_path / "model.safetensors"))
+    assert loaded.config == model.config
+    assert torch.equal(loaded(images), model(images))
 
 
 def test_the_file_carries_config_and_version(tmp_path):

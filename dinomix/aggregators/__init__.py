@@ -1,28 +1,48 @@
 """Aggregators: a feature map (B, s, h, w) becomes one descriptor an image, (B, D), of unit length.
 
-To add one: a subclass of `Aggregator` that takes by name whichever settings of `build_aggregator`
-it needs and options of its own; then a line in `AGGREGATORS`. `dinomix.ModelConfig(aggregator=...)`
-knows it from then on, and its own options as `aggregator_options={...}`.
+To add one: a module with a subclass of `Aggregator` that sets `dim` and writes `pool`; then a line
+in `AGGREGATORS`. Its constructor takes by name whichever settings of `build_aggregator` it needs,
+and options of its own, with defaults. `dinomix.ModelConfig(aggregator=...)` knows it from then on,
+and its own options as `aggregator_options={...}`. The class attribute `takes_token` asks for the
+class token too, `needs_features` for maps of training images before the training (`initialise`).
 """
 
 import inspect
 from typing import Any
 
 from dinomix.aggregators.base import Aggregator, unit_length
+from dinomix.aggregators.boq import BoQ
+from dinomix.aggregators.convap import ConvAP
+from dinomix.aggregators.cosplace import CosPlaceHead
 from dinomix.aggregators.gem import GeM
 from dinomix.aggregators.mix import FeatureMixer
+from dinomix.aggregators.netvlad import NetVLAD
+from dinomix.aggregators.salad import SALAD
 
 __all__ = [
     "AGGREGATORS",
+    "SALAD",
     "Aggregator",
+    "BoQ",
+    "ConvAP",
+    "CosPlaceHead",
     "FeatureMixer",
     "GeM",
+    "NetVLAD",
     "build_aggregator",
     "check_options",
     "unit_length",
 ]
 
-AGGREGATORS: dict[str, type[Aggregator]] = {"mix": FeatureMixer, "gem": GeM}
+AGGREGATORS: dict[str, type[Aggregator]] = {
+    "mix": FeatureMixer,
+    "gem": GeM,
+    "netvlad": NetVLAD,
+    "convap": ConvAP,
+    "cosplace": CosPlaceHead,
+    "salad": SALAD,
+    "boq": BoQ,
+}
 SETTINGS = ("in_channels", "grid", "mix_depth", "out_channels", "out_rows")
 
 

@@ -39,3 +39,10 @@ def unit_length(x: Tensor) -> Tensor:
 
 def at_least_float32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def check_counts(least: int = 1, **counts: int) -> None:
+    """Raise ValueError for the first of these that is not an integer of at least `least`."""
+    for name, value in counts.items():
+        if type(value) is not int or value < least:
+            raise ValueError(f"{name} must be an integer of at least {least}, not {value!r}")
