@@ -21,7 +21,6 @@ from dinomix.checkpoints import (
     best_row,
     load_checkpoint,
     save_checkpoint,
-    weights_id,
     write_history,
 )
 from dinomix.datasets import PlaceDataset
@@ -130,7 +129,7 @@ class TrainingLoop:
         if checkpoint:
             self.model.load_state_dict(checkpoint["model"])
         if config.cache_prefix and has_prefix(self.model):
-            self._cache_prefix(weights_id(model_config.backbone, weights), progress)
+            self._cache_prefix(progress)
         if self.model.aggregator.needs_features and not checkpoint:
             initialise(self.model, self.places, self.device)
         self.parameters = trained_parameters(self.model)
@@ -289,11 +288,10 @@ class TrainingLoop:
         if epoch and best_row(self.history)["epoch"] == epoch:
             save_model(self.model, self.folder / BEST)
 
-    def _cache_prefix(self, weights: str, progress: bool) -> None:
+    def _cache_prefix(self, progress: bool) -> None:
         paths = [*self.places.paths, *self.val.database, *self.val.queries]
         self.begun = prefix_features(
             self.model,
-            weights,
             paths,
             self.folder.parent / "prefix",
             device=self.device,

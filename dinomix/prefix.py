@@ -51,7 +51,6 @@ def has_prefix(model: PlaceModel) -> bool:
 
 def prefix_features(
     model: PlaceModel,
-    weights: str,
     paths: Sequence[Path],
     folder: Path,
     *,
@@ -61,18 +60,19 @@ def prefix_features(
     """Compute the features of images, or open them if they are there; others wait meanwhile.
 
     Args:
-        model: with the pretrained weights.
-        weights: names these weights (`checkpoints.weights_id`).
+        model: with its weights; the features of other frozen ones are others.
         paths: image files.
         folder: where features go: `folder/<hash>/features.npy`.
     """
     config, backbone = model.config, model.backbone
-    files = hashlib.sha256()
+    digest = hashlib.sha256()
     for path in paths:
-        files.update(f"{path.name} {path.stat().st_size}\n".encode())
-    key = config_hash(
-        config.backbone, list(config.size), backbone.first_trained, weights, files.hexdigest()
-    )
+        digest.update(f"{path.name} {path.stat().st_size}\n".encode())
+    trained = {id(p) for module in backbone.trained_modules() for p in module.parameters()}
+    for name, value in backbone.named_parameters():
+        if id(value) not in trained:
+            digest.update(name.encode() + value.detach().cpu().numpy().tobytes())
+    key = config_hash(config.backbone, list(config.size), digest.hexdigest())
     target = folder / key / "features.npy"
     if not target.is_file():
         with locked(target.parent):

@@ -2,6 +2,7 @@
 
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from dinomix.checkpoints import (
     CHECKPOINT,
@@ -21,7 +22,7 @@ from dinomix.storage import config_hash
 from dinomix.testsets import TestSet
 from dinomix.workspace import data_root
 
-__all__ = ["DivergedError", "Run", "TrainConfig", "train"]
+__all__ = ["DivergedError", "Run", "TrainConfig", "find_run", "train"]
 
 
 def train(
@@ -61,14 +62,7 @@ def train(
             f"{len(places)} places do not fill one batch of places_per_batch = {per_batch}; "
             "lower places_per_batch or add places."
         )
-    identity = {
-        "model": model_config.to_dict(),
-        "train": train_config.identity(),
-        "places": places.fingerprint,
-        "val": val.fingerprint,
-        "weights": weights_id(model_config.backbone, weights),
-    }
-    folder = (data_root() / "runs" if out is None else Path(out)) / config_hash(identity)
+    folder, identity = _identify(model_config, places, val, train_config, weights, out)
     if is_finished(folder, identity):
         return Run.open(folder)
     accelerator = make_accelerator(train_config)
@@ -90,3 +84,37 @@ def train(
                 (folder / CHECKPOINT).unlink()  # all that it holds is in the other files now
         accelerator.wait_for_everyone()
     return Run.open(folder)
+
+
+def find_run(
+    model_config: ModelConfig,
+    places: PlaceDataset,
+    val: TestSet,
+    train_config: TrainConfig,
+    *,
+    weights: str | Path | None = None,
+    out: str | Path | None = None,
+) -> Run | None:
+    """The finished run that `train` would return for these arguments, or None."""
+    folder, identity = _identify(model_config, places, val, train_config, weights, out)
+    return Run.open(folder) if is_finished(folder, identity) else None
+
+
+def _identify(
+    model_config: ModelConfig,
+    places: PlaceDataset,
+    val: TestSet,
+    train_config: TrainConfig,
+    weights: str | Path | None,
+    out: str | Path | None,
+) -> tuple[Path, dict[str, Any]]:
+    """The run's folder, and what its name is the hash of."""
+    identity = {
+        "model": model_config.to_dict(),
+        "train": train_config.identity(),
+        "places": places.fingerprint,
+        "val": val.fingerprint,
+        "weights": weights_id(model_config.backbone, weights),
+    }
+    out = data_root() / "runs" if out is None else Path(out)
+    return out / config_hash(identity), identity

@@ -29,7 +29,7 @@ def data(tmp_path):
 def test_model_goes_on_from_the_features_as_from_the_images(data, tmp_path, aggregator):
     _, test = data
     model = dinomix.build_model(config(aggregator=aggregator), "hub").eval()
-    begun = prefix_features(model, "w", test.database, tmp_path, device=CPU, progress=False)
+    begun = prefix_features(model, test.database, tmp_path, device=CPU, progress=False)
     plain = dinomix.describe(model, test.database, progress=False)
     cached = dinomix.describe(model, test.database, begun=begun, progress=False)
     assert len(begun) == len(test.database)
@@ -39,9 +39,9 @@ def test_model_goes_on_from_the_features_as_from_the_images(data, tmp_path, aggr
 def test_features_are_computed_once(data, tmp_path, monkeypatch):
     _, test = data
     model = dinomix.build_model(config())
-    first = prefix_features(model, "w", test.queries, tmp_path, device=CPU, progress=False)
+    first = prefix_features(model, test.queries, tmp_path, device=CPU, progress=False)
     monkeypatch.setattr(prefix, "_compute", None)
-    again = prefix_features(model, "w", test.queries, tmp_path, device=CPU, progress=False)
+    again = prefix_features(model, test.queries, tmp_path, device=CPU, progress=False)
     for path in test.queries:
         assert torch.equal(first[path], again[path])
 
@@ -50,16 +50,16 @@ def test_features_are_computed_once(data, tmp_path, monkeypatch):
 def test_other_features_have_another_name(data, tmp_path, changed):
     _, test = data
 
-    def compute(weights="w", **changes):
-        model = dinomix.build_model(config(**changes))
-        prefix_features(model, weights, test.queries, tmp_path / "p", device=CPU, progress=False)
+    def compute(weights="hub", **changes):
+        model = dinomix.build_model(config(**changes), weights)
+        prefix_features(model, test.queries, tmp_path / "p", device=CPU, progress=False)
 
     compute()
     if changed == "content":
         test.queries[0].write_bytes(test.queries[0].read_bytes() + b"more")
     compute(
         **{
-            "weights": {"weights": "other"},
+            "weights": {"weights": None},
             "depth": {"trained_blocks": 3},
             "backbone": {"backbone": "toy_vitb14"},
             "size": {"image_size": 42},

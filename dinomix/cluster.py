@@ -1,0 +1,60 @@
+"""Many jobs on several processes, through Dask: here, or on the machines of a cluster."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import dask
+import torch
+from dask.distributed import Client, LocalCluster, as_completed
+
+# One thread a process: networks this small gain nothing from more, and the number of threads
+# decides how sums are rounded.
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+def available_workers() -> int:
+    """How many jobs this machine takes at once: one a core, or one where there is a GPU."""
+    if torch.cuda.is_available():
+        return 1
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextmanager
+def local_client(workers: int) -> Iterator[Client]:
+    """Dask on `workers` processes of this machine, with one thread each, until the block ends.
+
+    A worker that dies is started again, and its job with it.
+    """
+    settings = {
+        "distributed.worker.daemon": False,  # a job may start processes that load images
+        "distributed.nanny.pre-spawn-environ": ENVIRONMENT,
+        "logging.distributed": "error",
+    }
+    with (
+        dask.config.set(settings),
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            memory_limit=0,  # Dask would kill a large job; the system knows better when to
+            dashboard_address=None,
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+def compute(
+    client: Client, function: Callable[[Any], Any], jobs: Mapping[Any, Any]
+) -> Iterator[tuple[Any, Any]]:
+    """(key, function(job)) of each job as it is done; an exception in place of what raised it.
+
+    A job whose worker died is given to another one, a few times at most.
+    """
+    futures = {client.submit(function, job, pure=False): key for key, job in jobs.items()}
+    for future in as_completed(futures):
+        failed = future.status == "error"
+        yield futures[future], future.exception() if failed else future.result()
