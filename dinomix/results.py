@@ -1,9 +1,11 @@
 """The one tidy table that every figure is drawn from."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from dinomix.evaluation import ALL
 from dinomix.storage import atomic_path
 
 COLUMNS = [
@@ -22,6 +24,10 @@ COLUMNS = [
     "without_positives",
     "seed",
     "run",
+    "parameters",  # of the whole model
+    "trained",  # of these, those that learned
+    "val_recall",  # recall@1 on the validation set
+    "epoch",  # the one that was kept
 ]
 
 
@@ -45,14 +51,34 @@ def save_results(tables: list[pd.DataFrame], path: str | Path) -> pd.DataFrame:
     return joined
 
 
-def pivot(table: pd.DataFrame, k: int = 1) -> pd.DataFrame:
-    """Recall@k as people read it: a row for each method, a column for each condition.
+def overall(table: pd.DataFrame, also: Sequence[str] = ()) -> pd.DataFrame:
+    """One recall for each data set, method, k and seed, under the condition "mean".
 
-    The columns follow the order in which conditions first stand in `table`; several seeds are
-    averaged.
+    It is the unweighted mean over the conditions of the set, or, where a set has no named
+    conditions, the recall over all its queries.
+
+    Args:
+        also: further columns to keep, by which rows are told apart, too.
     """
-    chosen = table[table["k"] == k]
-    order = list(dict.fromkeys(chosen["condition"]))
-    methods = list(dict.fromkeys(chosen["method"]))
-    wide = chosen.pivot_table(index="method", columns="condition", values="recall", aggfunc="mean")
-    return wide.loc[methods, order]
+    named = table[table["condition"] != ALL]
+    plain = table[~table["dataset"].isin(named["dataset"])]
+    keys = [c for c in ("method", "backbone", "dataset", "k", "seed") if c in table]
+    groups = pd.concat([named, plain]).groupby([*keys, *also], sort=False, dropna=False)
+    return groups["recall"].mean().reset_index().assign(condition="mean")
+
+
+def spread(table: pd.DataFrame, decimals: int = 1) -> pd.DataFrame:
+    """The tables of papers: a row for each method, a column for each k, of `overall` recall.
+
+    A cell holds the mean over seeds, and the lowest and the highest where there are several.
+    """
+
+    def cell(recalls: pd.Series) -> str:
+        mean = f"{recalls.mean():.{decimals}f}"
+        if len(recalls) == 1:
+            return mean
+        return f"{mean} [{recalls.min():.{decimals}f}, {recalls.max():.{decimals}f}]"
+
+    mean = overall(table)
+    cells = mean.groupby(["dataset", "method", "k"], sort=False)["recall"].agg(cell)
+    return cells.unstack("k").rename(columns="R@{}".format).rename_axis(columns=None)

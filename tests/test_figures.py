@@ -104,3 +104,92 @@ def test_every_class_has_its_own_colour():
     (axis,) = figures.class_legend(CLASSES).axes
     assert [text.get_text() for text in axis.texts] == list(CLASSES)
     assert [patch.get_facecolor()[:3] for patch in axis.patches] == figures.CLASS_COLOURS
+
+
+def study_table(methods=("mix", "gem"), backbones=("vit", "cnn"), seeds=(0, 1)):
+    rows = [
+        {
+            "dataset": "city",
+            "method": method,
+            "backbone": backbone,
+            "condition": condition,
+            "k": k,
+            "seed": seed,
+            "recall": 10.0 * (i + 1) + seed + k + 3 * c,
+            "depth": i,
+            "parameters": 1000 * (i + 1),
+        }
+        for i, (method, backbone) in enumerate(zip(methods, backbones, strict=True))
+        for c, condition in enumerate(("day", "night", "all"))
+        for k in (1, 5)
+        for seed in seeds
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_recall_heatmap_prints_means_and_marks_the_best():
+    axis = figures.recall_heatmap(study_table()).axes[0]
+    printed = [text.get_text() for text in axis.texts]
+    assert printed == ["12", "14", "13", "22", "24", "23"]  # methods x (day, night, mean)
+    assert [text.get_fontweight() for text in axis.texts] == ["normal"] * 3 + ["bold"] * 3
+
+
+def test_recall_dots_show_mean_and_spread():
+    first, second = figures.recall_dots(study_table(), ks=(1, 5)).axes
+    spread, dot = first.lines[:2]
+    assert spread.get_xdata().tolist() == [12.5, 13.5] and dot.get_xdata() == [13.0]
+    assert [label.get_text() for label in first.get_yticklabels()] == ["mix", "gem"]
+    assert dot.get_marker() != first.lines[3].get_marker()  # another backbone
+    assert second.get_title() == "R@5 (%)"
+
+
+def test_recall_curves_follow_a_setting_and_its_costs():
+    figure = figures.recall_curves(
+        study_table(), "depth", xlabel="layers", ks=(1, 5), costs={"parameters": "parameters"}
+    )
+    recall, costs = figure.axes
+    lines = [line for line in recall.lines if len(line.get_xdata()) == 2]
+    assert [line.get_ydata().tolist() for line in lines[:2]] == [[13.0, 23.0], [17.0, 27.0]]
+    assert [text.get_text() for text in recall.get_legend().texts] == ["R@1", "R@5"]
+    assert costs.lines[0].get_ydata().tolist() == [1000, 2000]
+    by_backbone = figures.recall_curves(study_table(), "depth", hue="backbone", xlabel="layers")
+    assert [t.get_text() for t in by_backbone.axes[0].get_legend().texts] == ["vit", "cnn"]
+
+
+def test_class_gains_are_means_over_images():
+    shares = pd.DataFrame(
+        {
+            "method": ["a", "a", "a", "b"],
+            "class": ["sky", "sky", "car", "sky"],
+            "gain": [1.0, 3.0, 0.5, np.nan],
+        }
+    )
+    (axis,) = figures.class_gains(shares).axes
+    assert axis.lines[0].get_ydata().tolist() == [2.0, 0.5]
+    assert np.isnan(axis.lines[1].get_ydata()).all()
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["sky", "car"]
+
+
+def test_comparison_rows_frame_by_verdict(test_root):
+    test = TestSet(test_root)
+    retrievals = {
+        name: Retrieval(
+            test,
+            np.array([[first]] * len(test.queries)),
+            np.ones((len(test.queries), 1), np.float32),
+            [np.array([0])] * len(test.queries),
+        )
+        for name, first in {"good": 0, "bad": 4}.items()
+    }
+    figure = figures.comparison_rows(retrievals, [0], ["viewpoint"])
+    query, good, bad = figure.axes[:3]
+    assert same_color(good.spines["left"].get_edgecolor(), figures.RIGHT)
+    assert same_color(bad.spines["left"].get_edgecolor(), figures.WRONG)
+    assert good.get_title() == "good\n5 m" and bad.get_title() == "bad\n395 m"
+    assert query.get_ylabel() == "viewpoint"
+
+
+def test_attention_rows_carry_their_scale():
+    image = np.zeros((4, 4, 3), np.uint8)
+    figure = figures.attention_rows([[image, image]], ["one"], ["a", "b"])
+    assert [label.get_text() for label in figure.axes[-1].get_yticklabels()] == ["low", "high"]

@@ -1,7 +1,8 @@
 import pandas as pd
 import pytest
 
-from dinomix.results import COLUMNS, pivot, save_results
+from dinomix.evaluation import ALL
+from dinomix.results import COLUMNS, overall, save_results, spread
 
 
 def row(**values):
@@ -24,17 +25,43 @@ def test_other_columns_are_named(tmp_path):
     assert not (tmp_path / "table.csv").exists()
 
 
-def test_pivot_averages_seeds_and_keeps_the_order():
-    table = pd.DataFrame(
-        [
-            row(method="z", condition="night", recall=10.0, seed=0),
-            row(method="z", condition="night", recall=20.0, seed=1),
-            row(method="z", condition="day", recall=90.0),
-            row(method="a", condition="night", recall=5.0),
-            row(method="a", condition="day", recall=80.0),
-            row(method="a", condition="day", recall=99.0, k=5),
-        ]
-    )
-    wide = pivot(table)
-    assert wide.index.tolist() == ["z", "a"] and wide.columns.tolist() == ["night", "day"]
-    assert wide.loc["z"].tolist() == [15.0, 90.0] and wide.loc["a", "day"] == 80.0
+RECALLS = pd.DataFrame(
+    [
+        row(dataset="city", method="z", condition="night", recall=10.0, seed=0),
+        row(dataset="city", method="z", condition="day", recall=90.0, seed=0),
+        row(dataset="city", method="z", condition=ALL, recall=1.0, seed=0),
+        row(dataset="city", method="z", condition="night", recall=20.0, seed=1),
+        row(dataset="city", method="z", condition="day", recall=100.0, seed=1),
+        row(dataset="city", method="z", condition=ALL, recall=1.0, seed=1),
+        row(dataset="city", method="a", condition="night", recall=5.0),
+        row(dataset="city", method="a", condition="day", recall=80.0),
+        row(dataset="city", method="a", condition="day", recall=98.0, k=5),
+        row(dataset="plain", method="a", condition=ALL, recall=33.0),
+    ]
+)
+
+
+def test_overall_is_the_mean_over_conditions_or_all_queries():
+    mean = overall(RECALLS).set_index(["dataset", "method", "k", "seed"])["recall"]
+    assert mean.to_dict() == {
+        ("city", "z", 1, 0): 50.0,
+        ("city", "z", 1, 1): 60.0,
+        ("city", "a", 1, 0): 42.5,
+        ("city", "a", 5, 0): 98.0,
+        ("plain", "a", 1, 0): 33.0,
+    }
+
+
+def test_overall_tells_apart_what_it_is_told_to():
+    table = pd.concat([RECALLS.assign(dim=64), RECALLS.assign(dim=128, recall=7.0)])
+    assert len(overall(table, also=["dim"])) == 2 * len(overall(RECALLS))
+    depths = pd.concat([RECALLS.assign(mix_depth=pd.NA), RECALLS.assign(mix_depth=2)])
+    assert len(overall(depths, also=["mix_depth"])) == 2 * len(overall(RECALLS))
+
+
+def test_spread_shows_mean_lowest_and_highest():
+    wide = spread(RECALLS)
+    assert wide.columns.tolist() == ["R@1", "R@5"]
+    assert wide.loc[("city", "z"), "R@1"] == "55.0 [50.0, 60.0]"
+    assert wide.loc[("city", "a")].tolist() == ["42.5", "98.0"]
+    assert wide.index.tolist() == [("city", "z"), ("city", "a"), ("plain", "a")]

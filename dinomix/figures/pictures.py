@@ -1,0 +1,154 @@
+"""Figures made of images."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.figure import Figure
+
+from dinomix.comparison import distance, verdicts
+from dinomix.evaluation import Retrieval, hits
+from dinomix.figures.theme import CLASS_COLOURS, NEAR, RIGHT, WRONG, panels
+from dinomix.images import read_image
+
+FRAMES = {"right": RIGHT, "near": NEAR, "wrong": WRONG}
+
+
+def image_grid(
+    images: Sequence[Sequence[np.ndarray | None]],
+    *,
+    row_titles: Sequence[str] = (),
+    column_titles: Sequence[str] = (),
+    titles: Sequence[Sequence[str]] = (),
+    frames: Sequence[Sequence[str | None]] = (),
+    cell: float = 1.5,
+) -> Figure:
+    """Rows of images, each (H, W, 3) uint8 or (H, W); None leaves a gap.
+
+    Args:
+        titles: above each image; row_titles and column_titles stand at the margins.
+        frames: a colour for the frame of each image, or None for no frame.
+        cell: inches an image.
+    """
+    columns = max(map(len, images))
+    figure, axes = panels(len(images), columns, (cell * columns, (cell + 0.15) * len(images)))
+    for r, row in enumerate(images):
+        for c in range(columns):
+            axis = axes[r, c]
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+            if c < len(row) and row[c] is not None:
+                axis.imshow(row[c], cmap="gray", interpolation="nearest")
+            if frames and c < len(frames[r]) and frames[r][c]:
+                axis.spines[:].set(visible=True, color=frames[r][c], linewidth=3)
+            if titles and c < len(titles[r]):
+                axis.set_title(titles[r][c], fontsize=8)
+        if row_titles:
+            axes[r, 0].set_ylabel(row_titles[r], fontsize=9)
+    for c, title in enumerate(column_titles):
+        axes[0, c].set_title(title, fontsize=9)
+    return figure
+
+
+def class_colours(classes: np.ndarray) -> np.ndarray:
+    """Class indices (H, W) as colours (H, W, 3)."""
+    return np.array(CLASS_COLOURS)[classes]
+
+
+def class_legend(names: Sequence[str]) -> Figure:
+    """What the colours of `class_colours` stand for."""
+    figure, ((axis,),) = panels(1, 1, (1.1 * len(names), 0.35))
+    for i, name in enumerate(names):
+        axis.add_patch(plt.Rectangle((i, 0), 1, 1, color=CLASS_COLOURS[i]))
+        axis.text(i + 0.5, 0.5, name, ha="center", va="center", fontsize=8)
+    axis.set(xlim=(0, len(names)), ylim=(0, 1), xticks=[], yticks=[])
+    return figure
+
+
+def token_colours(maps: np.ndarray) -> np.ndarray:
+    """Feature maps as colours: their first three principal components over all images.
+
+    Args:
+        maps: float (B, s, h, w).
+
+    Returns:
+        float (B, h, w, 3) in 0..1; tokens of like colour have like features.
+    """
+    batch, channels, height, width = maps.shape
+    tokens = maps.transpose(0, 2, 3, 1).reshape(-1, channels)  # (B*h*w, s)
+    tokens = tokens - tokens.mean(axis=0)
+    _, _, components = np.linalg.svd(tokens, full_matrices=False)
+    colours = tokens @ components[:3].T  # (B*h*w, 3)
+    low, high = np.percentile(colours, [2, 98], axis=0)
+    colours = np.clip((colours - low) / np.maximum(high - low, 1e-12), 0, 1)
+    return colours.reshape(batch, height, width, 3)
+
+
+def retrieval_rows(retrieval: Retrieval, rows: Sequence[int], cell: float = 1.4) -> Figure:
+    """Queries beside their nearest database images, framed green (right) or red (wrong).
+
+    Args:
+        rows: which queries of the test set.
+    """
+    test = retrieval.test
+    right = hits(retrieval.ranked, retrieval.positives)
+    images, frames, titles = [], [], []
+    for row in rows:
+        found = [test.database[i] for i in retrieval.ranked[row]]
+        images.append([np.asarray(read_image(path)) for path in (test.queries[row], *found)])
+        frames.append([None, *(RIGHT if hit else WRONG for hit in right[row])])
+        titles.append(["query", *(f"{s:.2f}" for s in retrieval.similarities[row])])
+    conditions = [test.conditions[row] for row in rows]
+    return image_grid(images, row_titles=conditions, titles=titles, frames=frames, cell=cell)
+
+
+def comparison_rows(
+    retrievals: Mapping[str, Retrieval],
+    queries: Sequence[int],
+    row_titles: Sequence[str],
+    cell: float = 1.3,
+) -> Figure:
+    """Queries beside the first image that each method retrieves (paper, Fig. 8).
+
+    Frames as `comparison.verdicts`: green is right, yellow shows the same scene from beyond the
+    threshold, red is wrong. Above each image stands how far from the query it was taken.
+
+    Args:
+        retrievals: method -> what it retrieved on the one test set.
+        queries: which queries of the test set.
+    """
+    test = next(iter(retrievals.values())).test
+    judged = {name: (verdicts(r), distance(r)) for name, r in retrievals.items()}
+    images, frames, titles = [], [], []
+    for query in queries:
+        found = [test.database[r.ranked[query, 0]] for r in retrievals.values()]
+        images.append([np.asarray(read_image(path)) for path in (test.queries[query], *found)])
+        frames.append([None, *(FRAMES[v[query, 0]] for v, _ in judged.values())])
+        titles.append(
+            [test.conditions[query], *(f"{d[query, 0]:.0f} m" for _, d in judged.values())]
+        )
+    figure = image_grid(images, row_titles=row_titles, titles=titles, frames=frames, cell=cell)
+    columns = ["query", *retrievals]
+    for axis, name in zip(figure.axes, columns, strict=False):
+        axis.set_title(f"{name}\n{axis.get_title()}", fontsize=8)
+    return figure
+
+
+def attention_rows(
+    images: Sequence[Sequence[np.ndarray]],
+    row_titles: Sequence[str],
+    column_titles: Sequence[str],
+    cell: float = 1.3,
+) -> Figure:
+    """Images under jet heat, a row an image and a column a method, with the scale of the colours.
+
+    Args:
+        images: rows of (H, W, 3) uint8, as `attention.overlay` makes them.
+    """
+    figure = image_grid(images, row_titles=row_titles, column_titles=column_titles, cell=cell)
+    bar = figure.colorbar(
+        ScalarMappable(cmap="jet"), ax=figure.axes, ticks=[0, 1], shrink=0.5, aspect=30, pad=0.01
+    )
+    bar.ax.set_yticklabels(["low", "high"], fontsize=8)
+    return figure
