@@ -14,7 +14,9 @@ from PIL import Image
 
 from dinomix.toycity import ToyCityConfig, make_city, write_toycity
 from dinomix.toycity.__main__ import main
-from dinomix.toycity.writer import CSV_COLUMNS, MANIFEST, STARTED
+from dinomix.toycity.files import started
+from dinomix.toycity.layouts import CSV_COLUMNS
+from dinomix.toycity.writer import MANIFEST
 
 TINY = ToyCityConfig.small(
     image_size=(24, 32),
@@ -95,7 +97,7 @@ def test_images_have_the_size_asked_for(written):
     assert all(Image.open(path).size == (32, 24) for path in paths)
     assert json.loads((written / MANIFEST).read_text())["images"] == len(paths)
     assert not list(written.rglob("*.part"))
-    assert not (written / STARTED).exists()
+    assert not started(written / MANIFEST).exists()
 
 
 def test_another_process_writes_the_same_bytes(written, tmp_path):
@@ -112,9 +114,9 @@ def test_finished_set_is_left_alone(written):
 
 def test_resumes_after_a_kill_without_rendering_twice(written, tmp_path):
     code = f"""
-import dinomix.toycity.writer as writer
-from dinomix.toycity import ToyCityConfig
-save, count = writer.save_jpeg, 0
+import dinomix.toycity.files as files
+from dinomix.toycity import ToyCityConfig, write_toycity
+save, count = files.save_jpeg, 0
 def save_some(photo, path):
     global count
     count += 1
@@ -123,8 +125,8 @@ def save_some(photo, path):
         import os, signal
         os.kill(os.getpid(), signal.SIGKILL)
     save(photo, path)
-writer.save_jpeg = save_some
-writer.write_toycity({str(tmp_path)!r}, {TINY!r}, workers=1, progress=False)
+files.save_jpeg = save_some
+write_toycity({str(tmp_path)!r}, {TINY!r}, workers=1, progress=False)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True)
     assert done.returncode == -9
@@ -142,7 +144,7 @@ def test_another_config_is_refused(written):
 
 
 def test_another_config_is_refused_before_the_first_set_is_finished(tmp_path):
-    (tmp_path / STARTED).write_text(json.dumps({"recipe": 0, "config": {}}))
+    started(tmp_path / MANIFEST).write_text(json.dumps({"recipe": 0, "config": {}}))
     with pytest.raises(FileExistsError, match="choose another folder"):
         write_toycity(tmp_path, TINY)
 
@@ -154,7 +156,7 @@ def test_foreign_folder_is_refused_and_kept(tmp_path):
     with pytest.raises(FileExistsError, match="not a toy city's"):
         write_toycity(tmp_path, TINY)
     assert theirs.read_bytes() == b"mine"
-    assert not (tmp_path / STARTED).exists()
+    assert not started(tmp_path / MANIFEST).exists()
 
 
 @pytest.mark.parametrize(

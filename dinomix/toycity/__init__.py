@@ -14,7 +14,11 @@ NumPy. Every ray knows what it hits, so a photo comes with the class and the dep
     city.utm(x, y), city.latlon(x, y)              # true coordinates, UTM zone 31T
 
     write_toycity("data/toycity", image_size=112)  # train, val and test in the field's layouts
+    write_limits("data/toycity")                   # more test queries there, by severity
+    write_drive("data/toycity")                    # ... and frames of a drive
+    write_crossview("data/crossview")              # street photos and map tiles of places
     write_views("data/views", images=20_000)       # unlabelled views of other cities
+    rerender("data/toycity", paths)                # the photos behind image files
 
 Local coordinates are metres (x east, y north, z up); headings are degrees clockwise from north.
 The same arguments give the same bytes on one machine; another processor may differ by a grey level.
@@ -24,8 +28,12 @@ from dinomix.toycity.camera import Camera, TopDown, top_down
 from dinomix.toycity.city import City, Place, make_city
 from dinomix.toycity.conditions import CONDITIONS, Condition
 from dinomix.toycity.config import ToyCityConfig
+from dinomix.toycity.crossview import CrossviewConfig, write_crossview
+from dinomix.toycity.drive import drive_of, write_drive
+from dinomix.toycity.limits import write_limits
 from dinomix.toycity.mesh import CLASSES
 from dinomix.toycity.names import PRETRAIN_SEEDS, TEST_SEED, TRAIN_SEEDS, VAL_SEED
+from dinomix.toycity.photos import rerender
 from dinomix.toycity.scene import Photo, Scene
 from dinomix.toycity.views import random_camera, write_views
 from dinomix.toycity.writer import write_toycity
@@ -40,14 +48,20 @@ __all__ = [
     "Camera",
     "City",
     "Condition",
+    "CrossviewConfig",
     "Photo",
     "Place",
     "Scene",
     "TopDown",
     "ToyCityConfig",
+    "drive_of",
     "make_city",
     "random_camera",
+    "rerender",
     "top_down",
+    "write_crossview",
+    "write_drive",
+    "write_limits",
     "write_toycity",
     "write_views",
 ]

@@ -51,7 +51,7 @@ def render_shots(
     Raises:
         ValueError: `workers` is below 1.
     """
-    workers = _cores() if workers is None else workers
+    workers = available_cores() if workers is None else workers
     if workers < 1:
         raise ValueError(f"workers is {workers}: at least one process has to do the work")
     scenes: dict[tuple, list[Shot]] = {}
@@ -75,13 +75,6 @@ def render_shots(
                 raise
 
 
-def _cores() -> int:
-    """Cores that this process may use; macOS and Windows only tell how many there are."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def available_cores() -> int:
     """Cores that this process may use; where the system does not tell, all that there are."""
     if hasattr(os, "sched_getaffinity"):
@@ -99,9 +92,14 @@ def _scene(seed: int, blocks: int, condition: str, severity: float) -> Scene:
     return Scene(_city(seed, blocks), condition_named(condition).at(severity))
 
 
+def take(shot: Shot, size: int | tuple[int, int]) -> Photo:
+    """Take one photo. The last scene is kept, so shots of one scene should follow each other."""
+    return _scene(*shot.scene).render(shot.camera, size, shot.seed)
+
+
 def _render_chunk(
     chunk: list[Shot], save: Callable[[Photo, Any], None], size: int | tuple[int, int]
 ) -> int:
     for shot in chunk:
-        save(_scene(*shot.scene).render(shot.camera, size, shot.seed), shot.target)
+        save(take(shot, size), shot.target)
     return len(chunk)

@@ -9,30 +9,32 @@ root/toycity.json                                  written last: the set is comp
 ```
 """
 
-import csv
 import dataclasses
 import json
-import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from dinomix import __version__
-from dinomix.storage import atomic_path
 from dinomix.toycity import names
-from dinomix.toycity.camera import Camera
-from dinomix.toycity.city import City, make_city
-from dinomix.toycity.conditions import Condition, condition_named
+from dinomix.toycity.conditions import condition_named
 from dinomix.toycity.config import TRAIN_MIX, ToyCityConfig
-from dinomix.toycity.scene import Photo
-from dinomix.toycity.work import Shot, render_shots
+from dinomix.toycity.files import being_written, is_written, write_photos, write_table
+from dinomix.toycity.layouts import (
+    MappedCity,
+    Row,
+    gsv_path,
+    gsv_row,
+    gsv_tables,
+    month,
+    training_views,
+)
+from dinomix.toycity.work import Shot
 
 RECIPE = 1  # raised whenever the same config would give other images
-MANIFEST, STARTED = "toycity.json", "toycity.started.json"
-CSV_COLUMNS = ("place_id", "year", "month", "northdeg", "city_id", "lat", "lon", "panoid")
-JPEG_QUALITY = 92
+MANIFEST = "toycity.json"
+QUERY_DRAWS = 15  # stream of random numbers: which views are asked for, and from where
 
 
 def write_toycity(
@@ -54,153 +56,101 @@ def write_toycity(
         ValueError, KeyError: see `ToyCityConfig`; or more places than a city of this size has.
         TypeError: both a config and sizes.
     """
+    config = one_config(ToyCityConfig, config, sizes)
+    return write_splits(Path(root), MANIFEST, config, _training, _testing, workers, progress)
+
+
+def one_config(kind: type, config: Any, sizes: dict) -> Any:
+    """The config, or one of `sizes`; TypeError if there are both."""
     if config is not None and sizes:
         raise TypeError(f"pass a config or its fields {sorted(sizes)}, not both")
-    config = config or ToyCityConfig(**sizes)
-    root = Path(root)
-    asked = json.loads(json.dumps({"recipe": RECIPE, "config": dataclasses.asdict(config)}))
-    if _begin(root, asked):
+    return config or kind(**sizes)
+
+
+def write_splits(
+    root: Path,
+    name: str,
+    config: ToyCityConfig,
+    training: Callable[[Path, Any], Iterable[tuple[Row, Shot]]],
+    testing: Callable[[Path, Any], Iterable[Shot]],
+    workers: int | None,
+    progress: bool,
+) -> Path:
+    """Write the photos that `training(folder, config)` and `testing(folder, config)` name, the
+    CSV files of the former, and last the manifest called `name`; as `write_toycity` promises.
+    """
+    asked = definition(config)
+    train, images = root / "train", root / "images"
+    if is_written(root / name, asked, owned=(train, images)):
         return root
-    shots = [*_training(root / "train", config), *_testing(root / "images", config)]
-    missing = _missing(shots)
-    render_shots(missing, save_jpeg, config.size, workers, progress)
-    manifest = asked | {"version": __version__, "images": len(shots)}
-    with atomic_path(root / MANIFEST) as temporary:
-        temporary.write_text(json.dumps(manifest, indent=1) + "\n")
-    (root / STARTED).unlink(missing_ok=True)
+    rows, shots = zip(*training(train, config), strict=True)
+    shots = [*shots, *testing(images, config)]
+    with being_written(root / name, asked, len(shots)):
+        for path, table in gsv_tables(train, rows).items():
+            write_table(path, table)
+        write_photos(shots, config.size, workers, progress)
     return root
 
 
-def save_jpeg(photo: Photo, path: str) -> None:
-    """Write a photo so that `path` is complete or absent."""
-    partial = path + ".part"  # not *.jpg: no loader takes it for an image
-    Image.fromarray(photo.rgb).save(partial, "JPEG", quality=JPEG_QUALITY)
-    os.replace(partial, path)
+def definition(config: ToyCityConfig) -> dict:
+    """What defines a set, as JSON reads it back."""
+    return json.loads(json.dumps({"recipe": RECIPE, "config": dataclasses.asdict(config)}))
 
 
-def _begin(root: Path, asked: dict) -> bool:
-    """Check what is in `root` and leave a note of what is being written; True if it is finished."""
-    for name in (MANIFEST, STARTED):
-        if (root / name).exists():
-            manifest = json.loads((root / name).read_text())
-            there = {key: manifest.get(key) for key in asked}
-            if there != asked:
-                raise FileExistsError(
-                    f"{root} holds a toy city of {json.dumps(there)}, but asked for is "
-                    f"{json.dumps(asked)}: choose another folder, or remove this one yourself."
-                )
-            return name == MANIFEST
-    foreign = [name for name in ("train", "images") if (root / name).exists()]
-    if foreign:
-        raise FileExistsError(
-            f"{root} holds {' and '.join(foreign)} but no {MANIFEST}: these are not a toy city's, "
-            "and are left alone. Choose another folder."
+def read_config(root: Path, name: str = MANIFEST, kind: type = ToyCityConfig) -> Any:
+    """The config, of class `kind`, of the finished set in `root` whose manifest is called `name`.
+
+    Raises:
+        FileNotFoundError: there is none, or it is not finished.
+        ValueError: another version of this package rendered it, which drew other images.
+    """
+    if not (root / name).exists():
+        raise FileNotFoundError(f"{root} holds no finished toy city; render one: write_toycity")
+    manifest = json.loads((root / name).read_text())
+    if manifest["recipe"] != RECIPE:
+        raise ValueError(
+            f"{root} was rendered by recipe {manifest['recipe']}, and this is recipe {RECIPE}: "
+            "render it anew, into another folder"
         )
-    with atomic_path(root / STARTED) as temporary:
-        temporary.write_text(json.dumps(asked, indent=1) + "\n")
-    return False
+    return kind(**manifest["config"])
 
 
-def _missing(shots: list[Shot]) -> list[Shot]:
-    folders = {os.path.dirname(shot.target) for shot in shots}
-    for folder in folders:
-        os.makedirs(folder, exist_ok=True)
-    there = {os.path.join(folder, name) for folder in folders for name in os.listdir(folder)}
-    return [shot for shot in shots if shot.target not in there]
+def toycity_shots(root: Path, config: ToyCityConfig) -> Iterator[Shot]:
+    """Every photo of the toy city in `root`."""
+    yield from _testing(root / "images", config)
+    yield from (shot for _, shot in _training(root / "train", config))
 
 
-def _training(folder: Path, config: ToyCityConfig) -> Iterator[Shot]:
-    """The training cities: writes each city's CSV and yields its photos."""
+def _training(train: Path, config: ToyCityConfig) -> Iterator[tuple[Row, Shot]]:
+    """The photos of the training cities, each with its row in the CSV."""
     mixed, severities, shares = zip(*TRAIN_MIX, strict=True)
     visit = condition_named("viewpoint").at(0.4)  # how far visits of one place lie apart
     for seed in config.train_seeds:
-        city = make_city(seed, config.blocks)
-        # A place is a spot and a side of the street. Spots lie 36 m apart, so that two places of a
-        # batch never show the same facades.
-        views = [view for place in city.places[::3] for view in place.views()]
-        _check_places("train_places", config.train_places, len(views), city, config)
+        city, views = training_views(config, seed)
         rng = np.random.default_rng([seed, 14])
-        rows = []
-        for place_id, view in enumerate(views[: config.train_places]):
+        number = 0
+        for place_id, view in enumerate(views):
             for which in rng.choice(len(mixed), config.images_per_place, p=shares):
-                camera, month = visit.jitter(view, rng), _month(condition_named(mixed[which]), rng)
-                latitude, longitude = city.latlon(camera.x, camera.y)
-                number = len(rows)
-                row = {
-                    "place_id": place_id,
-                    "year": int(rng.integers(2009, 2021)),
-                    "month": month,
-                    "northdeg": round(camera.heading) % 360,
-                    "city_id": city.name,
-                    "lat": round(latitude, 7),
-                    "lon": round(longitude, 7),
-                    "panoid": names.image_id(seed, number),
-                }
-                rows.append(row)
-                target = str(folder / "Images" / city.name / names.gsv_name(row))
+                camera, when = visit.jitter(view, rng), month(condition_named(mixed[which]), rng)
+                panoid = names.image_id(seed, number)
+                row = gsv_row(city, camera, place_id, when, rng, panoid)
                 scene = (seed, config.blocks, mixed[which], severities[which])
-                yield Shot(*scene, camera, number, target)
-        with (
-            atomic_path(folder / "Dataframes" / f"{city.name}.csv") as temporary,
-            temporary.open("w", newline="") as file,
-        ):
-            writer = csv.DictWriter(file, CSV_COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+                yield row, Shot(*scene, camera, number, gsv_path(train, row))
+                number += 1
 
 
-def _testing(folder: Path, config: ToyCityConfig) -> Iterator[Shot]:
+def _testing(images: Path, config: ToyCityConfig) -> Iterator[Shot]:
     """The validation and the test city: a daytime database, and queries of the same spots under
     every condition, each from a camera of its own.
     """
-    splits = (
-        ("val", config.val_seed, config.val_places, config.val_queries, config.val_conditions),
-        ("test", config.test_seed, config.test_places, config.test_queries, config.test_conditions),
-    )
-    for split, seed, places, queries, conditions in splits:
-        city = make_city(seed, config.blocks)
-        _check_places(f"{split}_places", places, len(city.places), city, config)
-        views = [view for place in city.places[:places] for view in place.views()]
-        rng = np.random.default_rng([seed, 15])
-        for number, view in enumerate(views):
-            path = folder / split / "database" / _utm_name(city, view, "database", number, "201506")
-            yield Shot(seed, config.blocks, "day", 1.0, view, number, str(path))
-        asked = rng.permutation(len(views))[:queries]
-        if queries > len(views):
-            raise ValueError(
-                f"{split}_queries is {queries}: there are {len(views)} views to ask for"
-            )
+    for split, queries, conditions in (
+        ("val", config.val_queries, config.val_conditions),
+        ("test", config.test_queries, config.test_conditions),
+    ):
+        mapped = MappedCity.of(config, split)
+        yield from mapped.database(images / split / "database")
+        rng = np.random.default_rng([mapped.city.seed, QUERY_DRAWS])
+        asked = mapped.query_numbers(queries, rng, f"{split}_queries")
         for name in conditions:
-            condition = condition_named(name).at(config.severity)
-            for number in asked:
-                camera = condition.jitter(views[number], rng)
-                when = f"{2019 + 5 * (name == 'changed')}{_month(condition, rng):02d}"
-                path = folder / split / f"queries_{name}"
-                path /= _utm_name(city, camera, name, int(number), when)
-                photo = 100_000 + int(rng.integers(2**31))
-                yield Shot(seed, config.blocks, name, config.severity, camera, photo, str(path))
-
-
-def _month(condition: Condition, rng: np.random.Generator) -> int:
-    return int(condition.months[int(rng.integers(len(condition.months)))])
-
-
-def _utm_name(city: City, camera: Camera, note: str, number: int, timestamp: str) -> str:
-    east, north = city.utm(camera.x, camera.y)
-    return names.utm_name(
-        east,
-        north,
-        pano=names.image_id(city.seed, note, number),
-        heading=camera.heading,
-        pitch=camera.pitch,
-        timestamp=timestamp,
-        note=note,
-    )
-
-
-def _check_places(name: str, asked: int, there: int, city: City, config: ToyCityConfig) -> None:
-    if asked > there:
-        raise ValueError(
-            f"{name} is {asked}, but {city.name} with blocks={config.blocks} has {there}: "
-            "ask for fewer places or more blocks"
-        )
+            folder = images / split / f"queries_{name}"
+            yield from mapped.visits(folder, asked, name, config.severity, rng)

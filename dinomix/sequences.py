@@ -1,0 +1,78 @@
+"""Recognition from sequences: neighbouring frames of a drive see one place, so let them vote."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def smooth(similarities: np.ndarray, drives: np.ndarray, window: int) -> np.ndarray:
+    """Replace the similarities of each frame by the mean over its neighbours in the same drive.
+
+    Frame i takes the mean of the rows i - window // 2 to i + window // 2 that are of its drive, so
+    that the window is cut off at a drive's ends. A window of 1 changes nothing. This asks no more
+    than that the frames are in driving order; it looks ahead by half a window.
+
+    Args:
+        similarities: (Q, N) of each frame to each database image.
+        drives: (Q,) what drive each frame belongs to; the frames of one lie together.
+        window: how many frames, odd.
+
+    Returns:
+        float (Q, N), a new array.
+
+    Raises:
+        ValueError: a window that is even or below 1, sizes that do not fit, or a drive in pieces.
+    """
+    drives = np.asarray(drives)
+    if window < 1 or window % 2 == 0:
+        raise ValueError(f"window is {window}: take an odd number of frames, 1 or more")
+    if similarities.ndim != 2 or drives.shape != similarities.shape[:1]:
+        raise ValueError(
+            f"similarities {similarities.shape} and drives {drives.shape} do not fit: expected "
+            "(Q, N) and (Q,)"
+        )
+    starts = np.concatenate([[True], drives[1:] != drives[:-1]])[: len(drives)]
+    runs, counts = np.unique(drives[starts], return_counts=True)
+    if (counts > 1).any():
+        raise ValueError(
+            f"drive {runs[counts > 1][0]} is in several pieces: put the frames in driving order, "
+            "and number the drives of different conditions differently"
+        )
+    total = similarities.astype(np.result_type(similarities, np.float32))  # a copy
+    neighbours = np.ones(len(drives), dtype=int)
+    for step in range(1, min(window // 2, len(drives) - 1) + 1):
+        together = drives[step:] == drives[:-step]  # rows i and i + step
+        total[:-step][together] += similarities[step:][together]
+        total[step:][together] += similarities[:-step][together]
+        neighbours[:-step] += together
+        neighbours[step:] += together
+    return total / neighbours[:, None].astype(total.dtype)
+
+
+def rank(similarities: np.ndarray, k: int = 10) -> np.ndarray:
+    """The k most similar database images: int64 (Q, min(k, N)), the most similar first.
+
+    Of equally similar images the first comes first.
+    """
+    return np.argsort(-similarities, axis=1, kind="stable")[:, :k]
+
+
+def recall_by_window(
+    similarities: np.ndarray,
+    drives: np.ndarray,
+    positives_of: Sequence[np.ndarray],
+    windows: Sequence[int] = (1, 3, 5, 9),
+    ks: Sequence[int] = (1, 5, 10),
+) -> dict[int, dict[int, float]]:
+    """Recall of single frames and of sequences: {window: {k: percent}}; 1 is the single frame.
+
+    Args:
+        similarities, drives: see `smooth`.
+        positives_of: Q arrays of database indices, as of `evaluation.positives`.
+    """
+    from dinomix.evaluation import recall_at_k  # loads torch, which the rest here does not need
+
+    return {
+        window: recall_at_k(rank(smooth(similarities, drives, window), max(ks)), positives_of, ks)
+        for window in windows
+    }
