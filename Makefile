@@ -6,7 +6,7 @@ VENV    := .venv
 BIN     := $(VENV)/bin
 READY   := $(VENV)/.ready
 
-.PHONY: demo test notebooks lab lint format weights clean help
+.PHONY: demo study figures test notebooks lab lint format weights clean help
 
 help:            ## what can be made
 	@grep -E '^[a-z]+: .*##|^[a-z]+:  *##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 12
@@ -17,10 +17,16 @@ $(READY): pyproject.toml
 	touch $@
 
 demo: $(READY)   ## train and evaluate DINO-Mix on the embedded city, as notebooks
+	$(BIN)/python -m dinomix.pipeline demo
+
+study: $(READY)  ## all notebooks of the embedded city: every table and figure, about an hour
 	$(BIN)/python -m dinomix.pipeline toy
 
 notebooks: $(READY)  ## run the notebooks of PROFILE (smoke, toy or paper); ONLY=03 SET="seeds=[0,1,2]"
 	$(BIN)/python -m dinomix.pipeline $(PROFILE) $(if $(ONLY),--only $(ONLY)) $(if $(SET),--set '$(SET)')
+
+figures: $(READY)  ## draw every figure of PROFILE again from finished runs, into figures/PROFILE
+	$(BIN)/python -m dinomix.pipeline $(PROFILE) --figures figures/$(PROFILE)
 
 test: $(READY)   ## run the fast tests
 	$(BIN)/python -m pytest

@@ -5,11 +5,13 @@ the name in its parameters cell, `notebooks` lists the notebooks with parameters
 What a notebook needs to have run before it stands in its own metadata, under `dinomix.needs`.
 
     python -m dinomix.pipeline toy --only 03 --set "seeds=[0, 1, 2]"
+    python -m dinomix.pipeline toy --figures figures/toy    # draw again, train nothing
 """
 
 import argparse
 import hashlib
 import os
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +24,7 @@ import yaml
 from tqdm.auto import tqdm
 
 from dinomix.storage import atomic_path, to_json
-from dinomix.workspace import data_root
+from dinomix.workspace import NO_TRAINING, data_root
 
 PACKAGE = Path(__file__).parent
 NOTEBOOKS = PACKAGE.parent / "notebooks"
@@ -210,20 +212,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help='parameters that win over the profile\'s, for example "seeds=[0, 1]"',
     )
     parser.add_argument("--force", action="store_true", help="run what is up to date, too")
+    parser.add_argument(
+        "--figures",
+        type=Path,
+        metavar="FOLDER",
+        help="draw every figure again from finished runs, train nothing, and copy them there",
+    )
     options = parser.parse_args(arguments)
+    if options.figures:
+        os.environ[NO_TRAINING] = "1"
     try:
         copies = run_profile(
             options.profile,
             only=options.only,
             overrides=parse_overrides(options.set),
-            force=options.force,
+            force=options.force or bool(options.figures),
         )
     except (NotebookFailedError, FileNotFoundError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print("Executed notebooks:", *(f"  {copy}" for copy in copies), sep="\n")
-    print(f"Figures:\n  {data_root() / 'figures' / options.profile}")
+    drawn = data_root() / "figures" / options.profile
+    if options.figures:
+        copy_figures(drawn, options.figures)
+    print(f"Figures:\n  {options.figures or drawn}")
     return 0
+
+
+def copy_figures(drawn: Path, folder: Path) -> None:
+    """Make `folder` hold the figures of `drawn`, and no older ones."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.png"):
+        if not (drawn / old.name).exists():
+            old.unlink()
+    for figure in drawn.glob("*.png"):
+        with atomic_path(folder / figure.name) as temporary:
+            shutil.copyfile(figure, temporary)
 
 
 def parse_overrides(text: str) -> dict[str, Any]:

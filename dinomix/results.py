@@ -82,3 +82,24 @@ def spread(table: pd.DataFrame, decimals: int = 1) -> pd.DataFrame:
     mean = overall(table)
     cells = mean.groupby(["dataset", "method", "k"], sort=False)["recall"].agg(cell)
     return cells.unstack("k").rename(columns="R@{}".format).rename_axis(columns=None)
+
+
+def compare(table: pd.DataFrame, before: str, after: str, k: int = 1) -> str:
+    """How `overall` recall@k differs between two methods, in words; a line a data set.
+
+    A difference counts as beyond chance if every seed of one method is better than every seed of
+    the other.
+    """
+    lines = []
+    for dataset, found in overall(table[table["k"] == k]).groupby("dataset", sort=False):
+        a, b = (found.loc[found["method"] == name, "recall"] for name in (before, after))
+        apart = a.max() < b.min() or b.max() < a.min()
+        verdict = "every seed agrees" if apart else "the seeds overlap"
+        if min(len(a), len(b)) < 2:
+            verdict = "one seed, so chance is unknown"
+        difference = b.mean() - a.mean()
+        lines.append(
+            f"{dataset}: {before} -> {after}: R@{k} {a.mean():.1f} -> {b.mean():.1f} "
+            f"({difference:+.1f}, {verdict})"
+        )
+    return "\n".join(lines)

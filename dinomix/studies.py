@@ -6,12 +6,12 @@ missing.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from tqdm.auto import tqdm
@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from dinomix.checkpoints import Run, weights_id
 from dinomix.datasets import PlaceDataset
 from dinomix.evaluation import evaluate
-from dinomix.model import ModelConfig, PlaceModel, build_model
+from dinomix.model import PRESETS, ModelConfig, PlaceModel, build_model
 from dinomix.prefix import has_prefix, prefix_features
 from dinomix.recipes import TrainConfig
 from dinomix.retrieval import pick_device
@@ -49,6 +49,47 @@ class Variant:
     train: TrainConfig | None
     weights: str | Path | None = "hub"
     seed: int = 0
+
+
+def variants(
+    methods: Mapping[str, Mapping[str, Any]],
+    base: ModelConfig,
+    recipe: TrainConfig,
+    *,
+    weights: str | Path | None = "hub",
+    seeds: Sequence[int] = (0,),
+) -> list[Variant]:
+    """Variants from literals, as a notebook's parameters hold them.
+
+    Args:
+        methods: name -> what is special about it: fields of ModelConfig that differ from `base`;
+            `preset`: a name in `model.PRESETS` to start from instead of `base`; `train`: fields of
+            TrainConfig that differ from `recipe`, or False for a model that does not learn;
+            `weights`: of its backbone.
+        weights: of `base`'s backbone; other backbones take "hub" where a method names none.
+        seeds: each method is trained once with each; one that does not learn takes the first.
+
+    Raises:
+        ValueError: a field that neither config has, a value that it does not take, or no such
+            preset. The method is named.
+    """
+    found = []
+    for method, special in methods.items():
+        fields = dict(special)
+        train, preset = fields.pop("train", {}), fields.pop("preset", None)
+        if preset is not None and preset not in PRESETS:
+            raise ValueError(f"{method}: no preset {preset!r}; there are {', '.join(PRESETS)}")
+        start = (base if preset is None else PRESETS[preset]).to_dict()
+        default = weights if fields.get("backbone", start["backbone"]) == base.backbone else "hub"
+        chosen = fields.pop("weights", default)
+        try:
+            model = ModelConfig.from_dict(start | fields)
+            learns = TrainConfig.from_dict(recipe.to_dict() | train) if train is not False else None
+        except ValueError as error:
+            raise ValueError(f"{method}: {error}") from error
+        several = seeds if learns else seeds[:1]
+        found += [Variant(method, model, learns, chosen, seed) for seed in several]
+    return found
 
 
 @dataclass(frozen=True)

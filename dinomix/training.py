@@ -1,5 +1,6 @@
 """Training: P places x K images a batch, validated and saved after every epoch."""
 
+import os
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from dinomix.recipes import TrainConfig
 from dinomix.runtime import make_accelerator, reproducible
 from dinomix.storage import config_hash
 from dinomix.testsets import TestSet
-from dinomix.workspace import data_root
+from dinomix.workspace import NO_TRAINING, data_root
 
 __all__ = ["DivergedError", "Run", "TrainConfig", "find_run", "train"]
 
@@ -52,6 +53,7 @@ def train(
         progress: show a bar with loss, recall and images per second.
 
     Raises:
+        RuntimeError: the run is not there, and the variable DINOMIX_NO_TRAINING is set.
         ValueError: fewer places than a batch needs; nothing to train; a precision or device that
             this machine does not have; a run folder that belongs to another run.
         DivergedError: loss or weights became NaN or infinite. The last good checkpoint stays.
@@ -65,6 +67,11 @@ def train(
     folder, identity = _identify(model_config, places, val, train_config, weights, out)
     if is_finished(folder, identity):
         return Run.open(folder)
+    if os.environ.get(NO_TRAINING):
+        raise RuntimeError(
+            f"there is no finished run {folder}, and {NO_TRAINING} forbids to train it: run the "
+            "notebooks of this profile first"
+        )
     accelerator = make_accelerator(train_config)
     main = accelerator.is_main_process
     with locked(folder) if main else nullcontext():

@@ -4,6 +4,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+NO_TRAINING = "DINOMIX_NO_TRAINING"  # an environment variable: only runs that are there are used
+
 
 def data_root() -> Path:
     """The folder of data sets, runs and results: `DINOMIX_DATA`, or `data` in the checkout.

@@ -474,12 +474,33 @@ def test_a_network_of_fixed_size_is_built_for_the_image_size():
     assert {m.training for m in backbone.trunk.layers[2].modules()} == {False}
 
 
+@pytest.mark.parametrize(("stage", "shape"), [(3, (128, 7, 7)), (None, (192, 4, 4))])
+def test_toy_resnet(stage, shape):
+    backbone = build_backbone("toy_resnet", image_size=112, stage=stage, trained_blocks=2).eval()
+    assert (backbone.out_channels, *backbone.grid) == shape
+    learning = {key.split(".")[1] for key, p in backbone.named_parameters() if p.requires_grad}
+    assert learning == ({"layer2", "layer3"} if stage else {"layer3", "layer4"})
+    cut = {key.split(".")[0] for key in backbone.cut_keys}
+    assert cut == ({"layer4", "fc"} if stage else {"fc"})
+
+
+def test_toy_resnet_is_a_thinner_resnet18():
+    """The same tensors but for the deep stem, which has three convolutions for one of 7 x 7."""
+    thin = build_backbone("toy_resnet", image_size=112).trunk.state_dict()
+    whole = build_backbone("timm/resnet18", image_size=112).trunk.state_dict()
+    assert {k for k in thin if k[:5] != "conv1"} == {k for k in whole if k[:5] != "conv1"}
+    halves = {thin[f"layer{i}.0.conv1.weight"].shape[0] * 2 for i in (1, 2, 3)}
+    assert halves == {whole[f"layer{i}.0.conv1.weight"].shape[0] for i in (1, 2, 3)}
+    assert sum(tensor.numel() for tensor in thin.values()) < 2e6
+
+
 # Names, sizes and errors
 
 
 def test_normalization():
     imagenet = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     assert normalization("dinov2_vitb14") == normalization("toy_vits14") == imagenet
+    assert normalization("toy_resnet") == imagenet
     half = (0.5, 0.5, 0.5)
     assert normalization("timm/tf_efficientnet_lite0") == (half, half)
 

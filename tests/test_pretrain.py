@@ -8,20 +8,22 @@ import torch.nn.functional as F
 from safetensors import safe_open
 
 from dinomix.backbones import TOY, build_backbone
+from dinomix.storage import to_json
+from dinomix.toycity import crops
 from dinomix.toycity import pretrain as module
+from dinomix.toycity.crops import disturb, patch_centres, random_boxes, view
 from dinomix.toycity.pretrain import (
+    RECIPES,
     Heads,
     PretrainConfig,
     contrast,
-    disturb,
+    encode,
+    encoded_widths,
     info_nce,
-    patch_centres,
     pretrain,
-    random_boxes,
-    view,
     warmup_cosine,
 )
-from dinomix.weights import TOY_WEIGHTS
+from dinomix.weights import TOY_WEIGHTS, load_backbone_weights, read_tensors
 
 
 def test_info_nce_equals_a_slow_loop():
@@ -56,12 +58,12 @@ def test_patch_centres_row_by_row():
 
 
 def test_view_shows_what_is_in_the_box(monkeypatch):
-    monkeypatch.setattr(module, "disturb", lambda images: images)
+    monkeypatch.setattr(crops, "disturb", lambda images: images)
     x, y = torch.meshgrid(torch.linspace(0, 1, 50), torch.linspace(0, 1, 50), indexing="xy")
     images = torch.stack([x, y, 0 * x])[None]  # red tells x, green tells y
     box = torch.tensor([[0.2, 0.4, 0.5, 0.3]])
     crop = view(images, box, 20)
-    mean, std = (torch.tensor(v)[:, None, None] for v in module.normalization("toy_vits14"))
+    mean, std = (torch.tensor(v)[:, None, None] for v in crops.normalization("toy_vits14"))
     red, green, _ = (crop * std + mean)[0]
     assert red[:, 0].mean().item() == pytest.approx(0.2 + 0.5 / 40, abs=0.02)
     assert red[:, -1].mean().item() == pytest.approx(0.7 - 0.5 / 40, abs=0.02)
@@ -70,7 +72,7 @@ def test_view_shows_what_is_in_the_box(monkeypatch):
 
 def test_a_patch_is_compared_with_the_same_spot_of_the_large_crop(monkeypatch):
     """A network whose features are the position itself must match every patch."""
-    monkeypatch.setattr(module, "disturb", lambda images: images)
+    monkeypatch.setattr(crops, "disturb", lambda images: images)
     x, y = torch.meshgrid(torch.linspace(0, 255, 160), torch.linspace(0, 255, 160), indexing="xy")
     photos = torch.stack([x, y, 0 * x], dim=-1).byte()[None, None].expand(1, 2, -1, -1, -1)
     compared = []
@@ -78,18 +80,54 @@ def test_a_patch_is_compared_with_the_same_spot_of_the_large_crop(monkeypatch):
         module, "info_nce", lambda a, b, t: (compared.append((a, b)), info_nce(a, b, t))[1]
     )
 
-    class Colours(torch.nn.Module):
-        def tokens(self, images):
-            grid = images.shape[-1] // 14
-            patches = F.adaptive_avg_pool2d(images, grid).flatten(2).transpose(1, 2)
-            return torch.cat([patches.mean(1, keepdim=True), patches], dim=1)
+    def colours(_, images):
+        grid = images.shape[-1] // 14
+        patches = F.adaptive_avg_pool2d(images, grid).flatten(2).transpose(1, 2)
+        return patches.mean(1), patches
 
+    monkeypatch.setattr(module, "encode", colours)
     heads = torch.nn.Module()
     heads.image = heads.patch = torch.nn.Identity()
-    contrast(Colours(), heads, photos, (112, 70), PretrainConfig())
+    contrast(None, heads, photos, (112, 70), PretrainConfig())
     spot, patch = compared[1]
     # bilinear sampling of the large map is exact for linear colours, but for its border
     assert (spot - patch).abs()[:, :2].median() < 0.02
+
+
+def test_a_transformer_is_encoded_by_its_tokens():
+    net = build_backbone("toy_vits14", image_size=56)
+    tokens = net.tokens(images := torch.randn(2, 3, 56, 56))
+    image, patches = encode(net, images)
+    assert (image.shape[-1], patches.shape[-1]) == encoded_widths(net) == (64, 64)
+    assert torch.equal(image, tokens[:, 0])
+    assert torch.equal(patches, tokens[:, 1:])
+
+
+def test_a_cnn_is_encoded_by_its_last_two_maps():
+    net = build_backbone("toy_resnet", image_size=64, trained_blocks=0)
+    earlier = build_backbone("toy_resnet", image_size=64, stage=3, trained_blocks=0)
+    earlier.trunk.load_state_dict(net.trunk.state_dict(), strict=False)
+    image, patches = encode(net, images := torch.randn(2, 3, 64, 96))
+    assert (image.shape[-1], patches.shape[-1]) == encoded_widths(net) == (192, 128)
+    last, before = net(images), earlier(images)
+    assert patches.shape == (2, 4 * 6, 128)
+    for b in range(2):
+        positions = [last[b, :, i, j] for i in range(2) for j in range(3)]
+        torch.testing.assert_close(image[b], sum(positions) / 6)
+        for i in range(4):
+            for j in range(6):
+                torch.testing.assert_close(patches[b, 6 * i + j], before[b, :, i, j])
+
+
+@pytest.mark.parametrize("name", TOY)
+def test_crops_are_whole_patches(name):
+    recipe = RECIPES[name]
+    patch = 16 if name == "toy_resnet" else 14
+    sizes = {*recipe.coarse_sizes, *recipe.fine_sizes}
+    assert max(sizes) <= recipe.photo_size
+    for size in sizes:
+        _, patches = encode(build_backbone(name, image_size=112), torch.zeros(1, 3, size, size))
+        assert patches.shape[1] == (size / patch) ** 2
 
 
 def test_disturbed_images_differ_and_stay_in_range():
@@ -105,18 +143,22 @@ def test_learning_rate_warms_up_then_falls_to_zero():
     assert factors[55] == pytest.approx(0.5) and factors[100] == pytest.approx(0)
 
 
-def test_pretraining_learns_repeats_and_fits_the_backbone():
+@pytest.mark.parametrize(
+    ("name", "coarse", "fine"),
+    [("toy_vits14", (42, 28), (56, 28)), ("toy_resnet", (48, 32), (64, 32))],
+)
+def test_pretraining_repeats_and_fits_the_backbone(name, coarse, fine):
     rng = np.random.default_rng(0)
     blobs = torch.from_numpy(rng.random((16, 3, 8, 8), np.float32))
     photos = (F.interpolate(blobs, size=64, mode="bicubic").clamp(0, 1) * 255).byte()
     photos = photos.permute(0, 2, 3, 1).unflatten(0, (8, 2)).numpy()
-    config = PretrainConfig(batch_size=4, epochs=2, coarse_sizes=(42, 28), fine_sizes=(56, 28))
-    first = pretrain("toy_vits14", photos, config, progress=False)
-    again = pretrain("toy_vits14", photos, config, progress=False)
+    config = PretrainConfig(batch_size=4, epochs=2, coarse_sizes=coarse, fine_sizes=fine)
+    first = pretrain(name, photos, config, progress=False)
+    again = pretrain(name, photos, config, progress=False)
     assert all(torch.equal(first[key], again[key]) for key in first)
-    net = build_backbone("toy_vits14", image_size=(112, 112))
+    net = build_backbone(name, image_size=(112, 112))
     net.trunk.load_state_dict(first)
-    assert {tensor.dtype for tensor in first.values()} == {torch.float16}
+    assert {t.dtype for key, t in first.items() if "batches" not in key} == {torch.float16}
 
 
 def test_loss_falls():
@@ -126,7 +168,7 @@ def test_loss_falls():
     net = build_backbone("toy_vits14", image_size=(56, 56), trained_blocks="all")
     for block in net.trunk.blocks:
         torch.nn.init.ones_(block.ls1.gamma)
-    heads = Heads(64, 16)
+    heads = Heads(64, 64, 16)
     optimizer = torch.optim.AdamW([*net.parameters(), *heads.parameters()], lr=1e-3)
     losses = []
     for _ in range(25):
@@ -138,11 +180,22 @@ def test_loss_falls():
     assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.2
 
 
+@pytest.mark.parametrize("stage", [3, None])
+def test_the_shipped_resnet_fits_either_stage(stage):
+    net = build_backbone("toy_resnet", image_size=112, stage=stage, trained_blocks=2)
+    load_backbone_weights(net, "hub")
+    shipped = read_tensors(TOY_WEIGHTS / "toy_resnet.safetensors")
+    loaded = net.trunk.state_dict()
+    assert shipped.keys() - loaded.keys() == net.cut_keys - {"fc.weight", "fc.bias"}
+    assert all(torch.equal(tensor, shipped[key].float()) for key, tensor in loaded.items())
+
+
 @pytest.mark.parametrize("name", TOY)
 def test_shipped_weights_say_how_they_were_made(name):
     with safe_open(TOY_WEIGHTS / f"{name}.safetensors", "pt") as file:
         about = file.metadata()
-        assert {file.get_tensor(key).dtype for key in file.keys()} == {torch.float16}  # noqa: SIM118
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    assert {t.dtype for key, t in tensors.items() if "batches" not in key} == {torch.float16}
     assert about["backbone"] == name
-    assert json.loads(about["pretrained"]).keys() == PretrainConfig().__dict__.keys()
-    assert sum(path.stat().st_size for path in TOY_WEIGHTS.glob("*.safetensors")) < 8 * 2**20
+    assert json.loads(about["pretrained"]) == json.loads(to_json(RECIPES[name]))
+    assert sum(path.stat().st_size for path in TOY_WEIGHTS.glob("*.safetensors")) < 10 * 2**20

@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 
 from dinomix.evaluation import ALL
-from dinomix.results import COLUMNS, overall, save_results, spread
+from dinomix.results import COLUMNS, compare, overall, save_results, spread
 
 
 def row(**values):
@@ -65,3 +65,24 @@ def test_spread_shows_mean_lowest_and_highest():
     assert wide.loc[("city", "z"), "R@1"] == "55.0 [50.0, 60.0]"
     assert wide.loc[("city", "a")].tolist() == ["42.5", "98.0"]
     assert wide.index.tolist() == [("city", "z"), ("city", "a"), ("plain", "a")]
+
+
+def seeds(method, *recalls):
+    return [
+        row(dataset="city", method=method, condition="day", recall=recall, seed=seed)
+        for seed, recall in enumerate(recalls)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("recalls", "words"),
+    [
+        ((20.0, 24.0), "R@1 12.0 -> 22.0 (+10.0, every seed agrees)"),
+        ((4.0, 8.0), "R@1 12.0 -> 6.0 (-6.0, every seed agrees)"),
+        ((14.0, 24.0), "R@1 12.0 -> 19.0 (+7.0, the seeds overlap)"),
+        ((40.0,), "R@1 12.0 -> 40.0 (+28.0, one seed, so chance is unknown)"),
+    ],
+)
+def test_compare_says_whether_seeds_agree(recalls, words):
+    table = pd.DataFrame([*seeds("a", 10.0, 14.0), *seeds("b", *recalls)])
+    assert compare(table, "a", "b") == f"city: a -> b: {words}"

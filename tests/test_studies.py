@@ -12,7 +12,7 @@ import torch
 
 import dinomix
 from dinomix import cluster
-from dinomix.studies import Study, Variant
+from dinomix.studies import Study, Variant, variants
 from tests.conftest import write_places, write_testset
 
 RECIPE = dinomix.TrainConfig.preset("toy", epochs=2, places_per_batch=3, device="cpu")
@@ -159,3 +159,42 @@ def test_a_killed_worker_costs_no_more_than_its_epoch(study, elsewhere):
         assert killed and killed[0][0] not in client.run(os.getpid).values()
     pd.testing.assert_frame_equal(table, alone(elsewhere, variants))
     assert_same_weights(study, elsewhere)
+
+
+def test_variants_are_read_from_literals():
+    methods = {
+        "mix": {},
+        "gem, frozen": {"aggregator": "gem", "trained_blocks": 0, "train": False},
+        "large": {"backbone": "toy_vitb14", "train": {"lr": 0.5}},
+        "mixvpr": {"preset": "mixvpr_resnet50", "image_size": 224, "weights": "file"},
+    }
+    found = variants(methods, config(), RECIPE, weights="w", seeds=[3, 4])
+    assert [(v.method, v.seed) for v in found] == [
+        ("mix", 3),
+        ("mix", 4),
+        ("gem, frozen", 3),
+        ("large", 3),
+        ("large", 4),
+        ("mixvpr", 3),
+        ("mixvpr", 4),
+    ]
+    mix, _, frozen, large, _, mixvpr, _ = found
+    assert mix == Variant("mix", config(), RECIPE, "w", 3)
+    assert frozen.model == config(aggregator="gem", trained_blocks=0) and frozen.train is None
+    assert frozen.weights == "w" and large.weights == "hub" and mixvpr.weights == "file"
+    assert large.train == dataclasses.replace(RECIPE, lr=0.5)
+    assert mixvpr.model == dataclasses.replace(dinomix.PRESETS["mixvpr_resnet50"], image_size=224)
+
+
+@pytest.mark.parametrize(
+    ("special", "complaint"),
+    [
+        ({"mix_dept": 3}, "deep: unknown in a model's config: mix_dept"),
+        ({"mix_depth": -1}, "deep: mix_depth must be"),
+        ({"train": {"lr": -1.0}}, "deep: TrainConfig.lr is -1.0"),
+        ({"preset": "mixvpr"}, "deep: no preset 'mixvpr'; there are .*mixvpr_resnet50"),
+    ],
+)
+def test_variants_name_what_is_wrong(special, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        variants({"deep": special}, config(), RECIPE)

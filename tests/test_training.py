@@ -17,7 +17,7 @@ import torch
 from conftest import write_places, write_testset
 from torch.utils.data import default_collate
 
-from dinomix import checkpoints, loop, losses, training
+from dinomix import checkpoints, loop, losses, training, workspace
 from dinomix.backbones import normalization
 from dinomix.datasets import PlaceDataset
 from dinomix.evaluation import evaluate
@@ -374,6 +374,21 @@ def test_finished_run_is_loaded(run, data, monkeypatch):
     assert (again.model_config, again.train_config) == (TINY, RECIPE)
     names = {path.name for path in run.folder.iterdir()}
     assert names == {"config.json", "history.csv", "best.safetensors", "last.safetensors", "lock"}
+
+
+def test_training_can_be_forbidden(run, data, tmp_path, monkeypatch):
+    monkeypatch.setenv(workspace.NO_TRAINING, "1")
+    same = train(TINY, *data, RECIPE, out=run.folder.parent, progress=False)
+    assert same.folder == run.folder
+    with pytest.raises(RuntimeError, match=rf"no finished run {tmp_path}.*run the notebooks"):
+        train(TINY, *data, RECIPE, out=tmp_path, progress=False)
+
+
+def test_find_run_finds_what_train_would_return(run, data, tmp_path):
+    found = training.find_run(TINY, *data, RECIPE, out=run.folder.parent)
+    assert found.folder == run.folder
+    assert training.find_run(TINY, *data, RECIPE, out=tmp_path) is None
+    assert not list(tmp_path.iterdir())
 
 
 def test_weights_are_named_by_content(tmp_path):

@@ -209,9 +209,10 @@ def test_the_shipped_weights(name):
     if not (weights.TOY_WEIGHTS / f"{name}.safetensors").exists():
         pytest.skip("not pre-trained yet")
     backbone = build_backbone(name, image_size=112)
-    random = backbone.trunk.pos_embed.clone()
+    random = [parameter.clone() for parameter in backbone.trunk.parameters()]
     load_backbone_weights(backbone, "hub")
-    assert not torch.equal(backbone.trunk.pos_embed, random)
+    pretrained = list(backbone.trunk.parameters())
+    assert not any(torch.equal(a, b) for a, b in zip(random, pretrained, strict=True))
     assert backbone(torch.randn(1, 3, 112, 112)).isfinite().all()
 
 

@@ -15,9 +15,11 @@ from dinomix.backbones.names import (
     DINOV2,
     TOY,
     TOY_IMAGE_SIZE,
+    TOY_VITS,
     check_name,
     normalization,
     timm_name,
+    timm_options,
 )
 from dinomix.backbones.vit import ViTBackbone, resize_positions
 from dinomix.images import as_size
@@ -48,8 +50,8 @@ def build_backbone(
     """Build a backbone with random weights (`dinomix.weights` loads pretrained ones).
 
     Args:
-        name: `dinov2_vits14`, `b`, `l`, `g` (also with `_reg`), `toy_vits14`, `toy_vitb14`, or
-            `timm/<model>` for any network of timm.
+        name: `dinov2_vits14`, `b`, `l`, `g` (also with `_reg`), `toy_vits14`, `toy_vitb14`,
+            `toy_resnet`, or `timm/<model>` for any network of timm.
         image_size: pixels, a side or (height, width); decides `.grid`.
         trained_blocks: how many of the last blocks learn; what comes before is frozen, and runs
             without an autograd graph. "all": everything learns, embeddings and stem too.
@@ -65,12 +67,12 @@ def build_backbone(
     """
     check_name(name)
     size = as_size(image_size)
-    if name in TOY:
+    if name in TOY_VITS:
         network = VisionTransformer(
-            TOY_IMAGE_SIZE, 14, num_classes=0, init_values=1e-5, **TOY[name]
+            TOY_IMAGE_SIZE, 14, num_classes=0, init_values=1e-5, **TOY_VITS[name]
         )
     else:
-        network = timm.create_model(timm_name(name))
+        network = timm.create_model(timm_name(name), **timm_options(name))
     if _is_plain_vit(network):
         if stage is not None:
             raise ValueError(

@@ -1,6 +1,7 @@
 """Which backbones there are, what timm calls them, and how their images are normalised."""
 
 import difflib
+from typing import Any
 
 import timm
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -11,16 +12,26 @@ DINOV2 = {
     for size in ("small", "base", "large", "giant")
 }
 # DINOv2's architecture, small enough to pre-train on the toy city: 12 blocks, an 8 x 8 grid.
-TOY = {
+TOY_VITS = {
     "toy_vits14": {"embed_dim": 64, "num_heads": 2},
     "toy_vitb14": {"embed_dim": 128, "num_heads": 4},
 }
+# The counterpart of the baselines' ResNets: timm's resnet18 with less than half of the channels.
+TOY_RESNETS = {
+    "toy_resnet": {"channels": (32, 64, 128, 192), "stem_type": "deep", "stem_width": 16},
+}
+TOY = (*TOY_VITS, *TOY_RESNETS)
 TOY_IMAGE_SIZE = 112
 
 
 def timm_name(name: str) -> str:
-    """What timm calls the backbone `name`."""
-    return DINOV2.get(name) or name.removeprefix("timm/")
+    """What timm calls the backbone `name`, or the network that it is a thinner one of."""
+    return DINOV2.get(name) or ("resnet18" if name in TOY_RESNETS else name.removeprefix("timm/"))
+
+
+def timm_options(name: str) -> dict[str, Any]:
+    """With which options timm builds the backbone `name`."""
+    return dict(TOY_RESNETS.get(name, {}))
 
 
 def check_name(name: str) -> None:

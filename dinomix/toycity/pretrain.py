@@ -1,14 +1,17 @@
-"""Pretrains the stand-in backbones, `toy_vits14` and `toy_vitb14`, without labels.
+"""Pretrains the stand-in backbones, `toy_vits14`, `toy_vitb14` and `toy_resnet`, without labels.
 
-They play the part of DINOv2 where it cannot be downloaded, and are no more than that: minutes of
-rendered webcams against DINOv2's 142 million photographs. Some thousand fixed cameras watch cities
-of other seeds; each took a few photos under different light, weather and season. As in DINOv2
-there is a loss on the image and one on the patches, here both contrastive, since that needs
-neither a teacher nor a large batch. For a large crop of one photo, and a small crop within it of
-the same or another photo of that camera:
+They play the part of DINOv2, and of the ResNet under the field's baselines, where those cannot be
+downloaded, and are no more than that: minutes of rendered webcams against DINOv2's 142 million
+photographs. Some thousand fixed cameras watch cities of other seeds; each took a few photos under
+different light, weather and season. As in DINOv2 there is a loss on the image and one on the
+patches, here both contrastive, since that needs neither a teacher nor a large batch. For a large
+crop of one photo, and a small crop within it of the same or another photo of that camera:
 
 - image: the class tokens of the two crops find each other in the batch;
 - patch: each patch of the small crop finds the same spot of the large crop, among all others.
+
+A CNN has no class token: the average of its last map stands in for it, and its patches are the
+positions of the map before, so that both of the maps that place recognition uses are trained.
 
     python -m dinomix.toycity.pretrain            # or: make weights
 """
@@ -17,7 +20,7 @@ import argparse
 import math
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -28,9 +31,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from dinomix.backbones import TOY, ViTBackbone, build_backbone, normalization
+from dinomix.backbones import TOY, Backbone, ViTBackbone, build_backbone
 from dinomix.storage import atomic_path, to_json
 from dinomix.toycity import PRETRAIN_SEEDS, write_views
+from dinomix.toycity.crops import patch_centres, random_boxes, view
 from dinomix.weights import TOY_WEIGHTS
 
 
@@ -56,10 +60,24 @@ class PretrainConfig:
     seed: int = 0
 
 
-class Heads(nn.Module):
-    """A norm and a projection for class tokens, another for patches; both are thrown away."""
+RECIPES = {
+    "toy_vits14": PretrainConfig(),
+    "toy_vitb14": PretrainConfig(),
+    # Multiples of stride 16; a CNN learns faster, from large steps and many of them.
+    "toy_resnet": PretrainConfig(
+        coarse_sizes=(96, 64), fine_sizes=(112, 80), batch_size=20, epochs=10, lr=3e-3
+    ),
+}
 
-    def __init__(self, width: int, projection: int) -> None:
+
+class Heads(nn.Module):
+    """A norm and a projection for images, another for patches; both are thrown away.
+
+    Args:
+        image_width, patch_width: entries of what `encode` gives for each.
+    """
+
+    def __init__(self, image_width: int, patch_width: int, projection: int) -> None:
         super().__init__()
         self.image, self.patch = (
             nn.Sequential(
@@ -68,7 +86,7 @@ class Heads(nn.Module):
                 nn.GELU(),
                 nn.Linear(2 * width, projection),
             )
-            for _ in range(2)
+            for width in (image_width, patch_width)
         )
 
 
@@ -82,14 +100,15 @@ def pretrain(
         photos: uint8 (N, T, H, W, 3), T photos of each of N cameras.
 
     Returns:
-        the trunk's tensors in timm's key layout, as float16 on the CPU.
+        the trunk's tensors in timm's key layout on the CPU, as float16 (but for counts).
     """
     torch.manual_seed(config.seed)
     net = build_backbone(name, image_size=config.fine_sizes[0], trained_blocks="all")
-    for block in net.trunk.blocks:  # DINOv2's 1e-5 lets deep blocks wake up over weeks, not minutes
-        nn.init.ones_(block.ls1.gamma)
-        nn.init.ones_(block.ls2.gamma)
-    heads = Heads(net.out_channels, config.projection)
+    if isinstance(net, ViTBackbone):
+        for block in net.trunk.blocks:  # DINOv2's 1e-5 wakes deep blocks over weeks, not minutes
+            nn.init.ones_(block.ls1.gamma)
+            nn.init.ones_(block.ls2.gamma)
+    heads = Heads(*encoded_widths(net), config.projection)
     parameters = [*net.parameters(), *heads.parameters()]
     optimizer = torch.optim.AdamW(
         [
@@ -122,7 +141,10 @@ def pretrain(
             optimizer.step()
             schedule.step()
             bar.set_postfix(loss=f"{loss.item():.3f}", matched=f"{accuracy:.2f}")
-    return {key: value.half().contiguous() for key, value in net.trunk.state_dict().items()}
+    return {
+        key: (value.half() if value.is_floating_point() else value).contiguous()
+        for key, value in net.trunk.state_dict().items()
+    }
 
 
 def warmup_cosine(step: int, steps: int, warmup: float) -> float:
@@ -133,8 +155,26 @@ def warmup_cosine(step: int, steps: int, warmup: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - start) / max(1, steps - start)))
 
 
+def encode(net: Backbone, images: Tensor) -> tuple[Tensor, Tensor]:
+    """A vector for each image (B, s), and one for each patch (B, h*w, s'), of (B, 3, H, W)."""
+    if isinstance(net, ViTBackbone):
+        tokens = net.tokens(images)  # (B, 1 + h*w, s)
+        return tokens[:, 0], tokens[:, 1:]
+    before, last = net.trunk.forward_intermediates(
+        images, indices=[net.stage - 1, net.stage], intermediates_only=True
+    )
+    return last.mean(dim=(2, 3)), before.flatten(2).transpose(1, 2)
+
+
+def encoded_widths(net: Backbone) -> tuple[int, int]:
+    """s and s' of `encode`."""
+    if isinstance(net, ViTBackbone):
+        return net.out_channels, net.out_channels
+    return net.out_channels, net.trunk.feature_info[net.stage - 1]["num_chs"]
+
+
 def contrast(
-    net: ViTBackbone,
+    net: Backbone,
     heads: Heads,
     pairs: Tensor,
     sizes: tuple[int, int],
@@ -143,24 +183,25 @@ def contrast(
     """The loss of a batch of pairs, uint8 (B, 2, H, W, 3), and the share of patches matched.
 
     Args:
-        sizes: pixels of the large and of the small crop. Shapes below are those of (112, 70).
+        sizes: pixels of the large and of the small crop. Shapes below: a ViT's at (112, 70).
     """
     first, second = (pairs.permute(1, 0, 4, 2, 3).float() / 255).unbind()  # (B, 3, H, W) each
     whole = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(len(pairs), 4)
     large_box = random_boxes(whole, config.large_area)
     small_box = random_boxes(large_box, config.small_area)
-    large = net.tokens(view(first, large_box, sizes[0]))  # (B, 1 + 64, s)
-    small = net.tokens(view(second, small_box, sizes[1]))  # (B, 1 + 25, s)
+    large, large_patches = encode(net, view(first, large_box, sizes[0]))  # (B, s), (B, 64, s)
+    small, small_patches = encode(net, view(second, small_box, sizes[1]))  # (B, s), (B, 25, s)
 
-    image_loss, _ = info_nce(heads.image(large[:, 0]), heads.image(small[:, 0]), config.temperature)
-    grid = math.isqrt(large.shape[1] - 1)
-    large_map = heads.patch(large[:, 1:]).transpose(1, 2).unflatten(2, (grid, grid))  # (B, p, 8, 8)
-    centres = patch_centres(math.isqrt(small.shape[1] - 1), small_box)  # (B, 25, 2) in the photo
+    image_loss, _ = info_nce(heads.image(large), heads.image(small), config.temperature)
+    grid = math.isqrt(large_patches.shape[1])
+    spots = heads.patch(large_patches)  # (B, 64, p)
+    large_map = spots.transpose(1, 2).unflatten(2, (grid, grid))  # (B, p, 8, 8)
+    centres = patch_centres(math.isqrt(small_patches.shape[1]), small_box)  # (B, 25, 2)
     within = (centres - large_box[:, None, :2]) / large_box[:, None, 2:]  # in the large crop
     same_spots = F.grid_sample(large_map, (2 * within - 1)[:, None], align_corners=False)
     same_spots = same_spots[:, :, 0].transpose(1, 2)  # (B, 25, p)
     patch_loss, accuracy = info_nce(
-        same_spots.flatten(0, 1), heads.patch(small[:, 1:]).flatten(0, 1), config.temperature
+        same_spots.flatten(0, 1), heads.patch(small_patches).flatten(0, 1), config.temperature
     )
     return image_loss + patch_loss, accuracy
 
@@ -171,51 +212,6 @@ def info_nce(a: Tensor, b: Tensor, temperature: float) -> tuple[Tensor, float]:
     target = torch.arange(len(logits))
     loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
     return loss, (logits.argmax(dim=1) == target).float().mean().item()
-
-
-def random_boxes(within: Tensor, area: tuple[float, float]) -> Tensor:
-    """A box (left, top, width, height) inside each of `within` (B, 4), of a share of its area."""
-    share = torch.empty(len(within)).uniform_(*area)
-    aspect = torch.empty(len(within)).uniform_(math.log(3 / 4), math.log(4 / 3)).exp()
-    sides = torch.stack([(share * aspect).sqrt(), (share / aspect).sqrt()], dim=1).clamp(max=1)
-    corner = torch.rand(len(within), 2) * (1 - sides)
-    return torch.cat([within[:, :2] + corner * within[:, 2:], sides * within[:, 2:]], dim=1)
-
-
-def patch_centres(grid: int, boxes: Tensor) -> Tensor:
-    """Centres of the grid x grid patches of each box, row by row: (B, grid*grid, 2) as x, y."""
-    ticks = (torch.arange(grid) + 0.5) / grid
-    y, x = torch.meshgrid(ticks, ticks, indexing="ij")
-    centres = torch.stack([x, y], dim=-1).flatten(0, 1)  # (grid*grid, 2)
-    return boxes[:, None, :2] + centres * boxes[:, None, 2:]
-
-
-def view(images: Tensor, boxes: Tensor, size: int) -> Tensor:
-    """Crop, resize, disturb and normalise: (B, 3, H, W) in 0..1 -> (B, 3, size, size)."""
-    centres = patch_centres(size, boxes).unflatten(1, (size, size))  # (B, size, size, 2)
-    crops = F.grid_sample(images, 2 * centres - 1, padding_mode="border", align_corners=False)
-    crops = disturb(crops)
-    mean, std = (torch.tensor(v)[:, None, None] for v in normalization(next(iter(TOY))))
-    return (crops - mean) / std
-
-
-def disturb(images: Tensor) -> Tensor:
-    """Other light, other camera: gamma, gain, white balance, saturation, grey, blur and noise."""
-
-    def draw(low: float, high: float, channels: int = 1) -> Tensor:
-        return torch.empty(len(images), channels, 1, 1).uniform_(low, high)
-
-    images = images.clamp(1e-3, 1) ** draw(-0.5, 0.5).exp()
-    images = images * draw(-0.5, 0.4).exp() * draw(-0.15, 0.15, 3).exp()
-    grey = images.mean(dim=1, keepdim=True)
-    saturation = draw(0.2, 1.5) * (torch.rand(len(images), 1, 1, 1) > 0.15)
-    images = grey + saturation * (images - grey)
-    contrast_centre = images.mean(dim=(1, 2, 3), keepdim=True)
-    images = contrast_centre + draw(0.6, 1.3) * (images - contrast_centre)
-    blurred = F.avg_pool2d(images, 3, stride=1, padding=1, count_include_pad=False)
-    blur = draw(-1, 1).clamp(min=0)  # none in half of the cases
-    images = images + blur * (blurred - images)
-    return (images + torch.randn_like(images) * draw(0, 0.04)).clamp(0, 1)
 
 
 def pretrain_to_file(name: str, views: Path, config: PretrainConfig, out: Path) -> None:
@@ -233,16 +229,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", default=list(TOY), help="default: all")
     parser.add_argument("--out", type=Path, default=TOY_WEIGHTS, help="folder of the weights")
-    parser.add_argument("--epochs", type=int, default=PretrainConfig.epochs)
+    parser.add_argument("--epochs", type=int, help="default: each backbone's own")
     parser.add_argument("--cameras", type=int, default=PretrainConfig.cameras)
     options = parser.parse_args()
-    config = PretrainConfig(epochs=options.epochs, cameras=options.cameras)
-    count = config.cameras * config.photos
+    shared = PretrainConfig(cameras=options.cameras)
+    recipes = {
+        name: replace(
+            RECIPES[name],
+            cameras=shared.cameras,
+            epochs=options.epochs or RECIPES[name].epochs,
+        )
+        for name in options.names
+    }
+    count = shared.cameras * shared.photos
     with tempfile.TemporaryDirectory() as folder:
-        views = write_views(folder, PRETRAIN_SEEDS, count, config.photo_size, group=config.photos)
+        views = write_views(folder, PRETRAIN_SEEDS, count, shared.photo_size, group=shared.photos)
         with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
             jobs = [
-                pool.submit(pretrain_to_file, n, views, config, options.out) for n in options.names
+                pool.submit(pretrain_to_file, name, views, recipe, options.out)
+                for name, recipe in recipes.items()
             ]
             for job in jobs:
                 job.result()
