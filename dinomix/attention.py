@@ -1,10 +1,8 @@
-"""Where a model looks: heat maps of its descriptor (paper, Fig. 9), and on what the heat falls."""
+"""Where a model looks: heat maps of its descriptor (paper, Fig. 9)."""
 
-from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
-import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -127,7 +125,7 @@ def upsample(heat: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
     Bilinear. A constant map, where nothing stands out, becomes 0.
     """
-    pictures = _resize(heat, size)
+    pictures = resize(heat, size)
     low, high = (limit(pictures, axis=(1, 2), keepdims=True) for limit in (np.min, np.max))
     # What remains of a constant map after resizing is rounding errors.
     varies = high - low > 1e-5 * np.abs(high)
@@ -159,50 +157,7 @@ def overlay(image: np.ndarray, heat: np.ndarray, strength: float = 0.5) -> np.nd
     return np.round((1 - strength) * image + strength * colours).astype(np.uint8)
 
 
-def class_shares(heat: np.ndarray, classes: np.ndarray, names: Sequence[str]) -> pd.DataFrame:
-    """On what the heat falls: for each class of pixels, its share of an image's heat.
-
-    Args:
-        heat: (B, h, w), at least 0, as it comes from the functions above; upsampled here.
-        classes: int (B, H, W), indices into `names`.
-        names: of the classes.
-
-    Returns:
-        one row for each image and class: image (0 to B - 1), class, share of the heat, area (the
-        class's share of the pixels, and so of even heat), gain = share / area. Shares sum to 1;
-        they are NaN for an image without heat, and gain is NaN for a class without pixels.
-
-    Raises:
-        ValueError: the numbers of images differ, heat is negative or NaN, or a pixel's class has
-            no name.
-    """
-    if heat.ndim != 3 or classes.ndim != 3 or len(heat) != len(classes):
-        raise ValueError(
-            f"heat must be (B, h, w) and classes (B, H, W), not {heat.shape} and {classes.shape}"
-        )
-    if not (heat >= 0).all():
-        raise ValueError(f"heat must be at least 0, not {heat.min()}")
-    if classes.size and not (classes.min() >= 0 and classes.max() < len(names)):
-        raise ValueError(
-            f"classes from {classes.min()} to {classes.max()} need as many names, not {names}"
-        )
-    rows = []
-    pictures = _resize(heat, classes.shape[1:]).astype(np.float64)
-    for image, (picture, labels) in enumerate(zip(pictures, classes, strict=True)):
-        area = np.bincount(labels.ravel(), minlength=len(names)) / labels.size
-        share = np.bincount(labels.ravel(), picture.ravel(), minlength=len(names))
-        share = share / (picture.sum() or np.nan)
-        gain = share / np.where(area > 0, area, np.nan)
-        rows.append(
-            pd.DataFrame(
-                {"image": image, "class": list(names), "share": share, "area": area, "gain": gain}
-            )
-        )
-    columns = ["image", "class", "share", "area", "gain"]
-    return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=columns)
-
-
-def _resize(heat: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Bilinear: (B, h, w) -> float32 (B, *size)."""
+def resize(heat: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Heat at another size, bilinear and not scaled: (B, h, w) -> float32 (B, *size)."""
     maps = torch.from_numpy(np.asarray(heat, dtype=np.float32))[:, None]  # (B, 1, h, w)
     return F.interpolate(maps, size=tuple(size), mode="bilinear")[:, 0].numpy()

@@ -15,7 +15,12 @@ _TEST_SETS = {
     "SF-XL-val": (8_015, 7_993, "25 m", "a whole city"),
     "Tokyo24/7": (75_984, 315, "25 m", "night, viewpoint"),
     "Nordland": (27_592, 27_592, "+-10 frames, winter on summer", "season"),
-    "SF-XL-testv1": (27_191, 1_000, "25 m; the small database, not the 2.8 million", "phones, years"),
+    "SF-XL-testv1": (
+        27_191,
+        1_000,
+        "25 m; the small database, not the 2.8 million",
+        "phones, years",
+    ),
 }
 
 # R@1, R@5, R@10 on the sets above; None where nothing is reported.

@@ -36,6 +36,17 @@ class ImageFiles(Dataset):
         return self.transform(read_image(self.paths[index]))
 
 
+def load_images(model: nn.Module, paths: Sequence[str | Path]) -> torch.Tensor:
+    """Image files as `model` takes them: normalised float32 (B, 3, H, W), on the CPU.
+
+    Raises:
+        UnreadableImageError, FileNotFoundError: an image cannot be read; the file is named.
+    """
+    norm = normalization(model.config.backbone)
+    files = ImageFiles(paths, eval_transform(model.config.image_size, *norm))
+    return torch.stack([files[i] for i in range(len(files))])
+
+
 def describe(
     model: nn.Module,
     paths: Sequence[str | Path],
