@@ -1,6 +1,5 @@
 """Where a model looks: heat maps of its descriptor (paper, Fig. 9)."""
 
-
 import matplotlib
 import numpy as np
 import torch

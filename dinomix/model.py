@@ -122,7 +122,7 @@ _RESNET50 = ModelConfig(backbone="timm/resnet50.tv_in1k", trained_blocks=2, imag
 PRESETS: dict[str, ModelConfig] = {
     # This paper's best, and the same thing small enough for the toy city and a CPU.
     "dino_mix": _DINOV2,
-    "dino_mix_toy": ModelConfig(backbone="toy_vitb14", image_size=112, out_channels=128),
+    "dino_mix_toy": ModelConfig(backbone="toy_vits14", image_size=112, out_channels=128),
     # Radenovic et al. 2018: the last map, p = 3 at first.
     "gem_resnet50": dataclasses.replace(_RESNET50, aggregator="gem"),
     "gem_dinov2": dataclasses.replace(_DINOV2, aggregator="gem"),

@@ -29,7 +29,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "epochs": 15,
         "places_per_batch": 24,
         "optimizer": "adamw",
-        "lr": 2e-3,
+        "lr": 3e-3,
         "weight_decay": 0.01,
         "schedule": "cosine",
         "warmup_steps": 20,

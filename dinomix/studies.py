@@ -112,6 +112,25 @@ class Study:
     images_per_place: int = 4
     ks: Sequence[int] = (1, 5, 10)
 
+    @classmethod
+    def under(
+        cls,
+        data: Path,
+        places: str,
+        val: str,
+        tests: Sequence[str | Sequence[str]],
+        images_per_place: int = 4,
+        ks: Sequence[int] = (1, 5, 10),
+    ) -> "Study":
+        """A study of folders under `data`, with its runs in `data/runs`.
+
+        Args:
+            tests: names of folders, or pairs of folder and split.
+        """
+        pairs = [(test,) if isinstance(test, str) else test for test in tests]
+        named = [(data / folder, *split) if split else data / folder for folder, *split in pairs]
+        return cls(data / places, data / val, named, data / "runs", images_per_place, ks)
+
     def run(
         self,
         variants: Sequence[Variant],

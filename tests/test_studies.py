@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -198,3 +199,15 @@ def test_variants_are_read_from_literals():
 def test_variants_name_what_is_wrong(special, complaint):
     with pytest.raises(ValueError, match=complaint):
         variants({"deep": special}, config(), RECIPE)
+
+
+def test_a_study_of_folders_under_one():
+    study = Study.under(Path("/d"), "p/train", "city", ["city", ("city", "limits")], 3, ks=(1,))
+    assert study == Study(
+        places=Path("/d/p/train"),
+        val=Path("/d/city"),
+        tests=[Path("/d/city"), (Path("/d/city"), "limits")],
+        out=Path("/d/runs"),
+        images_per_place=3,
+        ks=(1,),
+    )
