@@ -7,8 +7,8 @@ model by the same name, and share its runs.
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-# The stand-in CNN, cut where MixVPR cuts its ResNet; two of its stages learn.
-_CNN = {"backbone": "toy_resnet", "stage": 3, "trained_blocks": 2}
+# The stand-in CNN, cut where MixVPR cuts its ResNet, and trained as much: in its last stage.
+_CNN = {"backbone": "toy_resnet", "stage": 3, "trained_blocks": 1}
 
 LINEUPS: dict[str, dict[str, dict[str, Any]]] = {
     # On the toy city: 512 entries where an aggregator leaves the choice. "ViT" marks the field's

@@ -28,7 +28,7 @@ from dinomix.evaluation import ALL, evaluate
 from dinomix.images import train_transform
 from dinomix.losses import cosine_similarities, mined_share, multi_similarity_loss
 from dinomix.model import ModelConfig, PlaceModel, build_model, save_model
-from dinomix.prefix import PrefixFeatures, has_prefix, prefix_features
+from dinomix.prefix import PrefixFeatures, prefix_features
 from dinomix.recipes import TrainConfig
 from dinomix.retrieval import pick_device
 from dinomix.runtime import rng_state, set_rng_state
@@ -74,7 +74,7 @@ def trained_parameters(model: nn.Module) -> list[nn.Parameter]:
 
 
 class Finish(nn.Module):
-    """The model from where its frozen prefix ends: (B, tokens, s) -> (B, dim)."""
+    """The model from where its frozen prefix ends, to descriptors (B, dim)."""
 
     def __init__(self, model: PlaceModel) -> None:
         super().__init__()
@@ -128,7 +128,7 @@ class TrainingLoop:
         self.model.to(self.device)
         if checkpoint:
             self.model.load_state_dict(checkpoint["model"])
-        if config.cache_prefix and has_prefix(self.model):
+        if config.cache_prefix and self.model.backbone.has_prefix:
             self._cache_prefix(progress)
         if self.model.aggregator.needs_features and not checkpoint:
             initialise(self.model, self.places, self.device)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from dinomix.backbones import ViTBackbone, normalization
+from dinomix.backbones import normalization
 from dinomix.checkpoints import locked
 from dinomix.images import eval_transform
 from dinomix.model import PlaceModel
@@ -25,7 +25,9 @@ BATCH = 64  # fixed, so that rounding never depends on who asked first
 
 
 class PrefixFeatures:
-    """`backbone.begin` of image files: `features[path]` is a float32 tensor (tokens, s).
+    """`backbone.begin` of image files: `features[path]` is a float32 tensor.
+
+    Of a transformer it is (tokens, s), of a CNN a map.
 
     Memory-mapped: many processes share one copy, and what is not used is not read.
     """
@@ -39,14 +41,6 @@ class PrefixFeatures:
 
     def __len__(self) -> int:
         return len(self._row)
-
-
-def has_prefix(model: PlaceModel) -> bool:
-    """Whether the model's backbone has a frozen part that can be computed by itself."""
-    backbone = model.backbone
-    return isinstance(backbone, ViTBackbone) and not (
-        backbone.train_tokens or backbone.trained_blocks == "all"
-    )
 
 
 def prefix_features(
@@ -72,7 +66,7 @@ def prefix_features(
     for name, value in backbone.named_parameters():
         if id(value) not in trained:
             digest.update(name.encode() + value.detach().cpu().numpy().tobytes())
-    key = config_hash(config.backbone, list(config.size), digest.hexdigest())
+    key = config_hash(config.backbone, list(config.size), config.stage, digest.hexdigest())
     target = folder / key / "features.npy"
     if not target.is_file():
         with locked(target.parent):
@@ -87,17 +81,16 @@ def _compute(
 ) -> None:
     config, backbone = model.config, model.backbone
     files = ImageFiles(paths, eval_transform(config.size, *normalization(config.backbone)))
-    tokens = backbone.grid[0] * backbone.grid[1] + backbone.trunk.num_prefix_tokens
+    shape = backbone.begin(torch.zeros(1, 3, *config.size, device=device)).shape[1:]
     for leftover in target.parent.glob(".features-*.npy"):  # of a killed process
         leftover.unlink()
     with (
         atomic_path(target) as temporary,
         tqdm(total=len(files), desc="frozen prefix", unit="img", disable=not progress) as bar,
     ):
-        shape = (len(files), tokens, backbone.out_channels)
-        array = np.lib.format.open_memmap(temporary, "w+", np.float32, shape)
+        array = np.lib.format.open_memmap(temporary, "w+", np.float32, (len(files), *shape))
         for i, images in enumerate(DataLoader(files, BATCH)):
-            begun = backbone.begin(images.to(device))  # (B, tokens, s)
+            begun = backbone.begin(images.to(device))
             array[i * BATCH : i * BATCH + len(begun)] = begun.float().cpu().numpy()
             bar.update(len(begun))
         array.flush()

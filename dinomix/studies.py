@@ -20,7 +20,7 @@ from dinomix.checkpoints import Run, weights_id
 from dinomix.datasets import PlaceDataset
 from dinomix.evaluation import evaluate
 from dinomix.model import PRESETS, ModelConfig, PlaceModel, build_model
-from dinomix.prefix import has_prefix, prefix_features
+from dinomix.prefix import prefix_features
 from dinomix.recipes import TrainConfig
 from dinomix.retrieval import pick_device
 from dinomix.runtime import reproducible
@@ -256,7 +256,7 @@ class Study:
         options = {"device": "auto", "progress": False}
         if variant.train is not None:
             options |= {"device": variant.train.device, "workers": variant.train.workers}
-            if variant.train.cache_prefix and has_prefix(model):
+            if variant.train.cache_prefix and model.backbone.has_prefix:
                 options["begun"] = prefix_features(
                     model,
                     [*test.database, *test.queries],

@@ -6,7 +6,7 @@ import torch
 
 import dinomix
 from dinomix import prefix
-from dinomix.prefix import has_prefix, prefix_features
+from dinomix.prefix import prefix_features
 from tests.conftest import write_places, write_testset
 
 CPU = torch.device("cpu")
@@ -69,12 +69,46 @@ def test_other_features_have_another_name(data, tmp_path, changed):
     assert len(list((tmp_path / "p").iterdir())) == 2
 
 
-def test_which_models_have_a_prefix():
-    assert has_prefix(dinomix.build_model(config(trained_blocks=0)))
-    assert not has_prefix(dinomix.build_model(config(trained_blocks="all")))
-    assert not has_prefix(dinomix.build_model(config(train_tokens=True)))
-    cnn = config(backbone="timm/resnet10t", image_size=64, trained_blocks=1)
-    assert not has_prefix(dinomix.build_model(cnn))
+RESNET = {"backbone": "timm/resnet10t", "image_size": 64, "stage": 3}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"trained_blocks": 0}, True),
+        ({"trained_blocks": "all"}, False),
+        ({"train_tokens": True}, False),
+        ({**RESNET, "trained_blocks": 0}, True),
+        ({**RESNET, "trained_blocks": 1}, True),
+        ({**RESNET, "trained_blocks": "all"}, False),
+    ],
+)
+def test_which_backbones_have_a_prefix(changes, expected):
+    assert dinomix.build_model(config(**changes)).backbone.has_prefix == expected
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "test_resnet", "tf_efficientnet_lite0"])
+@pytest.mark.parametrize("trained", [0, 1, 2])
+def test_a_cut_cnn_computes_what_the_whole_one_does(name, trained):
+    model = config(backbone=f"timm/{name}", image_size=64, trained_blocks=trained, stage=3)
+    net = dinomix.build_model(model).eval().backbone
+    images = torch.randn(2, 3, 64, 64)
+    whole = net.trunk.forward_intermediates(
+        images, indices=[3], output_fmt="NCHW", intermediates_only=True
+    )[0]
+    begun = net.begin(images)
+    assert net.has_prefix and begun.shape != images.shape and not begun.requires_grad
+    assert torch.equal(net.finish(begun)[0], whole)
+    assert net.finish(begun)[0].requires_grad == bool(trained)
+
+
+def test_building_draws_no_random_numbers_for_the_probe():
+    """The weights after it must be those of the seed."""
+    torch.manual_seed(0)
+    first = dinomix.build_model(config(**RESNET, trained_blocks=1)).aggregator.state_dict()
+    torch.manual_seed(0)
+    second = dinomix.build_model(config(**RESNET, trained_blocks="all")).aggregator.state_dict()
+    assert all(torch.equal(value, second[key]) for key, value in first.items())
 
 
 def test_training_from_the_cache_is_training(data, tmp_path):
@@ -103,13 +137,14 @@ def test_training_from_the_cache_is_training(data, tmp_path):
     assert runs[0].folder != runs[1].folder
 
 
-def test_a_network_without_prefix_trains_as_ever(data, tmp_path):
+@pytest.mark.parametrize("trained", [1, "all"])
+def test_a_cnn_trains_from_the_cache_where_it_has_a_prefix(data, tmp_path, trained):
     places, val = data
-    cnn = config(backbone="timm/resnet10t", image_size=64, trained_blocks=1, stage=2)
     recipe = dinomix.TrainConfig.preset("toy", epochs=1, places_per_batch=3)
-    run = dinomix.train(cnn, places, val, recipe, out=tmp_path / "runs", progress=False)
+    model = config(**RESNET, trained_blocks=trained)
+    run = dinomix.train(model, places, val, recipe, out=tmp_path / "runs", progress=False)
     assert len(run.history) == 2
-    assert not (tmp_path / "runs" / "prefix").exists()
+    assert (tmp_path / "runs" / "prefix").exists() == (trained == 1)
 
 
 def test_no_cache_of_augmented_images():

@@ -19,6 +19,7 @@ class Backbone(nn.Module):
         grid: (h, w), rows and columns of the map for images of the size given to `build_backbone`.
         num_blocks: how many blocks (or stages) `trained_blocks` chooses from.
         has_token: whether there is a class token.
+        has_prefix: whether `begin` does the frozen part's work, so that it need be done only once.
         cut_keys: names of the tensors that the whole network has and `.trunk` has not.
     """
 
@@ -29,6 +30,7 @@ class Backbone(nn.Module):
     num_blocks: int
     trained_blocks: TrainedBlocks
     has_token: bool = False
+    has_prefix: bool = False
     cut_keys: frozenset[str]
 
     def trained_modules(self) -> list[nn.Module]:

@@ -45,8 +45,12 @@ class MapBackbone(Backbone):
         self.num_blocks = self.stage = stage
         self._ends = [info["module"] for info in network.feature_info[: stage + 1]]
         self.freeze()
+        self._frozen: list[nn.Module] = []
+        self._rest: list[nn.Module] | None = None
         self.out_channels, *grid = self._map_shape(image_size)
         self.grid = tuple(grid)
+        self._frozen, self._rest = self._cut(image_size)
+        self.has_prefix = self._rest is not None
 
     def trained_modules(self) -> list[nn.Module]:
         if self.trained_blocks == "all":
@@ -63,17 +67,48 @@ class MapBackbone(Backbone):
         return network.state_dict()
 
     def begin(self, images: Tensor) -> Tensor:
-        """The images: timm's networks cannot be cut between any two stages alike."""
-        # Detached, so that no graph reaches through the frozen stages.
-        return images if self.trained_blocks == "all" else images.detach()
+        """The map before the first trained stage; the images where the network cannot be cut."""
+        if self.trained_blocks == "all":
+            return images
+        with torch.no_grad():
+            return _chain(self._frozen, images.detach())
 
     def finish(
         self, begun: Tensor, grid: tuple[int, int] | None = None
     ) -> tuple[Tensor, Tensor | None]:
+        if self._rest is not None:
+            return _chain(self._rest, begun), None  # (B, s, h, w)
         maps = self.trunk.forward_intermediates(
             begun, indices=[self.stage], output_fmt="NCHW", intermediates_only=True
         )
         return maps[0], None  # (B, s, h, w)
+
+    def _cut(self, image_size: tuple[int, int]) -> tuple[list[nn.Module], list[nn.Module] | None]:
+        """The frozen units and the others, up to the map; ([], None) if they are no plain chain.
+
+        Whether a network runs its units one after the other is seen by trying it.
+        """
+        if self.trained_blocks == "all":
+            return [], None
+        units = list(_units(self.trunk, self._ends))
+        names = [name for name, _ in units]
+        if self._ends[-1] not in names:
+            return [], None
+        units = [unit for _, unit in units[: names.index(self._ends[-1]) + 1]]
+        first = len(units) - len(self.trained_modules())
+        training = self.training
+        # No random numbers: whoever seeded the weights would get others.
+        probe = torch.linspace(-2, 2, 3 * image_size[0] * image_size[1]).view(1, 3, *image_size)
+        self.eval()
+        self._rest = None
+        with torch.no_grad():
+            whole, _ = self.finish(probe)
+            try:
+                is_chain = torch.equal(_chain(units, probe), whole)
+            except (RuntimeError, TypeError):  # a unit that takes or gives something else
+                is_chain = False
+        self.train(training)
+        return (units[:first], units[first:]) if is_chain else ([], None)
 
     def _map_shape(self, image_size: tuple[int, int]) -> tuple[int, int, int]:
         training = self.training
@@ -85,6 +120,12 @@ class MapBackbone(Backbone):
             raise ValueError(f"{self.name} cannot take images of {size}: {error}") from error
         finally:
             self.train(training)
+
+
+def _chain(units: list[nn.Module], x: Tensor) -> Tensor:
+    for unit in units:
+        x = unit(x)
+    return x
 
 
 def _units(module: nn.Module, taps: list[str], prefix: str = "") -> Iterator[tuple[str, nn.Module]]:

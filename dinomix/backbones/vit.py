@@ -34,6 +34,7 @@ class ViTBackbone(Backbone):
         self.grid = self.grid_of(image_size)
         self.train_tokens = train_tokens
         self.has_token = network.cls_token is not None
+        self.has_prefix = trained_blocks != "all" and not train_tokens
         self.freeze()
         for token in (network.cls_token, network.reg_token, network.pos_embed):
             if train_tokens and token is not None:
