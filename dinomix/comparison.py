@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from dinomix.evaluation import Retrieval, hits
+from dinomix.evaluation import Retrieval, hits, positives
+from dinomix.testsets import TestSet
 
 REACH = 3.0  # thresholds: up to this far a wrong image may still show the query's scene
 TURN = 45.0  # degrees: up to this far apart two cameras look the same way
@@ -48,6 +49,24 @@ def verdicts(retrieval: Retrieval) -> np.ndarray:
     near = (distance(retrieval) <= REACH * test.threshold) & ~(turn > TURN)  # NaN > TURN is false
     right = hits(retrieval.ranked, retrieval.positives)
     return np.where(right, "right", np.where(near, "near", "wrong"))
+
+
+def matching_views(test: TestSet) -> np.ndarray:
+    """The database image that shows what each query shows, as far as names tell: int64 (Q,).
+
+    The nearest one within the threshold that faces at most `TURN` degrees another way, where both
+    names tell a heading; -1 where there is none. (A positive of recall may look the other way.)
+    """
+    found = np.full(len(test.queries), -1)
+    seen, asked = headings(test.database), headings(test.queries)
+    truth = positives(test.database_utm, test.query_utm, test.threshold)
+    for query, candidates in enumerate(truth):
+        turn = np.abs((seen[candidates] - asked[query] + 180) % 360 - 180)
+        facing = candidates[~(turn > TURN)]  # NaN > TURN is false
+        apart = np.linalg.norm(test.database_utm[facing] - test.query_utm[query], axis=1)
+        if len(facing):
+            found[query] = facing[apart.argmin()]
+    return found
 
 
 def choose_cases(

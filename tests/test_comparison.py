@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dinomix.comparison import choose_cases, distance, headings, verdicts
+from dinomix.comparison import choose_cases, distance, headings, matching_views, verdicts
 from dinomix.evaluation import Retrieval, positives
 from dinomix.testsets import TestSet
 from dinomix.toycity.names import utm_name
@@ -77,6 +77,15 @@ def test_distance_and_verdicts_equal_a_slow_loop():
 def test_bounds_of_verdicts(metres, ours, theirs, verdict):
     retrieval = made([name(metres, heading=theirs)], [name(0, heading=ours)], [[0]])
     assert verdicts(retrieval).tolist() == [[verdict]]
+
+
+def test_matching_views_face_the_same_way():
+    database = [name(0, heading="180"), name(3, heading="10"), name(9), name(60, heading="0")]
+    queries = [name(1, heading="350"), name(1, heading="90"), name(1), name(120, heading="0")]
+    test = made(database, queries, np.zeros((4, 1), int)).test
+    # The nearest faces the other way; then only one without a heading is left; then the nearest
+    # will do; and the last query has nothing within the threshold.
+    assert matching_views(test).tolist() == [1, 2, 0, -1]
 
 
 def three_methods(**tops: list[int]) -> dict[str, Retrieval]:
