@@ -24,6 +24,8 @@ _HOME = {
     "TrainConfig": "training",
     "Run": "training",
     "train": "training",
+    "Study": "studies",
+    "Variant": "studies",
     "describe": "retrieval",
     "search": "retrieval",
     "positives": "evaluation",

@@ -219,8 +219,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="draw every figure again from finished runs, train nothing, and copy them there",
     )
     options = parser.parse_args(arguments)
+    drawn = data_root() / "figures" / options.profile
     if options.figures:
         os.environ[NO_TRAINING] = "1"
+        if not options.only:  # so that none stays that no notebook draws any more
+            shutil.rmtree(drawn, ignore_errors=True)
     try:
         copies = run_profile(
             options.profile,
@@ -232,18 +235,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print("Executed notebooks:", *(f"  {copy}" for copy in copies), sep="\n")
-    drawn = data_root() / "figures" / options.profile
     if options.figures:
-        copy_figures(drawn, options.figures)
+        copy_figures(drawn, options.figures, keep=bool(options.only))
     print(f"Figures:\n  {options.figures or drawn}")
     return 0
 
 
-def copy_figures(drawn: Path, folder: Path) -> None:
-    """Make `folder` hold the figures of `drawn`, and no older ones."""
+def copy_figures(drawn: Path, folder: Path, keep: bool = False) -> None:
+    """Copy the figures of `drawn` to `folder`; those that lie there alone go unless `keep`."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.png"):
-        if not (drawn / old.name).exists():
+        if not keep and not (drawn / old.name).exists():
             old.unlink()
     for figure in drawn.glob("*.png"):
         with atomic_path(folder / figure.name) as temporary:

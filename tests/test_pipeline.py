@@ -1,6 +1,7 @@
 """The pipeline on made notebooks, and what it promises of the real ones."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -77,6 +78,32 @@ def test_a_failing_notebook_is_named_and_kept(notebooks, tmp_path):
         run_profile("p", only="30", data=tmp_path, notebooks=notebooks)
     folder = tmp_path / "executed" / "p"
     assert [path.name for path in folder.iterdir()] == ["30_c.unfinished.ipynb"]
+
+
+DRAW = """
+import os, pathlib
+assert os.environ["DINOMIX_NO_TRAINING"] == "1"
+folder = pathlib.Path(os.environ["DINOMIX_DATA"], "figures", "p")
+folder.mkdir(parents=True, exist_ok=True)
+(folder / "new.png").write_text("drawn")
+"""
+
+
+def test_figures_are_drawn_again_without_training(notebooks, tmp_path, monkeypatch):
+    """By the whole profile they replace what was there; by some notebooks they join it."""
+    write_notebook(notebooks, "30_c", "other = 0", DRAW, [])
+    monkeypatch.setenv("DINOMIX_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("DINOMIX_NO_TRAINING", "")  # put back afterwards
+    monkeypatch.setattr(pipeline, "run_profile", partial(run_profile, notebooks=notebooks))
+    for folder in (tmp_path / "data" / "figures" / "p", tmp_path / "out"):
+        folder.mkdir(parents=True)
+        (folder / "old.png").write_text("stale")
+    out = str(tmp_path / "out")
+    assert pipeline.main(["p", "--only", "30", "--figures", out]) == 0
+    assert {path.name for path in Path(out).iterdir()} == {"old.png", "new.png"}
+    assert pipeline.main(["p", "--figures", out]) == 0
+    assert {path.name for path in Path(out).iterdir()} == {"new.png"}
+    assert Path(out, "new.png").read_text() == "drawn"
 
 
 def test_unknown_profile_notebook_and_parameters_are_named(notebooks, tmp_path):
