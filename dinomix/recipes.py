@@ -63,9 +63,9 @@ class TrainConfig:
         precision: "no" (float32), "fp16", "bf16", or "auto": bf16 or fp16 where a CUDA device has
             it, float32 elsewhere.
         augment: "none", "randaugment" or "robust", see `images.train_transform`.
-        cache_prefix: compute what a transformer's frozen blocks make of each image only once, and
-            keep it on disk beside the runs: tokens x channels x 4 bytes an image. Backbones without
-            such a part train as ever.
+        cache_prefix: compute what the frozen blocks make of each image only once, and keep it on
+            disk beside the runs: 4 bytes an entry of the map. It takes effect where nothing is
+            augmented and the backbone can be cut there (`Backbone.has_prefix`).
         alpha, beta, base, epsilon: of `losses.multi_similarity_loss`.
         seed: of initial weights and of the order of places. (How images are drawn and augmented
             has the PlaceDataset's own seed.)
@@ -117,9 +117,10 @@ class TrainConfig:
         self._choice("schedule", ("steps", "cosine", "constant"))
         self._choice("precision", ("no", "auto", "fp16", "bf16"))
         self._choice("augment", tuple(AUGMENTATIONS))
-        self._choice("cache_prefix", (True, False))
-        if self.cache_prefix and self.augment != "none":
-            self._refuse("cache_prefix", f"False, since augment is {self.augment!r}")
+        if type(self.cache_prefix) is not bool:
+            self._refuse("cache_prefix", "True or False")
+        if self.augment != "none":  # no image stays the same from epoch to epoch
+            object.__setattr__(self, "cache_prefix", False)
         if not isinstance(self.device, str):
             self._refuse("device", 'a name such as "auto", "cpu" or "cuda"')
         marks = self.milestones

@@ -144,6 +144,7 @@ def test_equal_recipes_have_equal_identities():
         ("clip_norm", -1.0),
         ("precision", "fp8"),
         ("augment", True),
+        ("cache_prefix", 1),
         ("alpha", 0),
         ("beta", float("inf")),
         ("base", "0"),
