@@ -186,7 +186,7 @@ def recall_curves(
         **marks,
     )
     axes[0].set(ylabel="recall (%)" if len(ks) > 1 else f"R@{ks[0]} (%)")
-    axes[0].legend(title=None, frameon=True)
+    axes[0].legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False)
     for axis, (column, label) in zip(axes[1:], costs.items(), strict=True):
         sns.lineplot(mean, x="place", y=column, color="0.35", marker="o", errorbar=None, ax=axis)
         axis.set(ylabel=label, ylim=(0, None))
