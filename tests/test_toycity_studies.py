@@ -159,6 +159,22 @@ def test_drive_goes_on_in_the_order_of_the_names(root):
     assert all(len(right) for right in positives(test.database_utm, test.query_utm, 25))
 
 
+def test_the_drives_database_is_another_drive_by_day(root):
+    test = TestSet(root, split="drive")
+    once = test.query_utm[np.array(test.conditions) == "dusk"]
+    assert test.database_utm.shape == once.shape
+    apart = np.linalg.norm(np.sort(test.database_utm, axis=0) - np.sort(once, axis=0), axis=1)
+    assert 0 < apart.max() < 5
+    headings = [
+        sorted(int(path.name.split("@")[9]) for path in paths)
+        for paths in (test.database, test.queries[: len(once)])
+    ]
+    assert headings[0] != headings[1]
+    seen = Image.open(test.database[0]).convert("L").resize((1, 1)).getpixel((0, 0))
+    night = Image.open(test.queries[-1]).convert("L").resize((1, 1)).getpixel((0, 0))
+    assert seen > 2 * night  # "night" is the last of the conditions
+
+
 def test_drive_is_the_same_under_every_condition(root):
     poses = [
         [path.name.split("@")[1:3] for path in sorted((root / "images" / "drive" / name).iterdir())]

@@ -186,7 +186,8 @@ def recall_curves(
         **marks,
     )
     axes[0].set(ylabel="recall (%)" if len(ks) > 1 else f"R@{ks[0]} (%)")
-    axes[0].legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False)
+    columns = 3 if mean[hue].nunique() <= 3 else 2  # a legend wider than its panel would shrink it
+    axes[0].legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=columns, frameon=False)
     for axis, (column, label) in zip(axes[1:], costs.items(), strict=True):
         sns.lineplot(mean, x="place", y=column, color="0.35", marker="o", errorbar=None, ax=axis)
         axis.set(ylabel=label, ylim=(0, None))

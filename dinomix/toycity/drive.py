@@ -1,7 +1,7 @@
 """A drive through the test city, for recognition from sequences of frames.
 
 ```
-root/images/drive/database                                     the very database of the test split
+root/images/drive/database/@....jpg                            the same drive on a plain day
 root/images/drive/queries_<condition>/<drive>-<frame>@....jpg  sorted by name: in driving order
 root/drive.json                                                written last: the set is complete
 ```
@@ -18,7 +18,7 @@ import numpy as np
 from dinomix.toycity.camera import Camera
 from dinomix.toycity.city import City
 from dinomix.toycity.conditions import DAY, condition_named
-from dinomix.toycity.files import being_written, is_written, link_database, write_photos
+from dinomix.toycity.files import being_written, is_written, write_photos
 from dinomix.toycity.layouts import MappedCity, month, utm_name, year
 from dinomix.toycity.work import Shot
 from dinomix.toycity.writer import definition, read_config
@@ -26,7 +26,6 @@ from dinomix.toycity.writer import definition, read_config
 MANIFEST = "drive.json"
 SPLIT = "drive"
 CROSSING = 12.0  # metres before and after a turn from which no frame is kept
-REACH = 20.0  # metres to the nearest mapped place: every frame has a positive within 25 m
 STEADY = dataclasses.replace(DAY, turn=2.0, aside=0.3, along=0.3, zoom=0.0)
 
 
@@ -38,16 +37,17 @@ def write_drive(
     workers: int | None = None,
     progress: bool = True,
 ) -> Path:
-    """Render a drive through the finished toy city `root`, once for each condition; return `root`.
+    """Render a drive through the finished toy city `root`, by day and under each condition.
 
     The route crosses the test city from its west side to its north side and turns at crossings;
     every `spacing` metres a camera looks ahead along the street. From one turn to the next the
     frames are one drive. Drives are numbered on from condition to condition, so that a number
     stands for frames that follow each other. The route, its cameras and their random seeds are the
-    same under every condition. Stretches that the database does not cover are left out.
+    same under every condition. As in data sets of drives, the database is an earlier drive along
+    the same route, on a plain day, and from cameras that stand and turn a little differently.
 
     `TestSet(root, split="drive")` reads the frames in driving order, and `drive_of(test.queries)`
-    tells which is which. Resumes and is left alone as `write_toycity` is.
+    tells which is which. Resumes and is left alone as `write_toycity` is. Returns `root`.
 
     Raises:
         FileNotFoundError: `root` holds no finished toy city.
@@ -71,7 +71,6 @@ def write_drive(
     if not shots:
         raise ValueError(f"spacing is {spacing}: no frame lies on the route; take a shorter one")
     with being_written(root / MANIFEST, asked, len(shots)):
-        link_database(root / "images", SPLIT)
         write_photos(shots, config.size, workers, progress)
     return root
 
@@ -103,11 +102,16 @@ def drive_shots(root: Path, conditions: Sequence[str], spacing: float) -> Iterat
     mapped = MappedCity.of(read_config(root), "test")
     city = mapped.city
     rng = np.random.default_rng([city.seed, 17])
+    streets = [_cameras(street, spacing) for street in _route(city, rng)]
     drives = [
         [(STEADY.jitter(camera, rng), int(rng.integers(2**31))) for camera in cameras]
-        for street in _route(city, rng)
-        for cameras in _covered(_cameras(street, spacing), mapped.views)
+        for cameras in streets
     ]
+    for number, camera in enumerate(camera for cameras in streets for camera in cameras):
+        camera = DAY.jitter(camera, rng)
+        name = utm_name(city, camera, "drive", number, "201506")
+        path = root / "images" / SPLIT / "database" / name
+        yield Shot(city.seed, mapped.blocks, "day", 1.0, camera, number, str(path))
     for round_number, condition in enumerate(conditions):
         when = f"{year(condition)}{month(condition_named(condition), rng):02d}"
         folder = root / "images" / SPLIT / f"queries_{condition}"
@@ -148,15 +152,3 @@ def _cameras(nodes: np.ndarray, spacing: float) -> list[Camera]:
     headings = np.degrees(np.arctan2(east, north)) % 360
     spots = zip(point(at).tolist(), headings.tolist(), strict=True)
     return [Camera(x, y, heading=heading) for (x, y), heading in spots]
-
-
-def _covered(cameras: list[Camera], views: list[Camera]) -> Iterator[list[Camera]]:
-    """The stretches of `cameras` that lie near a mapped place."""
-    places = np.array([(view.x, view.y) for view in views])
-
-    def near(camera: Camera) -> bool:
-        return np.linalg.norm(places - (camera.x, camera.y), axis=1).min() <= REACH
-
-    for covered, stretch in groupby(cameras, key=near):
-        if covered:
-            yield list(stretch)

@@ -52,9 +52,8 @@ def rerender(root: str | Path, paths: Sequence[str | Path]) -> list[Photo]:
 def _key(root: Path, path: str | Path) -> str:
     """The target of the shot behind a file. Links are not followed: the root may be one."""
     path = Path(os.path.abspath(path))
-    for split in (limits.SPLIT, drive.SPLIT):  # whose database is that of the test split
-        if path.parent == root / "images" / split / "database":
-            return str(root / "images" / "test" / "database" / path.name)
+    if path.parent == root / "images" / limits.SPLIT / "database":  # that of the test split
+        return str(root / "images" / "test" / "database" / path.name)
     return str(path)
 
 
