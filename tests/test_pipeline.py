@@ -9,6 +9,7 @@ import papermill
 import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_notebook
+from PIL import Image
 
 from dinomix import pipeline
 from dinomix.pipeline import NotebookFailedError, load_profile, parse_overrides, run_profile
@@ -85,7 +86,8 @@ import os, pathlib
 assert os.environ["DINOMIX_NO_TRAINING"] == "1"
 folder = pathlib.Path(os.environ["DINOMIX_DATA"], "figures", "p")
 folder.mkdir(parents=True, exist_ok=True)
-(folder / "new.png").write_text("drawn")
+from PIL import Image
+Image.new("RGB", (4, 4), "red").save(folder / "new.png")
 """
 
 
@@ -97,13 +99,13 @@ def test_figures_are_drawn_again_without_training(notebooks, tmp_path, monkeypat
     monkeypatch.setattr(pipeline, "run_profile", partial(run_profile, notebooks=notebooks))
     for folder in (tmp_path / "data" / "figures" / "p", tmp_path / "out"):
         folder.mkdir(parents=True)
-        (folder / "old.png").write_text("stale")
+        Image.new("RGB", (4, 4), "blue").save(folder / "old.png")
     out = str(tmp_path / "out")
     assert pipeline.main(["p", "--only", "30", "--figures", out]) == 0
     assert {path.name for path in Path(out).iterdir()} == {"old.png", "new.png"}
     assert pipeline.main(["p", "--figures", out]) == 0
     assert {path.name for path in Path(out).iterdir()} == {"new.png"}
-    assert Path(out, "new.png").read_text() == "drawn"
+    assert Image.open(Path(out, "new.png")).convert("RGB").getpixel((0, 0)) == (255, 0, 0)
 
 
 def test_unknown_profile_notebook_and_parameters_are_named(notebooks, tmp_path):
