@@ -242,19 +242,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def copy_figures(drawn: Path, folder: Path, keep: bool = False) -> None:
-    """Copy the figures of `drawn` to `folder`; those that lie there alone go unless `keep`.
-
-    Copies have 256 colours: they are for a repository, and take a third of the bytes.
-    """
-    from PIL import Image
-
+    """Copy the figures of `drawn` to `folder`; those that lie there alone go unless `keep`."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.png"):
         if not keep and not (drawn / old.name).exists():
             old.unlink()
     for figure in drawn.glob("*.png"):
         with atomic_path(folder / figure.name) as temporary:
-            Image.open(figure).convert("RGB").quantize(256).save(temporary, optimize=True)
+            shutil.copyfile(figure, temporary)
 
 
 def parse_overrides(text: str) -> dict[str, Any]:

@@ -185,7 +185,7 @@ def test_comparison_rows_frame_by_verdict(test_root):
     query, good, bad = figure.axes[:3]
     assert same_color(good.spines["left"].get_edgecolor(), figures.RIGHT)
     assert same_color(bad.spines["left"].get_edgecolor(), figures.WRONG)
-    assert good.get_title() == "good\n5 m" and bad.get_title() == "bad\n395 m"
+    assert good.get_title() == "good\n5.0 m" and bad.get_title() == "bad\n395.0 m"
     assert query.get_ylabel() == "viewpoint"
 
 

@@ -126,7 +126,7 @@ def comparison_rows(
         images.append([np.asarray(read_image(path)) for path in (test.queries[query], *found)])
         frames.append([None, *(FRAMES[v[query, 0]] for v, _ in judged.values())])
         titles.append(
-            [test.conditions[query], *(f"{d[query, 0]:.3g} m" for _, d in judged.values())]
+            [test.conditions[query], *(f"{d[query, 0]:.1f} m" for _, d in judged.values())]
         )
     figure = image_grid(images, row_titles=row_titles, titles=titles, frames=frames, cell=cell)
     columns = ["query", *retrievals]
