@@ -1,6 +1,5 @@
 """Many jobs on several processes, through Dask: here, or on the machines of a cluster."""
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -8,6 +7,8 @@ from typing import Any
 import dask
 import torch
 from dask.distributed import Client, LocalCluster, as_completed
+
+from dinomix.toycity.work import available_cores
 
 # One thread a process: networks this small gain nothing from more, and the number of threads
 # decides how sums are rounded.
@@ -18,11 +19,7 @@ ENVIRONMENT |= {"MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_MMAP_THRESHOLD_": 
 
 def available_workers() -> int:
     """How many jobs this machine takes at once: one a core, or one where there is a GPU."""
-    if torch.cuda.is_available():
-        return 1
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return 1 if torch.cuda.is_available() else available_cores()
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from dinomix.aggregators.base import check_counts
 from dinomix.model import ModelConfig, PlaceModel, build_model
 from dinomix.retrieval import pick_device, search
 
@@ -51,7 +52,7 @@ def costs(
         ValueError: for a batch_size or repeats below 1, or a config that no model fits.
         RuntimeError: if the process that measures the CPU's memory fails.
     """
-    _check_positive(batch_size=batch_size, repeats=repeats)
+    check_counts(batch_size=batch_size, repeats=repeats)
     device = pick_device(device)
     model = _without_memory(config)
     parameters = list(model.parameters())
@@ -97,7 +98,7 @@ def search_ms(dim: int, *, database: int = 10_000, queries: int = 100, repeats: 
     Raises:
         ValueError: for a number below 1.
     """
-    _check_positive(dim=dim, database=database, queries=queries, repeats=repeats)
+    check_counts(dim=dim, database=database, queries=queries, repeats=repeats)
     rng = np.random.default_rng(0)
     stored, asked = (
         _unit_rows(rng.standard_normal((n, dim), np.float32)) for n in (database, queries)
@@ -182,9 +183,3 @@ def _peak_resident() -> int:
 
 def _unit_rows(x: np.ndarray) -> np.ndarray:
     return x / np.linalg.norm(x, axis=1, keepdims=True)
-
-
-def _check_positive(**numbers: int) -> None:
-    for name, number in numbers.items():
-        if type(number) is not int or number < 1:
-            raise ValueError(f"{name} must be an integer of at least 1, not {number!r}")

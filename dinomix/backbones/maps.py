@@ -100,7 +100,6 @@ class MapBackbone(Backbone):
         # No random numbers: whoever seeded the weights would get others.
         probe = torch.linspace(-2, 2, 3 * image_size[0] * image_size[1]).view(1, 3, *image_size)
         self.eval()
-        self._rest = None
         with torch.no_grad():
             whole, _ = self.finish(probe)
             try:
