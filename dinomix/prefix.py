@@ -14,11 +14,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from dinomix.backbones import normalization
 from dinomix.checkpoints import locked
-from dinomix.images import eval_transform
 from dinomix.model import PlaceModel
-from dinomix.retrieval import ImageFiles
+from dinomix.retrieval import image_files
 from dinomix.storage import atomic_path, config_hash
 
 BATCH = 64  # fixed, so that rounding never depends on who asked first
@@ -80,7 +78,7 @@ def _compute(
     model: PlaceModel, paths: Sequence[Path], target: Path, device: torch.device, progress: bool
 ) -> None:
     config, backbone = model.config, model.backbone
-    files = ImageFiles(paths, eval_transform(config.size, *normalization(config.backbone)))
+    files = image_files(model, paths)
     shape = backbone.begin(torch.zeros(1, 3, *config.size, device=device)).shape[1:]
     for leftover in target.parent.glob(".features-*.npy"):  # of a killed process
         leftover.unlink()

@@ -36,14 +36,19 @@ class ImageFiles(Dataset):
         return self.transform(read_image(self.paths[index]))
 
 
+def image_files(model: nn.Module, paths: Sequence[str | Path]) -> ImageFiles:
+    """Image files as `model` takes them: of its size, normalised for its backbone."""
+    norm = normalization(model.config.backbone)
+    return ImageFiles(paths, eval_transform(model.config.image_size, *norm))
+
+
 def load_images(model: nn.Module, paths: Sequence[str | Path]) -> torch.Tensor:
     """Image files as `model` takes them: normalised float32 (B, 3, H, W), on the CPU.
 
     Raises:
         UnreadableImageError, FileNotFoundError: an image cannot be read; the file is named.
     """
-    norm = normalization(model.config.backbone)
-    files = ImageFiles(paths, eval_transform(model.config.image_size, *norm))
+    files = image_files(model, paths)
     return torch.stack([files[i] for i in range(len(files))])
 
 
@@ -77,8 +82,7 @@ def describe(
     """
     device = pick_device(device)
     if begun is None:
-        norm = normalization(model.config.backbone)
-        files, forward = ImageFiles(paths, eval_transform(model.config.image_size, *norm)), model
+        files, forward = image_files(model, paths), model
     else:
         files, forward = [begun[path] for path in paths], model.finish
     loader = DataLoader(
