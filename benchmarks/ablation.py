@@ -96,7 +96,7 @@ def report(naive: tuple, study: tuple, epochs: int, seeds: list[int], count: int
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("city", type=Path, help="a rendered toy city (make demo renders one)")
-    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     options = parser.parse_args()
     listed = ablation(options.epochs, options.seeds)

@@ -185,6 +185,8 @@ def remove_leftovers(folder: Path) -> None:
         final = Path(name)
         for leftover in folder.glob(f".{final.stem}-*{final.suffix}"):  # storage.atomic_path's
             leftover.unlink()
+    for leftover in folder.glob(".tmp*"):  # safetensors' own
+        leftover.unlink()
 
 
 def write_history(folder: Path, history: list[dict[str, float]]) -> None:

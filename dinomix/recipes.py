@@ -26,7 +26,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     # For the embedded city on a CPU: minutes. Chosen on its validation city.
     "toy": {
-        "epochs": 15,
+        "epochs": 12,
         "places_per_batch": 24,
         "optimizer": "adamw",
         "lr": 3e-3,
