@@ -35,8 +35,8 @@ def vit_flops_slowly(config: ModelConfig, dim: int, heads: int, blocks: int) -> 
         total += product(tokens, dim, 4 * dim) + product(tokens, 4 * dim, dim)
     for _ in range(config.mix_depth):
         total += 2 * product(dim, patches, patches)
-    total += product(patches, dim, config.out_channels)
-    total += product(config.out_channels, patches, config.out_rows)
+    total += product(dim, patches, config.out_rows)  # rows first, which costs less
+    total += product(config.out_rows, dim, config.out_channels)
     return total
 
 
