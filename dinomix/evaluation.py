@@ -13,19 +13,30 @@ from dinomix.testsets import TestSet
 
 ALL = "all"  # the condition of the row over all queries of a test set
 
+_UNLABELLED = (
+    "nobody told where these images were taken, so nothing can be right or wrong: retrieve works, "
+    "recall does not. `layouts` lists how positions can be given."
+)
+
 
 def positives(
-    database_utm: np.ndarray, query_utm: np.ndarray, threshold: float
+    database_utm: np.ndarray | None, query_utm: np.ndarray | None, threshold: float
 ) -> list[np.ndarray]:
-    """The database images within `threshold` metres of each query (the bound included).
+    """The database images within `threshold` of each query (the bound included).
 
     Args:
-        database_utm: (N, 2) metres.
-        query_utm: (Q, 2) metres.
+        database_utm: (N, 2) positions, in metres or whatever the test set's unit is.
+        query_utm: (Q, 2) positions.
+        threshold: in the same unit.
 
     Returns:
         Q sorted int arrays of database indices; an empty one where a query has no positive.
+
+    Raises:
+        ValueError: there are no positions, as in an unlabelled test set.
     """
+    if database_utm is None or query_utm is None:
+        raise ValueError(_UNLABELLED)
     found = KDTree(database_utm).query_ball_point(query_utm, r=threshold)
     return [np.array(sorted(indices), dtype=np.int64) for indices in found]
 
@@ -67,20 +78,25 @@ class Retrieval:
     Attributes:
         ranked: int64 (Q, k) database indices, nearest first.
         similarities: float32 (Q, k).
-        positives: Q arrays of database indices.
+        positives: Q arrays of database indices; None where the test set is unlabelled.
     """
 
     test: TestSet
     ranked: np.ndarray
     similarities: np.ndarray
-    positives: list[np.ndarray]
+    positives: list[np.ndarray] | None
 
     def table(self, ks: Sequence[int] = (1, 5, 10)) -> pd.DataFrame:
         """One row for each condition and k, and one for all queries together.
 
         Columns: dataset, convention, condition, k, recall (percent), queries,
         without_positives (queries that nothing could be right for; they count as failures).
+
+        Raises:
+            ValueError: the test set is unlabelled.
         """
+        if self.positives is None:
+            raise ValueError(f"{self.test.name}: {_UNLABELLED}")
         conditions = np.array(self.test.conditions)
         groups = {name: conditions == name for name in dict.fromkeys(self.test.conditions) if name}
         groups[ALL] = np.ones(len(conditions), dtype=bool)
@@ -104,7 +120,7 @@ class Retrieval:
 
 
 def retrieve(model: nn.Module, test: TestSet, k: int = 10, **options) -> Retrieval:
-    """Describe and search a test set.
+    """Describe and search a test set, be it labelled or not.
 
     Args:
         options: of `describe`: batch_size, workers, device, begun, progress.
@@ -112,7 +128,9 @@ def retrieve(model: nn.Module, test: TestSet, k: int = 10, **options) -> Retriev
     database = describe(model, test.database, **options)
     queries = describe(model, test.queries, **options)
     similarities, ranked = search(database, queries, k)
-    truth = positives(test.database_utm, test.query_utm, test.threshold)
+    truth = None
+    if test.labelled:
+        truth = positives(test.database_utm, test.query_utm, test.threshold)
     return Retrieval(test, ranked, similarities, truth)
 
 
@@ -127,7 +145,12 @@ def evaluate(
     Returns:
         the columns of `Retrieval.table`, and those that say which model it was: method,
         backbone, trained_blocks, mix_depth, dim.
+
+    Raises:
+        ValueError: the test set is unlabelled.
     """
+    if not test.labelled:  # said before any image is described
+        raise ValueError(f"{test.name}: {_UNLABELLED}")
     table = retrieve(model, test, max(ks), **options).table(ks)
     config = model.config
     return table.assign(

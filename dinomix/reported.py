@@ -6,22 +6,26 @@ README files of the other methods' repositories. Recall in percent.
 
 import pandas as pd
 
+from dinomix.benchmark_facts import BENCHMARKS
+
 KS = (1, 5, 10)
 
-# Database images, queries (None: not stated), what counts as right, what is hard. The first six are
-# what the paper evaluates on (its Table 2), with the counts of its authors' logs. Others report the
-# last three under the same names, and their numbers cannot be compared with the paper's.
+# The benchmark that it is, and what counts as right. The first six are what the paper
+# evaluates on (its Table 2). Others report the last three under the same names, and their numbers
+# cannot be compared with the paper's.
 _TEST_SETS = {
-    "Pitts30k-test": (10_000, 6_816, "25 m", "viewpoint"),
-    "Pitts250k-test": (83_952, 8_280, "25 m", "viewpoint, many look-alikes"),
-    "SF-XL-val": (8_015, 7_993, "25 m", "a whole city"),
-    "Tokyo24/7": (75_984, 315, "25 m", "night, viewpoint"),
-    "Nordland": (27_592, 27_592, "+-10 frames, winter on summer", "season"),
-    "SF-XL-testv1, small": (27_191, 1_000, "25 m", "other cameras, years"),
-    "Nordland, +-10, others": (None, None, "+-10 frames", "season"),
-    "Nordland, +-1": (None, None, "+-1 frame", "season"),
-    "SF-XL-testv1, full": (2_800_000, 1_000, "25 m", "other cameras, years"),
+    "Pitts30k-test": ("pitts30k-test", "25 m"),
+    "Pitts250k-test": ("pitts250k-test", "25 m"),
+    "SF-XL-val": ("sfxl-val", "25 m"),
+    "Tokyo24/7": ("tokyo247", "25 m"),
+    "Nordland": ("nordland", "+-10 frames, winter on summer"),
+    "SF-XL-testv1, small": ("sfxl-testv1-small", "25 m"),
+    "Nordland, +-10, others": ("nordland", "+-10 frames"),
+    "Nordland, +-1": ("nordland-1", "+-1 frame"),
+    "SF-XL-testv1, full": ("sfxl-testv1", "25 m"),
 }
+
+_COUNTS_NOT_STATED = ("Nordland, +-10, others",)
 
 # Method -> test set -> R@1, or R@1, R@5, R@10.
 _RECALLS: dict[str, dict[str, tuple[float, ...]]] = {
@@ -62,15 +66,20 @@ _RECALLS: dict[str, dict[str, tuple[float, ...]]] = {
 
 def test_sets() -> pd.DataFrame:
     """The test sets: database, queries, convention, challenge; a row each."""
+    rows = {}
+    for name, (benchmark, right) in _TEST_SETS.items():
+        known = BENCHMARKS[benchmark]
+        counts = (None, None) if name in _COUNTS_NOT_STATED else (known.database, known.queries)
+        rows[name] = (*counts, right, known.challenge)
     columns = ["database", "queries", "convention", "challenge"]
-    table = pd.DataFrame.from_dict(_TEST_SETS, orient="index", columns=columns)
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
     return table.astype({"database": "Int64", "queries": "Int64"})
 
 
 def recalls() -> pd.DataFrame:
     """Columns method, dataset, convention, k, recall: what is reported, and only that."""
     rows = [
-        (method, dataset, _TEST_SETS[dataset][2], k, recall)
+        (method, dataset, _TEST_SETS[dataset][1], k, recall)
         for method, found in _RECALLS.items()
         for dataset, values in found.items()
         for k, recall in zip(KS, values, strict=False)

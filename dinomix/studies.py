@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from tqdm.auto import tqdm
 
+from dinomix.benchmarks import BENCHMARKS, open_benchmark
 from dinomix.checkpoints import Run, weights_id
 from dinomix.datasets import PlaceDataset
 from dinomix.evaluation import evaluate
@@ -98,8 +99,10 @@ class Study:
 
     Attributes:
         places: folder of training places (GSV-Cities layout).
-        val: folder of the validation set (UTM layout; its split "val").
-        tests: folders of test sets, or pairs (folder, split).
+        val: folder of the validation set (UTM layout; its split "val"), or a benchmark of that
+            split, as `data/"pitts30k-val"`.
+        tests: folders of test sets, or pairs (folder, split), or benchmarks: the data folder and
+            a name in `benchmarks.BENCHMARKS`.
         out: folder of runs, as of `train`.
         images_per_place: K.
         ks: the k of recall@k.
@@ -125,7 +128,8 @@ class Study:
         """A study of folders under `data`, with its runs in `data/runs`.
 
         Args:
-            tests: names of folders, or pairs of folder and split.
+            val: name of a folder, or of a benchmark.
+            tests: names of folders or benchmarks, or pairs of folder and split.
         """
         pairs = [(test,) if isinstance(test, str) else test for test in tests]
         named = [(data / folder, *split) if split else data / folder for folder, *split in pairs]
@@ -277,4 +281,7 @@ def _places(folder: Path, images_per_place: int, seed: int) -> PlaceDataset:
 
 @lru_cache(maxsize=8)
 def _test_set(folder: Path, split: str | None = None) -> TestSet:
+    benchmark = BENCHMARKS.get(folder.name)
+    if benchmark is not None and split in (None, benchmark.split):
+        return open_benchmark(folder.name, folder.parent)
     return TestSet(folder, split)

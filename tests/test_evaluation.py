@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
 import torch
+from conftest import write_image
 
 from dinomix.evaluation import evaluate, hits, positives, recall_at_k, retrieve
 from dinomix.model import ModelConfig, build_model
+from dinomix.retrieval import describe
 from dinomix.testsets import TestSet
 
 
@@ -26,6 +28,11 @@ def test_positives_equal_a_slow_loop(n, q):
 def test_threshold_counts_as_inside():
     database = np.array([[4e5, 5e6], [4e5 + 25, 5e6], [4e5 + 25.01, 5e6]])
     assert positives(database, database[:1], 25.0)[0].tolist() == [0, 1]
+
+
+def test_without_positions_there_are_no_positives():
+    with pytest.raises(ValueError, match="nobody told where these images were taken"):
+        positives(None, None, 25.0)
 
 
 def test_recall_equals_a_slow_loop():
@@ -94,3 +101,36 @@ def test_a_database_used_as_its_own_queries_is_found(model, test_root):
     assert retrieval.ranked[:5, 0].tolist() == [0, 1, 2, 3, 4]
     np.testing.assert_allclose(retrieval.similarities[:5, 0], 1, atol=1e-5)
     assert retrieval.table((1,)).set_index("condition").recall["day"] == 100
+
+
+def test_unlabelled_images_are_retrieved_but_not_judged(model, test_root, monkeypatch):
+    test = TestSet(test_root)
+    bare = TestSet.from_lists("bare", test.database, test.queries, None, None)
+    retrieval = retrieve(model, bare, k=2, progress=False)
+    np.testing.assert_array_equal(
+        retrieval.ranked, retrieve(model, test, k=2, progress=False).ranked
+    )
+    assert retrieval.positives is None
+    with pytest.raises(ValueError, match=r"bare: nobody told where .*retrieve works"):
+        retrieval.table()
+    monkeypatch.setattr("dinomix.evaluation.describe", None)  # it would fail, if it were called
+    with pytest.raises(ValueError, match=r"bare: nobody told where .*retrieve works"):
+        evaluate(model, bare, progress=False)
+
+
+def test_queries_of_mixed_sizes_do_not_depend_on_their_batch(model, test_root):
+    """As in Tokyo 24/7, where phones were held either way."""
+    rng = np.random.default_rng(3)
+    sizes = [(28, 28), (60, 40), (40, 60), (33, 71), (120, 16)]
+    queries = sorted((test_root / "images" / "test" / "queries_night").iterdir())
+    for path, size in zip(queries, sizes, strict=True):
+        write_image(path, rng, size)
+    test = TestSet(test_root)
+    alone = np.concatenate([describe(model, [path], progress=False) for path in test.queries])
+    tables = []
+    for batch_size in (1, 3, 64):
+        options = {"batch_size": batch_size, "progress": False}
+        together = describe(model, test.queries, **options)
+        np.testing.assert_allclose(together, alone, atol=1e-6)
+        tables.append(evaluate(model, test, ks=(1, 2), **options))
+    assert tables[0].equals(tables[1]) and tables[0].equals(tables[2])

@@ -75,6 +75,15 @@ def test_retrieval_rows_frame_right_green_and_wrong_red(test_root):
     assert figure.axes[0].get_ylabel() == "day" and figure.axes[3].get_ylabel() == "night"
 
 
+def test_retrieval_rows_of_unlabelled_images_frame_nothing(test_root):
+    labelled = TestSet(test_root)
+    test = TestSet.from_lists("mine", labelled.database, labelled.queries, None, None)
+    retrieval = Retrieval(test, np.array([[0, 1]] * 10), np.array([[0.9, 0.8]] * 10), None)
+    figure = figures.retrieval_rows(retrieval, [0, 6])
+    assert not any(axis.spines["left"].get_visible() for axis in figure.axes)
+    assert [axis.get_title() for axis in figure.axes] == ["query", "0.90", "0.80"] * 2
+
+
 def test_freezing_costs_and_map_draw_every_number(tmp_path):
     costs = pd.DataFrame(
         {"trained_blocks": [0, 0], "scheme": ["x", "y"], "activations": [1, 2], "step": [3, 4]}

@@ -88,16 +88,20 @@ def token_colours(maps: np.ndarray) -> np.ndarray:
 def retrieval_rows(retrieval: Retrieval, rows: Sequence[int], cell: float = 1.4) -> Figure:
     """Queries beside their nearest database images, framed green (right) or red (wrong).
 
+    Of an unlabelled test set nothing is framed.
+
     Args:
         rows: which queries of the test set.
     """
     test = retrieval.test
-    right = hits(retrieval.ranked, retrieval.positives)
+    frame_of = np.full(retrieval.ranked.shape, None, dtype=object)
+    if test.labelled:
+        frame_of = np.where(hits(retrieval.ranked, retrieval.positives), RIGHT, WRONG)
     images, frames, titles = [], [], []
     for row in rows:
         found = [test.database[i] for i in retrieval.ranked[row]]
         images.append([np.asarray(read_image(path)) for path in (test.queries[row], *found)])
-        frames.append([None, *(RIGHT if hit else WRONG for hit in right[row])])
+        frames.append([None, *frame_of[row]])
         titles.append(["query", *(f"{s:.2f}" for s in retrieval.similarities[row])])
     conditions = [test.conditions[row] for row in rows]
     return image_grid(images, row_titles=conditions, titles=titles, frames=frames, cell=cell)
@@ -112,7 +116,8 @@ def comparison_rows(
     """Queries beside the first image that each method retrieves (paper, Fig. 8).
 
     Frames as `comparison.verdicts`: green is right, yellow shows the same scene from beyond the
-    threshold, red is wrong. Above each image stands how far from the query it was taken.
+    threshold, red is wrong. Above each image stands how far from the query it was taken, in the
+    test set's unit.
 
     Args:
         retrievals: method -> what it retrieved on the one test set.
@@ -126,7 +131,10 @@ def comparison_rows(
         images.append([np.asarray(read_image(path)) for path in (test.queries[query], *found)])
         frames.append([None, *(FRAMES[v[query, 0]] for v, _ in judged.values())])
         titles.append(
-            [test.conditions[query], *(f"{d[query, 0]:.1f} m" for _, d in judged.values())]
+            [
+                test.conditions[query],
+                *(f"{d[query, 0]:.1f} {test.unit}" for _, d in judged.values()),
+            ]
         )
     figure = image_grid(images, row_titles=row_titles, titles=titles, frames=frames, cell=cell)
     columns = ["query", *retrievals]
