@@ -87,7 +87,7 @@ def _split(
         return tokens[:, backbone.trunk.num_prefix_tokens :].transpose(1, 2).unflatten(2, grid)
 
     def finish(tokens: Tensor) -> tuple[Tensor, Tensor]:
-        tokens = blocks[block + 1 :](tokens)
+        tokens = backbone.run_blocks(tokens, slice(block + 1, None), grid)
         return as_map(tokens), tokens[:, 0]
 
     return seen[0], finish, as_map

@@ -38,9 +38,14 @@ def resize_disagreement(net: ViTBackbone, images: Tensor, size: int) -> float:
 
     Args:
         images: normalised (B, 3, H, W), resized to `size` here.
+
+    Raises:
+        ValueError: the backbone has no position embedding that could be resized.
     """
     from timm.layers import resample_abs_pos_embed
 
+    if net.trunk.pos_embed is None:
+        raise ValueError(f"{net.name} has no position embedding to resize: its positions rotate")
     images = F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
     grid = net.grid_of((size, size))
     other = copy.deepcopy(net)

@@ -1,11 +1,6 @@
-"""Weights of a backbone from the hub, from the package or from a file, whatever its layout.
+"""Weights of a backbone from the hub, from the package or from a file, whatever its layout."""
 
-A layout is how a file names its tensors. To read one more, add to `LAYOUTS` how it is recognised
-and a function that renames its tensors to timm's names.
-"""
-
-import re
-from collections.abc import Callable
+import zipfile
 from pathlib import Path
 
 import torch
@@ -13,12 +8,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from dinomix.backbones import TOY, Backbone
-
-Tensors = dict[str, Tensor]
+from dinomix.backbones.layouts import Tensors, to_timm_layout
 
 TOY_WEIGHTS = Path(__file__).parent / "toycity" / "weights"
-# Parts that the surgery cuts off, and DINOv2's token for masked patches, used in pre-training only.
-CUT = ("norm.", "fc_norm.", "head.", "mask_token")
+# Parts that the surgery cuts off, and what only DINO's pre-training uses: a token for masked
+# patches, a norm for small crops.
+CUT = ("norm.", "fc_norm.", "head.", "mask_token", "local_cls_norm.")
 
 
 def load_backbone_weights(backbone: Backbone, weights: str | Path | None) -> None:
@@ -28,8 +23,8 @@ def load_backbone_weights(backbone: Backbone, weights: str | Path | None) -> Non
         backbone: from `dinomix.backbones.build_backbone`.
         weights: None leaves the random weights. "hub": timm's pretrained ones, through its hub;
             for the toy backbones the file that comes with the package. Else the path of a file
-            (.safetensors, or a PyTorch file of tensors) in the layout of DINOv2's release, of timm,
-            or of `dinomix.model.save_model`, whose backbone part is taken.
+            (.safetensors, or a PyTorch file of tensors) in the layout of DINOv2's or DINOv3's
+            release, of timm, or of `dinomix.model.save_model`, whose backbone part is taken.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -41,19 +36,18 @@ def load_backbone_weights(backbone: Backbone, weights: str | Path | None) -> Non
     if str(weights) == "hub" and backbone.name not in TOY:
         source, tensors = f"the hub's {backbone.name}", _from_hub(backbone)
     else:
-        source = Path(weights)
+        source, hint = Path(weights), "give the path of a file, 'hub' or None"
         if str(weights) == "hub":
             source = TOY_WEIGHTS / f"{backbone.name}.safetensors"
-            if not source.is_file():
-                raise FileNotFoundError(
-                    f"{source} is not there: `make weights` pre-trains {backbone.name}"
-                )
+            hint = f"`make weights` pre-trains {backbone.name}"
+        if not source.is_file():
+            raise FileNotFoundError(f"no weights at {source}: {hint}")
         tensors = to_timm_layout(read_tensors(source))
     wanted = backbone.trunk.state_dict().keys()
     kept = {
         key: tensor
         for key, tensor in tensors.items()
-        if key in wanted or not (key.startswith(CUT) or key in backbone.cut_keys)
+        if key in wanted or not _is_dispensable(key, tensor, backbone)
     }
     load_strict(backbone.trunk, kept, f"{source} does not fit {backbone.name}")
 
@@ -64,41 +58,63 @@ def load_strict(module: nn.Module, tensors: Tensors, complaint: str) -> None:
     Raises:
         ValueError: `complaint`, then each tensor that is missing, unexpected or of another shape.
     """
-    own = module.state_dict()
-    problems = [f"missing {key}" for key in own if key not in tensors]
-    problems += [f"unexpected {key}" for key in tensors if key not in own]
-    problems += [
-        f"{key} is {_shape(tensors[key])}, expected {_shape(own[key])}"
-        for key in own
-        if key in tensors and tensors[key].shape != own[key].shape
-    ]
-    if problems:
-        raise ValueError("\n  ".join([f"{complaint}:", *problems]))
+    check_tensors(tensors, module.state_dict(), complaint)
     module.load_state_dict(tensors)
 
 
+def check_tensors(tensors: Tensors, expected: Tensors, complaint: str) -> None:
+    """Compare names and shapes.
+
+    Raises:
+        ValueError: as `load_strict`.
+    """
+    problems = [f"missing {key}" for key in expected if key not in tensors]
+    problems += [f"unexpected {key}" for key in tensors if key not in expected]
+    problems += [
+        f"{key} is {shape_of(tensors[key])}, expected {shape_of(expected[key])}"
+        for key in expected
+        if key in tensors and tensors[key].shape != expected[key].shape
+    ]
+    if problems:
+        raise ValueError("\n  ".join([f"{complaint}:", *problems]))
+
+
 def read_tensors(path: str | Path) -> Tensors:
-    """The named tensors in a .safetensors or PyTorch file, on the CPU; no object is unpickled.
+    """The named tensors in a .safetensors or PyTorch file, on the CPU.
+
+    A PyTorch file may be a checkpoint with its tensors under `state_dict` or `model`. It is read
+    as data: types other than tensors, numbers, text and collections of them are never unpickled.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: for a damaged file, or one that holds other things than named tensors.
+        ValueError: for a damaged file, one with objects of other types (naming them), or one
+            without named tensors.
     """
     path = Path(path)
     if path.suffix == ".safetensors":
         return read_safetensors(path)[0]
     if not path.is_file():
-        raise FileNotFoundError(f"no weights at {path}: give the path of a file, 'hub' or None")
+        raise FileNotFoundError(f"no file of weights at {path}")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        mapped = zipfile.is_zipfile(path)  # then numbers stay on disk until they are used
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # a damaged file can raise almost anything
+        others = _objects_in(path)
+        if not others:
+            raise ValueError(f"{path} is damaged, or is no PyTorch file: {error}") from error
         raise ValueError(
-            f"{path} is damaged, or is no PyTorch file of tensors alone: {error}"
+            f"{path} holds objects that are no tensors: {', '.join(others)}. Reading them could "
+            "run any code, so the file is refused. If you trust where it comes from, write its "
+            "tensors alone to a new file, on a machine where such code could do no harm:\n"
+            f"  content = torch.load({path.name!r}, map_location='cpu', weights_only=False)\n"
+            "  torch.save({'state_dict': content['state_dict']}, 'tensors.ckpt')"
         ) from error
     for wrapper in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
-    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
+    ):
         raise ValueError(f"{path} holds no dictionary of named tensors")
     return content
 
@@ -119,45 +135,6 @@ def read_safetensors(path: str | Path) -> tuple[Tensors, dict[str, str]]:
         raise ValueError(f"{path} is damaged, or is no safetensors file: {error}") from error
 
 
-def to_timm_layout(tensors: Tensors) -> Tensors:
-    """Rename tensors to timm's layout, from whichever of `LAYOUTS` recognises them."""
-    for recognises, convert in LAYOUTS:
-        if any(recognises(key) for key in tensors):
-            return convert(tensors)
-    return tensors
-
-
-def _from_dinomix(tensors: Tensors) -> Tensors:
-    prefix = "backbone.trunk."
-    return {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
-
-
-def _from_dinov2(tensors: Tensors) -> Tensors:
-    """DINOv2's release: other names for SwiGLU and registers, and maybe blocks in chunks."""
-    renamed = {}
-    for key, tensor in tensors.items():
-        key = re.sub(r"^blocks\.\d+\.(\d+\.)", r"blocks.\1", key)  # blocks.{chunk}.{block}
-        key = key.replace(".mlp.w12.", ".mlp.fc1.").replace(".mlp.w3.", ".mlp.fc2.")
-        renamed[key] = tensor
-    if {"register_tokens", "cls_token", "pos_embed"} <= renamed.keys():
-        # timm adds the class token's position to the token itself
-        positions = renamed["pos_embed"]
-        renamed["reg_token"] = renamed.pop("register_tokens")
-        renamed["cls_token"] = renamed["cls_token"] + positions[:, :1]
-        renamed["pos_embed"] = positions[:, 1:]
-    return renamed
-
-
-# What recognises a layout by one of its keys, and what turns it into timm's; the first that fits.
-LAYOUTS: list[tuple[Callable[[str], object], Callable[[Tensors], Tensors]]] = [
-    (re.compile(r"backbone\.trunk\.").match, _from_dinomix),
-    (
-        re.compile(r"mask_token|register_tokens|blocks\.\d+\.(mlp\.w12|\d+\.ls1)\.").match,
-        _from_dinov2,
-    ),
-]
-
-
 def _from_hub(backbone: Backbone) -> Tensors:
     try:
         return backbone.pretrained()
@@ -168,5 +145,29 @@ def _from_hub(backbone: Backbone) -> Tensors:
         ) from error
 
 
-def _shape(tensor: Tensor) -> str:
+def _is_dispensable(key: str, tensor: Tensor, backbone: Backbone) -> bool:
+    """Whether the trunk, which has no such tensor, gives the same maps without it."""
+    if key.startswith(CUT) or key in backbone.cut_keys:
+        return True
+    if key.endswith(("q_bias", "k_bias", "v_bias")):  # all 0 in DINOv3's release
+        return not tensor.any()
+    # What the trunk computes itself, maybe rounded to bfloat16 in the file: rope.periods.
+    own = dict(backbone.trunk.named_buffers()).get(key)
+    return own is not None and own.shape == tensor.shape and _close(own, tensor)
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    return torch.allclose(a.cpu().float(), b.float(), rtol=torch.finfo(torch.bfloat16).eps, atol=0)
+
+
+def _objects_in(path: Path) -> list[str]:
+    """Names of the classes and functions, other than tensors' own, that a PyTorch file asks for."""
+    try:
+        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    except Exception:  # damaged, or of another format
+        return []
+
+
+def shape_of(tensor: Tensor) -> str:
+    """A tensor's shape as messages show it."""
     return str(tuple(tensor.shape))

@@ -149,11 +149,17 @@ def test_a_block_gives_its_own_tokens_and_gradients():
         np.testing.assert_allclose(heat[i], expected, rtol=1e-3, atol=1e-4 * expected.max())
 
 
-def test_the_last_block_is_the_default():
-    model, images = model_of(), torch.randn(2, 3, 56, 56)
+@pytest.mark.parametrize(
+    ("backbone", "size"), [("toy_vits14", 56), ("dinov3_vits16", 64)], ids=["added", "rotary"]
+)
+def test_the_last_block_is_the_default(backbone, size):
+    """And an earlier block's tokens go on as they do in the backbone, whatever its positions."""
+    model = model_of(backbone=backbone, image_size=size)
+    images = torch.randn(2, 3, size, size)
     np.testing.assert_allclose(
         energy_attention(model, images, block=11), energy_attention(model, images), rtol=1e-5
     )
+    assert energy_attention(model, images, block=5).max() > 0
 
 
 @pytest.mark.parametrize("aggregator", AGGREGATORS)

@@ -45,3 +45,6 @@ def test_resizing_differs_unless_the_grid_is_native():
     images = torch.randn(2, 3, 112, 112)
     assert resize_disagreement(net, images, 112) == pytest.approx(1, abs=1e-6)
     assert resize_disagreement(net, images, 56) < 0.999
+    rotary = build_backbone("dinov3_vits16", image_size=32, trained_blocks=0)
+    with pytest.raises(ValueError, match="dinov3_vits16 has no position embedding"):
+        resize_disagreement(rotary, images, 32)

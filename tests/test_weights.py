@@ -1,6 +1,8 @@
 """Every layout of weights, the strictness, and damaged files."""
 
+import os
 import re
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -8,12 +10,14 @@ import timm
 import torch
 from conftest import SHARED
 from safetensors.torch import save_file
+from timm.models import eva, vision_transformer
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from dinomix import weights
-from dinomix.backbones import TOY, build_backbone
+from dinomix.backbones import DINOV2, DINOV3, TOY, RopeViTBackbone, ViTBackbone, build_backbone
 from dinomix.model import ModelConfig, build_model, save_model
-from dinomix.weights import load_backbone_weights, load_strict, read_tensors, to_timm_layout
+from dinomix.weights import load_backbone_weights, read_tensors, to_timm_layout
 
 TOY_CONFIG = ModelConfig(backbone="toy_vits14", image_size=28, out_channels=4)
 
@@ -117,33 +121,80 @@ def test_halves_are_loaded_as_the_models_dtype(tmp_path):
     assert torch.equal(weight, source.trunk.patch_embed.proj.weight.half().float())
 
 
-def test_giants_layout_fits_name_by_name():
-    """DINOv2-g's published names and shapes: SwiGLU is w12 and w3 of 2 * 4096 hidden channels."""
+DEPTHS = {384: 12, 768: 12, 1024: 24, 1280: 32, 1536: 40, 4096: 40}
+
+
+def released_shapes(channels: int, patch: int, mlp: dict[str, tuple[int, ...]]) -> dict:
+    """Names and shapes that DINOv2's and DINOv3's files share, with those of a block's MLP."""
+    block = {
+        **{f"norm{i}.{part}": (channels,) for i in (1, 2) for part in ("weight", "bias")},
+        **{f"ls{i}.gamma": (channels,) for i in (1, 2)},
+        "attn.qkv.weight": (3 * channels, channels),
+        "attn.proj.weight": (channels, channels),
+        "attn.proj.bias": (channels,),
+        **{f"mlp.{name}.weight": shape for name, shape in mlp.items()},
+        **{f"mlp.{name}.bias": shape[:1] for name, shape in mlp.items()},
+    }
+    return {
+        "cls_token": (1, 1, channels),
+        "mask_token": (1, channels),
+        "patch_embed.proj.weight": (channels, 3, patch, patch),
+        "patch_embed.proj.bias": (channels,),
+        "norm.weight": (channels,),
+        "norm.bias": (channels,),
+        **{f"blocks.{i}.{key}": s for i in range(DEPTHS[channels]) for key, s in block.items()},
+    }
+
+
+def dinov2_shapes(name: str) -> dict[str, tuple[int, ...]]:
+    """Names and shapes in DINOv2's files; giant's SwiGLU is w12 and w3 of 2 * 4096 channels."""
+    channels = {"s": 384, "b": 768, "l": 1024, "g": 1536}[name[10]]
+    mlp = {"fc1": (4 * channels, channels), "fc2": (channels, 4 * channels)}
+    shapes = released_shapes(
+        channels, 14, {"w12": (8192, 1536), "w3": (1536, 4096)} if channels == 1536 else mlp
+    )
+    shapes |= {f"blocks.{i}.attn.qkv.bias": (3 * channels,) for i in range(DEPTHS[channels])}
+    shapes["pos_embed"] = (1, 1 + 37 * 37, channels)
+    return shapes | ({"register_tokens": (1, 4, channels)} if name.endswith("_reg") else {})
+
+
+def dinov3_shapes(name: str) -> dict[str, tuple[int, ...]]:
+    """Names and shapes in DINOv3's files: SwiGLU in plus and 7B, which has no bias of qkv."""
+    channels = {"s": 384, "b": 768, "l": 1024, "h": 1280, "7": 4096}[name[10]]
+    hidden = {"s": 1536, "h": 5120, "7": 8192}.get(name[10], 0)
+    swiglu = {"w1": (hidden, channels), "w2": (hidden, channels), "w3": (channels, hidden)}
+    mlp = {"fc1": (4 * channels, channels), "fc2": (channels, 4 * channels)}
+    is_7b = channels == 4096
+    shapes = released_shapes(channels, 16, swiglu if "plus" in name or is_7b else mlp)
+    for i in range(0 if is_7b else DEPTHS[channels]):
+        shapes |= {f"blocks.{i}.attn.qkv.{part}": (3 * channels,) for part in ("bias", "bias_mask")}
+    if is_7b:
+        shapes |= {f"local_cls_norm.{part}": (channels,) for part in ("weight", "bias")}
+    periods = 32 if is_7b else 16
+    return {**shapes, "storage_tokens": (1, 4, channels), "rope_embed.periods": (periods,)}
+
+
+@pytest.mark.parametrize("name", [*DINOV2, *DINOV3])
+def test_every_release_fits_name_by_name(name):
     with torch.device("meta"):
-        backbone = build_backbone("dinov2_vitg14")
-        shapes = {
-            "norm1.weight": 1536,
-            "norm1.bias": 1536,
-            "norm2.weight": 1536,
-            "norm2.bias": 1536,
-        }
-        shapes |= {"attn.qkv.weight": (4608, 1536), "attn.qkv.bias": 4608, "ls1.gamma": 1536}
-        shapes |= {"attn.proj.weight": (1536, 1536), "attn.proj.bias": 1536, "ls2.gamma": 1536}
-        shapes |= {"mlp.w12.weight": (8192, 1536), "mlp.w12.bias": 8192}
-        shapes |= {"mlp.w3.weight": (1536, 4096), "mlp.w3.bias": 1536}
-        tensors = {
-            f"blocks.{i}.{key}": torch.empty(s) for i in range(40) for key, s in shapes.items()
-        }
-        tensors |= {"cls_token": torch.empty(1, 1, 1536), "pos_embed": torch.empty(1, 1370, 1536)}
-        tensors["patch_embed.proj.weight"] = torch.empty(1536, 3, 14, 14)
-        tensors["patch_embed.proj.bias"] = torch.empty(1536)
-        assert "blocks.3.mlp.fc1.bias" in to_timm_layout(tensors)
-        load_strict(backbone.trunk, to_timm_layout(tensors), "does not fit")
+        wanted = build_backbone(name, image_size=112).trunk.state_dict()
+        shapes = dinov2_shapes(name) if name in DINOV2 else dinov3_shapes(name)
+        converted = to_timm_layout({key: torch.empty(shape) for key, shape in shapes.items()})
+    kept = {key: tensor.shape for key, tensor in converted.items() if key in wanted}
+    assert kept == {key: tensor.shape for key, tensor in wanted.items()}
+    left = {re.sub(r"^blocks\.\d+\.", "", key) for key in converted.keys() - kept.keys()}
+    needless = {"norm.weight", "norm.bias", "mask_token"}
+    if name in DINOV3:
+        needless |= {"rope.periods"}
+        needless |= (
+            {"local_cls_norm.weight", "local_cls_norm.bias"}
+            if name == "dinov3_vit7b16"
+            else {f"attn.{part}_bias" for part in "qkv"}
+        )
+    assert left == needless
 
 
 def test_registers_are_converted_as_timm_does():
-    from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
-
     network = VisionTransformer(
         56, 14, embed_dim=8, depth=1, num_heads=1, num_classes=0, reg_tokens=4, no_embed_class=True
     )
@@ -155,9 +206,110 @@ def test_registers_are_converted_as_timm_does():
     }
     del tensors["reg_token"]
     ours = to_timm_layout(dict(tensors))
-    theirs = checkpoint_filter_fn(dict(tensors), network)
+    theirs = vision_transformer.checkpoint_filter_fn(dict(tensors), network)
     assert ours.keys() - {"mask_token"} == theirs.keys()
     assert all(torch.equal(theirs[key], ours[key]) for key in theirs)
+
+
+def test_a_file_with_registers(tmp_path):
+    def backbone(seed: int) -> ViTBackbone:
+        torch.manual_seed(seed)
+        network = VisionTransformer(56, 14, **SMALL, reg_tokens=4, no_embed_class=True)
+        nn.init.normal_(network.cls_token)
+        return ViTBackbone("tiny", network, (56, 56), 1, False)
+
+    source = backbone(1)
+    tensors = published(source.trunk)
+    tensors["register_tokens"] = tensors.pop("reg_token")
+    first = torch.randn(1, 1, 32)  # in the file, the class token's position is still its own
+    tensors["cls_token"] = tensors["cls_token"] - first
+    tensors["pos_embed"] = torch.cat([first, tensors["pos_embed"]], dim=1)
+    torch.save(tensors, tmp_path / "reg.pth")
+    target = backbone(2)
+    load_backbone_weights(target, tmp_path / "reg.pth")
+    images = torch.randn(1, 3, 42, 70)
+    torch.testing.assert_close(target(images), source(images))
+
+
+# DINOv3's release
+
+SMALL = {"embed_dim": 32, "depth": 2, "num_heads": 2, "num_classes": 0, "init_values": 1.0}
+PLUS = "vit_small_plus_patch16_dinov3"
+
+
+def rope_backbone(seed: int, like: str = PLUS) -> RopeViTBackbone:
+    torch.manual_seed(seed)
+    network = timm.create_model(like, **SMALL)
+    for parameter in network.parameters():
+        nn.init.normal_(parameter)
+    return RopeViTBackbone("dinov3_vits16plus", network, (64, 64), 1, False)
+
+
+def dinov3_published(trunk: nn.Module, bias: float = 0.0) -> dict[str, Tensor]:
+    """The tensors of a trunk as DINOv3's files hold them; `bias` fills what it has no bias for."""
+    names = {"fc1_g": "w1", "fc1_x": "w2", "gamma_1": "ls1.gamma", "gamma_2": "ls2.gamma"}
+    names |= {"reg_token": "storage_tokens"}
+    if "blocks.0.mlp.fc1_g.weight" in trunk.state_dict():
+        names["mlp.fc2"] = "mlp.w3"
+    tensors = {}
+    for key, tensor in trunk.state_dict().items():
+        for ours, theirs in names.items():
+            key = key.replace(ours, theirs)
+        tensors[key] = tensor
+    for i in range(2):
+        bias_of = {part: tensors.pop(f"blocks.{i}.attn.{part}_bias", None) for part in "qv"}
+        q, v = (torch.full((32,), bias) if t is None else t for t in bias_of.values())
+        tensors[f"blocks.{i}.attn.qkv.bias"] = torch.cat([q, torch.randn(32), v])
+        mask = torch.ones(96)
+        mask[32:64] = 0
+        tensors[f"blocks.{i}.attn.qkv.bias_mask"] = mask
+    tensors["rope_embed.periods"] = (100 ** (torch.arange(4) / 4)).bfloat16()
+    tensors |= {f"{norm}.weight": torch.ones(32) for norm in ("norm", "local_cls_norm")}
+    return {**tensors, "mask_token": torch.zeros(1, 32)}
+
+
+@pytest.mark.parametrize(
+    "like", [PLUS, "vit_small_patch16_dinov3", "vit_small_patch16_dinov3_qkvb"]
+)
+def test_dinov3s_release(tmp_path, like):
+    source, target = rope_backbone(1, like), rope_backbone(2, like)
+    tensors = dinov3_published(source.trunk)
+    torch.save(tensors, tmp_path / "dinov3.pth")
+    load_backbone_weights(target, tmp_path / "dinov3.pth")
+    assert_same(source, target)
+    theirs = eva.checkpoint_filter_fn(dict(tensors), timm.create_model(like, **SMALL))
+    assert theirs.keys() - target.cut_keys == target.trunk.state_dict().keys()
+    assert all(torch.equal(t, theirs[key]) for key, t in target.trunk.state_dict().items())
+    save_file(source.trunk.state_dict(), tmp_path / "timm.safetensors")
+    load_backbone_weights(again := rope_backbone(3, like), tmp_path / "timm.safetensors")
+    assert_same(source, again)
+
+
+def test_biases_of_zero_fit_a_network_that_has_them(tmp_path):
+    plain = rope_backbone(1, "vit_small_patch16_dinov3")
+    torch.save(dinov3_published(plain.trunk), tmp_path / "dinov3.pth")
+    biased = rope_backbone(2, "vit_small_patch16_dinov3_qkvb")
+    load_backbone_weights(biased, tmp_path / "dinov3.pth")
+    images = torch.randn(1, 3, 64, 64)
+    torch.testing.assert_close(biased(images), plain(images))
+
+
+def test_what_cannot_be_left_out_of_dinov3_is_named(tmp_path):
+    source = rope_backbone(1)
+    tensors = dinov3_published(source.trunk, bias=0.1)
+    del tensors["blocks.1.attn.qkv.bias_mask"]  # the keys' bias counts
+    tensors["rope_embed.periods"] = 10_000 ** (torch.arange(4) / 4)
+    torch.save(tensors, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match=re.escape("other.pth does not fit")) as error:
+        load_backbone_weights(rope_backbone(2), tmp_path / "other.pth")
+    assert set(map(str.strip, str(error.value).splitlines()[1:])) == {
+        "unexpected rope.periods",
+        "unexpected blocks.1.attn.k_bias",
+        *(f"unexpected blocks.{i}.attn.{part}_bias" for i in (0, 1) for part in "qv"),
+    }
+
+
+# What does not fit
 
 
 def test_every_key_that_does_not_fit_is_named(tmp_path):
@@ -272,7 +424,8 @@ def test_real_weights_of_a_cnn(stage):
 
 @pytest.mark.parametrize("name", ["nothing.pth", "nothing.safetensors"])
 def test_a_file_that_is_not_there(tmp_path, name):
-    with pytest.raises(FileNotFoundError, match=re.escape(str(tmp_path / name))):
+    message = f"no weights at {tmp_path / name}: give the path of a file, 'hub' or None"
+    with pytest.raises(FileNotFoundError, match=re.escape(message)):
         load_backbone_weights(toy(), tmp_path / name)
 
 
@@ -289,18 +442,37 @@ def test_a_file_cut_short(tmp_path, suffix, keep):
 
 class Evil:
     def __reduce__(self):
-        return (Path.touch, (Path("evil"),))
+        return (os.system, ("touch evil",))
 
 
-def test_objects_are_not_unpickled(tmp_path, monkeypatch):
+@pytest.mark.parametrize("zipped", [True, False])
+def test_objects_are_not_unpickled(tmp_path, monkeypatch, zipped):
     monkeypatch.chdir(tmp_path)
-    torch.save({"state_dict": Evil()}, tmp_path / "evil.pth")
-    with pytest.raises(ValueError, match="no PyTorch file of tensors alone"):
+    tensors = {**toy().trunk.state_dict(), "extra": Evil()}
+    torch.save(tensors, tmp_path / "evil.pth", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(ValueError, match=re.escape(str(tmp_path / "evil.pth"))) as error:
         load_backbone_weights(toy(), tmp_path / "evil.pth")
+    assert f"{os.system.__module__}.system" in str(error.value)
     assert not Path("evil").exists()
 
 
-@pytest.mark.parametrize("content", [[torch.ones(2)], {"epoch": 3}, torch.ones(2)])
+def test_a_file_with_objects_says_which_and_what_to_do(tmp_path):
+    content = {"state_dict": toy(1).trunk.state_dict(), "when": Fraction(1, 2), "kind": Path}
+    torch.save(content, tmp_path / "rich.ckpt")
+    with pytest.raises(ValueError, match="objects that are no tensors") as error:
+        read_tensors(tmp_path / "rich.ckpt")
+    assert "fractions.Fraction, pathlib" in str(error.value)
+    # The recipe in the message makes a file that can be read.
+    recipe = "\n".join(map(str.strip, str(error.value).splitlines()[-2:]))
+    recipe = recipe.replace("'rich.ckpt'", "given").replace("'tensors.ckpt'", "made")
+    exec(recipe, {"torch": torch, "given": tmp_path / "rich.ckpt", "made": tmp_path / "made.ckpt"})
+    load_backbone_weights(target := toy(2), tmp_path / "made.ckpt")
+    assert_same(toy(1), target)
+
+
+@pytest.mark.parametrize(
+    "content", [[torch.ones(2)], {"epoch": 3}, torch.ones(2), {3: torch.ones(2)}]
+)
 def test_files_of_other_things(tmp_path, content):
     torch.save(content, tmp_path / "other.pth")
     with pytest.raises(ValueError, match=r"other\.pth holds no dictionary of named tensors"):

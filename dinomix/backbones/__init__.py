@@ -5,7 +5,8 @@ the map (paper, Eq. 1). Any other network of timm gives the map of one of its st
 """
 
 import timm
-from timm.layers import PatchEmbed
+from timm.layers import PatchEmbed, RotaryEmbeddingDinoV3
+from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
@@ -13,6 +14,7 @@ from dinomix.backbones.base import Backbone, TrainedBlocks
 from dinomix.backbones.maps import MapBackbone
 from dinomix.backbones.names import (
     DINOV2,
+    DINOV3,
     TOY,
     TOY_IMAGE_SIZE,
     TOY_VITS,
@@ -21,15 +23,18 @@ from dinomix.backbones.names import (
     timm_name,
     timm_options,
 )
+from dinomix.backbones.rope import RopeViTBackbone
 from dinomix.backbones.vit import ViTBackbone, resize_positions
 from dinomix.images import as_size
 
 __all__ = [
     "DINOV2",
+    "DINOV3",
     "TOY",
     "TOY_IMAGE_SIZE",
     "Backbone",
     "MapBackbone",
+    "RopeViTBackbone",
     "TrainedBlocks",
     "ViTBackbone",
     "build_backbone",
@@ -50,8 +55,9 @@ def build_backbone(
     """Build a backbone with random weights (`dinomix.weights` loads pretrained ones).
 
     Args:
-        name: `dinov2_vits14`, `b`, `l`, `g` (also with `_reg`), `toy_vits14`, `toy_vitb14`,
-            `toy_resnet`, or `timm/<model>` for any network of timm.
+        name: `dinov2_vits14`, `b`, `l`, `g` (also with `_reg`), `dinov3_vits16`, `vits16plus`,
+            `vitb16`, `vitl16`, `vith16plus`, `vit7b16`, `toy_vits14`, `toy_vitb14`, `toy_resnet`,
+            or `timm/<model>` for any network of timm.
         image_size: pixels, a side or (height, width); decides `.grid`.
         trained_blocks: how many of the last blocks learn; what comes before is frozen, and runs
             without an autograd graph. "all": everything learns, embeddings and stem too.
@@ -73,20 +79,24 @@ def build_backbone(
         )
     else:
         network = timm.create_model(timm_name(name), **timm_options(name))
-    if _is_plain_vit(network):
+    transformer = _transformer_class(network)
+    if transformer is not None:
         if stage is not None:
             raise ValueError(
                 f"{name} has no stages to choose from: stage must be None, not {stage!r}"
             )
-        return ViTBackbone(name, network, size, trained_blocks, train_tokens)
+        return transformer(name, network, size, trained_blocks, train_tokens)
     if train_tokens:
         raise ValueError(f"train_tokens is for plain transformers, and {name} is none")
     return MapBackbone(name, network, size, trained_blocks, stage)
 
 
-def _is_plain_vit(model: nn.Module) -> bool:
-    return (
-        type(model) is VisionTransformer
-        and type(model.patch_embed) is PatchEmbed
-        and model.pos_embed is not None
-    )
+def _transformer_class(network: nn.Module) -> type[ViTBackbone] | None:
+    """The backbone that takes the tokens of `network`; None if that is no plain transformer."""
+    if type(network) not in (VisionTransformer, Eva) or type(network.patch_embed) is not PatchEmbed:
+        return None
+    added = network.pos_embed is not None
+    if type(network) is VisionTransformer:
+        return ViTBackbone if added else None
+    rotary = isinstance(network.rope, RotaryEmbeddingDinoV3)
+    return RopeViTBackbone if rotary and not added else None

@@ -11,6 +11,15 @@ DINOV2 = {
     for suffix, registers in (("", ""), ("_reg", "reg4_"))
     for size in ("small", "base", "large", "giant")
 }
+# Siméoni et al. 2025; timm has them since 1.0.20.
+DINOV3 = {
+    "dinov3_vits16": "vit_small_patch16_dinov3",
+    "dinov3_vits16plus": "vit_small_plus_patch16_dinov3",
+    "dinov3_vitb16": "vit_base_patch16_dinov3",
+    "dinov3_vitl16": "vit_large_patch16_dinov3",
+    "dinov3_vith16plus": "vit_huge_plus_patch16_dinov3",
+    "dinov3_vit7b16": "vit_7b_patch16_dinov3",
+}
 # DINOv2's architecture, small enough to pre-train on the toy city: 12 blocks, an 8 x 8 grid.
 TOY_VITS = {
     "toy_vits14": {"embed_dim": 64, "num_heads": 2},
@@ -26,7 +35,9 @@ TOY_IMAGE_SIZE = 112
 
 def timm_name(name: str) -> str:
     """What timm calls the backbone `name`, or the network that it is a thinner one of."""
-    return DINOV2.get(name) or ("resnet18" if name in TOY_RESNETS else name.removeprefix("timm/"))
+    if name in TOY_RESNETS:
+        return "resnet18"
+    return (DINOV2 | DINOV3).get(name) or name.removeprefix("timm/")
 
 
 def timm_options(name: str) -> dict[str, Any]:
@@ -36,7 +47,7 @@ def timm_options(name: str) -> dict[str, Any]:
 
 def check_name(name: str) -> None:
     """Raise ValueError, with the closest names, unless `name` is a backbone we can build."""
-    listed = [*DINOV2, *TOY]
+    listed = [*DINOV2, *DINOV3, *TOY]
     if name in listed or (name.startswith("timm/") and timm.is_model(timm_name(name))):
         return
     every = listed + [f"timm/{model}" for model in timm.list_models()]

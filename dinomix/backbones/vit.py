@@ -4,6 +4,7 @@ import itertools
 
 import torch
 import torch.nn.functional as F
+from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -16,7 +17,7 @@ class ViTBackbone(Backbone):
     def __init__(
         self,
         name: str,
-        network: VisionTransformer,
+        network: VisionTransformer | Eva,
         image_size: tuple[int, int],
         trained_blocks: TrainedBlocks,
         train_tokens: bool,
@@ -77,19 +78,34 @@ class ViTBackbone(Backbone):
         grid = self.grid_of(tuple(images.shape[-2:]))
         in_graph = self.train_tokens or self.trained_blocks == "all"
         with torch.set_grad_enabled(in_graph and torch.is_grad_enabled()):
-            return self.trunk.blocks[: self.first_trained](self._embed(images, grid))
+            return self.run_blocks(self._embed(images, grid), slice(0, self.first_trained), grid)
 
     def finish(
         self, begun: Tensor, grid: tuple[int, int] | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        x = self.trunk.blocks[self.first_trained :](begun)  # (B, prefix + h*w, s)
+        grid = grid or self.grid
+        x = self.run_blocks(begun, slice(self.first_trained, None), grid)
         patches = x[:, self.trunk.num_prefix_tokens :]  # (B, h*w, s)
-        maps = patches.transpose(1, 2).unflatten(2, grid or self.grid)  # (B, s, h, w)
+        maps = patches.transpose(1, 2).unflatten(2, grid)  # (B, s, h, w)
         return maps, x[:, 0] if self.has_token else None
 
     def tokens(self, images: Tensor) -> Tensor:
         """All tokens of the last block, class and registers first: (B, prefix + h*w, s)."""
-        return self.trunk.blocks[self.first_trained :](self.begin(images))
+        grid = self.grid_of(tuple(images.shape[-2:]))
+        return self.run_blocks(self.begin(images), slice(self.first_trained, None), grid)
+
+    def run_blocks(self, tokens: Tensor, which: slice, grid: tuple[int, int]) -> Tensor:
+        """What some of the blocks, one after the other, make of tokens.
+
+        Args:
+            tokens: all of them, as the first of these blocks finds them: (B, prefix + h*w, s).
+            which: `slice(2, 5)` is blocks 2, 3 and 4.
+            grid: h and w, for blocks that look at positions.
+
+        Returns:
+            (B, prefix + h*w, s)
+        """
+        return self.trunk.blocks[which](tokens)
 
     def _embed(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
         vit = self.trunk

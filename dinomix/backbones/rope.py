@@ -1,0 +1,48 @@
+"""Vision transformers of DINOv3's kind: each block turns queries and keys by their positions."""
+
+import torch
+from timm.models.eva import Eva
+from torch import Tensor
+
+from dinomix.backbones.base import TrainedBlocks
+from dinomix.backbones.names import DINOV3
+from dinomix.backbones.vit import ViTBackbone
+
+
+class RopeViTBackbone(ViTBackbone):
+    """A vision transformer with rotary positions (DINOv3), without its last norm and head.
+
+    Positions are computed from the grid, in every block; so any multiple of the patch fits, with
+    nothing to resize, and the tokens of the frozen blocks are all that must be kept of them.
+
+    The models named `dinov3_*` compute as Meta's code does: its files keep the periods of the
+    rotation rounded to bfloat16. `timm/*` computes as timm does, in float32, which gives slightly
+    other descriptors from the same weights.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        network: Eva,
+        image_size: tuple[int, int],
+        trained_blocks: TrainedBlocks,
+        train_tokens: bool,
+    ) -> None:
+        super().__init__(name, network, image_size, trained_blocks, train_tokens)
+        # timm 1.0.22 makes it on the CPU whatever the default device is.
+        rope = network.rope.to(network.patch_embed.proj.weight.device)
+        if name in DINOV3:
+            rope.periods.copy_(rope.periods.bfloat16())
+
+    def run_blocks(self, tokens: Tensor, which: slice, grid: tuple[int, int]) -> Tensor:
+        rope = self.trunk.rope.get_embed(shape=grid)  # (h*w, 2 * s / heads), sines and cosines
+        for block in self.trunk.blocks[which]:
+            tokens = block(tokens, rope=rope)
+        return tokens
+
+    def _embed(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
+        vit = self.trunk
+        prefix = [token for token in (vit.cls_token, vit.reg_token) if token is not None]
+        prefix = [token.expand(len(images), -1, -1) for token in prefix]
+        x = vit.patch_embed(images).flatten(1, -2)  # (B, h*w, s)
+        return vit.norm_pre(vit.pos_drop(torch.cat([*prefix, x], dim=1)))  # (B, prefix + h*w, s)
