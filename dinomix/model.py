@@ -16,6 +16,7 @@ from dinomix import __version__
 from dinomix.aggregators import build_aggregator, check_options
 from dinomix.backbones import TrainedBlocks, build_backbone, check_name
 from dinomix.images import as_size
+from dinomix.publishing import Publishable
 from dinomix.storage import atomic_path
 from dinomix.weights import load_backbone_weights, load_strict, read_safetensors
 
@@ -59,7 +60,15 @@ class ModelConfig:
             if not isinstance(getattr(self, field), str):
                 raise ValueError(f"{field} must be a name, not {getattr(self, field)!r}")
         check_name(self.backbone)
-        options = dict(self.aggregator_options)
+        try:
+            options = dict(self.aggregator_options)
+            numbers = all(isinstance(value, int | float) for value in options.values())
+        except (TypeError, ValueError):
+            numbers = False
+        if not numbers:
+            raise ValueError(
+                f"aggregator_options must map names to numbers, not {self.aggregator_options!r}"
+            )
         check_options(self.aggregator, options)
         object.__setattr__(self, "aggregator_options", tuple(sorted(options.items())))
         if type(self.train_tokens) is not bool:
@@ -153,11 +162,12 @@ PRESETS: dict[str, ModelConfig] = {
 }
 
 
-class PlaceModel(nn.Module):
+class PlaceModel(nn.Module, Publishable):
     """Backbone and aggregator: normalised images (B, 3, H, W) -> descriptors (B, dim), unit length.
 
     `dinomix.backbones.normalization(config.backbone)` gives the mean and standard deviation with
-    which images are normalised.
+    which images are normalised. `save_pretrained`, `push_to_hub` and `from_pretrained` are
+    `dinomix.publishing.Publishable`'s.
 
     Raises:
         ValueError: (forward) for a tensor that is no batch of RGB images, or images of a size
@@ -249,14 +259,15 @@ def save_model(model: PlaceModel, path: str | Path) -> Path:
     path = Path(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"a model is saved as .safetensors, not as {path}")
-    header = {
-        "dinomix_config": json.dumps(model.config.to_dict()),
-        "dinomix_version": __version__,
-    }
     tensors = {key: tensor.contiguous() for key, tensor in model.state_dict().items()}
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata=header)
+        save_file(tensors, temporary, metadata=file_header(model.config))
     return path
+
+
+def file_header(config: ModelConfig) -> dict[str, str]:
+    """What a file of a model says about it beside the tensors, as text by name."""
+    return {"dinomix_config": json.dumps(config.to_dict()), "dinomix_version": __version__}
 
 
 def load_model(path: str | Path) -> PlaceModel:

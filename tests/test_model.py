@@ -74,6 +74,9 @@ def test_defaults_are_the_papers_best():
         ("image_size", (224, 224.0)),
         ("stage", -1),
         ("stage", "last"),
+        ("aggregator_options", 5),
+        ("aggregator_options", "gem"),
+        ("aggregator_options", {"clusters": "4"}),
     ],
 )
 def test_a_wrong_value_is_named(field, value):
