@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-import pandas as pd
 import torch
 from torch.utils.data import Dataset
 
+from dinomix.gsv import CityImages, find_cities, missing_images, read_city
 from dinomix.images import Transform, read_image
 from dinomix.testsets import TestSet
 
-GSV_COLUMNS = ["place_id", "year", "month", "northdeg", "city_id", "lat", "lon", "panoid"]
-CITY_STRIDE = 100_000  # place ids start again at 0 in each city, so city c counts from c * this
+APART = 1e7  # metres between two cities in the coordinates of places that are held out
 
 
 class PlaceDataset(Dataset):
@@ -38,9 +37,17 @@ class PlaceDataset(Dataset):
         min_images: places with fewer images are left out; None means K.
         seed: of the draws.
 
+    Attributes:
+        places: for each place, the paths of its images: bytes (n,), UTF-8, relative to the root.
+            All are views of one array, which processes that load images share: of a Python string
+            each would get a copy, by counting references to it.
+        cities: names of the CSV files in use.
+        city_of: int64 (places,), the number in `cities` of each place's city.
+
     Raises:
         FileNotFoundError: the folder, a city's CSV or images are missing; up to five are named.
-        ValueError: a CSV lacks columns, or no place has enough images.
+        ValueError: a CSV lacks columns, or has a row that cannot be (`gsv.read_city`); or no place
+            has enough images.
     """
 
     def __init__(
@@ -64,18 +71,22 @@ class PlaceDataset(Dataset):
                 f"min_images is {min_images}, less than images_per_place ({images_per_place}): "
                 "a place would have too few images to draw from. Raise min_images."
             )
-        self.cities = _find_cities(self.root, cities)
-        tables = [_read_city(self.root, city, i) for i, city in enumerate(self.cities)]
-        images = pd.concat(tables, ignore_index=True)
-        _require_files(self.root, images["path"])
-        kept = [p for _, p in images.groupby("label") if len(p) >= self.min_images]
-        self.places = [place["path"].to_numpy() for place in kept]  # relative paths
-        self._latlon = [place[["lat", "lon"]].to_numpy(dtype=float) for place in kept]  # (n, 2)
-        if not self.places:
+        self.cities = find_cities(self.root, cities)
+        tables = [read_city(self.root, city) for city in self.cities]
+        _require_images(self.root, tables)
+        counts = np.concatenate([table.counts for table in tables])  # (places,)
+        enough = counts >= self.min_images
+        if not enough.any():
             raise ValueError(
-                f"none of the {images['label'].nunique()} places in {self.root} has "
-                f"{self.min_images} images; lower images_per_place."
+                f"none of the {len(counts)} places in {self.root} has {self.min_images} images; "
+                "lower images_per_place."
             )
+        rows = np.repeat(enough, counts)  # (images,)
+        ends = np.cumsum(counts[enough])[:-1]
+        self.places = np.split(np.concatenate([table.paths for table in tables])[rows], ends)
+        self._latlon = np.split(np.concatenate([table.latlon for table in tables])[rows], ends)
+        places_of = [len(table.counts) for table in tables]
+        self.city_of = np.repeat(np.arange(len(tables)), places_of)[enough]
 
     def __len__(self) -> int:
         return len(self.places)
@@ -89,7 +100,7 @@ class PlaceDataset(Dataset):
         """Names what is trained on: file names by place, K and the seed, not where they lie."""
         digest = hashlib.sha256(f"{self.images_per_place} {self.seed}".encode())
         for paths in self.places:
-            digest.update("\n".join(paths).encode() + b"\n\n")
+            digest.update(b"\n".join(paths.tolist()) + b"\n\n")
         return digest.hexdigest()[:16]
 
     def with_transform(self, transform: Transform) -> Self:
@@ -107,7 +118,7 @@ class PlaceDataset(Dataset):
     @property
     def paths(self) -> list[Path]:
         """All images, place by place."""
-        return [self.root / path for place in self.places for path in place]
+        return [path for place in self.places for path in self._under_root(place)]
 
     def hold_out(self, share: float = 0.1, threshold: float = 25.0) -> tuple[Self, TestSet]:
         """Set places aside to validate on: the places that remain, and a test set of the others.
@@ -129,8 +140,9 @@ class PlaceDataset(Dataset):
         rest = copy.copy(self)
         rest.places = [self.places[i] for i in remaining]
         rest._latlon = [self._latlon[i] for i in remaining]
-        paths = [[self.root / path for path in self.places[i]] for i in aside]
-        utm = _to_utm([self._latlon[i] for i in aside])
+        rest.city_of = self.city_of[remaining]
+        paths = [self._under_root(self.places[i]) for i in aside]
+        utm = _to_utm([self._latlon[i] for i in aside], self.city_of[aside].tolist())
         val = TestSet.from_lists(
             name=f"{self.name}-held-out",
             database=[images[0] for images in paths],
@@ -150,7 +162,10 @@ class PlaceDataset(Dataset):
         paths = self.places[index]
         rng = np.random.default_rng([self.seed, self.epoch, index])
         chosen = rng.choice(len(paths), size=self.images_per_place, replace=False)
-        return [self.root / paths[i] for i in chosen]
+        return self._under_root(paths[chosen])
+
+    def _under_root(self, paths: np.ndarray) -> list[Path]:
+        return [self.root / path.decode() for path in paths.tolist()]
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         if self.begun is not None:
@@ -164,82 +179,32 @@ class PlaceDataset(Dataset):
         return torch.stack(images), torch.tensor(index)  # (K, 3, H, W), ()
 
 
-def _find_cities(root: Path, cities: Iterable[str] | None) -> list[str]:
-    folder = root / "Dataframes"
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f"{root} is not in the GSV-Cities layout: it should hold the folders Dataframes "
-            "(one CSV a city) and Images (one folder a city)."
-        )
-    found = sorted(path.stem for path in folder.glob("*.csv"))
-    wanted = found if cities is None else list(cities)
-    missing = sorted(set(wanted) - set(found))
-    if missing or not wanted:
-        raise FileNotFoundError(
-            f"no CSV for the cities {missing or 'asked for'} in {folder}; there are {found}."
-        )
-    return wanted
-
-
-def _read_city(root: Path, city: str, number: int) -> pd.DataFrame:
-    """One city's images: `label` (unique over cities), `path` (relative to the root), lat, lon.
-
-    Latitude and longitude are read as text: they are part of the file name, digit by digit.
-    """
-    table_path = root / "Dataframes" / f"{city}.csv"
-    table = pd.read_csv(table_path, dtype={"lat": str, "lon": str, "panoid": str})
-    lacking = [column for column in GSV_COLUMNS if column not in table]
-    if lacking:
-        raise ValueError(f"{table_path} lacks the columns {lacking}; it has {list(table)}.")
-    try:
-        names = [_file_name(row) for row in table[GSV_COLUMNS].itertuples(index=False)]
-    except ValueError as error:
-        raise ValueError(f"{table_path} has a row whose numbers cannot be read: {error}") from error
-    folder = f"Images/{city}/"
-    labels = table["place_id"].to_numpy() + number * CITY_STRIDE
-    return pd.DataFrame(
-        {
-            "label": labels,
-            "path": [folder + name for name in names],
-            "lat": table["lat"],
-            "lon": table["lon"],
-        }
-    )
-
-
-def _to_utm(latlon: list[np.ndarray]) -> list[np.ndarray]:
-    """Latitude and longitude (n, 2) of each place as metres (n, 2), all in one UTM zone."""
-    import utm
-
-    _, _, zone, letter = utm.from_latlon(*latlon[0][0])
-    return [
-        np.stack(
-            utm.from_latlon(*place.T, force_zone_number=zone, force_zone_letter=letter)[:2], axis=1
-        )
-        for place in latlon
-    ]
-
-
-def _file_name(row: Sequence) -> str:
-    return (
-        f"{row.city_id}_{int(row.place_id):07d}_{int(row.year)}_{int(row.month):02d}"
-        f"_{int(row.northdeg):03d}_{row.lat}_{row.lon}_{row.panoid}.jpg"
-    )
-
-
-def _require_files(root: Path, paths: Iterable[str]) -> None:
+def _require_images(root: Path, tables: Iterable[CityImages]) -> None:
     """Every image must be there, and all that are missing are reported together."""
-    folders: dict[str, set[str]] = {}
-    missing = []
-    for path in paths:
-        folder, name = path.rsplit("/", 1)
-        if folder not in folders:
-            whole = root / folder
-            folders[folder] = {entry.name for entry in whole.iterdir()} if whole.is_dir() else set()
-        if name not in folders[folder]:
-            missing.append(path)
+    missing = [path for table in tables for path in missing_images(root, table.paths)]
     if missing:
         raise FileNotFoundError(
             f"{len(missing)} images that the CSV files name are missing under {root}, the first "
             f"ones: {missing[:5]}. Download them, or take their rows out."
         )
+
+
+def _to_utm(latlon: Sequence[np.ndarray], city_of: Sequence[int]) -> list[np.ndarray]:
+    """Latitude and longitude (n, 2) of each place as metres (n, 2).
+
+    Each city is measured in one UTM zone, that of its first place, and moved east so that no place
+    lies near one of another city.
+    """
+    import utm
+
+    zones: dict[int, tuple[int, str]] = {}
+    metres = []
+    for place, city in zip(latlon, city_of, strict=True):
+        if city not in zones:
+            zones[city] = utm.from_latlon(*place[0])[2:]
+        zone, letter = zones[city]
+        east, north, _, _ = utm.from_latlon(
+            *place.T, force_zone_number=zone, force_zone_letter=letter
+        )
+        metres.append(np.stack([east + city * APART, north], axis=1))
+    return metres

@@ -58,6 +58,22 @@ def epoch_batches(places: int, per_batch: int, seed: int, epoch: int) -> np.ndar
     return order[: places // per_batch * per_batch].reshape(-1, per_batch)
 
 
+def city_batches(city_of: np.ndarray, per_batch: int, seed: int, epoch: int) -> np.ndarray:
+    """As `epoch_batches`, but the places of a batch lie in one city: int64 (batches, per_batch).
+
+    The last incomplete batch of each city is dropped. The cities' batches come mixed; GSV-Cities'
+    own code takes one city after the other.
+
+    Args:
+        city_of: int (places,), the city of each place.
+    """
+    rng = np.random.default_rng((seed, epoch))
+    order = rng.permutation(len(city_of))
+    cities = [order[city_of[order] == city] for city in np.unique(city_of)]
+    whole = [places[: len(places) // per_batch * per_batch] for places in cities]
+    return rng.permutation(np.concatenate(whole).reshape(-1, per_batch))
+
+
 def trained_parameters(model: nn.Module) -> list[nn.Parameter]:
     """The parameters that learn.
 
@@ -119,8 +135,8 @@ class TrainingLoop:
             train_transform(model_config.image_size, mean, std, augment=config.augment)
         )
         self.begun: PrefixFeatures | None = None
-        batches = len(places) // config.places_per_batch
-        self.steps_per_epoch = math.ceil(batches / config.accumulation)
+        self.batches_per_epoch = len(self._batches(epoch=1))
+        self.steps_per_epoch = math.ceil(self.batches_per_epoch / config.accumulation)
         self.history: list[dict[str, float]] = []
 
         checkpoint = load_checkpoint(folder)
@@ -150,7 +166,7 @@ class TrainingLoop:
     def run(self, progress: bool) -> None:
         """Train the epochs that are missing. Epoch 0 validates the model as it begins."""
         first, last = len(self.history), self.config.epochs
-        batches = len(self.places) // self.config.places_per_batch
+        batches = self.batches_per_epoch
         done = max(0, first - 1) * batches
         with tqdm(total=last * batches, initial=done, unit="batch", disable=not progress) as bar:
             for epoch in range(first, last + 1):
@@ -169,9 +185,16 @@ class TrainingLoop:
         if self.accelerator.is_main_process:
             save_model(self.model, self.folder / LAST)
 
+    def _batches(self, epoch: int) -> np.ndarray:
+        """The places of each batch of an epoch: int64 (batches, places_per_batch)."""
+        asked = (self.config.places_per_batch, self.config.seed, epoch)
+        if self.config.shuffle == "city":
+            return city_batches(self.places.city_of, *asked)
+        return epoch_batches(len(self.places), *asked)
+
     def _train_epoch(self, epoch: int, bar: tqdm) -> dict[str, float]:
         config, here = self.config, self.accelerator
-        batches = epoch_batches(len(self.places), config.places_per_batch, config.seed, epoch)
+        batches = self._batches(epoch)
         self.places.set_epoch(epoch)
         loader = DataLoader(
             self.places,

@@ -219,26 +219,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="draw every figure again from finished runs, train nothing, and copy them there",
     )
     options = parser.parse_args(arguments)
-    drawn = data_root() / "figures" / options.profile
-    if options.figures:
-        os.environ[NO_TRAINING] = "1"
-        if not options.only:  # so that none stays that no notebook draws any more
-            shutil.rmtree(drawn, ignore_errors=True)
     try:
-        copies = run_profile(
+        run_and_report(
             options.profile,
             only=options.only,
             overrides=parse_overrides(options.set),
-            force=options.force or bool(options.figures),
+            force=options.force,
+            figures=options.figures,
         )
-    except (NotebookFailedError, FileNotFoundError, ValueError) as error:
+    except (NotebookFailedError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print("Executed notebooks:", *(f"  {copy}" for copy in copies), sep="\n")
-    if options.figures:
-        copy_figures(drawn, options.figures, keep=bool(options.only))
-    print(f"Figures:\n  {options.figures or drawn}")
     return 0
+
+
+def run_and_report(
+    profile: str,
+    *,
+    only: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    force: bool = False,
+    figures: Path | None = None,
+) -> None:
+    """What the command lines do: run a profile, say where the copies and the figures are.
+
+    Args:
+        figures: draw every figure again from finished runs, train nothing, and copy them there.
+
+    Raises:
+        as `run_profile`.
+    """
+    drawn = data_root() / "figures" / profile
+    if figures:
+        os.environ[NO_TRAINING] = "1"
+        if not only:  # so that none stays that no notebook draws any more
+            shutil.rmtree(drawn, ignore_errors=True)
+    copies = run_profile(profile, only=only, overrides=overrides, force=force or bool(figures))
+    print("Executed notebooks:", *(f"  {copy}" for copy in copies), sep="\n")
+    if figures:
+        copy_figures(drawn, figures, keep=bool(only))
+    print(f"Figures:\n  {figures or drawn}")
 
 
 def copy_figures(drawn: Path, folder: Path, keep: bool = False) -> None:

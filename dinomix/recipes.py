@@ -50,6 +50,9 @@ class TrainConfig:
             batch.
         places_per_batch: P. Each place brings the K images of its PlaceDataset, so the loss mines
             among P * K images.
+        shuffle: "all" mixes the places of all cities in a batch; "city" takes those of a batch from
+            one city, whose places look more alike, as GSV-Cities' own code does. Then the last
+            incomplete batch of each city is left out.
         accumulation: batches whose gradients are averaged for one optimiser step. Each is mined
             for itself, as in the authors' code.
         optimizer: "sgd" or "adamw".
@@ -78,6 +81,7 @@ class TrainConfig:
 
     epochs: int = 50
     places_per_batch: int = 80
+    shuffle: str = "all"
     accumulation: int = 1
     optimizer: str = "sgd"
     lr: float = 0.05
@@ -113,6 +117,7 @@ class TrainConfig:
         for name in ("clip_value", "clip_norm"):
             if getattr(self, name) is not None:
                 self._real(name, above=0)
+        self._choice("shuffle", ("all", "city"))
         self._choice("optimizer", ("sgd", "adamw"))
         self._choice("schedule", ("steps", "cosine", "constant"))
         self._choice("precision", ("no", "auto", "fp16", "bf16"))
@@ -159,8 +164,13 @@ class TrainConfig:
         return {**asdict(self), "milestones": list(self.milestones)}
 
     def identity(self) -> dict[str, Any]:
-        """The fields that decide the result: `to_dict` without workers and device."""
-        return {key: value for key, value in self.to_dict().items() if key not in MACHINE}
+        """The fields that decide the result: `to_dict` without workers and device.
+
+        And without `shuffle` where it is "all": runs are named by a hash of this, and there were
+        runs before there was that field.
+        """
+        left_out = MACHINE if self.shuffle != "all" else (*MACHINE, "shuffle")
+        return {key: value for key, value in self.to_dict().items() if key not in left_out}
 
     def learning_rate(self, step: int, steps_per_epoch: int) -> float:
         """The rate of optimiser step `step`, counted from 0 over the whole run."""

@@ -5,6 +5,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from dinomix.checkpoints import (
     CHECKPOINT,
     Run,
@@ -54,14 +56,18 @@ def train(
 
     Raises:
         RuntimeError: the run is not there, and the variable DINOMIX_NO_TRAINING is set.
-        ValueError: fewer places than a batch needs; nothing to train; a precision or device that
-            this machine does not have; a run folder that belongs to another run.
+        ValueError: fewer places than a batch needs (in the largest city, if a batch is to lie in
+            one); nothing to train; a precision or device that this machine does not have; a run
+            folder that belongs to another run.
         DivergedError: loss or weights became NaN or infinite. The last good checkpoint stays.
     """
     per_batch = train_config.places_per_batch
-    if len(places) < per_batch:
+    in_city = train_config.shuffle == "city"
+    most = np.bincount(places.city_of).max() if in_city else len(places)
+    if most < per_batch:
+        where = " of the largest city" if in_city else ""
         raise ValueError(
-            f"{len(places)} places do not fill one batch of places_per_batch = {per_batch}; "
+            f"{most} places{where} do not fill one batch of places_per_batch = {per_batch}; "
             "lower places_per_batch or add places."
         )
     folder, identity = _identify(model_config, places, val, train_config, weights, out)

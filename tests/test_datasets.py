@@ -1,5 +1,10 @@
+import csv
+import random
 import shutil
+from collections import defaultdict
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import utm
@@ -10,6 +15,95 @@ from dinomix.datasets import PlaceDataset
 from dinomix.images import train_transform
 
 TRANSFORM = train_transform(28, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+def write_table(root: Path, city: str, rows: list[dict], folder: str | None = None) -> None:
+    """A city as GSV-Cities publishes it, its images empty files."""
+    for name in ("Dataframes", f"Images/{folder or city}"):
+        (root / name).mkdir(parents=True, exist_ok=True)
+    with (root / "Dataframes" / f"{city}.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    for row in rows:
+        (root / "Images" / (folder or city) / published_name(row)).touch()
+
+
+def published_name(row: dict) -> str:
+    """As the README of GSV-Cities describes it, piece by piece."""
+    zeros = {"place_id": 7, "year": 4, "month": 2, "northdeg": 3}
+    order = ("city_id", "place_id", "year", "month", "northdeg", "lat", "lon", "panoid")
+    return "_".join(str(row[key]).zfill(zeros.get(key, 0)) for key in order) + ".jpg"
+
+
+def made_rows(city: str, places: int, seed: int) -> list[dict]:
+    """Rows in mixed order, with coordinates of many lengths."""
+    draw = random.Random(seed)
+    rows = [
+        {
+            "place_id": place,
+            "year": draw.randint(2007, 2022),
+            "month": draw.randint(1, 12),
+            "northdeg": draw.choice([0, 7, 45, 359, 584]),
+            "city_id": city,
+            "lat": draw.choice(["48.79733778544615", "48.80", "-0.5", "7", "1e1"]),
+            "lon": draw.choice(["2.231461206488333", "-71.069", "180", "-0.0895151"]),
+            "panoid": f"-x_{place}-{number}_",
+        }
+        for place in draw.sample(range(300_000), places)
+        for number in range(draw.randint(1, 6))
+    ]
+    draw.shuffle(rows)
+    return rows
+
+
+def test_a_plain_loop_finds_the_same_places(tmp_path):
+    cities = {"Rome": made_rows("Rome", 40, 1), "Oslo": made_rows("OSL", 30, 2)}
+    for city, rows in cities.items():
+        write_table(tmp_path, city, rows)
+    expected = defaultdict(list)
+    for number, city in enumerate(sorted(cities)):
+        for row in cities[city]:
+            path = f"Images/{city}/{published_name(row)}"
+            expected[number, row["place_id"]].append(path)
+    enough = {key: paths for key, paths in sorted(expected.items()) if len(paths) >= 3}
+    places = PlaceDataset(tmp_path, images_per_place=2, min_images=3)
+    assert [[p.decode() for p in paths] for paths in places.places] == list(enough.values())
+    assert places.city_of.tolist() == [number for number, _ in enough]
+    assert places.paths == [tmp_path / path for paths in enough.values() for path in paths]
+
+
+def test_made_data_keep_their_fingerprints_and_draws(places_root):
+    """Runs are named by them: recorded when names were still made row by row."""
+    assert PlaceDataset(places_root).fingerprint == "fda820f6a2eb11ef"
+    places = PlaceDataset(places_root, images_per_place=2, seed=1)
+    assert places.fingerprint == "13f80c7e99ba1de5"
+    places.set_epoch(3)
+    drawn = [[path.stem.rsplit("_", 1)[1] for path in places.draw(i)] for i in (0, 5)]
+    assert drawn == [["p0i1", "p0i0"], ["p5i3", "p5i2"]]
+    write_places(places_root, places=3, city="Another")
+    both = PlaceDataset(places_root, images_per_place=3)
+    assert both.fingerprint == "1fa262c64ad5c1e5"
+    rest, val = both.hold_out(0.3)
+    assert (rest.fingerprint, val.fingerprint) == ("19f80107091830dc", "b5b56fe1dec34933")
+
+
+def test_all_names_lie_in_one_array(places_root):
+    """Thousands of small arrays and strings would be copied into every loading process."""
+    places = PlaceDataset(places_root)
+    (whole,) = {id(paths.base): paths.base for paths in places.places}.values()
+    assert whole.nbytes == sum(paths.nbytes for paths in places.places)
+
+
+def test_images_may_lie_in_a_folder_named_by_city_id(tmp_path):
+    """As the code of GSV-Cities looks for them; its README shows a folder named as the CSV."""
+    write_table(tmp_path, "Paris", made_rows("PRS", 5, 0), folder="PRS")
+    places = PlaceDataset(tmp_path, images_per_place=1)
+    assert {path.parent.name for path in places.paths} == {"PRS"}
+    (tmp_path / "Images" / "PRS").rename(tmp_path / "Images" / "Paris")
+    assert {path.parent.name for path in PlaceDataset(tmp_path, images_per_place=1).paths} == {
+        "Paris"
+    }
 
 
 def test_reads_the_published_layout(places_root):
@@ -98,19 +192,99 @@ def test_missing_images_are_reported_together(places_root):
     images = sorted((places_root / "Images" / "Madeup").iterdir())
     for path in images[:2]:
         path.unlink()
-    with pytest.raises(FileNotFoundError, match="2 images") as error:
+    write_places(places_root, places=3, city="Other")
+    shutil.rmtree(places_root / "Images" / "Other")
+    with pytest.raises(FileNotFoundError, match="14 images") as error:
         PlaceDataset(places_root)
-    assert images[0].name in str(error.value) and images[1].name in str(error.value)
+    for path in images[:2]:
+        assert path.name in str(error.value)
+    assert "Images/Other/Other_" in str(error.value)
 
 
-def test_missing_columns_and_unreadable_numbers_are_named(places_root):
+def test_missing_columns_are_named(places_root):
     table = places_root / "Dataframes" / "Madeup.csv"
     text = table.read_text()
     table.write_text(text.replace("northdeg", "heading"))
-    with pytest.raises(ValueError, match=r"Madeup\.csv lacks .*northdeg"):
+    with pytest.raises(ValueError, match=r"Madeup\.csv .*lacks the columns \['northdeg'\]"):
         PlaceDataset(places_root)
-    table.write_text(text.replace("2020", "MMXX", 1))
-    with pytest.raises(ValueError, match=r"Madeup\.csv .*MMXX"):
+
+
+@pytest.mark.parametrize(
+    ("row", "column", "value", "expected"),
+    [
+        (1, "place_id", "", "a whole number"),
+        (2, "place_id", "nan", "a whole number"),
+        (3, "place_id", "1.5", "a whole number"),
+        (3, "year", "MMXX", "a whole number"),
+        (4, "month", "inf", "a whole number"),
+        (24, "northdeg", "north", "a whole number"),
+        (5, "lat", "", "degrees from -90 to 90"),
+        (6, "lat", "90.0001", "degrees from -90 to 90"),
+        (7, "lon", "-180.5", "degrees from -180 to 180"),
+        (8, "lon", "3.0E", "degrees from -180 to 180"),
+        (9, "panoid", "../../x", "part of a file name"),
+        (10, "panoid", "a\\b", "part of a file name"),
+        (11, "city_id", "..", "part of a file name"),
+        (12, "city_id", "/etc", "part of a file name"),
+    ],
+)
+def test_a_row_that_cannot_be_is_named(places_root, row, column, value, expected):
+    table = places_root / "Dataframes" / "Madeup.csv"
+    lines = [line.split(",") for line in table.read_text().splitlines()]
+    lines[row][lines[0].index(column)] = value
+    table.write_text("\n".join(",".join(line) for line in lines))
+    with pytest.raises(ValueError) as error:
+        PlaceDataset(places_root)
+    message = str(error.value)
+    assert message.startswith(f"{table}, row {row} below the header: {column} is {value!r}")
+    assert expected in message and "more rows" not in message
+
+
+def test_several_rows_that_cannot_be_are_counted(places_root):
+    table = places_root / "Dataframes" / "Madeup.csv"
+    table.write_text(table.read_text().replace(",3.002,", ",east,"))
+    with pytest.raises(ValueError, match=r"row 3 .*lon is 'east'.*and so in 5 more rows"):
+        PlaceDataset(places_root)
+
+
+def test_doubles_are_named(places_root):
+    table = places_root / "Dataframes" / "Madeup.csv"
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join([*lines, lines[3], lines[3], lines[7]]))
+    with pytest.raises(ValueError, match=r"3 rows .*p0i2\.jpg in rows \[3, 25, 26\] below"):
+        PlaceDataset(places_root)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00x", b'place_id,"year\n1,2'])
+def test_damaged_tables_are_named(places_root, content):
+    (places_root / "Dataframes" / "Madeup.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=r"Madeup\.csv is not in the GSV-Cities layout"):
+        PlaceDataset(places_root)
+
+
+def test_a_row_with_a_field_too_many_is_named(places_root):
+    table = places_root / "Dataframes" / "Madeup.csv"
+    table.write_text(table.read_text().replace("p0i1", "p0i1,x"))
+    with pytest.raises(ValueError, match=r"Madeup\.csv .*line 3"):
+        PlaceDataset(places_root)
+
+
+def test_a_row_that_ends_early_is_named(places_root):
+    table = places_root / "Dataframes" / "Madeup.csv"
+    table.write_text(table.read_text().replace(",3.001,p0i1", ""))
+    with pytest.raises(ValueError, match=r"row 2 below the header: lon is ''"):
+        PlaceDataset(places_root)
+
+
+def test_a_city_asked_for_twice_is_refused(places_root):
+    with pytest.raises(ValueError, match="one of them twice"):
+        PlaceDataset(places_root, cities=["Madeup", "Madeup"])
+
+
+def test_tables_without_rows_have_no_places(places_root):
+    table = places_root / "Dataframes" / "Madeup.csv"
+    table.write_text(table.read_text().splitlines()[0])
+    with pytest.raises(ValueError, match="none of the 0 places"):
         PlaceDataset(places_root)
 
 
@@ -136,7 +310,8 @@ def test_places_can_be_held_out_to_validate_on(tmp_path):
     rest, val = places.hold_out(share=0.3)
     assert len(rest) == 7 and len(places) == 10
     assert len(val.database) == 3 and len(val.queries) == 6
-    trained = {path for paths in rest.places for path in paths}
+    trained = {path.decode() for paths in rest.places for path in paths}
+    assert len(trained) == 21
     held = {str(path.relative_to(places.root)) for path in (*val.database, *val.queries)}
     assert len(held) == 9 and not trained & held
     assert rest.fingerprint != places.fingerprint
@@ -150,6 +325,23 @@ def test_held_out_coordinates_are_utm(tmp_path):
     for path, (east, north) in zip(val.database, val.database_utm, strict=True):
         lat, lon = (float(v) for v in path.name.split("_")[5:7])
         assert (lat, lon) == pytest.approx(utm.to_latlon(east, north, 31, "T"), abs=1e-6)
+
+
+def test_cities_around_the_world_are_held_out_in_zones_of_their_own(tmp_path):
+    corners = {"Oslo": ("59.91", "10.75"), "Rio": ("-22.9", "-43.2"), "Osaka": ("34.69", "135.5")}
+    for city, (lat, lon) in corners.items():
+        rows = made_rows(city, 4, 0)
+        for i, row in enumerate(rows):  # 0.001 degrees to the north are 111 m
+            row |= {"place_id": i // 2, "lat": f"{float(lat) + 0.001 * (i % 2)}", "lon": lon}
+        write_table(tmp_path, city, rows)
+    places = PlaceDataset(tmp_path, images_per_place=2)
+    rest, val = places.hold_out(share=0.9)
+    assert rest.city_of.shape == (len(rest),)
+    apart = np.linalg.norm(val.database_utm - val.query_utm, axis=1)
+    assert apart == pytest.approx(111, abs=1)
+    city = np.array([path.parent.name for path in val.database])
+    distance = np.linalg.norm(val.database_utm[:, None] - val.query_utm[None], axis=2)
+    assert len(set(city)) == 3 and distance[city[:, None] != city].min() > 1e6
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 1.0, 2.0, -1.0])

@@ -22,10 +22,11 @@ from dinomix.backbones import normalization
 from dinomix.datasets import PlaceDataset
 from dinomix.evaluation import evaluate
 from dinomix.images import train_transform
-from dinomix.loop import DivergedError, epoch_batches, trained_parameters
+from dinomix.loop import DivergedError, city_batches, epoch_batches, trained_parameters
 from dinomix.model import ModelConfig, build_model
 from dinomix.recipes import TrainConfig
 from dinomix.runtime import make_accelerator
+from dinomix.storage import config_hash
 from dinomix.testsets import TestSet
 from dinomix.training import train
 
@@ -119,12 +120,32 @@ def test_equal_recipes_have_equal_identities():
 
 
 @pytest.mark.parametrize(
+    ("preset", "name"),
+    [
+        ("paper", "34718f58703b"),
+        ("authors", "fd36e4c2892d"),
+        ("toy", "e279ebb29d26"),
+        ("robust", "027da4b93a03"),
+    ],
+)
+def test_recipes_keep_the_names_of_their_runs(preset, name):
+    """Recorded before there was `shuffle`: finished runs are found again."""
+    config = TrainConfig.preset(preset)
+    assert config_hash(config.identity()) == name
+    city = TrainConfig.preset(preset, shuffle="city")
+    assert config_hash(city.identity()) != name
+    for recipe in (config, city):
+        assert TrainConfig.from_dict(recipe.identity()) == recipe
+
+
+@pytest.mark.parametrize(
     ("field", "value"),
     [
         ("epochs", 0),
         ("epochs", 2.0),
         ("epochs", True),
         ("places_per_batch", "80"),
+        ("shuffle", "cities"),
         ("accumulation", 0),
         ("optimizer", "adam"),
         ("lr", 0),
@@ -184,6 +205,37 @@ def test_order_depends_on_seed_and_epoch_alone():
     assert not np.array_equal(epoch_batches(50, 8, seed=4, epoch=2), first)
 
 
+def test_batches_of_all_cities_stay_what_they_were():
+    assert epoch_batches(11, 3, 5, 2).tolist() == [[4, 2, 5], [6, 0, 3], [9, 8, 10]]
+
+
+CITY_OF = np.repeat([0, 1, 3], [21, 5, 30])  # of the second city no batch is full
+
+
+def test_batches_of_one_city_each():
+    batches = city_batches(CITY_OF, 8, seed=3, epoch=2)
+    assert batches.dtype == np.int64 and batches.shape == (21 // 8 + 30 // 8, 8)
+    assert len(set(batches.flatten().tolist())) == batches.size
+    cities = CITY_OF[batches]  # (batches, 8)
+    assert (cities == cities[:, :1]).all()
+    assert sorted(cities[:, 0].tolist()) == [0, 0, 3, 3, 3]
+
+
+def test_batches_of_cities_depend_on_seed_and_epoch_alone():
+    first = city_batches(CITY_OF, 8, seed=3, epoch=2)
+    np.random.seed(7)
+    assert np.array_equal(city_batches(CITY_OF, 8, seed=3, epoch=2), first)
+    others = [city_batches(CITY_OF, 8, 3, epoch) for epoch in range(3, 40)]
+    assert not any(np.array_equal(other, first) for other in others)
+    assert not np.array_equal(city_batches(CITY_OF, 8, seed=4, epoch=2), first)
+    assert {place for other in others for place in other.flat if CITY_OF[place] != 1} == {
+        *range(21),
+        *range(26, 56),
+    }  # whoever waits in one epoch comes up in another
+    orders = {tuple(CITY_OF[other[:, 0]]) for other in others}
+    assert len(orders) > 5  # batches of the cities come mixed
+
+
 # ------------------------------------------------------------------------------- the loop
 
 
@@ -237,6 +289,46 @@ def test_loop_equals_a_plain_one(data, tmp_path, changes):
     found = run.load("last").state_dict()
     for key, tensor in model.state_dict().items():
         torch.testing.assert_close(found[key], tensor, rtol=1e-5, atol=1e-7)
+
+
+@pytest.fixture(scope="module")
+def cities(data, tmp_path_factory):
+    """Two cities of five and three places: batches of two leave one of each."""
+    root = write_places(tmp_path_factory.mktemp("cities"), places=5, images=2)
+    write_places(root, places=3, images=2, city="Zenith")
+    return PlaceDataset(root, images_per_place=2), data[1]
+
+
+IN_CITY = TrainConfig.from_dict({**RECIPE.to_dict(), "shuffle": "city"})
+
+
+def test_a_batch_of_one_city_is_trained_on(cities, tmp_path, monkeypatch):
+    seen = []
+
+    class Noted(loop.DataLoader):
+        def __init__(self, places, batch_sampler, **options):
+            seen.append(batch_sampler)
+            super().__init__(places, batch_sampler=batch_sampler, **options)
+
+    monkeypatch.setattr(loop, "DataLoader", Noted)
+    run = train(TINY, *cities, IN_CITY, out=tmp_path, progress=False)
+    city_of = cities[0].city_of
+    assert city_of.tolist() == [0] * 5 + [1] * 3
+    expected = [city_batches(city_of, 2, IN_CITY.seed, epoch).tolist() for epoch in (1, 2, 3)]
+    assert seen == expected and len(expected[0]) == 3
+    assert run.history["step"].tolist() == [0, 2, 4, 6]  # accumulation 2, then what is left
+    assert run.train_config == IN_CITY
+
+
+def test_a_run_by_city_goes_on_where_it_broke_off(cities, tmp_path, monkeypatch):
+    whole = train(TINY, *cities, IN_CITY, out=tmp_path / "whole", progress=False)
+    with monkeypatch.context() as patch:
+        crash_at(patch, "multi_similarity_loss", 5)
+        with pytest.raises(Crash):
+            train(TINY, *cities, IN_CITY, out=tmp_path / "broken", progress=False)
+    assert_same_result(
+        train(TINY, *cities, IN_CITY, out=tmp_path / "broken", progress=False), whole
+    )
 
 
 def test_training_lowers_the_loss(data, tmp_path):
@@ -604,13 +696,16 @@ train(
 """
 
 
-def test_two_processes_train_like_one(tmp_path):
+@pytest.mark.parametrize("shuffle", ["all", "city"])
+def test_two_processes_train_like_one(tmp_path, shuffle):
     """Each has half of a batch, but the miner must see all of it."""
+    write_places(tmp_path / "places", places=3, city="Another")
     data = (
-        PlaceDataset(write_places(tmp_path / "places", places=PLACES)),
+        PlaceDataset(write_places(tmp_path / "places", places=4)),
         TestSet(write_testset(tmp_path / "city", places=6)),
     )
-    recipe = TrainConfig.from_dict({**RECIPE.to_dict(), "device": "cpu", "clip_value": 0.01})
+    changes = {"device": "cpu", "clip_value": 0.01, "shuffle": shuffle}
+    recipe = TrainConfig.from_dict({**RECIPE.to_dict(), **changes})
     one = train(TINY, *data, recipe, out=tmp_path / "one", progress=False)
     script = tmp_path / "part.py"
     script.write_text(PART)
@@ -676,6 +771,12 @@ def test_too_few_places(data, tmp_path):
     with pytest.raises(ValueError, match=r"7 places do not fill .* places_per_batch = 8"):
         train(TINY, *data, config, out=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_cities_too_small_for_a_batch(cities, tmp_path):
+    config = TrainConfig(places_per_batch=6, shuffle="city")
+    with pytest.raises(ValueError, match=r"5 places of the largest city do not fill .* = 6"):
+        train(TINY, *cities, config, out=tmp_path)
 
 
 def test_nothing_to_train(data, tmp_path, monkeypatch):
