@@ -69,7 +69,8 @@ def check(
     learned, described = forecast.work(jobs, places, images)
     rows += [_gpu(jobs), _disk(data, jobs, images), _memory(jobs, images)]
     rows.append(_work(jobs, learned, described))
-    return pd.DataFrame([row[: len(COLUMNS)] for row in rows], columns=COLUMNS)
+    table = pd.DataFrame([row[: len(COLUMNS)] for row in rows], columns=COLUMNS)
+    return table.drop_duplicates(ignore_index=True)  # a set by its name, and by its folder
 
 
 def _packages() -> Row:

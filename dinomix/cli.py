@@ -102,9 +102,9 @@ def check(profile: Profile, overrides: Overrides = "", as_json: Json = False) ->
         typer.echo(table.to_json(orient="records"))
     else:
         from rich.console import Console
-        from rich.table import Table
+        from rich.table import Column, Table
 
-        shown = Table("", *table.columns[:-1])
+        shown = Table("", *(Column(name, overflow="fold") for name in table.columns[:-1]))
         for *texts, ok in table.itertuples(index=False):
             shown.add_row("ok" if ok else "NO", *texts, style=None if ok else "bold")
         Console(markup=False, highlight=False).print(shown)

@@ -89,7 +89,7 @@ def training_sets(
             places = PlaceDataset(data / folder, images_per_place=users[0].images_per_place)
         except (OSError, ValueError) as error:
             expected = GSV if is_published else (0, 0)
-            yield Row(folder, _short(error), needed, False, folder, *expected)
+            yield Row(folder, _wrong(data / folder, error), needed, False, folder, *expected)
             continue
         cities, images = len(places.cities), sum(map(len, places.places))
         found = f"{cities} cities, {len(places):,} places, {images:,} images"
@@ -114,7 +114,8 @@ def test_sets(data: Path, jobs: list[Job], rendered: Mapping[str, ToyCityConfig]
         try:
             test = open_benchmark(name, data) if benchmark else TestSet(data / folder, split)
         except (OSError, ValueError) as error:
-            yield Row(name, _short(error), needed, False, key, expected)
+            place = data / (benchmark.folder if benchmark else folder)
+            yield Row(name, _wrong(place, error), needed, False, key, expected)
             continue
         database, queries = len(test.database), len(test.queries)
         yield Row(name, _counts(database, queries), needed, True, key, database + queries)
@@ -182,6 +183,11 @@ def _in_hub_cache(name: str) -> Row:
 
 def _counts(database: int, queries: int) -> str:
     return f"{database:,} database images, {queries:,} queries"
+
+
+def _wrong(folder: Path, error: Exception) -> str:
+    """What is wrong with a data set; where to get one that is not there, `files` says."""
+    return _short(error) if folder.exists() else f"no folder {folder}"
 
 
 def _short(error: Exception) -> str:

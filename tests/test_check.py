@@ -103,7 +103,8 @@ def test_paper_profile_names_all_that_is_missing(tmp_path):
         assert what in failing(found)
     assert "23 cities" in found["gsv-cities"].needed
     assert found["pitts250k-test"].needed == "83,952 database images, 8,280 queries"
-    assert "dinomix prepare tokyo247" in found["tokyo247"].found
+    assert found["tokyo247"].found == f"no folder {tmp_path / 'tokyo247'}"
+    assert "dinomix prepare tokyo247" in found["required: tokyo247/images/test"].needed
     assert "dinov2_vitb14_pretrain.pth" in found["weights of dinov2_vitb14"].found
     assert found["crossview-224/train"].ok
     assert not list(tmp_path.iterdir())
@@ -120,6 +121,8 @@ def test_missing_images_and_places_are_told(tmp_path, data):
     assert gone.name in found["places"].found
     assert found["required: other/file"].needed == "what it is"
     shutil.rmtree(data / "places")
+    assert checked(tmp_path, data)["places"].found == f"no folder {data / 'places'}"
+    (data / "places").mkdir()
     assert "not in the GSV-Cities layout" in checked(tmp_path, data)["places"].found
 
 
@@ -142,7 +145,7 @@ def test_test_sets_that_are_missing_or_broken_are_told(tmp_path, data):
     found = checked(tmp_path, data, test_folders=["city", "elsewhere", ["city", "drive"]])
     assert failing(found) == ["city, test", "elsewhere, test", "city, drive"]
     assert "nameless.jpg" in found["city, test"].found
-    assert "there is no folder" in found["elsewhere, test"].found
+    assert found["elsewhere, test"].found == f"no folder {data / 'elsewhere'}"
 
 
 def test_benchmarks_must_have_their_counts(tmp_path, data, monkeypatch):
