@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import write_image
+from conftest import SHARED, write_image
 
 from dinomix.evaluation import evaluate, positives, retrieve
 from dinomix.layouts import read_csv, read_folders, read_frames
 from dinomix.model import ModelConfig, build_model
+from dinomix.testsets import TestSet
 
 LATLON = "image,latitude,longitude"
 UTM = "image,utm_east,utm_north"
@@ -279,3 +280,26 @@ def test_relative_paths_are_named_by_their_folder(tmp_path, monkeypatch):
     touch(tmp_path / "city" / "frames", "1.jpg")
     monkeypatch.chdir(tmp_path / "city")
     assert read_frames(Path("frames"), Path("frames"), 1).name == "city"
+
+
+@pytest.mark.skipif(not (SHARED / "realplaces").exists(), reason="no real photographs here")
+def test_real_photographs_in_a_csv_are_judged_as_in_the_utm_layout(tmp_path):
+    test = TestSet(SHARED / "realplaces" / "sped_test")
+    (tmp_path / "photos").symlink_to(test.database[0].parents[1], target_is_directory=True)
+    files = []
+    for name, paths, metres in (
+        ("database", test.database, test.database_utm),
+        ("queries", test.queries, test.query_utm),
+    ):
+        rows = [
+            f"photos/{path.parent.name}/{path.name},{east},{north}"
+            for path, (east, north) in zip(paths, metres, strict=True)
+        ]
+        files.append(write_csv(tmp_path, f"{name}.csv", UTM, *rows, images=False))
+    again = read_csv(*files)
+    assert truth(again) == truth(test) and all(truth(test))
+    model = build_model(
+        ModelConfig(backbone="toy_vits14", image_size=28, out_channels=8, out_rows=2)
+    )
+    ours, theirs = (evaluate(model, t, progress=False)["recall"].tolist() for t in (again, test))
+    assert ours == theirs
