@@ -21,7 +21,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dinomix.aggregators.base import check_counts
 from dinomix.model import ModelConfig, PlaceModel, build_model
-from dinomix.retrieval import pick_device, search
+from dinomix.neighbours import search
+from dinomix.retrieval import pick_device
 
 MIB = 2**20
 WARM_UP = 3  # passes before the first one that is timed
@@ -90,7 +91,7 @@ def descriptor_bytes(dim: int) -> int:
 
 
 def search_ms(dim: int, *, database: int = 10_000, queries: int = 100, repeats: int = 3) -> float:
-    """Milliseconds a query that `dinomix.retrieval.search` takes, its index included.
+    """Milliseconds a query that `dinomix.neighbours.search` takes, its index included.
 
     The median of `repeats` searches of `queries` random descriptors of unit length, (queries,
     dim), for their nearest ten among (database, dim).

@@ -8,7 +8,8 @@ import pandas as pd
 from scipy.spatial import KDTree
 from torch import nn
 
-from dinomix.retrieval import describe, search
+from dinomix.neighbours import search
+from dinomix.retrieval import describe
 from dinomix.testsets import TestSet
 
 ALL = "all"  # the condition of the row over all queries of a test set

@@ -1,6 +1,6 @@
-"""Images to descriptors, and descriptors to their nearest neighbours."""
+"""Images to descriptors."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +80,33 @@ def describe(
         UnreadableImageError, FileNotFoundError: an image cannot be read; the file is named.
         FloatingPointError: a descriptor is not finite; the file is named.
     """
+    descriptors = np.empty((len(paths), model.dim), dtype=np.float32)
+    done = 0
+    for batch in describe_batches(
+        model,
+        paths,
+        batch_size=batch_size,
+        workers=workers,
+        device=device,
+        begun=begun,
+        progress=progress,
+    ):
+        descriptors[done : done + len(batch)] = batch
+        done += len(batch)
+    return descriptors
+
+
+def describe_batches(
+    model: nn.Module,
+    paths: Sequence[str | Path],
+    *,
+    batch_size: int = 32,
+    workers: int = 0,
+    device: str | torch.device = "auto",
+    begun: Mapping[Path, torch.Tensor] | None = None,
+    progress: bool = True,
+) -> Iterator[np.ndarray]:
+    """`describe`, a batch at a time: float32 (b, D), so that memory stays flat."""
     device = pick_device(device)
     if begun is None:
         files, forward = image_files(model, paths), model
@@ -88,57 +115,23 @@ def describe(
     loader = DataLoader(
         files, batch_size=batch_size, num_workers=workers, pin_memory=device.type == "cuda"
     )
-    descriptors = np.empty((len(files), model.dim), dtype=np.float32)
     was_training = model.training
     done = 0
     model.to(device).eval()  # outside of inference mode: moved weights must stay trainable
     try:
-        with (
-            torch.inference_mode(),
-            tqdm(total=len(files), desc="describe", unit="img", disable=not progress) as bar,
-        ):
+        with tqdm(total=len(files), desc="describe", unit="img", disable=not progress) as bar:
             for images in loader:
-                batch = (
-                    forward(images.to(device, non_blocking=True)).float().cpu().numpy()
-                )  # (B, D)
-                descriptors[done : done + len(batch)] = batch
+                with torch.inference_mode():
+                    batch = forward(images.to(device, non_blocking=True))  # (b, D)
+                batch = batch.float().cpu().numpy()
+                broken = np.flatnonzero(~np.isfinite(batch).all(axis=1))
+                if broken.size:
+                    raise FloatingPointError(
+                        f"the descriptor of {paths[done + broken[0]]} is not finite: the model's "
+                        "weights are broken."
+                    )
+                yield batch
                 done += len(batch)
                 bar.update(len(batch))
     finally:
         model.train(was_training)
-    broken = np.flatnonzero(~np.isfinite(descriptors).all(axis=1))
-    if broken.size:
-        raise FloatingPointError(
-            f"{broken.size} descriptors are not finite, the first one that of "
-            f"{paths[broken[0]]}: the model's weights are broken."
-        )
-    return descriptors
-
-
-def search(database: np.ndarray, queries: np.ndarray, k: int = 10) -> tuple[np.ndarray, np.ndarray]:
-    """The k database descriptors nearest to each query: exact, by cosine similarity.
-
-    Args:
-        database: float32 (N, D), rows of unit length.
-        queries: float32 (Q, D), rows of unit length.
-        k: how many; at most N come back.
-
-    Returns:
-        similarities float32 (Q, min(k, N)), falling along each row, and their database indices
-        int64 of the same shape.
-
-    Raises:
-        ValueError: the dimensions differ, the database is empty, or k < 1.
-    """
-    import faiss
-
-    if database.ndim != 2 or queries.ndim != 2 or database.shape[1] != queries.shape[1]:
-        raise ValueError(
-            f"descriptors should be (N, D) and (Q, D), but are {database.shape} and "
-            f"{queries.shape}; describe both with the same model."
-        )
-    if not len(database) or k < 1:
-        raise ValueError(f"cannot search {len(database)} descriptors for the nearest {k}")
-    index = faiss.IndexFlatIP(database.shape[1])
-    index.add(np.ascontiguousarray(database, dtype=np.float32))
-    return index.search(np.ascontiguousarray(queries, dtype=np.float32), min(k, len(database)))

@@ -34,6 +34,12 @@ def test_every_public_name_is_there():
         _ = dinomix.teleport
 
 
+def test_no_public_name_is_a_modules_too():
+    """Importing `dinomix.<name>` would put the module in the place of what the name stands for."""
+    modules = {path.stem for path in (ROOT / "dinomix").iterdir()}
+    assert not modules & set(dinomix.__all__)
+
+
 def test_importing_loads_nothing_heavy():
     code = (
         "import sys, dinomix, dinomix.toycity\n"

@@ -4,7 +4,7 @@ import torch
 
 from dinomix.images import UnreadableImageError
 from dinomix.model import ModelConfig, build_model
-from dinomix.retrieval import describe, pick_device, search
+from dinomix.retrieval import describe, pick_device
 from dinomix.testsets import TestSet
 
 
@@ -14,10 +14,6 @@ def model():
     return build_model(
         ModelConfig(backbone="toy_vits14", image_size=28, out_channels=8, out_rows=2)
     )
-
-
-def unit(rows: np.ndarray) -> np.ndarray:
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
 def test_descriptors_do_not_depend_on_the_batch(model, test_root):
@@ -56,38 +52,6 @@ def test_broken_weights_are_noticed(test_root):
         model.aggregator.row_proj.bias.fill_(float("nan"))
     with pytest.raises(FloatingPointError, match="not finite"):
         describe(model, TestSet(test_root).queries, progress=False)
-
-
-@pytest.mark.parametrize(("n", "q", "k"), [(50, 7, 5), (3, 4, 10), (1, 1, 1)])
-def test_search_equals_a_slow_loop(n, q, k):
-    rng = np.random.default_rng(n)
-    database, queries = unit(rng.normal(size=(n, 16))), unit(rng.normal(size=(q, 16)))
-    similarities, ranked = search(database, queries, k)
-    assert ranked.shape == similarities.shape == (q, min(n, k))
-    for i in range(q):
-        scores = [float(np.dot(queries[i], row)) for row in database]
-        expected = sorted(range(n), key=lambda j: -scores[j])[:k]
-        assert ranked[i].tolist() == expected
-        np.testing.assert_allclose(similarities[i], [scores[j] for j in expected], atol=1e-6)
-
-
-def test_search_leaves_its_input_alone_and_takes_any_memory_layout():
-    rng = np.random.default_rng(0)
-    database = np.asfortranarray(unit(rng.normal(size=(20, 8))))
-    before = database.copy()
-    _, ranked = search(database, database[::2], 1)
-    np.testing.assert_array_equal(database, before)
-    np.testing.assert_array_equal(ranked[:, 0], np.arange(0, 20, 2))
-
-
-def test_search_errors_name_the_shapes():
-    row = np.ones((1, 4), np.float32)
-    with pytest.raises(ValueError, match=r"\(1, 4\) and \(1, 3\)"):
-        search(row, np.ones((1, 3), np.float32))
-    with pytest.raises(ValueError, match="0 descriptors"):
-        search(row[:0], row)
-    with pytest.raises(ValueError, match="nearest 0"):
-        search(row, row, 0)
 
 
 def test_device_by_name():

@@ -1,0 +1,194 @@
+"""Nearest neighbours among descriptors: exact, block by block, so that memory stays bounded."""
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import numpy as np
+import torch
+
+Found = tuple[np.ndarray, np.ndarray]  # similarities (Q, k), falling along each row; indices (Q, k)
+
+BLOCK_BYTES = 2**26
+CANDIDATES = 64  # descriptors that are compared again, for each query
+U = 2.0**-8  # bfloat16's unit roundoff
+SCANS = ("float32", "bfloat16")
+
+
+def search(
+    database: np.ndarray,
+    queries: np.ndarray,
+    k: int = 10,
+    *,
+    scan: str = "float32",
+    block_bytes: int = BLOCK_BYTES,
+) -> Found:
+    """The k database descriptors nearest to each query: exact, by cosine similarity.
+
+    The database may be a memory map larger than memory (`descriptors.open_descriptors`): it is
+    read block by block, the next one while the last one is searched. Beside the queries and what
+    is found, three blocks are in memory at most, and what comparing a block with all queries
+    gives.
+
+    Args:
+        database: (N, D), rows of unit length; float32, or float16 to save space.
+        queries: float32 (Q, D), rows of unit length.
+        k: how many; at most N come back.
+        scan: "float32" compares as it is. "bfloat16" first compares rounded numbers, faster where
+            the processor multiplies them natively, and then the best candidates in float32; a
+            query whose neighbours are too close for that is searched again. Both are exact; only
+            among equals the order is open.
+        block_bytes: of a block of the database in float32.
+
+    Returns:
+        similarities float32 (Q, min(k, N)), falling along each row, and their database indices
+        int64 of the same shape.
+
+    Raises:
+        ValueError: the dimensions differ, the database is empty, k < 1, or there is no such scan.
+    """
+    if database.ndim != 2 or queries.ndim != 2 or database.shape[1] != queries.shape[1]:
+        raise ValueError(
+            f"descriptors should be (N, D) and (Q, D), but are {database.shape} and "
+            f"{queries.shape}; describe both with the same model."
+        )
+    if not len(database) or k < 1:
+        raise ValueError(f"cannot search {len(database)} descriptors for the nearest {k}")
+    if scan not in SCANS:
+        raise ValueError(f"scan is {scan!r}; choose one of {', '.join(SCANS)}")
+    k = min(k, len(database))
+    queries = np.ascontiguousarray(queries, dtype=np.float32)
+    best = np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1)
+    if not len(queries):
+        return best
+    rows = max(1, block_bytes // (4 * database.shape[1]))
+    if scan == "bfloat16":
+        return _search_rounded(database, queries, k, rows)
+    return _stream(database, rows, len(queries), k, partial(_search_block, queries=queries))
+
+
+def _stream(
+    database: np.ndarray,
+    rows: int,
+    queries: int,
+    k: int,
+    search_block: Callable[[np.ndarray, int], Found],
+) -> Found:
+    """The best k of what `search_block` finds in each block."""
+    best = np.full((queries, k), -np.inf, np.float32), np.full((queries, k), -1)
+    for start, block in _blocks(database, rows):
+        similarities, indices = search_block(block, min(k, len(block)))
+        best = _merge(best, (similarities, indices + start), k)
+    return best
+
+
+def _blocks(database: np.ndarray, rows: int) -> Iterator[tuple[int, np.ndarray]]:
+    """First row and float32 (n, D) of each block; the next one is read while one is in use."""
+    read = _file_reader(database, rows) if _is_whole_file(database) else database.__getitem__
+
+    def block_at(start: int) -> np.ndarray:
+        part = read(slice(start, min(start + rows, len(database))))
+        return np.require(part, np.float32, ["C", "W"])  # torch wants to be allowed to write
+
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(block_at, 0)
+        for start in range(0, len(database), rows):
+            block = coming.result()
+            if start + rows < len(database):
+                coming = reader.submit(block_at, start + rows)
+            yield start, block
+
+
+def _is_whole_file(database: np.ndarray) -> bool:
+    """Whether this is a memory map of all that its file holds, row by row: no part of one."""
+    return (
+        isinstance(database, np.memmap)
+        and database.filename is not None
+        and database.flags.c_contiguous
+        and os.path.getsize(database.filename) == database.offset + database.nbytes
+    )
+
+
+def _file_reader(database: np.memmap, rows: int) -> Callable[[slice], np.ndarray]:
+    """Reads rows of a file into two buffers by turns.
+
+    Mapped pages would cost a fault each, and stay in memory as long as there is room.
+    """
+    buffers = [np.empty((rows, database.shape[1]), database.dtype) for _ in range(2)]
+    row_bytes = database.dtype.itemsize * database.shape[1]
+
+    def read(wanted: slice) -> np.ndarray:
+        buffers.reverse()
+        part = buffers[0][: wanted.stop - wanted.start]
+        with open(database.filename, "rb", buffering=0) as file:
+            file.seek(database.offset + wanted.start * row_bytes)
+            room = memoryview(part).cast("B")
+            while room:  # the system may give less than asked for
+                count = file.readinto(room)
+                if not count:
+                    raise OSError(f"{database.filename} has become shorter while it was read")
+                room = room[count:]
+        return part
+
+    return read
+
+
+def _search_block(block: np.ndarray, k: int, queries: np.ndarray) -> Found:
+    import faiss
+
+    return faiss.knn(queries, block, k, metric=faiss.METRIC_INNER_PRODUCT)
+
+
+def _merge(best: Found, found: Found, k: int) -> Found:
+    """The k best of both, among equals those of `best` first."""
+    similarities, indices = (np.concatenate(pair, axis=1) for pair in zip(best, found, strict=True))
+    order = np.argsort(-similarities, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(similarities, order, 1), np.take_along_axis(indices, order, 1)
+
+
+def _search_rounded(database: np.ndarray, queries: np.ndarray, k: int, rows: int) -> Found:
+    """Exact search through descriptors rounded to bfloat16.
+
+    Rounding changes an entry by its U-th part at most, and so a similarity q.x by at most
+    (2 U + U^2) |q| |x|; the sum of D products adds float32's error, and the result is rounded
+    once more. The best CANDIDATES by rounded numbers are compared again, in float32. If the last
+    of them, by its rounded similarity, lies further than that below a query's k-th best, then so
+    does every row that is no candidate. For a query of which this cannot be said, the whole
+    database is searched in float32.
+    """
+    q = torch.from_numpy(queries)  # (Q, D)
+    rounded = q.bfloat16()
+    longest = 0.0
+
+    def search_block(block: np.ndarray, count: int) -> Found:
+        nonlocal longest
+        x = torch.from_numpy(block)  # (n, D)
+        longest = max(longest, torch.linalg.vector_norm(x, dim=1).max().item())
+        similarities, indices = (rounded @ x.bfloat16().T).topk(count, dim=1)  # (Q, count)
+        return similarities.float().numpy(), indices.numpy()
+
+    count = min(max(CANDIDATES, 4 * k), len(database))
+    rough, candidates = _stream(database, rows, len(queries), count, search_block)
+    found = _compare_again(database, queries, candidates, k)
+    if count == len(database):
+        return found
+    share = 3 * U + 4 * U**2 + database.shape[1] * 2.0**-23
+    slack = share * longest * np.linalg.norm(queries, axis=1)  # (Q,)
+    unsure = np.flatnonzero(rough[:, -1] + slack >= found[0][:, -1])
+    if len(unsure):
+        again = search(database, queries[unsure], k, block_bytes=4 * rows * database.shape[1])
+        for whole, part in zip(found, again, strict=True):
+            whole[unsure] = part
+    return found
+
+
+def _compare_again(
+    database: np.ndarray, queries: np.ndarray, candidates: np.ndarray, k: int
+) -> Found:
+    """The k best of each query's candidates, (Q, count), by float32."""
+    similarities = np.empty(candidates.shape, np.float32)
+    for i, rows in enumerate(candidates):
+        similarities[i] = database[rows].astype(np.float32, copy=False) @ queries[i]  # (count,)
+    order = np.argsort(-similarities, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(similarities, order, 1), np.take_along_axis(candidates, order, 1)
