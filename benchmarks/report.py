@@ -1,0 +1,50 @@
+"""Where benchmarks write: a section with machine and versions, appended to RESULTS.md."""
+
+import os
+import platform
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+RESULTS = Path(__file__).with_name("RESULTS.md")
+
+
+def record(title: str, table: pd.DataFrame, note: str = "") -> None:
+    """Print a section and append it to RESULTS.md: the command, the machine, the table, a note.
+
+    Args:
+        table: text and numbers; numbers are shown with three digits.
+    """
+    command = f"python benchmarks/{Path(sys.argv[0]).name} {' '.join(sys.argv[1:])}".strip()
+    rows = [[_cell(value) for value in row] for row in table.itertuples(index=False)]
+    lines = [
+        f"## {title}",
+        "",
+        f"`{command}`; {machine()}, {time.strftime('%Y-%m-%d')}.",
+        "",
+        *(f"| {' | '.join(row)} |" for row in [list(table), ["---"] * table.shape[1], *rows]),
+        *(["", note] if note else []),
+        "",
+    ]
+    text = "\n".join(lines)
+    print(text)
+    with RESULTS.open("a") as file:
+        file.write("\n" + text)
+
+
+def machine() -> str:
+    """Processor, cores, GPU and the versions that matter."""
+    gpu = f", {torch.cuda.get_device_name(0)}" if torch.cuda.is_available() else ""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "faiss-cpu"))
+    return f"{platform.machine()}, {cores} cores{gpu}, {packages}"
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
