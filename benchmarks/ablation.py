@@ -13,21 +13,19 @@ appends a table to benchmarks/RESULTS.md.
 
 import argparse
 import dataclasses
-import platform
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
 import torch
+from report import record
 
 import dinomix
 from dinomix.cluster import available_workers
 from dinomix.results import overall
 from dinomix.studies import Study, variants
 
-RESULTS = Path(__file__).with_name("RESULTS.md")
 DEPTHS = range(8)
 SHAPES = ((64, 2), (128, 2), (128, 4), (256, 4), (512, 4), (1024, 4), (2048, 4))
 
@@ -61,36 +59,30 @@ def studied(study: Study, listed: list) -> tuple[pd.DataFrame, float]:
     return table, time.perf_counter() - started
 
 
-def report(naive: tuple, study: tuple, epochs: int, seeds: list[int], count: int) -> str:
-    """The benchmark's section of RESULTS.md."""
+def report(naive: tuple, study: tuple, epochs: int, count: int) -> None:
+    """Write the benchmark's section of RESULTS.md."""
     recalls = [
         overall(t[t["k"] == 1]).groupby("method", sort=False)["recall"] for t, _ in (naive, study)
     ]
     first, second = (group.mean() for group in recalls)
     difference = (second - first).abs()
-    rows = [
-        f"| plain loop, {torch.get_num_threads()} threads | {naive[1]:.0f} | 1 |",
-        f"| study, {available_workers()} processes, cached prefix | {study[1]:.0f} "
-        f"| {study[1] / naive[1]:.2f} |",
-    ]
-    lines = [
-        f"## Ablation over depth and dimension: {count} runs of {epochs} epochs",
-        "",
-        f"`python benchmarks/ablation.py --epochs {epochs} --seeds {' '.join(map(str, seeds))}`; "
-        f"{platform.machine()}, {available_workers()} cores, torch {version('torch')}, "
-        f"toy_vits14, {time.strftime('%Y-%m-%d')}.",
-        "",
-        "| | seconds | ratio |",
-        "| --- | --- | --- |",
-        *rows,
-        "",
+    ways = {
+        f"plain loop, {torch.get_num_threads()} threads": naive[1],
+        f"study, {available_workers()} processes, cached prefix": study[1],
+    }
+    rows = [(name, seconds, seconds / naive[1]) for name, seconds in ways.items()]
+    note = (
         f"R@1 of the same variant differs between the two by {difference.mean():.1f} points on "
-        f"average, at most {difference.max():.1f}",
-    ]
-    if len(seeds) > 1:
-        spread = (recalls[0].max() - recalls[0].min()).mean()
-        lines[-1] += f"; between the seeds of one variant it spreads over {spread:.1f}"
-    return "\n".join([*lines[:-1], lines[-1] + ".", ""])
+        f"average, at most {difference.max():.1f}"
+    )
+    spread = (recalls[0].max() - recalls[0].min()).mean()
+    if recalls[0].size().max() > 1:
+        note += f"; between the seeds of one variant it spreads over {spread:.1f}"
+    record(
+        f"Ablation over depth and dimension: {count} runs of {epochs} epochs, toy_vits14",
+        pd.DataFrame(rows, columns=["", "seconds", "ratio"]),
+        f"{note}.",
+    )
 
 
 def main() -> None:
@@ -108,10 +100,7 @@ def main() -> None:
         study = studied(fast, listed)
         print(f"study: {study[1]:.0f} s; now the plain loop", flush=True)
         naive = naively(slow, listed)
-    text = report(naive, study, options.epochs, options.seeds, len(listed))
-    print(text)
-    with RESULTS.open("a") as file:
-        file.write("\n" + text)
+    report(naive, study, options.epochs, len(listed))
 
 
 if __name__ == "__main__":

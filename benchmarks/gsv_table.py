@@ -12,23 +12,21 @@ appends a table to benchmarks/RESULTS.md. It writes 560,000 empty files into a t
 
 import argparse
 import hashlib
-import platform
 import resource
 import sys
 import tempfile
 import time
 from collections import defaultdict
-from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from report import record
 
 from dinomix.datasets import PlaceDataset
 from dinomix.gsv import CITIES, COLUMNS
 
-RESULTS = Path(__file__).with_name("RESULTS.md")
 LETTERS = np.array(list("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"))
 FEWEST = 4  # images a place must have
 
@@ -101,28 +99,28 @@ def measured(load: str, root: Path) -> dict[str, float | str]:
     return {"seconds": seconds, "busy": busy, "added": peak - before, "peak": peak, "found": found}
 
 
-def report(found: dict[str, dict], rows: int) -> str:
-    """The benchmark's section of RESULTS.md."""
+def report(found: dict[str, dict], rows: int) -> None:
+    """Write the benchmark's section of RESULTS.md."""
     reference = found["plain loop"]
-    lines = [
-        f"## Loading GSV-Cities: {rows:,} images in {len(CITIES)} cities",
-        "",
-        f"`python benchmarks/gsv_table.py`; {platform.machine()}, pandas {version('pandas')}, "
-        f"numpy {version('numpy')}, {time.strftime('%Y-%m-%d')}. A made set in memory, file names "
-        f"of published length; both find {reference['found'].rsplit(',', 1)[0]}. Memory is what "
-        "loading adds to a process that has imported everything; ratios are of the processor's "
-        "time and of memory.",
-        "",
-        "| | seconds | of the processor | ratio | memory, MB | ratio | whole process, MB |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+    table = [
+        {
+            "": name,
+            "seconds": one["seconds"],
+            "of the processor": one["busy"],
+            "ratio of these": one["busy"] / reference["busy"],
+            "memory, MB": one["added"],
+            "ratio of memory": one["added"] / reference["added"],
+            "whole process, MB": one["peak"],
+        }
+        for name, one in found.items()
     ]
-    for name, one in found.items():
-        times, added = one["busy"] / reference["busy"], one["added"] / reference["added"]
-        lines.append(
-            f"| {name} | {one['seconds']:.1f} | {one['busy']:.1f} | {times:.2f} "
-            f"| {one['added']:.0f} | {added:.2f} | {one['peak']:.0f} |"
-        )
-    return "\n".join([*lines, ""])
+    record(
+        f"Loading GSV-Cities: {rows:,} images in {len(CITIES)} cities",
+        pd.DataFrame(table),
+        "A made set in memory, file names of published length; both find "
+        f"{reference['found'].rsplit(',', 1)[0]}. Memory is what loading adds to a process that "
+        "has imported everything.",
+    )
 
 
 def main() -> None:
@@ -144,10 +142,7 @@ def main() -> None:
             print(load, found[load], flush=True)
     if len({one["found"] for one in found.values()}) > 1:
         raise SystemExit("the two do not find the same places")
-    text = report(found, rows)
-    print(text)
-    with RESULTS.open("a") as file:
-        file.write("\n" + text)
+    report(found, rows)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
+VERSIONS = ("torch", "faiss-cpu", "numpy", "pandas")
 
 
 def record(title: str, table: pd.DataFrame, note: str = "") -> None:
@@ -40,7 +41,7 @@ def machine() -> str:
     """Processor, cores, GPU and the versions that matter."""
     gpu = f", {torch.cuda.get_device_name(0)}" if torch.cuda.is_available() else ""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "faiss-cpu"))
+    packages = ", ".join(f"{name} {version(name)}" for name in VERSIONS)
     return f"{platform.machine()}, {cores} cores{gpu}, {packages}"
 
 
