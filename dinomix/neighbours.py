@@ -59,9 +59,8 @@ def search(
         raise ValueError(f"scan is {scan!r}; choose one of {', '.join(SCANS)}")
     k = min(k, len(database))
     queries = np.ascontiguousarray(queries, dtype=np.float32)
-    best = np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1)
     if not len(queries):
-        return best
+        return _nothing(0, k)
     rows = max(1, block_bytes // (4 * database.shape[1]))
     if scan == "bfloat16":
         return _search_rounded(database, queries, k, rows)
@@ -76,7 +75,7 @@ def _stream(
     search_block: Callable[[np.ndarray, int], Found],
 ) -> Found:
     """The best k of what `search_block` finds in each block."""
-    best = np.full((queries, k), -np.inf, np.float32), np.full((queries, k), -1)
+    best = _nothing(queries, k)
     for start, block in _blocks(database, rows):
         similarities, indices = search_block(block, min(k, len(block)))
         best = _merge(best, (similarities, indices + start), k)
@@ -140,9 +139,18 @@ def _search_block(block: np.ndarray, k: int, queries: np.ndarray) -> Found:
     return faiss.knn(queries, block, k, metric=faiss.METRIC_INNER_PRODUCT)
 
 
+def _nothing(queries: int, k: int) -> Found:
+    return np.full((queries, k), -np.inf, np.float32), np.full((queries, k), -1)
+
+
 def _merge(best: Found, found: Found, k: int) -> Found:
     """The k best of both, among equals those of `best` first."""
-    similarities, indices = (np.concatenate(pair, axis=1) for pair in zip(best, found, strict=True))
+    both = (np.concatenate(pair, axis=1) for pair in zip(best, found, strict=True))
+    return _first(*both, k)
+
+
+def _first(similarities: np.ndarray, indices: np.ndarray, k: int) -> Found:
+    """The k best of each row, among equals in the order given."""
     order = np.argsort(-similarities, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(similarities, order, 1), np.take_along_axis(indices, order, 1)
 
@@ -190,5 +198,4 @@ def _compare_again(
     similarities = np.empty(candidates.shape, np.float32)
     for i, rows in enumerate(candidates):
         similarities[i] = database[rows].astype(np.float32, copy=False) @ queries[i]  # (count,)
-    order = np.argsort(-similarities, axis=1, kind="stable")[:, :k]
-    return np.take_along_axis(similarities, order, 1), np.take_along_axis(candidates, order, 1)
+    return _first(similarities, candidates, k)

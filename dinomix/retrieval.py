@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,45 +53,21 @@ def load_images(model: nn.Module, paths: Sequence[str | Path]) -> torch.Tensor:
     return torch.stack([files[i] for i in range(len(files))])
 
 
-def describe(
-    model: nn.Module,
-    paths: Sequence[str | Path],
-    *,
-    batch_size: int = 32,
-    workers: int = 0,
-    device: str | torch.device = "auto",
-    begun: Mapping[Path, torch.Tensor] | None = None,
-    progress: bool = True,
-) -> np.ndarray:
+def describe(model: nn.Module, paths: Sequence[str | Path], **options: Any) -> np.ndarray:
     """Descriptors of image files, in their order.
 
-    The model is used in eval mode and left in the mode it was in. An image's descriptor does not
-    depend on the batch it came in, up to rounding (about 1e-6).
-
     Args:
-        model: a PlaceModel; its config says the image size and the normalisation.
-        workers: processes that decode images; 0 decodes in this one.
-        begun: what the backbone's frozen part made of the files (`prefix.prefix_features`), to go
-            on from; None reads the files.
+        options: of `describe_batches`: batch_size, workers, device, begun, progress.
 
     Returns:
         float32 (N, D), rows of unit length.
 
     Raises:
-        UnreadableImageError, FileNotFoundError: an image cannot be read; the file is named.
-        FloatingPointError: a descriptor is not finite; the file is named.
+        as `describe_batches`.
     """
     descriptors = np.empty((len(paths), model.dim), dtype=np.float32)
     done = 0
-    for batch in describe_batches(
-        model,
-        paths,
-        batch_size=batch_size,
-        workers=workers,
-        device=device,
-        begun=begun,
-        progress=progress,
-    ):
+    for batch in describe_batches(model, paths, **options):
         descriptors[done : done + len(batch)] = batch
         done += len(batch)
     return descriptors
@@ -106,7 +83,21 @@ def describe_batches(
     begun: Mapping[Path, torch.Tensor] | None = None,
     progress: bool = True,
 ) -> Iterator[np.ndarray]:
-    """`describe`, a batch at a time: float32 (b, D), so that memory stays flat."""
+    """Descriptors of image files, in their order, a batch at a time: float32 (b, D), unit length.
+
+    The model is used in eval mode and left in the mode it was in. An image's descriptor does not
+    depend on the batch it came in, up to rounding (about 1e-6).
+
+    Args:
+        model: a PlaceModel; its config says the image size and the normalisation.
+        workers: processes that decode images; 0 decodes in this one.
+        begun: what the backbone's frozen part made of the files (`prefix.prefix_features`), to go
+            on from; None reads the files.
+
+    Raises:
+        UnreadableImageError, FileNotFoundError: an image cannot be read; the file is named.
+        FloatingPointError: a descriptor is not finite; the file is named.
+    """
     device = pick_device(device)
     if begun is None:
         files, forward = image_files(model, paths), model
