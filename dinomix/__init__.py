@@ -18,6 +18,8 @@ _HOME = {
     "save_model": "model",
     "load_model": "model",
     "load_published": "published",
+    "open_model": "opening",
+    "open_testset": "opening",
     "export_onnx": "export",
     "export_program": "export",
     "mine_pairs": "losses",

@@ -76,13 +76,13 @@ def _stream(
 ) -> Found:
     """The best k of what `search_block` finds in each block."""
     best = _nothing(queries, k)
-    for start, block in _blocks(database, rows):
+    for start, block in blocks(database, rows):
         similarities, indices = search_block(block, min(k, len(block)))
         best = _merge(best, (similarities, indices + start), k)
     return best
 
 
-def _blocks(database: np.ndarray, rows: int) -> Iterator[tuple[int, np.ndarray]]:
+def blocks(database: np.ndarray, rows: int) -> Iterator[tuple[int, np.ndarray]]:
     """First row and float32 (n, D) of each block; the next one is read while one is in use."""
     read = _file_reader(database, rows) if _is_whole_file(database) else database.__getitem__
 
@@ -178,7 +178,7 @@ def _search_rounded(database: np.ndarray, queries: np.ndarray, k: int, rows: int
 
     count = min(max(CANDIDATES, 4 * k), len(database))
     rough, candidates = _stream(database, rows, len(queries), count, search_block)
-    found = _compare_again(database, queries, candidates, k)
+    found = compare_again(database, queries, candidates, k)
     if count == len(database):
         return found
     share = 3 * U + 4 * U**2 + database.shape[1] * 2.0**-23
@@ -191,11 +191,12 @@ def _search_rounded(database: np.ndarray, queries: np.ndarray, k: int, rows: int
     return found
 
 
-def _compare_again(
+def compare_again(
     database: np.ndarray, queries: np.ndarray, candidates: np.ndarray, k: int
 ) -> Found:
-    """The k best of each query's candidates, (Q, count), by float32."""
+    """The k best of each query's candidates, (Q, count), by float32; -1 is no candidate."""
     similarities = np.empty(candidates.shape, np.float32)
     for i, rows in enumerate(candidates):
         similarities[i] = database[rows].astype(np.float32, copy=False) @ queries[i]  # (count,)
+    similarities[candidates < 0] = -np.inf
     return _first(similarities, candidates, k)

@@ -1,0 +1,158 @@
+"""Approximate indexes: exact where they keep everything, honest about what they lose."""
+
+import faiss
+import numpy as np
+import pytest
+
+from dinomix import ApproximateIndex, search
+
+D = 16
+
+
+@pytest.fixture(scope="module")
+def places():
+    """Database (2000, D) of 200 places, 10 images each, and a query near every tenth image."""
+    rng = np.random.default_rng(0)
+    centres = np.repeat(rng.normal(size=(200, D)), 10, axis=0)
+    database = unit(centres + 0.3 * rng.normal(size=centres.shape))
+    queries = unit(database[::10] + 0.1 * rng.normal(size=(200, D)))
+    return database, queries
+
+
+def unit(rows):
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def share_found(ranked, exact):
+    return np.mean([np.isin(e, r).mean() for e, r in zip(exact, ranked, strict=True)])
+
+
+@pytest.mark.parametrize("factory", ["Flat", "IVF8,Flat", "HNSW16,Flat"])
+def test_an_index_that_loses_nothing_equals_search(places, factory):
+    database, queries = places
+    index = ApproximateIndex.build(database, factory, block_bytes=100 * D * 4)
+    everything = {"IVF8,Flat": "nprobe=8", "HNSW16,Flat": "efSearch=2000"}.get(factory, "")
+    similarities, ranked = index.search(queries, 5, parameters=everything)
+    expected, exact = search(database, queries, 5)
+    assert share_found(ranked, exact) > 0.999
+    np.testing.assert_allclose(similarities, expected, atol=1e-5)
+    assert similarities.dtype == np.float32 and ranked.dtype == np.int64
+
+
+def test_more_cells_find_more(places):
+    database, queries = places
+    exact = search(database, queries, 5)[1]
+    index = ApproximateIndex.build(database, "IVF32,Flat")
+    found = [
+        share_found(index.search(queries, 5, parameters=f"nprobe={n}")[1], exact)
+        for n in (1, 4, 32)
+    ]
+    assert found[0] < found[1] < found[2] == 1
+
+
+def test_comparing_candidates_again_gives_exact_similarities_and_finds_more(places, tmp_path):
+    database, queries = places
+    np.save(tmp_path / "database.npy", database)
+    on_disk = np.load(tmp_path / "database.npy", mmap_mode="r")
+    exact = search(database, queries, 5)[1]
+    index = ApproximateIndex.build(on_disk, "PQ4x4")
+    rough, ranked = index.search(queries, 5)
+    again, closer = index.search(queries, 5, database=on_disk, candidates=50)
+    assert share_found(closer, exact) > share_found(ranked, exact) + 0.2
+    slowly = [[float(queries[i] @ database[j]) for j in row] for i, row in enumerate(closer)]
+    np.testing.assert_allclose(again, slowly, atol=1e-6)
+    assert (np.diff(again, axis=1) <= 0).all()
+    assert np.abs(rough - again).max() > 0.01  # the index's own similarities are coarse
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_neighbours_that_were_not_found_are_minus_one(places, again):
+    database, queries = places
+    index = ApproximateIndex.build(database, "IVF64,Flat")
+    k = 500  # one cell has fewer
+    similarities, ranked = index.search(
+        queries, k, parameters="nprobe=1", database=database if again else None, candidates=k
+    )
+    missing = ranked < 0
+    assert missing.any() and not missing[:, 0].any()
+    assert (similarities[missing] == -np.inf).all() and np.isfinite(similarities[~missing]).all()
+
+
+def test_more_neighbours_than_images(places):
+    database, queries = places
+    index = ApproximateIndex.build(database[:3], "Flat")
+    assert index.search(queries, 10)[1].shape == (len(queries), 3)
+    assert index.search(queries, 10, database=database[:3])[1].shape == (len(queries), 3)
+    assert len(index) == 3
+
+
+@pytest.mark.parametrize("factory", ["Flat", "IVF8,Flat", "PCA8,HNSW16,Flat"])
+@pytest.mark.parametrize("again", [False, True])
+def test_images_without_a_descriptor_are_never_found(places, factory, again):
+    database, queries = (part.copy() for part in places)
+    skipped = [0, 7, 1999]
+    database[skipped], queries[3] = np.nan, np.nan
+    index = ApproximateIndex.build(database, factory, block_bytes=300 * D * 4)
+    assert len(index) == 1997
+    similarities, ranked = index.search(
+        queries, 2000, database=database if again else None, candidates=2000
+    )
+    assert not np.isin(ranked, skipped).any() and not np.isnan(similarities).any()
+    assert (ranked[3] == -1).all() and (similarities[3] == -np.inf).all()
+    assert (ranked[:3, 0] >= 0).all()
+    if factory == "Flat":
+        np.testing.assert_array_equal(np.sort(ranked[0]), np.delete(np.arange(2000), skipped))
+
+
+def test_what_was_saved_finds_the_same(places, tmp_path):
+    database, queries = places
+    index = ApproximateIndex.build(database, "PCA8,IVF8,PQ4x4")
+    index.save(tmp_path / "city.faiss")
+    loaded = ApproximateIndex.load(tmp_path / "city.faiss")
+    assert len(loaded) == len(database)
+    for a, b in zip(index.search(queries), loaded.search(queries), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert [file.name for file in tmp_path.iterdir()] == ["city.faiss"]
+
+
+def test_the_same_seed_builds_the_same_index(places, tmp_path):
+    for name in "ab":
+        ApproximateIndex.build(places[0], "IVF8,PQ4x4", training=500, seed=3).save(tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_errors_name_what_is_wrong(places, tmp_path):
+    database, queries = places
+    with pytest.raises(ValueError, match=r"'Nonsense'.*could not parse"):
+        ApproximateIndex.build(database, "Nonsense")
+    with pytest.raises(ValueError, match=r"'PQ5' from 2000 descriptors of 16 .*multiple"):
+        ApproximateIndex.build(database, "PQ5")
+    with pytest.raises(ValueError, match=r"from 3 descriptors"):
+        ApproximateIndex.build(database[:3], "IVF8,Flat")
+    with pytest.raises(ValueError, match=r"should be \(N, D\), but are \(0, 16\)"):
+        ApproximateIndex.build(database[:0], "Flat")
+    index = ApproximateIndex.build(database, "Flat")
+    with pytest.raises(ValueError, match=r"queries \(200, 8\); they should be \(Q, 16\)"):
+        index.search(queries[:, :8])
+    with pytest.raises(ValueError, match="nearest 0"):
+        index.search(queries, 0)
+    with pytest.raises(ValueError, match="parameters 'nprobe=4'"):
+        index.search(queries, parameters="nprobe=4")
+    with pytest.raises(ValueError, match=r"holds 2000 .*database is \(1999, 16\)"):
+        index.search(queries, database=database[1:])
+    with pytest.raises(FileNotFoundError, match=r"no index .*none\.faiss"):
+        ApproximateIndex.load(tmp_path / "none.faiss")
+    (tmp_path / "broken.faiss").write_bytes(b"not an index")
+    with pytest.raises(ValueError, match=r"broken\.faiss holds no whole FAISS index"):
+        ApproximateIndex.load(tmp_path / "broken.faiss")
+    faiss.write_index(faiss.IndexFlatIP(D), str(tmp_path / "other.faiss"))
+    with pytest.raises(ValueError, match=r"other\.faiss.*save did not write"):
+        ApproximateIndex.load(tmp_path / "other.faiss")
+
+
+def test_half_an_index_is_refused(places, tmp_path):
+    file = tmp_path / "city.faiss"
+    ApproximateIndex.build(places[0], "Flat").save(file)
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="no whole FAISS index"):
+        ApproximateIndex.load(file)
