@@ -11,17 +11,18 @@ on the toy city has 93 % of it in 128 directions, so PCA loses less there than h
 """
 
 import argparse
-import resource
+import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from report import record
+from report import forget_cached, peak_memory, record
 
 from dinomix.figures import save_figure
 from dinomix.indexes import ApproximateIndex
@@ -86,45 +87,53 @@ def make_queries(file: Path, count: int) -> np.ndarray:
     return unit(seen + 0.8 * unit(a - b)).astype(np.float32)
 
 
-def flat(file: Path, queries: np.ndarray, block_bytes: int) -> tuple:
+def flat(file: Path, queries: np.ndarray, block_bytes: int, repeats: int) -> tuple:
     import faiss
 
     database = np.load(file).astype(np.float32, copy=False)
     index = faiss.IndexFlatIP(database.shape[1])
     index.add(database)
-    started = time.perf_counter()
-    return *index.search(queries, K), time.perf_counter() - started
+    del database
+    return timed(lambda: index.search(queries, K), repeats)
 
 
-def streamed(file: Path, queries: np.ndarray, block_bytes: int, scan: str = "float32") -> tuple:
+def streamed(
+    file: Path, queries: np.ndarray, block_bytes: int, repeats: int, scan: str = "float32"
+) -> tuple:
     database = np.load(file, mmap_mode="r")
-    started = time.perf_counter()
-    found = search(database, queries, K, scan=scan, block_bytes=block_bytes)
-    return *found, time.perf_counter() - started
+    way = partial(search, database, queries, K, scan=scan, block_bytes=block_bytes)
+    return timed(way, repeats, before=lambda: forget_cached(file))
 
 
-def low_precision(file: Path, queries: np.ndarray, block_bytes: int) -> tuple:
-    return streamed(file, queries, block_bytes, "bfloat16")
+def timed(way: Callable, repeats: int, before: Callable = lambda: None) -> tuple:
+    """What a way of search finds, and its median seconds."""
+    seconds = []
+    for _ in range(repeats):
+        before()
+        started = time.perf_counter()
+        found = way()
+        seconds.append(time.perf_counter() - started)
+    return found, statistics.median(seconds)
 
 
+FLAT = "FAISS flat, in memory"
 EXACT: dict[str, Callable] = {
-    "FAISS flat, in memory": flat,
+    FLAT: flat,
     "streamed from disk": streamed,
-    "streamed, bfloat16 first": low_precision,
+    "streamed, bfloat16 first": partial(streamed, scan="bfloat16"),
 }
 
 
-def measured(name: str, file: Path, queries: np.ndarray, block_bytes: int) -> dict:
+def measured(name: str, file: Path, queries: np.ndarray, block_bytes: int, repeats: int) -> dict:
     """One way of exact search, in a process of its own: what it found, seconds, memory it added."""
     search(queries[:2], queries[:2], 1)  # imports
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    similarities, ranked, seconds = EXACT[name](file, queries, block_bytes)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"found": (similarities, ranked), "seconds": seconds, "memory": (peak - before) / GIB}
+    before = peak_memory()
+    found, seconds = EXACT[name](file, queries, block_bytes, repeats)
+    return {"found": found, "seconds": seconds, "memory": (peak_memory() - before) / GIB}
 
 
 def exact_table(
-    file: Path, part: Path, queries: np.ndarray, block_bytes: int
+    file: Path, part: Path, queries: np.ndarray, block_bytes: int, repeats: int
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """The ways of exact search side by side, and the neighbours they found.
 
@@ -132,25 +141,21 @@ def exact_table(
     """
     images = len(np.load(file, mmap_mode="r"))
     runs = {}
-    for name, way in EXACT.items():
-        searched = part if way is flat else file
+    for name in EXACT:
+        searched = part if name == FLAT else file
         with get_context("spawn").Pool(1) as pool:
-            run = pool.apply(measured, (name, searched, queries, block_bytes))
+            run = pool.apply(measured, (name, searched, queries, block_bytes, repeats))
         run["seconds"] *= images / len(np.load(searched, mmap_mode="r"))
         print(f"{name}: {run['seconds']:.1f} s", flush=True)
         runs[name] = run
-    if part == file:
-        _check_equal(runs, "FAISS flat, in memory")
-    else:
-        _check_equal({name: run for name, run in runs.items() if EXACT[name] is not flat})
-    reference = runs["FAISS flat, in memory"]
+    _check_equal({name: run for name, run in runs.items() if part == file or name != FLAT})
     table = pd.DataFrame(
         [
             {
                 "search": name,
                 "seconds": run["seconds"],
                 "queries/s": len(queries) / run["seconds"],
-                "speed": reference["seconds"] / run["seconds"],
+                "speed": runs[FLAT]["seconds"] / run["seconds"],
                 "memory, GiB": run["memory"],
             }
             for name, run in runs.items()
@@ -159,8 +164,9 @@ def exact_table(
     return table, runs["streamed from disk"]["found"][1]
 
 
-def _check_equal(runs: dict[str, dict], against: str = "streamed from disk") -> None:
-    similarities, ranked = runs[against]["found"]
+def _check_equal(runs: dict[str, dict]) -> None:
+    """Stop where one way found other similarities than the first."""
+    similarities, ranked = next(iter(runs.values()))["found"]
     for name, run in runs.items():
         off = np.abs(run["found"][0] - similarities).max()
         same = 100 * (run["found"][1] == ranked).mean()
@@ -175,7 +181,7 @@ def approximate_table(file: Path, queries: np.ndarray, exact: np.ndarray) -> pd.
     "10 found" is the share of the K exact neighbours that are found, recall@K of the index.
     """
     database = np.load(file, mmap_mode="r")
-    flat_seconds = flat(file, queries, 0)[2]
+    flat_seconds = flat(file, queries, 0, 1)[1]
     rows, built = [], {}
     for name, (factory, parameters, again) in APPROXIMATE.items():
         if factory not in built:
@@ -237,6 +243,7 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=4096)
     parser.add_argument("--queries", type=int, default=1000)
     parser.add_argument("--dtype", choices=("float32", "float16"), default="float32")
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--block-mib", type=int, default=64)
     parser.add_argument("--folder", type=Path, help="where the descriptors lie for the while")
     parser.add_argument("--keep", type=Path, help="a file of descriptors, made if it is not there")
@@ -249,13 +256,14 @@ def main() -> None:
         file = part = options.keep or Path(folder) / "database.npy"
         if not file.exists():
             write_database(file, options.images, options.dim, options.dtype)
-        note = "Memory is what the search added at its peak, the queries' neighbours included."
+        note = f"Median of {options.repeats}. Memory is what the search adds at its peak. "
+        note += "Nothing of the file is cached before."
         if options.flat_images:
             part = Path(folder) / "part.npy"
             np.save(part, np.load(file, mmap_mode="r")[: options.flat_images])
             note += f" FAISS searched {options.flat_images:,} of them; its time is scaled."
         queries = make_queries(file, options.queries)
-        table, ranked = exact_table(file, part, queries, options.block_mib * 2**20)
+        table, ranked = exact_table(file, part, queries, options.block_mib * 2**20, options.repeats)
         size = f"{options.images:,} descriptors of {options.dim} entries ({options.dtype})"
         record(f"Exact search among {size}, {options.queries:,} queries", table, note)
         if not options.exact_only:

@@ -6,7 +6,8 @@ from typing import Self
 
 import numpy as np
 
-from dinomix.neighbours import BLOCK_BYTES, Found, blocks, compare_again
+from dinomix.neighbours import BLOCK_BYTES, Found, compare_again
+from dinomix.rowblocks import row_blocks
 from dinomix.storage import atomic_path
 
 FACTORY = "https://github.com/facebookresearch/faiss/wiki/The-index-factory"
@@ -63,7 +64,7 @@ class ApproximateIndex:
                 f"{database.shape[1]} entries: {_reason(error)}. {FACTORY} explains the names."
             ) from error
         named = faiss.IndexIDMap(index)  # rows keep their numbers where some are left out
-        for start, block in blocks(database, max(1, block_bytes // (4 * database.shape[1]))):
+        for start, block in row_blocks(database, max(1, block_bytes // (4 * database.shape[1]))):
             whole = np.flatnonzero(np.isfinite(block).all(axis=1))
             named.add_with_ids(block[whole], whole + start)
         return cls(named)

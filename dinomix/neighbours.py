@@ -1,12 +1,12 @@
 """Nearest neighbours among descriptors: exact, block by block, so that memory stays bounded."""
 
-import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 import torch
+
+from dinomix.rowblocks import row_blocks
 
 Found = tuple[np.ndarray, np.ndarray]  # similarities (Q, k), falling along each row; indices (Q, k)
 
@@ -32,8 +32,9 @@ def search(
     gives.
 
     Args:
-        database: (N, D), rows of unit length; float32, or float16 to save space.
-        queries: float32 (Q, D), rows of unit length.
+        database: (N, D), rows of unit length; float32, or float16 to save space. A row of NaN,
+            which `describe` gives an image that it skipped, is never found.
+        queries: float32 (Q, D), rows of unit length; a row of NaN finds nothing.
         k: how many; at most N come back.
         scan: "float32" compares as it is. "bfloat16" first compares rounded numbers, faster where
             the processor multiplies them natively, and then the best candidates in float32; a
@@ -43,7 +44,8 @@ def search(
 
     Returns:
         similarities float32 (Q, min(k, N)), falling along each row, and their database indices
-        int64 of the same shape.
+        int64 of the same shape. N counts the rows that are not NaN. Where a query is NaN, -inf
+        and -1.
 
     Raises:
         ValueError: the dimensions differ, the database is empty, k < 1, or there is no such scan.
@@ -61,6 +63,12 @@ def search(
     queries = np.ascontiguousarray(queries, dtype=np.float32)
     if not len(queries):
         return _nothing(0, k)
+    known = described(queries)
+    if not known.all():
+        part = search(database, queries[known], k, scan=scan, block_bytes=block_bytes)
+        found = _nothing(len(queries), part[0].shape[1])
+        found[0][known], found[1][known] = part
+        return found
     rows = max(1, block_bytes // (4 * database.shape[1]))
     if scan == "bfloat16":
         return _search_rounded(database, queries, k, rows)
@@ -74,63 +82,23 @@ def _stream(
     k: int,
     search_block: Callable[[np.ndarray, int], Found],
 ) -> Found:
-    """The best k of what `search_block` finds in each block."""
+    """The best k of what `search_block` finds in each block; fewer where there are not so many."""
     best = _nothing(queries, k)
-    for start, block in blocks(database, rows):
+    for start, block in row_blocks(database, rows):
+        known = np.flatnonzero(described(block))
+        if not len(known):
+            continue
+        if len(known) < len(block):
+            block = block[known]
         similarities, indices = search_block(block, min(k, len(block)))
-        best = _merge(best, (similarities, indices + start), k)
-    return best
+        best = _merge(best, (similarities, start + known[indices]), k)
+    found = (best[1] >= 0).any(axis=0)
+    return best[0][:, found], best[1][:, found]
 
 
-def blocks(database: np.ndarray, rows: int) -> Iterator[tuple[int, np.ndarray]]:
-    """First row and float32 (n, D) of each block; the next one is read while one is in use."""
-    read = _file_reader(database, rows) if _is_whole_file(database) else database.__getitem__
-
-    def block_at(start: int) -> np.ndarray:
-        part = read(slice(start, min(start + rows, len(database))))
-        return np.require(part, np.float32, ["C", "W"])  # torch wants to be allowed to write
-
-    with ThreadPoolExecutor(1) as reader:
-        coming = reader.submit(block_at, 0)
-        for start in range(0, len(database), rows):
-            block = coming.result()
-            if start + rows < len(database):
-                coming = reader.submit(block_at, start + rows)
-            yield start, block
-
-
-def _is_whole_file(database: np.ndarray) -> bool:
-    """Whether this is a memory map of all that its file holds, row by row: no part of one."""
-    return (
-        isinstance(database, np.memmap)
-        and database.filename is not None
-        and database.flags.c_contiguous
-        and os.path.getsize(database.filename) == database.offset + database.nbytes
-    )
-
-
-def _file_reader(database: np.memmap, rows: int) -> Callable[[slice], np.ndarray]:
-    """Reads rows of a file into two buffers by turns.
-
-    Mapped pages would cost a fault each, and stay in memory as long as there is room.
-    """
-    buffers = [np.empty((rows, database.shape[1]), database.dtype) for _ in range(2)]
-    row_bytes = database.dtype.itemsize * database.shape[1]
-
-    def read(wanted: slice) -> np.ndarray:
-        buffers.reverse()
-        part = buffers[0][: wanted.stop - wanted.start]
-        with open(database.filename, "rb", buffering=0) as file:
-            file.seek(database.offset + wanted.start * row_bytes)
-            room = memoryview(part).cast("B")
-            while room:  # the system may give less than asked for
-                count = file.readinto(room)
-                if not count:
-                    raise OSError(f"{database.filename} has become shorter while it was read")
-                room = room[count:]
-        return part
-
-    return read
+def described(descriptors: np.ndarray) -> np.ndarray:
+    """bool (N,): which rows of (N, D) are descriptors; those of skipped images are NaN."""
+    return ~np.isnan(descriptors[:, 0])
 
 
 def _search_block(block: np.ndarray, k: int, queries: np.ndarray) -> Found:
@@ -167,22 +135,28 @@ def _search_rounded(database: np.ndarray, queries: np.ndarray, k: int, rows: int
     """
     q = torch.from_numpy(queries)  # (Q, D)
     rounded = q.bfloat16()
+    buffer = torch.empty(min(rows, len(database)), q.shape[1], dtype=torch.bfloat16)
     longest = 0.0
 
     def search_block(block: np.ndarray, count: int) -> Found:
         nonlocal longest
         x = torch.from_numpy(block)  # (n, D)
         longest = max(longest, torch.linalg.vector_norm(x, dim=1).max().item())
-        similarities, indices = (rounded @ x.bfloat16().T).topk(count, dim=1)  # (Q, count)
+        near = buffer[: len(x)].copy_(x)
+        similarities, indices = (rounded @ near.T).topk(count, dim=1)  # (Q, count)
         return similarities.float().numpy(), indices.numpy()
 
     count = min(max(CANDIDATES, 4 * k), len(database))
     rough, candidates = _stream(database, rows, len(queries), count, search_block)
-    found = compare_again(database, queries, candidates, k)
-    if count == len(database):
-        return found
+    if not rough.size:  # no row is a descriptor
+        return rough, candidates
     share = 3 * U + 4 * U**2 + database.shape[1] * 2.0**-23
     slack = share * longest * np.linalg.norm(queries, axis=1)  # (Q,)
+    certain = rough[:, min(k, rough.shape[1]) - 1] - slack  # k rows are at least so near
+    hopeless = rough + slack[:, None] < certain[:, None]
+    found = compare_again(database, queries, np.where(hopeless, -1, candidates), k)
+    if candidates.shape[1] < count or count == len(database):  # they are all there is
+        return found
     unsure = np.flatnonzero(rough[:, -1] + slack >= found[0][:, -1])
     if len(unsure):
         again = search(database, queries[unsure], k, block_bytes=4 * rows * database.shape[1])
@@ -195,8 +169,9 @@ def compare_again(
     database: np.ndarray, queries: np.ndarray, candidates: np.ndarray, k: int
 ) -> Found:
     """The k best of each query's candidates, (Q, count), by float32; -1 is no candidate."""
-    similarities = np.empty(candidates.shape, np.float32)
+    similarities = np.full(candidates.shape, -np.inf, np.float32)
     for i, rows in enumerate(candidates):
-        similarities[i] = database[rows].astype(np.float32, copy=False) @ queries[i]  # (count,)
-    similarities[candidates < 0] = -np.inf
+        real = rows >= 0
+        compared = database[rows[real]].astype(np.float32, copy=False)  # (n, D)
+        similarities[i, real] = compared @ queries[i]
     return _first(similarities, candidates, k)

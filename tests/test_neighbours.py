@@ -80,17 +80,6 @@ def test_a_part_of_a_file_is_searched_as_such(tmp_path, scan):
         assert_exact(database[part], database[:3], 4, found)
 
 
-def test_a_file_that_shrinks_while_it_is_read_is_named(tmp_path):
-    database = unit(np.random.default_rng(0).normal(size=(50, 8)))
-    np.save(tmp_path / "database.npy", database)
-    mapped = np.load(tmp_path / "database.npy", mmap_mode="r")
-    read = neighbours._file_reader(mapped, 25)
-    assert (read(slice(0, 25)) == database[:25]).all()
-    (tmp_path / "database.npy").write_bytes((tmp_path / "database.npy").read_bytes()[:1000])
-    with pytest.raises(OSError, match=r"database\.npy has become shorter"):
-        read(slice(25, 50))
-
-
 def test_search_leaves_its_input_alone_and_takes_any_memory_layout():
     rng = np.random.default_rng(0)
     database = np.asfortranarray(unit(rng.normal(size=(20, 8))))
@@ -116,3 +105,24 @@ def test_search_errors_name_the_shapes():
         search(row, row, 0)
     with pytest.raises(ValueError, match="scan is 'int8'"):
         search(row, row, 1, scan="int8")
+
+
+def test_candidates_without_hope_are_not_read_again(monkeypatch):
+    rng = np.random.default_rng(0)
+    places = np.repeat(rng.normal(size=(100, 64)), 10, axis=0)
+    database = unit(places + 0.3 * rng.normal(size=places.shape))
+    seen = []
+    compare = neighbours.compare_again
+    monkeypatch.setattr(
+        neighbours, "compare_again", lambda *a: seen.append((a[2] >= 0).sum(axis=1)) or compare(*a)
+    )
+    found = search(database, database[::50], 3, scan="bfloat16")
+    assert seen[0].max() < neighbours.CANDIDATES / 2 and seen[0].min() >= 3
+    assert_exact(database, database[::50], 3, found)
+
+
+@pytest.mark.parametrize("scan", SCANS)
+def test_a_database_without_any_descriptor_gives_no_columns(scan):
+    nothing = np.full((5, 4), np.nan, np.float32)
+    similarities, ranked = search(nothing, unit(np.ones((2, 4))), 3, scan=scan)
+    assert similarities.shape == ranked.shape == (2, 0)
