@@ -65,10 +65,11 @@ def _robust() -> list[v2.Transform]:
         v2.RandomApply([v2.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.02)]),
         v2.RandomApply([MotionBlur()]),
         v2.RandomApply([*dark, v2.GaussianNoise(sigma=0.05)], p=0.3),
+        v2.ToDtype(torch.float32, scale=True),  # those without noise, too: a batch has one dtype
     ]
 
 
-# Name -> the transforms of a uint8 image (3, H, W).
+# Name -> the transforms of a uint8 image (3, H, W), to uint8 or to float32 in [0, 1].
 AUGMENTATIONS: dict[str, Callable[[], list[v2.Transform]]] = {
     "none": list,
     "randaugment": _randaugment,

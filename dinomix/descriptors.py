@@ -1,20 +1,7 @@
-"""Descriptors on disk: written in chunks that survive a kill, read as a memory map.
-
-```
-<name>.npy           the descriptors, once they are all there
-<name>.json          what they were computed from; the last thing that is written
-<name>.part/         while they are being computed: their file, what they are computed from, and an
-                     empty file for each chunk that is done
-```
-Chunks do not depend on each other, so any number of processes, on any number of machines that
-share the disk, can work on one file.
-"""
+"""Descriptors on disk: written in chunks that survive a kill, read as a memory map."""
 
 import hashlib
-import json
 import os
-import shutil
-import uuid
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -24,15 +11,18 @@ import numpy as np
 import torch
 from torch import nn
 
+from dinomix.chunks import ChunkedArray, mark_done, open_part, read_record
+from dinomix.images import UnreadableImageError
 from dinomix.model import load_model, save_model
-from dinomix.retrieval import describe_batches
-from dinomix.storage import atomic_path, config_hash
+from dinomix.retrieval import check_on_error, describe_batches
+from dinomix.storage import config_hash
 
 if TYPE_CHECKING:
     from dask.distributed import Client
 
 CHUNK = 2048  # images: what a kill may cost
 DTYPES = ("float32", "float16")
+MODEL = "model.safetensors"  # for the workers of a cluster
 
 
 def describe_to(
@@ -41,8 +31,9 @@ def describe_to(
     paths: Sequence[str | Path],
     *,
     dtype: str = "float32",
-    shard: tuple[int, int] = (0, 1),
+    shard: tuple[int, int] | str = (0, 1),
     client: "Client | None" = None,
+    on_error: str = "raise",
     progress: bool = True,
     **options: Any,
 ) -> np.memmap | None:
@@ -54,22 +45,35 @@ def describe_to(
     Args:
         file: ends in .npy.
         dtype: float32, or float16, which halves the file and changes a similarity by about 1e-4.
-        shard: (i, n) for process i of n that work on one file, each on every n-th chunk. Whoever
-            finds all chunks done finishes the file; for the others it returns None.
+        shard: (i, n) for process i of n that work on one file, each on every n-th chunk. "auto"
+            is this process among those that `accelerate launch` or `torchrun` started, by the
+            variables RANK and WORLD_SIZE. Whoever finds all chunks done finishes the file; for
+            the others it returns None. A process that dies costs its chunk alone: whoever is
+            given its shard again goes on.
         client: of a Dask cluster whose workers see the same disk: every chunk is a job, and a
             worker that dies costs its chunk alone.
+        on_error: "raise", or "skip" for a row of NaN where an image cannot be decoded, see
+            `describe_batches`; `open_skipped` lists them.
         options: of `describe`: batch_size, workers, device.
 
     Returns:
         (N, D), read-only; None where other shards are still at work.
 
     Raises:
-        ValueError: the name does not end in .npy, there is no such dtype or shard, or no image.
-        UnreadableImageError, FileNotFoundError: an image cannot be read; the file is named.
+        ValueError: the name does not end in .npy, there is no such dtype, shard or `on_error`, or
+            no image.
+        UnreadableImageError, OSError: an image cannot be read (`images.read_image`), or was
+            skipped before, and `on_error` is "raise"; the file is named.
         FloatingPointError: a descriptor is not finite; the image is named.
+        OSError: the disk has no room for all of them, which is found out before the first one is
+            computed, or the folder cannot be written to. What was there before is kept.
     """
     file = Path(file)
+    if shard == "auto":
+        shard = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     _check(file, dtype, shard, paths)
+    check_on_error(on_error)
+    options = {**options, "on_error": on_error}
     identity = {
         "model": model_hash(model),
         "images": images_hash(paths),
@@ -77,21 +81,30 @@ def describe_to(
         "shape": [len(paths), model.dim],
         "chunk": CHUNK,
     }
-    if not _is_finished(file, identity):
-        part = _begin(file, identity, model)
+    array = ChunkedArray(file, identity)
+    if not array.is_finished():
+        part = array.begin(lambda folder: save_model(model, folder / MODEL))
         number, count = shard
         mine = {
             chunk: paths[CHUNK * chunk : CHUNK * (chunk + 1)]
-            for chunk in _missing(part)
+            for chunk in array.missing()
             if chunk % count == number
         }
         if mine and client is None:
             _describe_chunks(part, model, mine, progress=progress, **options)
         elif mine:
             _describe_on(client, part, mine, options)
-        if _missing(part):
+        if not array.missing():
+            array.finish()
+        elif not array.is_finished():  # another shard may have done it meanwhile
             return None
-        _finish(file, part, identity)
+    array.clear()
+    skipped = open_skipped(file)
+    if skipped and on_error == "raise":
+        raise UnreadableImageError(
+            f"{file} lacks {len(skipped)} images, which were skipped since they cannot be decoded; "
+            f'the first is {skipped[0]}. Replace them or take them out, or say on_error="skip".'
+        )
     return open_descriptors(file)
 
 
@@ -100,11 +113,25 @@ def open_descriptors(file: str | Path) -> np.memmap:
 
     Raises:
         FileNotFoundError: there is no such file, or it is not finished.
+        ValueError: it is damaged, or holds something else.
     """
-    file = Path(file)
-    if not file.is_file() or not file.with_suffix(".json").is_file():
-        raise FileNotFoundError(f"{file} holds no finished descriptors; describe_to writes them")
-    return np.load(file, mmap_mode="r")
+    read_record(Path(file))
+    try:
+        descriptors = np.lib.format.open_memmap(file, mode="r")  # never unpickles
+        if descriptors.ndim != 2 or descriptors.dtype not in DTYPES:
+            raise ValueError(f"it holds {descriptors.dtype} {descriptors.shape}")
+    except (EOFError, ValueError) as error:
+        raise ValueError(f"{file} is damaged, or holds no descriptors: {error}") from error
+    return descriptors
+
+
+def open_skipped(file: str | Path) -> list[str]:
+    """The images that `describe_to` skipped when it wrote `file`; their rows are NaN.
+
+    Raises:
+        FileNotFoundError: there is no such file, or it is not finished.
+    """
+    return read_record(Path(file))["skipped"]
 
 
 def model_hash(model: nn.Module) -> str:
@@ -120,93 +147,49 @@ def images_hash(paths: Sequence[str | Path]) -> str:
     """Names image files as they are now: path, size and time of the last change.
 
     Raises:
-        FileNotFoundError: one is not there; it is named.
+        OSError: one is not there, or is a link that leads in a circle; it is named.
     """
     digest = hashlib.sha256()
     for path in paths:
         state = os.stat(path)
-        digest.update(f"{path}\n{state.st_size} {state.st_mtime_ns}\n".encode())
+        line = f"{path}\n{state.st_size} {state.st_mtime_ns}\n"
+        digest.update(line.encode(errors="surrogateescape"))  # a name need not be text
     return digest.hexdigest()[:16]
 
 
-def _check(file: Path, dtype: str, shard: tuple[int, int], paths: Sequence) -> None:
+def _check(file: Path, dtype: str, shard: tuple[int, int] | str, paths: Sequence) -> None:
     if file.suffix != ".npy":
         raise ValueError(f"descriptors are kept as .npy, not as {file.name}")
     if dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}; choose one of {', '.join(DTYPES)}")
-    if not 0 <= shard[0] < shard[1]:
-        raise ValueError(f"shard is {shard}; it should be (i, n) with 0 <= i < n")
+    if isinstance(shard, str) or not 0 <= shard[0] < shard[1]:
+        raise ValueError(f'shard is {shard!r}; it should be (i, n) with 0 <= i < n, or "auto"')
     if not len(paths):
         raise ValueError("there are no images to describe")
-
-
-def _is_finished(file: Path, identity: Mapping[str, Any]) -> bool:
-    return file.is_file() and _read(file.with_suffix(".json")) == identity
-
-
-def _begin(file: Path, identity: Mapping[str, Any], model: nn.Module) -> Path:
-    """The folder of unfinished work on `file`, new or as a killed process left it."""
-    part = file.with_suffix(".part")
-    if _read(part / "identity.json") == identity:
-        return part
-    fresh = part.with_name(f".{part.name}-{uuid.uuid4().hex[:8]}")
-    fresh.mkdir(parents=True)
-    shape = tuple(identity["shape"])
-    np.lib.format.open_memmap(fresh / "descriptors.npy", "w+", identity["dtype"], shape).flush()
-    save_model(model, fresh / "model.safetensors")
-    (fresh / "identity.json").write_text(json.dumps(identity))
-    file.with_suffix(".json").unlink(missing_ok=True)  # what lies there is no longer wanted
-    if part.exists():
-        old = part.rename(fresh.with_suffix(".old"))
-        shutil.rmtree(old)
-    try:
-        fresh.rename(part)
-    except OSError:  # another shard was faster
-        shutil.rmtree(fresh)
-        if _read(part / "identity.json") != identity:
-            raise
-    return part
-
-
-def _missing(part: Path) -> list[int]:
-    """Numbers of the chunks that are not done."""
-    identity = _read(part / "identity.json")
-    count = -(-identity["shape"][0] // identity["chunk"])
-    return [chunk for chunk in range(count) if not (part / str(chunk)).exists()]
-
-
-def _finish(file: Path, part: Path, identity: Mapping[str, Any]) -> None:
-    """Put finished descriptors in their place; can be killed, and repeated, at any point."""
-    if (part / "descriptors.npy").exists():
-        os.replace(part / "descriptors.npy", file)
-    with atomic_path(file.with_suffix(".json")) as path:
-        path.write_text(json.dumps(dict(identity)))
-    shutil.rmtree(part, ignore_errors=True)
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text()) if path.is_file() else None
 
 
 def _describe_chunks(
     part: Path, model: nn.Module, chunks: Mapping[int, Sequence[str | Path]], **options: Any
 ) -> None:
     """Describe chunks, number -> paths, in one stream; each is marked when it is on the disk."""
-    descriptors = np.load(part / "descriptors.npy", mmap_mode="r+")  # (N, D)
-    size = _read(part / "identity.json")["chunk"]
+    descriptors, size = open_part(part)  # (N, D)
     rows = [size * chunk + i for chunk, paths in chunks.items() for i in range(len(paths))]
     last_row = {size * chunk + len(paths) - 1: chunk for chunk, paths in chunks.items()}
     every = [path for paths in chunks.values() for path in paths]
+    skipped: dict[int, list[str]] = {chunk: [] for chunk in chunks}
     done = 0
     for batch in describe_batches(model, every, **options):
         here = rows[done : done + len(batch)]
         descriptors[here] = batch
+        for row, path in zip(here, every[done : done + len(batch)], strict=True):
+            if np.isnan(descriptors[row, 0]):
+                skipped[row // size].append(str(path))
         done += len(batch)
         ended = [last_row[row] for row in here if row in last_row]
         if ended:
             descriptors.flush()
         for chunk in ended:
-            (part / str(chunk)).touch()
+            mark_done(part, chunk, skipped[chunk])
 
 
 def _describe_on(
@@ -226,7 +209,7 @@ def _describe_on(
 
 def _job(job: tuple[Path, int, Sequence[str | Path], Mapping[str, Any]]) -> None:
     part, chunk, paths, options = job
-    model = _model(part / "model.safetensors")
+    model = _model(part / MODEL)
     _describe_chunks(part, model, {chunk: paths}, progress=False, **options)
 
 

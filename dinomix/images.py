@@ -1,16 +1,20 @@
-"""From an image file to a normalised tensor: reading, and the transforms of both phases."""
+"""From an image file to normalised pixels: reading, the transforms of both phases, scaling."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
+from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode, v2
 
 from dinomix.augmentations import AUGMENTATIONS
 
-Transform = Callable[[Image.Image], torch.Tensor]
+Transform = Callable[[Image.Image], Tensor]
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+# What Pillow decodes by itself: an EPS file, whatever its name, would be handed to Ghostscript.
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
 
 
 class UnreadableImageError(OSError):
@@ -18,21 +22,54 @@ class UnreadableImageError(OSError):
 
 
 def read_image(path: str | Path) -> Image.Image:
-    """Decode a file to an upright RGB image.
+    """Decode a file to an upright RGB image of 8 bits a channel.
+
+    The content says what it is (one of `FORMATS`), not the name's suffix; of several images in a
+    file the first is taken. EXIF says which side is up. Grey becomes three equal channels, a
+    palette its colours. Of 16 bits the upper 8 stay, in grey as in colour. Transparency is
+    dropped, and the colours stay as they are stored. CMYK is converted without colour profiles.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        UnreadableImageError: the file is there but is not a whole image.
+        UnreadableImageError: the file is no whole image of these formats; its pixels have no
+            range (32-bit integers, floats); or it has more than `PIL.Image.MAX_IMAGE_PIXELS`, as
+            a small file that fills the memory would.
+        OSError: the system cannot read the file: FileNotFoundError, PermissionError, links that
+            lead in a circle. It names the file, too.
     """
     try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except FileNotFoundError:
+        with Image.open(path, formats=FORMATS) as image:
+            _check_pixels(image)
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)
+            return _to_rgb(image)
+    except MemoryError:
         raise
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except Exception as error:  # Pillow raises all kinds of them on damaged files
+        if isinstance(error, OSError) and error.errno is not None:
+            error.filename = error.filename or str(path)
+            raise
         raise UnreadableImageError(
             f"cannot decode the image {path}: {error}. Replace the file or remove it."
         ) from error
+
+
+def _check_pixels(image: Image.Image) -> None:
+    """Pillow itself warns up to twice as many, and then raises."""
+    most = Image.MAX_IMAGE_PIXELS
+    if most is not None and image.width * image.height > most:
+        raise ValueError(
+            f"{image.width} x {image.height} are more pixels than PIL.Image.MAX_IMAGE_PIXELS = "
+            f"{most:,}, which you may raise if you trust the file"
+        )
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):  # Pillow would clip them to white at 255
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise ValueError(f"its pixels, of mode {image.mode}, have no range that would be white")
+    image.info.pop("transparency", None)  # Pillow warns where it drops it
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def as_size(image_size: int | Sequence[int]) -> tuple[int, int]:
@@ -49,45 +86,59 @@ def as_size(image_size: int | Sequence[int]) -> tuple[int, int]:
     return tuple(size)
 
 
-def eval_transform(
-    image_size: int | Sequence[int], mean: Sequence[float], std: Sequence[float]
-) -> Transform:
-    """The one transform of every evaluation: antialiased resize of the image, then normalise.
+def eval_transform(image_size: int | Sequence[int]) -> Transform:
+    """The one transform of every evaluation: antialiased resize of the image.
 
     The aspect ratio is not kept, as in the paper: every image becomes `image_size`, so that the
     descriptor of an image never depends on what else is in its batch.
 
     Returns:
-        a function from a PIL image to a float32 tensor (3, H, W).
+        a function from a PIL image to a uint8 tensor (3, H, W), which `Normalise` takes.
     """
-    return v2.Compose([_resize(image_size), v2.ToImage(), *_normalise(mean, std)])
+    return v2.Compose(_resize(image_size))
 
 
-def train_transform(
-    image_size: int | Sequence[int],
-    mean: Sequence[float],
-    std: Sequence[float],
-    augment: str = "randaugment",
-) -> Transform:
-    """The evaluation transform with an augmentation before the normalisation.
+def train_transform(image_size: int | Sequence[int], augment: str = "randaugment") -> Transform:
+    """The evaluation transform with an augmentation behind it.
 
     Args:
         augment: a name in `augmentations.AUGMENTATIONS`.
+
+    Returns:
+        a function from a PIL image to a tensor (3, H, W), uint8 or, where the augmentation says
+        so, float32 in [0, 1]; `Normalise` takes both.
 
     Raises:
         ValueError: for another name.
     """
     if augment not in AUGMENTATIONS:
         raise ValueError(f"augment is {augment!r}; choose one of {sorted(AUGMENTATIONS)}")
-    augmented = AUGMENTATIONS[augment]()
-    steps = [_resize(image_size), v2.ToImage(), *augmented, *_normalise(mean, std)]
-    return v2.Compose(steps)
+    return v2.Compose([*_resize(image_size), *AUGMENTATIONS[augment]()])
 
 
-def _resize(image_size: int | Sequence[int]) -> v2.Transform:
+class Normalise(nn.Module):
+    """Pixels as the transforms give them to what a backbone takes: float32 (B, 3, H, W).
+
+    It is for a whole batch on the device: until there, images are bytes, a quarter of their size
+    in float32. On the CPU the numbers are the same, bit for bit, as those of each image alone.
+
+    Args:
+        mean, std: three numbers each, see `backbones.normalization`.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean)[:, None, None])
+        self.register_buffer("std", torch.tensor(std)[:, None, None])
+
+    def forward(self, pixels: Tensor) -> Tensor:  # (B, 3, H, W) uint8, or float32 in [0, 1]
+        scaled = v2.functional.to_dtype(pixels, torch.float32, scale=True)
+        return (scaled - self.mean).div_(self.std)
+
+
+def _resize(image_size: int | Sequence[int]) -> list[v2.Transform]:
     size = as_size(image_size)
-    return v2.Resize(size, interpolation=InterpolationMode.BILINEAR, antialias=True)
-
-
-def _normalise(mean: Sequence[float], std: Sequence[float]) -> list[v2.Transform]:
-    return [v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))]
+    return [
+        v2.Resize(size, interpolation=InterpolationMode.BILINEAR, antialias=True),
+        v2.PILToTensor(),
+    ]

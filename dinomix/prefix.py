@@ -16,8 +16,8 @@ from tqdm.auto import tqdm
 
 from dinomix.checkpoints import locked
 from dinomix.model import PlaceModel
-from dinomix.retrieval import image_files
-from dinomix.storage import atomic_path, config_hash
+from dinomix.retrieval import ImageFiles, normaliser
+from dinomix.storage import atomic_path, config_hash, new_array
 
 BATCH = 64  # fixed, so that rounding never depends on who asked first
 
@@ -55,11 +55,16 @@ def prefix_features(
         model: with its weights; the features of other frozen ones are others.
         paths: image files.
         folder: where features go: `folder/<hash>/features.npy`.
+
+    Raises:
+        UnreadableImageError, OSError: an image cannot be read (`images.read_image`); the file is
+            named. None is skipped: what is trained on must be whole.
     """
     config, backbone = model.config, model.backbone
     digest = hashlib.sha256()
     for path in paths:
-        digest.update(f"{path.name} {path.stat().st_size}\n".encode())
+        line = f"{path.name} {path.stat().st_size}\n"
+        digest.update(line.encode(errors="surrogateescape"))  # a name need not be text
     trained = {id(p) for module in backbone.trained_modules() for p in module.parameters()}
     for name, value in backbone.named_parameters():
         if id(value) not in trained:
@@ -78,17 +83,16 @@ def _compute(
     model: PlaceModel, paths: Sequence[Path], target: Path, device: torch.device, progress: bool
 ) -> None:
     config, backbone = model.config, model.backbone
-    files = image_files(model, paths)
+    files = ImageFiles(paths, config.image_size)
+    normalise = normaliser(model).to(device)
     shape = backbone.begin(torch.zeros(1, 3, *config.size, device=device)).shape[1:]
-    for leftover in target.parent.glob(".features-*.npy"):  # of a killed process
-        leftover.unlink()
     with (
         atomic_path(target) as temporary,
         tqdm(total=len(files), desc="frozen prefix", unit="img", disable=not progress) as bar,
     ):
-        array = np.lib.format.open_memmap(temporary, "w+", np.float32, (len(files), *shape))
-        for i, images in enumerate(DataLoader(files, BATCH)):
-            begun = backbone.begin(images.to(device))
+        array = new_array(temporary, np.float32, (len(files), *shape))
+        for i, (images, _) in enumerate(DataLoader(files, BATCH)):
+            begun = backbone.begin(normalise(images.to(device)))
             array[i * BATCH : i * BATCH + len(begun)] = begun.float().cpu().numpy()
             bar.update(len(begun))
         array.flush()

@@ -1,5 +1,6 @@
 """Images to descriptors."""
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,13 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from dinomix.backbones import normalization
-from dinomix.images import Transform, eval_transform, read_image
+from dinomix.images import Normalise, UnreadableImageError, as_size, eval_transform, read_image
+
+ON_ERROR = ("raise", "skip")
+
+
+class SkippedImageWarning(UserWarning):
+    """A damaged image is left out; the message names the file and what is wrong with it."""
 
 
 def pick_device(device: str | torch.device = "auto") -> torch.device:
@@ -23,44 +30,81 @@ def pick_device(device: str | torch.device = "auto") -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-class ImageFiles(Dataset):
-    """Item i is file i through the transform: float32 (3, H, W)."""
+def check_on_error(on_error: str) -> None:
+    """Raise ValueError unless it is a word for what to do with a damaged image."""
+    if on_error not in ON_ERROR:
+        raise ValueError(f"on_error is {on_error!r}; choose one of {', '.join(ON_ERROR)}")
 
-    def __init__(self, paths: Sequence[str | Path], transform: Transform) -> None:
+
+class ImageFiles(Dataset):
+    """Item i is file i as uint8 (3, H, W), and what is wrong with the file: "" if nothing is.
+
+    Args:
+        on_error: what happens to an image that cannot be decoded: "raise", or "skip", which puts
+            a black one in its place and says why.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str | Path],
+        image_size: int | Sequence[int],
+        on_error: str = "raise",
+    ) -> None:
+        check_on_error(on_error)
         self.paths = list(paths)
-        self.transform = transform
+        self.size = as_size(image_size)
+        self.transform = eval_transform(image_size)
+        self.on_error = on_error
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index: int) -> torch.Tensor:
-        return self.transform(read_image(self.paths[index]))
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, str]:
+        try:
+            return self.transform(read_image(self.paths[index])), ""
+        except UnreadableImageError as error:
+            if self.on_error == "raise":
+                raise
+            return torch.zeros(3, *self.size, dtype=torch.uint8), str(error)
 
 
-def image_files(model: nn.Module, paths: Sequence[str | Path]) -> ImageFiles:
-    """Image files as `model` takes them: of its size, normalised for its backbone."""
-    norm = normalization(model.config.backbone)
-    return ImageFiles(paths, eval_transform(model.config.image_size, *norm))
+class BegunImages(Dataset):
+    """As `ImageFiles`, but an item holds what the backbone's frozen part made of its image."""
+
+    def __init__(self, paths: Sequence[str | Path], begun: Mapping[Path, torch.Tensor]) -> None:
+        self.paths, self.begun = list(paths), begun
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, str]:
+        return self.begun[self.paths[index]], ""
+
+
+def normaliser(model: nn.Module) -> Normalise:
+    """What makes batches of `ImageFiles` into what `model` takes."""
+    return Normalise(*normalization(model.config.backbone))
 
 
 def load_images(model: nn.Module, paths: Sequence[str | Path]) -> torch.Tensor:
     """Image files as `model` takes them: normalised float32 (B, 3, H, W), on the CPU.
 
     Raises:
-        UnreadableImageError, FileNotFoundError: an image cannot be read; the file is named.
+        UnreadableImageError, OSError: an image cannot be read (`images.read_image`); the file is
+            named.
     """
-    files = image_files(model, paths)
-    return torch.stack([files[i] for i in range(len(files))])
+    files = ImageFiles(paths, model.config.image_size)
+    return normaliser(model)(torch.stack([files[i][0] for i in range(len(files))]))
 
 
 def describe(model: nn.Module, paths: Sequence[str | Path], **options: Any) -> np.ndarray:
     """Descriptors of image files, in their order.
 
     Args:
-        options: of `describe_batches`: batch_size, workers, device, begun, progress.
+        options: of `describe_batches`: batch_size, workers, device, begun, on_error, progress.
 
     Returns:
-        float32 (N, D), rows of unit length.
+        float32 (N, D), rows of unit length; where an image was skipped, a row of NaN.
 
     Raises:
         as `describe_batches`.
@@ -81,6 +125,7 @@ def describe_batches(
     workers: int = 0,
     device: str | torch.device = "auto",
     begun: Mapping[Path, torch.Tensor] | None = None,
+    on_error: str = "raise",
     progress: bool = True,
 ) -> Iterator[np.ndarray]:
     """Descriptors of image files, in their order, a batch at a time: float32 (b, D), unit length.
@@ -93,16 +138,23 @@ def describe_batches(
         workers: processes that decode images; 0 decodes in this one.
         begun: what the backbone's frozen part made of the files (`prefix.prefix_features`), to go
             on from; None reads the files.
+        on_error: "raise", or "skip" for sets too large to be without damaged files: a file that
+            cannot be decoded gets a row of NaN, which `search` never returns, and a
+            SkippedImageWarning. `skipped_images` lists them. A file that is missing, or that the
+            system cannot read, is an error all the same.
 
     Raises:
-        UnreadableImageError, FileNotFoundError: an image cannot be read; the file is named.
+        UnreadableImageError, OSError: an image cannot be read (`images.read_image`); the file is
+            named.
         FloatingPointError: a descriptor is not finite; the file is named.
+        ValueError: there is no such `on_error`.
     """
     device = pick_device(device)
     if begun is None:
-        files, forward = image_files(model, paths), model
+        files = ImageFiles(paths, model.config.image_size, on_error)
+        forward = nn.Sequential(normaliser(model).to(device), model)
     else:
-        files, forward = [begun[path] for path in paths], model.finish
+        files, forward = BegunImages(paths, begun), model.finish
     loader = DataLoader(
         files, batch_size=batch_size, num_workers=workers, pin_memory=device.type == "cuda"
     )
@@ -111,18 +163,27 @@ def describe_batches(
     model.to(device).eval()  # outside of inference mode: moved weights must stay trainable
     try:
         with tqdm(total=len(files), desc="describe", unit="img", disable=not progress) as bar:
-            for images in loader:
+            for images, faults in loader:
                 with torch.inference_mode():
                     batch = forward(images.to(device, non_blocking=True))  # (b, D)
                 batch = batch.float().cpu().numpy()
-                broken = np.flatnonzero(~np.isfinite(batch).all(axis=1))
+                skipped = np.array([fault != "" for fault in faults])
+                broken = np.flatnonzero(~np.isfinite(batch).all(axis=1) & ~skipped)
                 if broken.size:
                     raise FloatingPointError(
                         f"the descriptor of {paths[done + broken[0]]} is not finite: the model's "
                         "weights are broken."
                     )
+                batch[skipped] = np.nan
+                for fault in filter(None, faults):
+                    warnings.warn(f"skipped: {fault}", SkippedImageWarning, stacklevel=2)
                 yield batch
                 done += len(batch)
                 bar.update(len(batch))
     finally:
         model.train(was_training)
+
+
+def skipped_images(paths: Sequence[str | Path], descriptors: np.ndarray) -> list[str | Path]:
+    """The images that `describe` skipped: those of `paths` whose row in (N, D) is NaN."""
+    return [path for path, first in zip(paths, descriptors[:, 0], strict=True) if np.isnan(first)]

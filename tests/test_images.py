@@ -1,64 +1,346 @@
+"""Every kind of file that a folder of photographs may hold: read as promised, or named."""
+
+import errno
+import os
+import struct
+import warnings
+import zlib
+from io import BytesIO
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
+from torchvision.transforms import InterpolationMode, v2
 
-from dinomix.images import UnreadableImageError, eval_transform, read_image, train_transform
+from dinomix.augmentations import AUGMENTATIONS
+from dinomix.images import (
+    Normalise,
+    UnreadableImageError,
+    eval_transform,
+    read_image,
+    train_transform,
+)
 
-MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
-
-
-def test_eval_transform_resizes_then_normalises():
-    pixels = np.random.default_rng(0).integers(0, 256, (60, 40, 3), dtype=np.uint8)
-    image = Image.fromarray(pixels)
-    ours = eval_transform((28, 56), MEAN, STD)(image)
-    small = np.asarray(image.resize((56, 28), Image.Resampling.BILINEAR), dtype=np.float32) / 255
-    expected = (small - np.array(MEAN, np.float32)) / np.array(STD, np.float32)
-    assert ours.dtype == torch.float32
-    np.testing.assert_allclose(ours.numpy(), expected.transpose(2, 0, 1), atol=1e-5)
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+PIXELS = np.random.default_rng(0).integers(0, 256, (60, 40, 3), dtype=np.uint8)
 
 
-def test_augmentation_changes_images_and_none_does_not():
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (28, 28, 3), dtype=np.uint8))
-    plain = eval_transform(28, MEAN, STD)(image)
-    assert torch.equal(train_transform(28, MEAN, STD, "none")(image), plain)
-    torch.manual_seed(0)
-    augmented = train_transform(28, MEAN, STD, "randaugment")(image)
-    assert augmented.shape == plain.shape and not torch.equal(augmented, plain)
+def blobs(size=(64, 48)):
+    """Soft colours, which survive a JPEG."""
+    few = Image.fromarray(np.random.default_rng(0).integers(0, 256, (3, 4, 3), dtype=np.uint8))
+    return few.resize(size, Image.Resampling.BICUBIC)
+
+
+def encoded(image, format, **options):
+    file = BytesIO()
+    image.save(file, format, **options)
+    return file.getvalue()
+
+
+# ------------------------------------------------------------------------------- transforms
+
+
+def the_old_way(image, size, augmented=()):
+    """One image at a time, in float32 before it leaves the worker."""
+    resize = v2.Resize(size, interpolation=InterpolationMode.BILINEAR, antialias=True)
+    scaled = v2.ToDtype(torch.float32, scale=True)
+    steps = [resize, v2.ToImage(), *augmented, scaled, v2.Normalize(list(MEAN), list(STD))]
+    for step in steps:
+        image = step(image)
+    return torch.as_tensor(image)
+
+
+def test_images_travel_as_bytes_and_end_in_the_same_numbers():
+    images = [blobs(size) for size in ((64, 48), (200, 150), (30, 20))]
+    pixels = torch.stack([eval_transform((28, 56))(image) for image in images])
+    assert pixels.dtype == torch.uint8 and pixels.shape == (3, 3, 28, 56)
+    assert type(pixels) is torch.Tensor
+    ours = Normalise(MEAN, STD)(pixels)
+    assert torch.equal(ours, torch.stack([the_old_way(image, (28, 56)) for image in images]))
+    by_pil = np.asarray(images[0].resize((56, 28), Image.Resampling.BILINEAR), np.float32) / 255
+    expected = (by_pil - np.array(MEAN, np.float32)) / np.array(STD, np.float32)
+    np.testing.assert_allclose(ours[0].numpy(), expected.transpose(2, 0, 1), atol=1e-5)
+
+
+@pytest.mark.parametrize("augment", AUGMENTATIONS)
+def test_augmented_images_end_in_the_same_numbers(augment):
+    transform, image = train_transform((28, 28), augment), blobs()
+    ours, expected = [], []
+    for seed in range(12):
+        torch.manual_seed(seed)
+        ours.append(transform(image))
+        torch.manual_seed(seed)
+        expected.append(the_old_way(image, (28, 28), AUGMENTATIONS[augment]()))
+    assert {pixels.dtype for pixels in ours} == {
+        torch.float32 if augment == "robust" else torch.uint8
+    }
+    assert torch.equal(Normalise(MEAN, STD)(torch.stack(ours)), torch.stack(expected))
+    assert (augment == "none") == all(torch.equal(pixels, ours[0]) for pixels in ours)
+
+
+def test_what_is_normalised_stays_as_it_was():
+    pixels = torch.rand(2, 3, 4, 4)
+    before = pixels.clone()
+    Normalise(MEAN, STD)(pixels)
+    assert torch.equal(pixels, before)
 
 
 def test_unknown_augmentation_is_named():
     with pytest.raises(ValueError, match=r"'mixup'.*randaugment"):
-        train_transform(28, MEAN, STD, "mixup")
+        train_transform(28, "mixup")
 
 
-@pytest.mark.parametrize("content", [b"", b"not an image", b"\xff\xd8\xff\xe0 half a JPEG"])
-def test_unreadable_image_is_named(tmp_path, content):
-    path = tmp_path / "broken.jpg"
+# ------------------------------------------------------------------------------- kinds of image
+
+
+def write(tmp_path, content, name="photo.jpg"):
+    path = tmp_path / name
     path.write_bytes(content)
-    with pytest.raises(UnreadableImageError, match=r"broken\.jpg"):
+    return path
+
+
+@pytest.mark.parametrize("format", ["PNG", "WEBP", "TIFF", "BMP"])
+def test_the_content_decides_whatever_the_name_says(tmp_path, format):
+    options = {"lossless": True} if format == "WEBP" else {}
+    found = read_image(write(tmp_path, encoded(Image.fromarray(PIXELS), format, **options)))
+    assert found.mode == "RGB" and np.array_equal(np.asarray(found), PIXELS)
+
+
+def test_grey_becomes_three_equal_channels(tmp_path):
+    grey = PIXELS[:, :, 0]
+    found = read_image(write(tmp_path, encoded(Image.fromarray(grey), "PNG")))
+    assert np.array_equal(np.asarray(found), np.stack([grey] * 3, axis=2))
+    bits = Image.fromarray(PIXELS[:, :, 0] > 128)
+    found = read_image(write(tmp_path, encoded(bits, "PNG")))
+    assert set(np.unique(found)) == {0, 255}
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF"])
+def test_of_16_bits_the_upper_8_stay(tmp_path, format):
+    """Pillow alone would make everything above 255 white."""
+    grey = np.random.default_rng(1).integers(0, 2**16, (20, 30), dtype=np.uint16)
+    found = read_image(write(tmp_path, encoded(Image.fromarray(grey), format)))
+    assert np.array_equal(np.asarray(found), np.stack([grey // 256] * 3, axis=2))
+
+
+def test_16_bits_a_channel_are_treated_alike_in_colour(tmp_path):
+    colours = np.random.default_rng(1).integers(0, 2**16, (5, 7, 3), dtype=np.uint16)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in colours)
+
+    def block(kind, data):
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = struct.pack(">IIBBBBB", 7, 5, 16, 2, 0, 0, 0)
+    content = b"\x89PNG\r\n\x1a\n" + block(b"IHDR", header)
+    content += block(b"IDAT", zlib.compress(rows)) + block(b"IEND", b"")
+    assert np.array_equal(np.asarray(read_image(write(tmp_path, content))), colours // 256)
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_pixels_without_a_range_are_refused(tmp_path, mode):
+    image = Image.new(mode, (4, 4))
+    path = write(tmp_path, encoded(image, "TIFF"), "heights.tif")
+    with pytest.raises(UnreadableImageError, match=rf"heights\.tif: its pixels, of mode {mode}"):
         read_image(path)
 
 
-def test_truncated_image_is_named(tmp_path):
-    path = tmp_path / "cut.jpg"
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (99, 99, 3), dtype=np.uint8)).save(
-        path
-    )
-    path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(UnreadableImageError, match=r"cut\.jpg"):
+def test_a_palette_gives_its_colours(tmp_path):
+    palette = blobs().quantize(16)
+    found = read_image(write(tmp_path, encoded(palette, "PNG")))
+    assert np.array_equal(np.asarray(found), np.asarray(palette.convert("RGB")))
+
+
+@pytest.mark.parametrize("kind", ["RGBA", "LA", "palette"])
+def test_transparency_is_dropped_and_colours_stay(tmp_path, kind):
+    if kind == "palette":
+        image, options = blobs().quantize(16), {"transparency": bytes(range(0, 256, 16))}
+        expected = image.convert("RGB")
+    else:
+        plain = Image.fromarray(PIXELS).convert("RGB" if kind == "RGBA" else "L")
+        image, options, expected = plain.copy(), {}, plain.convert("RGB")
+        image.putalpha(Image.fromarray(PIXELS[:, :, 1]))
+    path = write(tmp_path, encoded(image, "PNG", **options))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = read_image(path)
+    assert found.mode == "RGB" and np.array_equal(np.asarray(found), np.asarray(expected))
+
+
+def test_cmyk_is_converted(tmp_path):
+    image = blobs()
+    found = read_image(write(tmp_path, encoded(image.convert("CMYK"), "JPEG", quality=100)))
+    assert found.mode == "RGB"
+    off = np.asarray(found, np.float32) - np.asarray(image, np.float32)
+    assert np.abs(off).mean() < 3
+
+
+# What a camera does, held in each of EXIF's eight ways, to a picture that is upright.
+TURNED = {
+    1: lambda upright: upright,
+    2: np.fliplr,
+    3: lambda upright: np.rot90(upright, 2),
+    4: np.flipud,
+    5: lambda upright: upright.transpose(1, 0, 2),
+    6: np.rot90,
+    7: lambda upright: np.rot90(upright, 2).transpose(1, 0, 2),
+    8: lambda upright: np.rot90(upright, -1),
+}
+
+
+@pytest.mark.parametrize("orientation", TURNED)
+def test_images_come_upright(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = Image.fromarray(np.ascontiguousarray(TURNED[orientation](PIXELS)))
+    found = read_image(write(tmp_path, encoded(stored, "PNG", exif=exif)))
+    assert found.size == (40, 60) and np.array_equal(np.asarray(found), PIXELS)
+
+
+def test_one_pixel_is_an_image(tmp_path):
+    path = write(tmp_path, encoded(Image.new("RGB", (1, 1), (10, 20, 30)), "PNG"))
+    pixels = eval_transform((2, 3))(read_image(path))
+    assert pixels.permute(1, 2, 0).reshape(-1, 3).tolist() == [[10, 20, 30]] * 6
+
+
+def test_a_very_wide_image_is_an_image(tmp_path):
+    path = write(tmp_path, encoded(Image.new("RGB", (20_000, 90), (10, 20, 30)), "JPEG"))
+    assert read_image(path).size == (20_000, 90)
+    assert eval_transform(28)(read_image(path)).shape == (3, 28, 28)
+
+
+def test_of_an_animation_the_first_image_is_taken(tmp_path):
+    frames = [Image.new("L", (4, 4), shade) for shade in (50, 200)]
+    content = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert np.asarray(read_image(write(tmp_path, content))).max() == 50
+
+
+@pytest.mark.parametrize("factor", [1.5, 3])
+def test_a_decompression_bomb_is_an_error(tmp_path, monkeypatch, factor):
+    """Also where Pillow itself would only warn, up to twice its limit."""
+    path = write(tmp_path, encoded(Image.new("L", (3000, 1000)), "PNG"), "bomb.png")
+    assert path.stat().st_size < 5000
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", int(3_000_000 / factor))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with pytest.raises(UnreadableImageError, match=r"bomb\.png: .*[Ii]mage"):
+            read_image(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    assert read_image(path).size == (3000, 1000)
+
+
+# ------------------------------------------------------------------------------- bad files
+
+
+def unreadable():
+    photo = encoded(blobs((200, 150)), "JPEG")
+    painted = encoded(Image.fromarray(PIXELS), "PNG")
+    return {
+        "empty": b"",
+        "zeros": bytes(5000),
+        "text": b"<html>404 not found</html>",
+        "start of a JPEG": b"\xff\xd8\xff\xe0 half a JPEG",
+        "half a JPEG": photo[: len(photo) // 2],
+        "nearly a JPEG": photo[:-200],
+        "half a PNG": painted[: len(painted) // 2],
+        "a JPEG with a hole": photo[:500] + bytes(len(photo) - 500),
+        "a PNG with a hole": painted[:500] + bytes(len(painted) - 500),
+        "EPS": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n",
+        "SVG": b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>',
+    }
+
+
+@pytest.mark.parametrize("kind", unreadable())
+def test_an_unreadable_file_is_named(tmp_path, kind):
+    path = write(tmp_path, unreadable()[kind], "broken.jpg")
+    with pytest.raises(UnreadableImageError, match=r"cannot decode the image .*broken\.jpg: "):
         read_image(path)
 
 
-def test_missing_image_is_a_missing_file(tmp_path):
+FORMATS = {
+    format: encoded(blobs((24, 16)), format) for format in ("JPEG", "PNG", "WEBP", "TIFF", "GIF")
+}
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    format=st.sampled_from(sorted(FORMATS)),
+    changes=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=8),
+    kept=st.floats(0, 1),
+)
+def test_damage_of_any_kind_gives_an_image_or_names_the_file(
+    tmp_path_factory, format, changes, kept
+):
+    content = bytearray(FORMATS[format])
+    for where, value in changes:
+        content[int(where * (len(content) - 1))] = value
+    path = tmp_path_factory.getbasetemp() / "damaged.img"
+    path.write_bytes(content[: int(kept * len(content))])
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's, on odd metadata
+            found = read_image(path)
+    except UnreadableImageError as error:
+        assert str(path) in str(error)
+    else:
+        assert found.mode == "RGB" and np.asarray(found).shape == (*found.size[::-1], 3)
+
+
+# ------------------------------------------------------------------------------- names and links
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "two words.jpg",
+        "Straße 北京 é.jpg",
+        "@@0@ a@b.jpg",
+        "-rf.jpg",
+        "%41.jpg",
+        "no suffix",
+        "a\nb",
+    ],
+)
+def test_names_of_all_kinds(tmp_path, name):
+    content = encoded(Image.fromarray(PIXELS), "PNG")
+    assert np.array_equal(np.asarray(read_image(write(tmp_path, content, name))), PIXELS)
+    assert read_image(str(tmp_path / name)).size == (40, 60)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="file names are text on Windows")
+def test_a_name_that_is_no_text(tmp_path):
+    path = tmp_path / os.fsdecode(b"\xff\xfe.jpg")
+    path.write_bytes(encoded(Image.fromarray(PIXELS), "PNG"))
+    assert read_image(path).size == (40, 60)
+
+
+def test_what_the_system_cannot_read_is_no_damage_and_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"gone\.jpg"):
         read_image(tmp_path / "gone.jpg")
+    (tmp_path / "dangling.jpg").symlink_to(tmp_path / "gone.jpg")
+    with pytest.raises(FileNotFoundError, match=r"dangling\.jpg"):
+        read_image(tmp_path / "dangling.jpg")
+    (tmp_path / "a.jpg").symlink_to(tmp_path / "b.jpg")
+    (tmp_path / "b.jpg").symlink_to(tmp_path / "a.jpg")
+    with pytest.raises(OSError, match=r"a\.jpg") as loop:
+        read_image(tmp_path / "a.jpg")
+    assert loop.value.errno == errno.ELOOP and not isinstance(loop.value, UnreadableImageError)
+    with pytest.raises(IsADirectoryError, match=tmp_path.name):
+        read_image(tmp_path)
 
 
-def test_images_come_upright_and_in_rgb(tmp_path):
-    image = Image.new("L", (20, 10))
-    exif = Image.Exif()
-    exif[0x0112] = 6  # orientation: turned by 90 degrees
-    image.save(tmp_path / "turned.jpg", exif=exif)
-    upright = read_image(tmp_path / "turned.jpg")
-    assert upright.size == (10, 20) and upright.mode == "RGB"
+def test_a_disk_that_fails_is_no_damage_and_the_file_is_named(tmp_path, monkeypatch):
+    path = write(tmp_path, encoded(Image.fromarray(PIXELS), "PNG"))
+
+    def fails(image):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(Image.Image, "load", fails)
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", fails)
+    with pytest.raises(OSError, match=r"photo\.jpg") as error:
+        read_image(path)
+    assert error.value.errno == errno.EIO and not isinstance(error.value, UnreadableImageError)

@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from torchvision.transforms import v2
 
 import dinomix
-from dinomix import prefix
+from dinomix import backbones, prefix
+from dinomix.images import UnreadableImageError
 from dinomix.prefix import prefix_features
 from tests.conftest import write_places, write_testset
 
@@ -34,6 +37,35 @@ def test_model_goes_on_from_the_features_as_from_the_images(data, tmp_path, aggr
     cached = dinomix.describe(model, test.database, begun=begun, progress=False)
     assert len(begun) == len(test.database)
     np.testing.assert_allclose(cached, plain, atol=1e-6)
+
+
+def test_features_are_those_of_images_normalised_one_by_one(data, tmp_path, monkeypatch):
+    """Bit for bit, in the batches they are computed in."""
+    monkeypatch.setattr(prefix, "BATCH", 4)
+    places, _ = data
+    model = dinomix.build_model(config(), "hub").eval()
+    mean, std = backbones.normalization("toy_vits14")
+    scale = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
+    images = [
+        (scale(Image.open(path)) - torch.tensor(mean)[:, None, None])
+        / torch.tensor(std)[:, None, None]
+        for path in places.paths
+    ]
+    with torch.inference_mode():
+        parts = torch.stack(images).split(4)
+        expected = torch.cat([model.backbone.begin(part) for part in parts])
+    begun = prefix_features(model, places.paths, tmp_path, device=CPU, progress=False)
+    found = torch.stack([begun[path] for path in places.paths])
+    assert torch.equal(found, expected)
+
+
+def test_a_damaged_image_is_named(data, tmp_path):
+    _, test = data
+    test.queries[1].write_bytes(b"broken")
+    model = dinomix.build_model(config())
+    with pytest.raises(UnreadableImageError) as error:
+        prefix_features(model, test.queries, tmp_path, device=CPU, progress=False)
+    assert str(test.queries[1]) in str(error.value)
 
 
 def test_features_are_computed_once(data, tmp_path, monkeypatch):

@@ -1,10 +1,25 @@
+import os
+import shutil
+
 import numpy as np
 import pytest
 import torch
+from conftest import write_testset
+from PIL import Image
+from torchvision.transforms import v2
 
+from dinomix.backbones import normalization
+from dinomix.evaluation import evaluate, retrieve
 from dinomix.images import UnreadableImageError
 from dinomix.model import ModelConfig, build_model
-from dinomix.retrieval import describe, pick_device
+from dinomix.neighbours import search
+from dinomix.retrieval import (
+    SkippedImageWarning,
+    describe,
+    load_images,
+    pick_device,
+    skipped_images,
+)
 from dinomix.testsets import TestSet
 
 
@@ -14,6 +29,28 @@ def model():
     return build_model(
         ModelConfig(backbone="toy_vits14", image_size=28, out_channels=8, out_rows=2)
     )
+
+
+def normalised_one_by_one(model, paths):
+    """Images as float32 from the start, not as bytes until the batch: (B, 3, H, W)."""
+    mean, std = normalization(model.config.backbone)
+    normalise = v2.Compose(
+        [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))]
+    )
+    size = model.config.size[::-1]
+    images = [Image.open(path).resize(size, Image.Resampling.BILINEAR) for path in paths]
+    return torch.stack([torch.as_tensor(normalise(image)) for image in images])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_bytes_until_the_batch_change_no_bit(model, test_root, workers):
+    paths = TestSet(test_root).queries
+    images = normalised_one_by_one(model, paths)
+    assert torch.equal(load_images(model, paths), images)
+    with torch.inference_mode():
+        expected = torch.cat([model.eval()(part) for part in images.split(4)])
+    found = describe(model, paths, batch_size=4, workers=workers, device="cpu", progress=False)
+    assert torch.equal(torch.from_numpy(found), expected)
 
 
 def test_descriptors_do_not_depend_on_the_batch(model, test_root):
@@ -64,3 +101,114 @@ def test_a_described_model_can_still_be_trained(test_root):
     describe(model, TestSet(test_root).queries, progress=False)
     assert not any(p.is_inference() for p in model.parameters())
     model(torch.randn(2, 3, 28, 28)).sum().backward()
+
+
+# ------------------------------------------------------------------------------- damaged files
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_damaged_image_is_skipped_where_that_is_asked_for(model, test_root, workers):
+    paths = TestSet(test_root).queries
+    whole = describe(model, paths, progress=False)
+    paths[3].write_bytes(b"broken")
+    paths[9].write_bytes(b"")
+    options = {"batch_size": 4, "workers": workers, "progress": False}
+    with pytest.warns(SkippedImageWarning) as told:
+        found = describe(model, paths, on_error="skip", **options)
+    assert skipped_images(paths, found) == [paths[3], paths[9]]
+    assert np.isnan(found[[3, 9]]).all()
+    np.testing.assert_allclose(np.delete(found, [3, 9], 0), np.delete(whole, [3, 9], 0), atol=1e-6)
+    for path in (paths[3], paths[9]):
+        assert sum(f"cannot decode the image {path}: " in str(w.message) for w in told) == 1
+
+
+def test_a_test_set_takes_names_of_all_kinds(model, tmp_path):
+    plain = TestSet(write_testset(tmp_path / "plain"))
+    odd = tmp_path / "città @1@2@ 北"
+    shutil.copytree(tmp_path / "plain", odd)
+    for i, path in enumerate(TestSet(odd).queries):
+        tail = os.fsdecode(b"\xff") if i == 0 and os.name != "nt" else "@@ ü b"
+        path.rename(path.with_name(f"a b{path.stem}{tail}.jpg"))
+    test = TestSet(odd)
+    assert np.array_equal(test.query_utm, plain.query_utm)
+    assert test.fingerprint != plain.fingerprint
+    ours, expected = (evaluate(model, t, progress=False)["recall"] for t in (test, plain))
+    assert ours.tolist() == expected.tolist()
+
+
+def test_a_missing_image_is_never_skipped(model, test_root, tmp_path):
+    paths = [*TestSet(test_root).queries, tmp_path / "nowhere.jpg"]
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        describe(model, paths, on_error="skip", progress=False)
+
+
+def test_broken_weights_are_not_skipped(test_root):
+    model = build_model(ModelConfig(backbone="toy_vits14", image_size=28, out_channels=8))
+    with torch.no_grad():
+        model.aggregator.row_proj.bias.fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="not finite"):
+        describe(model, TestSet(test_root).queries, on_error="skip", progress=False)
+
+
+def test_on_error_is_one_of_two_words(model, test_root):
+    with pytest.raises(ValueError, match=r"on_error is 'ignore'.*raise, skip"):
+        describe(model, TestSet(test_root).queries, on_error="ignore", progress=False)
+
+
+@pytest.mark.filterwarnings("ignore::dinomix.retrieval.SkippedImageWarning")
+def test_damage_never_makes_a_recall_look_better(model, test_root):
+    """A damaged query is a failure, a damaged database image is never found; both are listed."""
+    test = TestSet(test_root)
+    whole = retrieve(model, test, k=5, progress=False)
+    assert whole.skipped == [] and whole.ranked.shape == (10, 5)
+    test.queries[2].write_bytes(b"broken")
+    test.database[4].write_bytes(b"broken")
+    with pytest.raises(UnreadableImageError):
+        evaluate(model, test, progress=False)
+    found = retrieve(model, test, k=5, on_error="skip", progress=False)
+    assert found.skipped == [test.database[4], test.queries[2]]
+    assert found.ranked.shape == (10, 4)  # there are no more
+    assert (found.ranked[2] == -1).all()
+    others = np.delete(np.arange(10), 2)
+    for row in others:
+        left = whole.ranked[row][whole.ranked[row] != 4]
+        assert found.ranked[row].tolist() == left.tolist()
+    table = evaluate(model, test, ks=(1, 5), on_error="skip", progress=False)
+    assert table.attrs["skipped"] == [str(test.database[4]), str(test.queries[2])]
+    overall = table[table["condition"] == "all"].set_index("k")
+    assert overall["queries"].tolist() == [10, 10]
+    reachable = [row for row in others if set(found.positives[row]) - {4}]
+    assert overall.loc[5, "recall"] == 10.0 * len(reachable)
+
+
+def brute_force(database, queries, k):
+    """Best first among rows that are no NaN; -1 for a query that is one."""
+    ranked = []
+    for query in queries:
+        scores = [(-float(row @ query), i) for i, row in enumerate(database) if row[0] == row[0]]
+        ranked.append([i for _, i in sorted(scores)[:k]])
+    count = max(map(len, ranked))
+    return [[-1] * count if np.isnan(q[0]) else r for q, r in zip(queries, ranked, strict=True)]
+
+
+@pytest.mark.parametrize("scan", ["float32", "bfloat16"])
+@pytest.mark.parametrize("k", [3, 200, 500])
+def test_search_never_returns_a_skipped_image(scan, k):
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((300, 16), dtype=np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    database, queries = rows[:260], rows[260:].copy()
+    database[rng.permutation(260)[:90]] = np.nan
+    database[40:80] = np.nan  # whole blocks of them
+    queries[[0, 7]] = np.nan
+    similarities, ranked = search(database, queries, k, scan=scan, block_bytes=20 * 64)
+    assert ranked.tolist() == brute_force(database, queries, k)
+    assert (similarities[[0, 7]] == -np.inf).all()
+    assert np.isfinite(np.delete(similarities, [0, 7], 0)).all()
+
+
+def test_search_among_nothing_but_skipped_images_finds_nothing():
+    nothing = np.full((4, 8), np.nan, np.float32)
+    query = np.eye(1, 8, dtype=np.float32)
+    assert search(nothing, query, 2)[1].shape == (1, 0)
+    assert search(np.eye(4, 8, dtype=np.float32), nothing, 2)[1].tolist() == [[-1, -1]] * 4
