@@ -15,10 +15,11 @@ import dinomix.prepare
 import dinomix.toycity
 from dinomix import pipeline
 from dinomix.cli import app
+from dinomix.errors import HubError
 from dinomix.pipeline import NotebookFailedError
 from dinomix.prepare import PREPARERS, Summary
 
-COMMANDS = {"prepare", "check", "run", "figures", "toy"}
+COMMANDS = {"toy", "prepare", "train", "evaluate", "localize", "check", "run", "figures"}
 
 
 def invoke(*arguments: object):
@@ -75,6 +76,7 @@ def test_every_command_explains_itself():
         text = plain(invoke(name, "--help").output)
         assert f"{name} [OPTIONS]" in text
         assert len(text) > 200
+        assert text.count(f"dinomix {name} ") >= 2  # examples; the usage says "root" here
     assert plain(invoke().output) == plain(invoke("--help").output)
     text = plain(invoke("prepare", "--help").output)
     assert all(f"{name}" in text for name in PREPARERS)
@@ -182,7 +184,13 @@ def test_figures(called, data, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "error",
-    [NotebookFailedError("02 stopped"), FileNotFoundError("no gsv-cities"), ValueError("a word")],
+    [
+        NotebookFailedError("02 stopped"),
+        FileNotFoundError("no gsv-cities"),
+        ValueError("a word"),
+        FloatingPointError("the loss is nan"),
+        HubError("no network"),
+    ],
 )
 def test_expected_errors_are_one_line_unless_asked_for_more(called, error):
     called(pipeline, "run_profile", error=error)
@@ -193,9 +201,15 @@ def test_expected_errors_are_one_line_unless_asked_for_more(called, error):
 
 
 def test_other_errors_are_not_hidden(called):
-    called(pipeline, "run_profile", error=KeyError("a bug"))
-    with pytest.raises(KeyError, match="a bug"):
-        invoke("run", "toy")
+    for error in (KeyError("a bug"), RuntimeError("a bug")):
+        called(pipeline, "run_profile", error=error)
+        with pytest.raises(type(error), match="a bug"):
+            invoke("run", "toy")
+
+
+def test_modules_to_import_must_be_there():
+    result = invoke("--import", "no_such_module", "run", "toy")
+    assert result.exit_code == 2 and "no module 'no_such_module'" in plain(result.stderr)
 
 
 def test_wrong_usage_is_explained():
@@ -217,9 +231,12 @@ def test_toy(called, data, tmp_path):
     invoke("toy", "--out", tmp_path, "--small", "--image-size", 28, "--workers", 2)
     small = dinomix.toycity.ToyCityConfig.small(image_size=28)
     assert calls.pop() == ((tmp_path, small), {"workers": 2})
+    assert json.loads(invoke("toy", "--json").stdout) == {"folder": "there"}
 
 
 def test_impossible_sizes_are_refused():
     result = invoke("toy", "--image-size", 2)
     assert result.exit_code == 1
-    assert result.stderr == "error: image_size is 2: expected a whole number from 8\n"
+    assert re.fullmatch(
+        r"error: image_size is 2: expected a whole number from 8.*\n", result.stderr
+    )

@@ -1,0 +1,10 @@
+"""The command `dinomix`: a module for each group of commands, a function for each command.
+
+What a command needs is imported where it is used, so that `dinomix --help` is instant.
+"""
+
+# Each adds its commands to the app; the help lists them in this order.
+from dinomix.cli import data, training, evaluation, photos, notebooks  # noqa: I001
+from dinomix.cli.base import app
+
+__all__ = ["app", "data", "evaluation", "notebooks", "photos", "training"]

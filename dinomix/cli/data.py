@@ -1,0 +1,67 @@
+"""Data sets: the toy city, and benchmarks from their original downloads."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dinomix.cli.base import Json, app
+
+
+@app.command()
+def toy(
+    out: Annotated[Path | None, typer.Option(help="default: toycity in the data folder")] = None,
+    image_size: Annotated[int, typer.Option(help="side in pixels")] = 112,
+    small: Annotated[bool, typer.Option("--small", help="a set that renders in seconds")] = False,
+    workers: Annotated[int | None, typer.Option(help="processes; default: one a core")] = None,
+    as_json: Json = False,
+) -> None:
+    """Render the toy city; one that is finished is left as it is.
+
+    \b
+    dinomix toy
+    dinomix toy --small --out /tmp/town
+    """
+    from dinomix.toycity import ToyCityConfig, write_toycity
+    from dinomix.workspace import data_root
+
+    config = (ToyCityConfig.small if small else ToyCityConfig)(image_size=image_size)
+    folder = data_root() / "toycity" if out is None else out
+    written = str(write_toycity(folder, config, workers=workers))
+    typer.echo(json.dumps({"folder": written}) if as_json else written)
+
+
+@app.command()
+def prepare(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="SET",
+            help="pitts30k, pitts250k, tokyo247, nordland, sfxl, sfxl-small or msls",
+        ),
+    ],
+    raw: Annotated[Path, typer.Argument(help="folder of the original download; only read")],
+    out: Annotated[Path | None, typer.Option(help="default: SET in the data folder")] = None,
+    copy: Annotated[bool, typer.Option("--copy", help="copy images instead of links")] = False,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="prepare without images that are missing")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Turn a benchmark's original download into the layout that tests read.
+
+    \b
+    dinomix prepare pitts30k ~/downloads/pitts30k
+    dinomix prepare tokyo247 ~/downloads/tokyo --out /data/tokyo247 --copy
+    """
+    from dinomix.prepare import prepare
+    from dinomix.workspace import data_root
+
+    folder = data_root() / name if out is None else out
+    summary = prepare(
+        name, raw, folder, copy=copy, allow_missing=allow_missing, progress=not as_json
+    )
+    shown = json.dumps(dataclasses.asdict(summary), default=str) if as_json else str(summary)
+    typer.echo(shown)

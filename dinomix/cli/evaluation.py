@@ -1,0 +1,113 @@
+"""Evaluation."""
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dinomix.cli.base import BatchSize, Device, Json, Model, Workers, app, print_table, without_nan
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from dinomix.testsets import TestSet
+
+
+@app.command()
+def evaluate(
+    model: Model,
+    tests: Annotated[
+        list[str],
+        typer.Argument(metavar="TEST...", help="UTM folders, or names of benchmarks (tokyo247)"),
+    ],
+    split: Annotated[
+        str | None, typer.Option(help="of folders: val or test; default: test")
+    ] = None,
+    ks: Annotated[
+        str, typer.Option("--k", help="the k of recall@k, separated by commas")
+    ] = "1,5,10",
+    other_counts: Annotated[
+        bool,
+        typer.Option("--other-counts", help="open benchmarks that hold other numbers of images"),
+    ] = False,
+    skip_damaged: Annotated[
+        bool,
+        typer.Option("--skip-damaged", help="leave damaged images out; such a query is a failure"),
+    ] = False,
+    batch_size: BatchSize = 32,
+    workers: Workers = 0,
+    device: Device = "auto",
+    as_json: Json = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="print CSV, for a script")] = False,
+) -> None:
+    """Measure a model's recall on test sets.
+
+    In percent, for each condition; a test set is judged by its own convention.
+
+    \b
+    dinomix evaluate data/runs/4c078f96577b data/toycity
+    dinomix evaluate dinov2_vitb14_mix.ckpt pitts30k tokyo247 --k 1,5,20
+    dinomix evaluate you/my-dino-mix my_city --csv > recall.csv
+    """
+    import pandas as pd
+
+    from dinomix.evaluation import evaluate
+    from dinomix.opening import open_model, open_testset
+
+    if as_json and as_csv:
+        raise typer.BadParameter("--json and --csv exclude each other: give one")
+    counts = _counts(ks)
+    # all are opened before the first is measured: a wrong name should not cost an hour
+    opened = [open_testset(test, _split_of(test, split), strict=not other_counts) for test in tests]
+    chosen = open_model(model)
+    told = not (as_json or as_csv)
+    if told:
+        typer.echo(str(chosen), err=True)
+    options = {
+        "batch_size": batch_size,
+        "workers": workers,
+        "device": device,
+        "on_error": "skip" if skip_damaged else "raise",
+        "progress": told,
+    }
+    tables = []
+    for test in opened:
+        tables.append(evaluate(chosen, test, counts, **options))
+        if told:
+            _print_recall(test, tables[-1])
+    table = pd.concat(tables, ignore_index=True)
+    if as_csv:
+        typer.echo(table.to_csv(index=False), nl=False)
+    elif as_json:
+        rows = json.loads(table.to_json(orient="records", double_precision=15))
+        typer.echo(json.dumps(without_nan(rows)))
+
+
+def _split_of(test: str, split: str | None) -> str | None:
+    """`--split` is for the folders among the test sets."""
+    from dinomix.benchmarks import BENCHMARKS
+
+    return None if test in BENCHMARKS else split
+
+
+def _counts(text: str) -> list[int]:
+    try:
+        counts = sorted({int(word) for word in text.split(",")})
+    except ValueError:
+        counts = [0]
+    if counts[0] < 1:
+        raise typer.BadParameter(f"--k is {text!r}: write whole numbers from 1 on, as 1,5,10")
+    return counts
+
+
+def _print_recall(test: "TestSet", table: "pd.DataFrame") -> None:
+    ks = list(dict.fromkeys(table["k"]))
+    rows = []
+    for condition, group in table.groupby("condition", sort=False):
+        recall = dict(zip(group["k"], group["recall"], strict=True))
+        first = group.iloc[0]
+        numbers = [f"{recall[k]:.1f}" for k in ks]
+        rows.append([condition, *numbers, f"{first['queries']:,}", f"{first.without_positives:,}"])
+    title = f"{test.name}, {len(test.database):,} database images, positives: {test.convention}"
+    columns = [f"R@{k}" for k in ks] + ["queries", "without a positive"]
+    print_table(["condition", *columns], rows, title=title, right=columns)

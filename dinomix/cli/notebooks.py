@@ -1,0 +1,71 @@
+"""Profiles: what they need, their notebooks, their figures."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dinomix.cli.base import Json, Overrides, app, print_table
+
+Profile = Annotated[str, typer.Argument(help="smoke, demo, toy, paper, or a YAML file's name")]
+Only = Annotated[
+    str | None, typer.Option(help="only notebooks whose name starts so, and what they need")
+]
+
+
+@app.command()
+def check(profile: Profile, overrides: Overrides = "", as_json: Json = False) -> None:
+    """Verify a profile's data, weights, disk and memory before hours are spent.
+
+    Writes nothing. Exit code 1 if anything is missing.
+
+    \b
+    dinomix check paper
+    dinomix check toy --set "seeds=[0]" --json
+    """
+    from dinomix.check import check
+    from dinomix.pipeline import parse_overrides
+
+    table = check(profile, overrides=parse_overrides(overrides))
+    if as_json:
+        typer.echo(table.to_json(orient="records"))
+    else:
+        rows = [["ok" if ok else "NO", *texts] for *texts, ok in table.itertuples(index=False)]
+        print_table(["", *table.columns[:-1]], rows, bold=~table["ok"].to_numpy())
+    if not table["ok"].all():
+        raise typer.Exit(1)
+
+
+@app.command()
+def run(
+    profile: Profile,
+    only: Only = None,
+    overrides: Overrides = "",
+    force: Annotated[bool, typer.Option("--force", help="run what is up to date, too")] = False,
+) -> None:
+    """Run a profile's notebooks, in order; those that are up to date are skipped.
+
+    \b
+    dinomix run demo
+    dinomix run toy --only 04 --set "seeds=[0, 1, 2, 3]"
+    """
+    from dinomix.pipeline import parse_overrides, run_and_report
+
+    run_and_report(profile, only=only, overrides=parse_overrides(overrides), force=force)
+
+
+@app.command()
+def figures(
+    profile: Profile,
+    folder: Annotated[Path | None, typer.Argument(help="default: figures/PROFILE")] = None,
+    only: Only = None,
+) -> None:
+    """Draw a profile's figures again from finished runs; nothing is trained.
+
+    \b
+    dinomix figures toy
+    dinomix figures toy /tmp/figures --only 03
+    """
+    from dinomix.pipeline import run_and_report
+
+    run_and_report(profile, only=only, figures=folder or Path("figures") / profile)

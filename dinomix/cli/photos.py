@@ -1,0 +1,153 @@
+"""Own photos."""
+
+import json
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dinomix.cli.base import BatchSize, Device, Json, Workers, app, print_table, without_nan
+
+if TYPE_CHECKING:
+    from dinomix.localization import Localization
+    from dinomix.model import PlaceModel
+
+COLUMNS = ("", "similarity", "to estimate", "position", "image")
+
+
+@app.command()
+def localize(
+    database: Annotated[
+        Path,
+        typer.Option(
+            help="folder of photos, with all folders in it, or a CSV file that lists them"
+        ),
+    ],
+    query: Annotated[
+        list[Path], typer.Option(help="a photo, a folder or a CSV file; may be given several times")
+    ],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="a run's folder, a file of save_model, a folder of save_pretrained, a published "
+            "checkpoint, or a repository of the hub; default: a small stand-in, to try things out"
+        ),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="instead of --model: a preset with pretrained backbone, nothing trained for "
+            "places; gem_dinov2 makes sense so"
+        ),
+    ] = None,
+    weights: Annotated[
+        str, typer.Option(help="of the preset's backbone: a file, or hub, which downloads them")
+    ] = "hub",
+    k: Annotated[int, typer.Option("-k", min=1, help="matches for each query")] = 5,
+    radius: Annotated[float, typer.Option(help="metres within which matches agree")] = 25.0,
+    index: Annotated[
+        Path | None,
+        typer.Option(
+            help="file that keeps the database's descriptors; default: .dinomix.sqlite in its "
+            "folder, or a file in the data folder if that is read-only"
+        ),
+    ] = None,
+    gallery: Annotated[
+        Path | None, typer.Option(help="write queries and matches side by side: .html or .png")
+    ] = None,
+    csv: Annotated[Path | None, typer.Option(help="write the matches as a CSV file")] = None,
+    device: Device = "auto",
+    workers: Workers = 0,
+    batch_size: BatchSize = 32,
+    as_json: Json = False,
+) -> None:
+    """Find where photos were taken, among the photos of a database.
+
+    Positions come from the database's CSV file (image and latitude, longitude or utm_east,
+    utm_north), from names in the UTM layout, or from EXIF GPS tags. Photos without one are found
+    as well. Photos that are known from an earlier call are not described again; a query that is
+    itself in the database is found there, with similarity 1.
+
+    \b
+    dinomix localize --database photos/ --query img.jpg
+    dinomix localize --database photos/ --query new/ --model data/runs/0123456789ab \\
+        --gallery found.html
+    """
+    from dinomix.localization import check_gallery, localize, write_gallery
+    from dinomix.retrieval import SkippedImageWarning
+    from dinomix.storage import atomic_path
+
+    if gallery is not None:  # before hours of describing
+        check_gallery(gallery)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SkippedImageWarning)  # they are listed below
+        found = localize(
+            _model(model, preset, weights),
+            database,
+            query,
+            k=k,
+            radius=radius,
+            index=index or "auto",
+            progress=not as_json,
+            device=device,
+            workers=workers,
+            batch_size=batch_size,
+        )
+    for path in found.skipped:
+        typer.echo(f"skipped, for it cannot be read: {path}", err=True)
+    if csv is not None:
+        with atomic_path(csv) as path:
+            found.matches.to_csv(path, index=False, errors="surrogateescape")
+    if gallery is not None:
+        write_gallery(found, gallery)
+    if as_json:
+        typer.echo(json.dumps(without_nan(found.to_dict())))
+    else:
+        _print(found)
+        for written in (csv, gallery):
+            if written is not None:
+                typer.echo(f"written: {written}")
+
+
+def _model(model: str | None, preset: str | None, weights: str) -> "PlaceModel":
+    from dinomix.localization import stand_in, zero_shot
+    from dinomix.opening import open_model
+
+    if model is not None and preset is not None:
+        raise typer.BadParameter("give --model or --preset, not both")
+    if model is not None:
+        return open_model(model)
+    if preset is not None:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always", UserWarning)
+            built = zero_shot(preset, weights)
+        for warning in told:
+            typer.echo(f"note: {warning.message}.", err=True)
+        return built
+    typer.echo(
+        "note: no --model and no --preset, so a small stand-in searches that has learnt from "
+        "rendered streets alone. It often misses.",
+        err=True,
+    )
+    return stand_in()
+
+
+def _print(found: "Localization") -> None:
+    """A table for each query, on stdout."""
+    from dinomix.localization.result import distance_text, position_text, shown
+
+    for estimate, matches in found.by_query():
+        rows = [
+            [
+                str(match["rank"]),
+                f"{match['similarity']:.3f}",
+                distance_text(match["metres"]),
+                position_text(match),
+                shown(match["image"]),
+            ]
+            for match in matches
+        ]
+        title = f"{shown(estimate['query'])}\n{found.verdict(estimate, len(matches))}"
+        print_table(COLUMNS, rows, title, COLUMNS[:3], bold=[m["agrees"] for m in matches])
+    typer.echo(shown(found.summary))

@@ -1,0 +1,122 @@
+"""Training."""
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dinomix.cli.base import Json, app
+
+if TYPE_CHECKING:
+    from dinomix.datasets import PlaceDataset
+    from dinomix.model import ModelConfig
+    from dinomix.testsets import TestSet
+
+PRESETS = "dino_mix, dino_mix_toy, mixvpr_resnet50, salad, boq, ...; a wrong name lists all"
+
+
+@app.command()
+def train(
+    places: Annotated[Path, typer.Argument(help="training places, in GSV-Cities' layout")],
+    val: Annotated[
+        str | None,
+        typer.Option(help="validation set: a UTM folder (its split val), or a benchmark's name"),
+    ] = None,
+    hold_out: Annotated[
+        float | None, typer.Option(help="validate on this share of the places instead")
+    ] = None,
+    preset: Annotated[str, typer.Option(help=PRESETS)] = "dino_mix",
+    config: Annotated[
+        Path | None,
+        typer.Option(help="YAML or JSON file: fields of ModelConfig that win over the preset's"),
+    ] = None,
+    recipe: Annotated[str, typer.Option(help="paper, authors, toy or robust")] = "paper",
+    overrides: Annotated[
+        str,
+        typer.Option("--set", help='fields that win over the recipe\'s: "epochs=2; device=cuda:1"'),
+    ] = "",
+    weights: Annotated[
+        str, typer.Option(help="of the backbone: hub (the pretrained ones), random, or a file")
+    ] = "hub",
+    images_per_place: Annotated[int, typer.Option(help="K, at least 2")] = 4,
+    out: Annotated[
+        Path | None, typer.Option(help="folder of runs; default: runs in the data folder")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Train a model; tell its folder and its best epoch.
+
+    Asked again, a finished run is loaded. One that was killed goes on after its last whole epoch.
+
+    \b
+    dinomix train data/toycity/train --val data/toycity \\
+        --preset dino_mix_toy --recipe toy
+    dinomix train data/gsv-cities --val pitts30k-val --recipe authors
+    dinomix train my_places --hold-out 0.2 --config model.yaml \\
+        --recipe toy --set "epochs=2; lr=1e-3"
+    """
+    from dinomix.datasets import PlaceDataset
+    from dinomix.pipeline import parse_overrides
+    from dinomix.training import TrainConfig, train
+
+    if (val is None) == (hold_out is None):
+        raise typer.BadParameter("give one of the two: --val SET or --hold-out SHARE")
+    model_config = _model_config(preset, config)
+    train_config = TrainConfig.preset(recipe, **parse_overrides(overrides))
+    dataset = PlaceDataset(places, images_per_place=images_per_place)
+    dataset, validation = _validation(dataset, val, hold_out)
+    if not as_json:
+        for told in (dataset, validation):
+            typer.echo(repr(told), err=True)
+    run = train(
+        model_config,
+        dataset,
+        validation,
+        train_config,
+        weights=None if weights == "random" else weights,
+        out=out,
+        progress=not as_json,
+    )
+    if int(os.environ.get("RANK", 0)):  # torchrun's other processes have the same to say
+        return
+    best = {key: run.best[key] for key in ("recall@1", "recall@5")}
+    told = {
+        "run": str(run.folder),
+        "epoch": int(run.best["epoch"]),
+        "epochs": train_config.epochs,
+        **best,
+        "validation": validation.name,
+        "convention": validation.convention,
+    }
+    if as_json:
+        typer.echo(json.dumps(told))
+    else:
+        recalls = ", ".join(f"{key} {value:.1f} %" for key, value in best.items())
+        typer.echo(
+            f"{run.folder}\n"
+            f"best epoch {told['epoch']} of {told['epochs']}: {recalls} "
+            f"on {validation.name} ({validation.convention})"
+        )
+
+
+def _model_config(preset: str, config: Path | None) -> "ModelConfig":
+    from dinomix.configfiles import read_model_config
+    from dinomix.model import PRESETS
+
+    if preset not in PRESETS:
+        raise ValueError(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
+    return PRESETS[preset] if config is None else read_model_config(config, PRESETS[preset])
+
+
+def _validation(
+    places: "PlaceDataset", val: str | None, hold_out: float | None
+) -> "tuple[PlaceDataset, TestSet]":
+    """The places that remain, and the validation set."""
+    from dinomix.opening import open_testset
+
+    if val is None:
+        return places.hold_out(hold_out)
+    has_splits = (Path(val) / "images" / "val").is_dir()
+    return places, open_testset(val, "val" if has_splits else None)

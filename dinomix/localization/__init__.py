@@ -1,0 +1,24 @@
+"""Own photos: where a picture was taken, by the database photos that it looks like."""
+
+from dinomix.localization.estimate import estimate_position
+from dinomix.localization.gallery import check_gallery, write_gallery
+from dinomix.localization.localizing import localize
+from dinomix.localization.photoindex import PhotoIndex
+from dinomix.localization.photos import find_photos
+from dinomix.localization.positions import Position, read_position
+from dinomix.localization.result import Localization
+from dinomix.localization.untrained import stand_in, zero_shot
+
+__all__ = [
+    "Localization",
+    "PhotoIndex",
+    "Position",
+    "check_gallery",
+    "estimate_position",
+    "find_photos",
+    "localize",
+    "read_position",
+    "stand_in",
+    "write_gallery",
+    "zero_shot",
+]

@@ -1,0 +1,70 @@
+"""CONTRIBUTING.md, taken at its word: its code runs, what it names is there."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import write_image, write_places
+
+import dinomix
+from dinomix.aggregators import AGGREGATORS
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "CONTRIBUTING.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+
+
+@pytest.fixture
+def desk(tmp_path, monkeypatch):
+    """A stranger's folder with a rendered toy city and photos of a city."""
+    write_places(tmp_path / "data" / "toycity" / "train", places=10)
+    rng = np.random.default_rng(0)
+    for name, rows in zip(("database", "queries"), blocks("csv"), strict=True):
+        table = tmp_path / "data" / "my_city" / f"{name}.csv"
+        table.parent.mkdir(exist_ok=True)
+        table.write_text(rows)
+        for row in rows.splitlines()[1:]:
+            write_image(table.parent / row.split(",")[0], rng)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DINOMIX_DATA", str(tmp_path / "data"))
+    yield tmp_path
+    AGGREGATORS.pop("mean_max", None)
+
+
+def test_the_code_runs_from_top_to_bottom(desk, capsys):
+    names = {}
+    for block in blocks("python"):
+        exec(compile(block, "CONTRIBUTING.md", "exec"), names)
+    shown = capsys.readouterr().out
+    assert "mean_max (weight 0.5)" in shown and "128 entries" in shown
+    assert re.search(r"my_city +night +5 +100\.0", shown)  # of three images, five are all
+    assert shown.strip().endswith("25 m")
+    model = dinomix.load_model("mean_max.safetensors")
+    images = torch.randn(2, 3, 112, 112)
+    maps = model.backbone(images)
+    expected = torch.cat([maps.mean((2, 3)), 0.5 * maps.amax((2, 3))], dim=1)
+    expected /= expected.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(model(images), expected)
+
+
+def test_an_aggregator_is_ten_lines():
+    example = blocks("python")[0]
+    body = example[example.index("@") :].strip().splitlines()
+    assert len([line for line in body if line.strip()]) <= 10
+
+
+def test_what_is_named_is_there():
+    paths = re.findall(r"`((?:dinomix|tests|benchmarks|notebooks)/[\w./]*\w|\.ci/run)`", PAGE)
+    assert len(paths) > 5
+    for path in paths:
+        assert (ROOT / path).exists(), path
+    makefile = (ROOT / "Makefile").read_text()
+    for target in set(re.findall(r"(?:^|`)make ([a-z]+)", PAGE, re.MULTILINE)):
+        assert f"\n{target}:" in makefile, target
+    for link in re.findall(r"\]\((?!http)([^)]+)\)", PAGE):
+        assert (ROOT / link).is_file(), link
