@@ -14,7 +14,6 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from dinomix.backbones import normalization
 from dinomix.checkpoints import (
     BEST,
     LAST,
@@ -30,8 +29,8 @@ from dinomix.losses import cosine_similarities, mined_share, multi_similarity_lo
 from dinomix.model import ModelConfig, PlaceModel, build_model, save_model
 from dinomix.prefix import PrefixFeatures, prefix_features
 from dinomix.recipes import TrainConfig
-from dinomix.retrieval import pick_device
-from dinomix.runtime import rng_state, set_rng_state
+from dinomix.retrieval import normaliser, pick_device
+from dinomix.runtime import make_optimizer, rng_state, set_rng_state
 from dinomix.testsets import TestSet
 
 UNTRAINED = {  # the history's row of epoch 0, but for the recalls
@@ -105,9 +104,13 @@ def initialise(model: PlaceModel, places: PlaceDataset, device: torch.device) ->
     """Show the aggregator the maps of the first training images, so that it finds its weights."""
     count = math.ceil(FEATURE_IMAGES / places.images_per_place)
     order = np.random.default_rng(places.seed).permutation(len(places))[:count]
-    begin = nn.Identity() if places.begun is not None else model.backbone.begin
+    normalise = normaliser(model).to(device)
     model.eval()
-    maps = [model.backbone.finish(begin(places[i][0].to(device)))[0] for i in order.tolist()]
+    maps = []
+    for i in order.tolist():
+        images = places[i][0].to(device)
+        begun = images if places.begun is not None else model.backbone.begin(normalise(images))
+        maps.append(model.backbone.finish(begun)[0])
     model.aggregator.initialise(torch.cat(maps))  # (N, s, h, w)
 
 
@@ -130,9 +133,8 @@ class TrainingLoop:
         self.device = pick_device(config.device)  # Accelerate itself knows no "cuda:1"
         if self.device.type == "cuda" and accelerator.num_processes > 1:
             self.device = accelerator.device  # each process has its own GPU
-        mean, std = normalization(model_config.backbone)
         self.places = places.with_transform(
-            train_transform(model_config.image_size, mean, std, augment=config.augment)
+            train_transform(model_config.image_size, augment=config.augment)
         )
         self.begun: PrefixFeatures | None = None
         self.batches_per_epoch = len(self._batches(epoch=1))
@@ -141,7 +143,11 @@ class TrainingLoop:
 
         checkpoint = load_checkpoint(folder)
         self.model = build_model(model_config, weights=None if checkpoint else weights)
-        self.model.to(self.device)
+        # Half-precision convolutions want channels last; in float32 it would only round otherwise.
+        half = accelerator.mixed_precision != "no"
+        layout = torch.channels_last if half else torch.preserve_format
+        self.model.to(self.device, memory_format=layout)
+        self.normalise = normaliser(self.model).to(self.device)
         if checkpoint:
             self.model.load_state_dict(checkpoint["model"])
         if config.cache_prefix and self.model.backbone.has_prefix:
@@ -149,17 +155,16 @@ class TrainingLoop:
         if self.model.aggregator.needs_features and not checkpoint:
             initialise(self.model, self.places, self.device)
         self.parameters = trained_parameters(self.model)
-        decay, rate = config.weight_decay, config.lr
-        if config.optimizer == "sgd":
-            optimizer = torch.optim.SGD(
-                self.parameters, lr=rate, momentum=config.momentum, weight_decay=decay
-            )
-        else:
-            optimizer = torch.optim.AdamW(self.parameters, lr=rate, weight_decay=decay)
+        optimizer = make_optimizer(config, self.parameters)
         self.optimizer = accelerator.prepare_optimizer(optimizer, device_placement=False)
         if checkpoint:
             self._resume(checkpoint)
         net = self.model if self.begun is None else Finish(self.model)
+        if config.compile:
+            # What this process compiled before would count: after some shapes torch compiles for
+            # any shape, which rounds otherwise, and after some modules not at all.
+            torch.compiler.reset()
+            net = torch.compile(net)  # a wrapper: validation and checkpoints see the plain model
         # Not through prepare_model: it would leave autocast on in validation.
         self.net = DistributedDataParallel(net) if accelerator.num_processes > 1 else net
 
@@ -211,6 +216,8 @@ class TrainingLoop:
             ends_group = i % config.accumulation == group - 1
             labels = labels.repeat_interleave(images.shape[1]).to(self.device)  # (P*K,)
             images = images.flatten(0, 1).to(self.device, non_blocking=True)  # (P*K, 3, H, W)
+            if self.begun is None:
+                images = self.normalise(images)
             with nullcontext() if ends_group else here.no_sync(self.net):
                 loss, share = self._loss(images, labels)
                 losses.append(loss.item())

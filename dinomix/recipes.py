@@ -1,12 +1,17 @@
 """TrainConfig: everything that decides how a model is trained, and the named recipes."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
 from dinomix.augmentations import AUGMENTATIONS
 
 MACHINE = ("workers", "device")  # these say where a run happens, not what it computes
+LATER = {"shuffle": "all", "compile": False}  # there were runs before there were these fields
+MOST = {"workers": 1024}  # processes
+MOST_OTHERS = 2**32  # epochs, places, steps; and torch and NumPy take seeds as large
+LARGEST = 1e30  # reals: beyond it, float32 soon ends
 
 PRESETS: dict[str, dict[str, Any]] = {
     # As the paper tells it. It leaves open how many places make a batch: 80, as in the authors'
@@ -24,7 +29,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "clip_value": 0.5,
         "augment": "randaugment",
     },
-    # For the embedded city on a CPU: minutes. Chosen on its validation city.
+    # For the embedded city on a CPU: minutes. Chosen on its validation city. In float32, as all the
+    # city's published numbers: "auto" would be another precision, so other numbers, on another CPU.
     "toy": {
         "epochs": 12,
         "places_per_batch": 24,
@@ -63,8 +69,11 @@ class TrainConfig:
             "cosine" lets it fall to 0 after the warm-up, "constant" keeps it.
         warmup_steps: optimiser steps over which the rate first rises linearly from lr/warmup_steps.
         clip_value, clip_norm: bounds on each gradient entry, on the norm of all; None for none.
-        precision: "no" (float32), "fp16", "bf16", or "auto": bf16 or fp16 where a CUDA device has
-            it, float32 elsewhere.
+        precision: of forward and backward pass: "no" (float32), "fp16" (CUDA), "bf16", or "auto":
+            the fastest of them here, see `runtime.fastest_precision`. Weights, loss and validation
+            are in float32 always.
+        compile: train through `torch.compile`. It is meant for GPUs (on a CPU it gained nothing,
+            see benchmarks/RESULTS.md), takes a minute or so at first, and rounds differently.
         augment: "none", "randaugment" or "robust", see `images.train_transform`.
         cache_prefix: compute what the frozen blocks make of each image only once, and keep it on
             disk beside the runs: 4 bytes an entry of the map. It takes effect where nothing is
@@ -94,6 +103,7 @@ class TrainConfig:
     clip_value: float | None = None
     clip_norm: float | None = None
     precision: str = "no"
+    compile: bool = False
     augment: str = "none"
     cache_prefix: bool = False
     alpha: float = 1.0
@@ -122,8 +132,9 @@ class TrainConfig:
         self._choice("schedule", ("steps", "cosine", "constant"))
         self._choice("precision", ("no", "auto", "fp16", "bf16"))
         self._choice("augment", tuple(AUGMENTATIONS))
-        if type(self.cache_prefix) is not bool:
-            self._refuse("cache_prefix", "True or False")
+        for name in ("compile", "cache_prefix"):
+            if type(getattr(self, name)) is not bool:
+                self._refuse(name, "True or False")
         if self.augment != "none":  # no image stays the same from epoch to epoch
             object.__setattr__(self, "cache_prefix", False)
         if not isinstance(self.device, str):
@@ -151,10 +162,12 @@ class TrainConfig:
         """The inverse of `to_dict`; fields that are left out keep their defaults.
 
         Raises:
-            ValueError: a key is no field.
+            ValueError: a key is no field, or a field's value is none that it takes.
         """
+        if not isinstance(values, Mapping):
+            raise ValueError(f"a TrainConfig is made of named values, not of {values!r}")
         known = [field.name for field in fields(cls)]
-        unknown = sorted(set(values) - set(known))
+        unknown = sorted(set(values) - set(known), key=str)
         if unknown:
             raise ValueError(f"TrainConfig has no fields {unknown}; it has {known}")
         return cls(**values)
@@ -166,11 +179,11 @@ class TrainConfig:
     def identity(self) -> dict[str, Any]:
         """The fields that decide the result: `to_dict` without workers and device.
 
-        And without `shuffle` where it is "all": runs are named by a hash of this, and there were
-        runs before there was that field.
+        And without `LATER` fields that have their first value: runs are named by a hash of this.
         """
-        left_out = MACHINE if self.shuffle != "all" else (*MACHINE, "shuffle")
-        return {key: value for key, value in self.to_dict().items() if key not in left_out}
+        values = self.to_dict()
+        left_out = {*MACHINE, *(key for key, first in LATER.items() if values[key] == first)}
+        return {key: value for key, value in values.items() if key not in left_out}
 
     def learning_rate(self, step: int, steps_per_epoch: int) -> float:
         """The rate of optimiser step `step`, counted from 0 over the whole run."""
@@ -187,12 +200,13 @@ class TrainConfig:
 
     def _whole(self, name: str, least: int) -> None:
         value = getattr(self, name)
-        if type(value) is not int or value < least:
-            self._refuse(name, f"a whole number, at least {least}")
+        most = MOST.get(name, MOST_OTHERS)
+        if type(value) is not int or not least <= value <= most:
+            self._refuse(name, f"a whole number, at least {least} and at most {most:,}")
 
     def _real(self, name: str, *, above: float = -math.inf, least: float = -math.inf) -> None:
         value = getattr(self, name)
-        if type(value) not in (int, float) or not math.isfinite(value):
+        if type(value) not in (int, float) or not abs(value) <= LARGEST:
             self._refuse(name, "a finite number (in YAML, write 5.0e-4 and not 5e-4)")
         if value <= above or value < least:
             self._refuse(

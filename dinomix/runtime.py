@@ -2,7 +2,9 @@
 
 import os
 import random
-from collections.abc import Iterator
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,6 +12,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from torch import nn
 
 from dinomix.recipes import TrainConfig
 from dinomix.retrieval import pick_device
@@ -19,8 +22,8 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     """Accelerate on the config's device and precision.
 
     Raises:
-        ValueError: this machine has no such device, the device has no such precision, or the
-            processes cannot share a batch evenly.
+        ValueError: this machine has no such device, the device has no such precision, nothing here
+            compiles, or the processes cannot share a batch evenly.
     """
     try:
         device = pick_device(config.device)
@@ -30,11 +33,11 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     if precision == "fp16" and device.type == "cpu":
         raise ValueError('precision "fp16" needs a GPU, and this run is on the CPU; use "auto"')
     if precision == "auto":
-        has_half = device.type == "cuda"
-        precision = (
-            ("bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16")
-            if has_half
-            else "no"
+        precision = fastest_precision(device)
+    if config.compile and device.type == "cpu" and not has_compiler():
+        raise ValueError(
+            "TrainConfig.compile is True, and torch.compile needs a C++ compiler, which is not "
+            "here: install g++, name another one in the variable CXX, or leave compile out"
         )
     alone = int(os.environ.get("WORLD_SIZE", 1)) == 1
     AcceleratorState._reset_state(reset_partial_state=alone)  # or an earlier run's choices stay
@@ -50,6 +53,44 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
             f"{accelerator.num_processes} processes; take a multiple."
         )
     return accelerator
+
+
+def fastest_precision(device: torch.device) -> str:
+    """What precision "auto" means on a device: "bf16", "fp16" or "no", for float32.
+
+    bf16 where the hardware multiplies it natively: a CUDA device, or a CPU with AMX or
+    AVX512-BF16; on others it is no faster than float32, or slower. fp16 on older CUDA devices.
+    A release of PyTorch that cannot tell what a CPU has gets float32 on it.
+    """
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    if device.type == "cpu":
+        has = getattr(torch.cpu, "get_capabilities", dict)()
+        return "bf16" if has.get("amx_bf16") or has.get("avx512_bf16") else "no"
+    return "no"
+
+
+def has_compiler() -> bool:
+    """Whether there is the C++ compiler that torch.compile calls for a CPU."""
+    usual = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
+    return shutil.which(os.environ.get("CXX", usual)) is not None
+
+
+def make_optimizer(
+    config: TrainConfig, parameters: Sequence[nn.Parameter], *, fused: bool | None = None
+) -> torch.optim.Optimizer:
+    """The config's optimiser of parameters that are on their device already.
+
+    Args:
+        fused: a step is one kernel; None says so on CUDA alone. On a CPU it gains nothing that
+            could be measured, and AdamW would round differently.
+    """
+    if fused is None:
+        fused = parameters[0].device.type == "cuda"
+    rates = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": fused or None}
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(parameters, momentum=config.momentum, **rates)
+    return torch.optim.AdamW(parameters, **rates)
 
 
 @contextmanager

@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 
 from dinomix.checkpoints import (
-    CHECKPOINT,
     Run,
     is_finished,
     locked,
+    remove_checkpoint,
     remove_leftovers,
     weights_id,
     write_config,
 )
 from dinomix.datasets import PlaceDataset
+from dinomix.errors import ExplainedError
 from dinomix.loop import DivergedError, TrainingLoop
 from dinomix.model import ModelConfig
 from dinomix.recipes import TrainConfig
@@ -55,10 +56,10 @@ def train(
         progress: show a bar with loss, recall and images per second.
 
     Raises:
-        RuntimeError: the run is not there, and the variable DINOMIX_NO_TRAINING is set.
+        ExplainedError: the run is not there, and the variable DINOMIX_NO_TRAINING is set.
         ValueError: fewer places than a batch needs (in the largest city, if a batch is to lie in
-            one); nothing to train; a precision or device that this machine does not have; a run
-            folder that belongs to another run.
+            one); nothing to train; a precision, device or compiler that this machine does not have;
+            a run folder that belongs to another run.
         DivergedError: loss or weights became NaN or infinite. The last good checkpoint stays.
     """
     per_batch = train_config.places_per_batch
@@ -72,9 +73,10 @@ def train(
         )
     folder, identity = _identify(model_config, places, val, train_config, weights, out)
     if is_finished(folder, identity):
+        remove_checkpoint(folder)
         return Run.open(folder)
     if os.environ.get(NO_TRAINING):
-        raise RuntimeError(
+        raise ExplainedError(
             f"there is no finished run {folder}, and {NO_TRAINING} forbids to train it: run the "
             "notebooks of this profile first"
         )
@@ -94,7 +96,7 @@ def train(
                 loop.run(shown)
             if main:
                 write_config(folder, identity, finished=True)
-                (folder / CHECKPOINT).unlink()  # all that it holds is in the other files now
+                remove_checkpoint(folder)
         accelerator.wait_for_everyone()
     return Run.open(folder)
 
