@@ -227,12 +227,19 @@ def draw(table: pd.DataFrame) -> "matplotlib.figure.Figure":  # noqa: F821
     for rows, marker, label in ((~again, "o", "index alone"), (again, "s", "compared again")):
         shown = table[rows]
         axes.scatter(shown["queries/s"], shown[f"{K} found, %"], marker=marker, label=label)
-    for _, row in table.iterrows():
-        text = f"{row['factory'].split(' ')[0]}, {row['bytes an image']:,} B"
-        place = (row["queries/s"], row[f"{K} found, %"])
-        axes.annotate(text, place, (4, -9), textcoords="offset points", fontsize=7)
+    middle = np.sqrt(table["queries/s"].min() * table["queries/s"].max())
+    for (_, row), above in zip(table.iterrows(), again, strict=True):
+        right = row["queries/s"] < middle  # of its point is the text, or left
+        axes.annotate(
+            f"{row['factory'].split(' ')[0]}, {row['bytes an image']:,} B",
+            (row["queries/s"], row[f"{K} found, %"]),
+            (6 if right else -6, 4 if above else -9),
+            textcoords="offset points",
+            ha="left" if right else "right",
+            fontsize=7,
+        )
     axes.set(xscale="log", xlabel="queries a second", ylabel=f"of the {K} exact neighbours, %")
-    axes.margins(x=0.25)
+    axes.margins(x=0.15)
     axes.legend(loc="lower left")
     return figure
 
