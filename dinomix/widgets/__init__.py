@@ -1,0 +1,12 @@
+"""Views for JupyterLab and Voila: ipywidgets over the functions of the package.
+
+Each view keeps what it is about in a plain class that knows no widget, and draws figures to PNG;
+so nothing needs a build step, and all of it runs without a browser.
+"""
+
+from dinomix.widgets.browser import retrieval_browser
+from dinomix.widgets.dashboard import ablation_dashboard
+from dinomix.widgets.explorer import attention_explorer
+from dinomix.widgets.monitor import training_monitor
+
+__all__ = ["ablation_dashboard", "attention_explorer", "retrieval_browser", "training_monitor"]

@@ -1,0 +1,155 @@
+"""The retrieval browser: query after query, with what a method retrieves for it."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import ipywidgets
+import numpy as np
+
+from dinomix.evaluation import Retrieval, hits
+from dinomix.testsets import TestSet
+from dinomix.widgets.collection import Collection, Method, right_answers
+from dinomix.widgets.ranking import place_map, ranking
+from dinomix.widgets.view import WIDE, View, choice, offer, picture, set_range, show
+
+EVERY = "every condition"
+
+
+def retrieval_browser(
+    test_sets: Iterable[TestSet],
+    methods: Mapping[str, Method],
+    k: int = 5,
+    cache: str | Path | None = None,
+) -> View:
+    """Look through the queries of test sets, and what methods retrieve for them.
+
+    Pick test set, condition and method; step through all queries or only those whose first image
+    is wrong. A test set is described when it is first picked.
+
+    Args:
+        test_sets: in any layout, labelled or not.
+        methods: name -> a model, a function without arguments that loads one, or what it
+            retrieved: a `Retrieval`, or a list with one for each test set.
+        k: how many images are shown for a query.
+        cache: folder where descriptors are kept for the next time; None keeps them in memory.
+
+    Raises:
+        ValueError: there are no test sets or methods, or two test sets have one name.
+    """
+    return _RetrievalBrowser(Collection(test_sets, methods, k, cache))
+
+
+class Browsing:
+    """A place in the queries of a retrieval: those of a condition, all or the failures.
+
+    Attributes:
+        queries: int (N,), indices of the chosen queries in the test set.
+        position: which of these is looked at.
+    """
+
+    def __init__(self) -> None:
+        self.retrieval: Retrieval | None = None
+        self.queries = np.zeros(0, dtype=int)
+        self.position = 0
+
+    @property
+    def query(self) -> int | None:
+        """Index of the query that is looked at; None where no query is as asked."""
+        return int(self.queries[self.position]) if len(self.queries) else None
+
+    def choose(self, retrieval: Retrieval, condition: str, only_failures: bool) -> None:
+        """Look at these queries, from the one on that was looked at, if it was in this test set.
+
+        Args:
+            condition: `EVERY`, or one of the test set's.
+            only_failures: leave out queries whose first image is right. Of an unlabelled test set
+                nothing is known to be right or wrong, and all queries stay.
+        """
+        same = self.retrieval is not None and self.retrieval.test is retrieval.test
+        before = self.query if same else None
+        chosen = np.array([condition in (EVERY, name) for name in retrieval.test.conditions])
+        if only_failures and retrieval.positives is not None:
+            chosen &= ~hits(retrieval.ranked[:, :1], retrieval.positives)[:, 0]
+        self.retrieval, self.queries = retrieval, np.flatnonzero(chosen)
+        self.position = 0
+        if before is not None and len(self.queries):
+            self.position = int(np.searchsorted(self.queries, before)) % len(self.queries)
+
+    def step(self, by: int) -> None:
+        """Go on (or back, if negative); after the last query comes the first."""
+        if len(self.queries):
+            self.position = (self.position + by) % len(self.queries)
+
+    def in_words(self) -> str:
+        """What is looked at."""
+        if self.query is None:
+            return "no query is like this"
+        test, query = self.retrieval.test, self.query
+        words = [f"query {self.position + 1} of {len(self.queries)}"]
+        if test.conditions[query]:
+            words.append(test.conditions[query])
+        right = right_answers(self.retrieval, query)
+        if right is not None:
+            ranks = np.flatnonzero(right) + 1
+            answers = len(self.retrieval.positives[query])
+            first = f"first right one at rank {ranks[0]}" if len(ranks) else "none is right"
+            words.append(f"{first} ({answers} right answers in the database)")
+        return ", ".join([*words, test.queries[query].name])
+
+
+class _RetrievalBrowser(View):
+    def __init__(self, collection: Collection) -> None:
+        super().__init__("retrieval-browser")
+        self.collection, self.browsing = collection, Browsing()
+        collection.report = self.report
+        self.test_set = choice("Test set", list(collection.test_sets))
+        self.condition = choice("Condition", [EVERY])
+        self.method = choice("Method", list(collection.methods))
+        self.only_failures = ipywidgets.Checkbox(
+            description="Only failures", tooltip="queries whose first image is wrong", indent=False
+        )
+        self.number = ipywidgets.BoundedIntText(1, min=1, max=1, description="Query", style=WIDE)
+        self.number.layout.width = "10em"
+        self.previous = ipywidgets.Button(description="Previous", icon="arrow-left")
+        self.next = ipywidgets.Button(description="Next", icon="arrow-right")
+        self.ranking, self.map = (
+            picture("ranking"),
+            picture("map"),
+        )
+        for control in (self.test_set, self.condition, self.method, self.only_failures):
+            self.watch(control, self._choose)
+        self.watch(self.number, lambda: self._go(self.number.value - 1 - self.browsing.position))
+        self.watch(self.previous, lambda: self._go(-1))
+        self.watch(self.next, lambda: self._go(1))
+        self.compose(
+            ipywidgets.HBox([self.test_set, self.condition, self.method]),
+            ipywidgets.HBox([self.previous, self.next, self.number, self.only_failures]),
+            self.status,
+            self.ranking,
+            self.map,
+        )
+        self.attempt(self._choose)
+
+    def _choose(self) -> None:
+        test = self.collection.test_sets[self.test_set.value]
+        offer(self.condition, [EVERY, *filter(None, dict.fromkeys(test.conditions))])
+        self.only_failures.disabled = not test.labelled
+        retrieval = self.collection.retrieval(test.name, self.method.value)
+        self.browsing.choose(retrieval, self.condition.value, self.only_failures.value)
+        self._show()
+
+    def _go(self, by: int) -> None:
+        self.browsing.step(by)
+        self._show()
+
+    def _show(self) -> None:
+        browsing = self.browsing
+        set_range(self.number, len(browsing.queries))
+        self.number.value = browsing.position + 1
+        self.tell(browsing.in_words())
+        if browsing.query is None:
+            show(self.ranking, None)
+            show(self.map, None)
+            return
+        show(self.ranking, ranking(browsing.retrieval, browsing.query))
+        show(self.map, place_map(browsing.retrieval, browsing.query))

@@ -1,0 +1,182 @@
+"""The attention explorer: which patch of a retrieved image a patch of the query matches."""
+
+import html
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import ipywidgets
+from ipyevents import Event
+from PIL import Image
+from torch import Tensor
+
+from dinomix.images import read_image
+from dinomix.retrieval import load_images
+from dinomix.testsets import TestSet
+from dinomix.widgets.collection import Collection, Method, in_words
+from dinomix.widgets.patches import Match, block_maps, marked, match, middle_of, patch_at
+from dinomix.widgets.view import WIDE, View, choice, picture, set_range, show, slider, text
+
+NOTHING = "nothing"
+KEPT = 4  # pairs of images whose maps stay in memory, all blocks of each
+
+
+def attention_explorer(
+    test_sets: Iterable[TestSet],
+    methods: Mapping[str, Method],
+    k: int = 5,
+    cache: str | Path | None = None,
+) -> View:
+    """Click a patch of a query and see which patches of a retrieved image are like it.
+
+    Likeness is the cosine similarity of patch features after a block of the backbone. A second
+    method stands beside the first, with the image that it retrieves itself. Two sliders choose
+    the patch, too, for those without a mouse.
+
+    Args:
+        test_sets, methods, k, cache: as of `retrieval_browser`; methods are models, or functions
+            that load them.
+
+    Raises:
+        ValueError: there are no test sets or methods, or two test sets have one name.
+    """
+    return _AttentionExplorer(Collection(test_sets, methods, k, cache))
+
+
+class Matching:
+    """One patch of one query, as methods match it.
+
+    Attributes:
+        test: name of the test set.
+        query: index of the query in it.
+        rank: which of the retrieved images is compared; 0 is the first one.
+        spot: how far down and how far right in the query, each in 0..1; so each method finds its
+            own patch there, whatever its grid.
+    """
+
+    def __init__(self, collection: Collection) -> None:
+        self.collection = collection
+        self.test = next(iter(collection.test_sets))
+        self.query, self.rank = 0, 0
+        self.spot = (0.5, 0.5)
+        self._maps = lru_cache(maxsize=KEPT)(self._compute)
+
+    def found(self, method: str) -> int:
+        """How many images a method retrieves for a query."""
+        return self.collection.retrieval(self.test, method).ranked.shape[1]
+
+    def blocks(self, method: str) -> int:
+        """After how many blocks of a method's backbone there are features to look at."""
+        return len(self._maps(method, *self._pair(method)))
+
+    def match(self, method: str, block: int = -1) -> Match:
+        """How the patch matches after a block; 0 is the first one, -1 the last."""
+        return match(self._maps(method, *self._pair(method))[block], self.spot)
+
+    def images(self, method: str) -> tuple[Image.Image, Image.Image]:
+        """The query, and the image that a method retrieves for it."""
+        query, found = self._pair(method)
+        return read_image(query), read_image(found)
+
+    def answer(self, method: str) -> str:
+        """Verdict, distance and similarity of the retrieved image, as far as known."""
+        return in_words(self.collection.retrieval(self.test, method), self.query, self.rank)
+
+    def _pair(self, method: str) -> tuple[Path, Path]:
+        retrieval = self.collection.retrieval(self.test, method)
+        found = retrieval.ranked[self.query, self.rank]
+        return retrieval.test.queries[self.query], retrieval.test.database[found]
+
+    def _compute(self, method: str, query: Path, found: Path) -> list[Tensor]:
+        model = self.collection.model(method)
+        return block_maps(model, load_images(model, [query, found]))
+
+
+class _AttentionExplorer(View):
+    def __init__(self, collection: Collection) -> None:
+        super().__init__("attention-explorer")
+        self.collection, self.matching = collection, Matching(collection)
+        collection.report = self.report
+        methods = list(collection.methods)
+        self.test_set = choice("Test set", list(collection.test_sets))
+        self.number = ipywidgets.BoundedIntText(1, min=1, max=1, description="Query", style=WIDE)
+        self.number.layout.width = "10em"
+        self.rank = slider("Rank", 1)
+        self.method = choice("Method", methods)
+        second = methods[1] if len(methods) > 1 else NOTHING
+        self.beside = choice("Beside", [NOTHING, *methods], value=second)
+        self.block = slider("Block", 1)
+        self.row, self.column = slider("Patch row", 1), slider("Patch column", 1)
+        self.query = picture("query")
+        self.panels = [ipywidgets.VBox([picture("heat"), text("caption")]) for _ in "ab"]
+        self.pictures = ipywidgets.HBox([self.query])
+        images = (self.test_set, self.number, self.rank)
+        for control in (*images, self.method, self.beside, self.block):
+            self.watch(control, self._show)
+        for control in (self.row, self.column):
+            self.watch(control, self._slide)
+        self.clicks = Event(source=self.query, watched_events=["click"])
+        self.clicks.on_dom_event(lambda event: self.attempt(lambda: self._click(event)))
+        self.compose(
+            ipywidgets.HBox(images),
+            ipywidgets.HBox([self.method, self.beside, self.block]),
+            ipywidgets.HBox([self.row, self.column]),
+            self.status,
+            self.pictures,
+        )
+        self.attempt(self._show)
+
+    def _click(self, event: Mapping[str, Any]) -> None:
+        down = event["relativeY"] / event["boundingRectHeight"]
+        right = event["relativeX"] / event["boundingRectWidth"]
+        self.matching.spot = (down, right)
+        self._show()
+
+    def _slide(self) -> None:
+        patch = (self.row.value - 1, self.column.value - 1)
+        self.matching.spot = middle_of(patch, self.matching.match(self.method.value).grid)
+        self._show()
+
+    def _show(self) -> None:
+        matching, shown = self.matching, [self.method.value]
+        if self.beside.value != NOTHING:
+            shown.append(self.beside.value)
+        test = self.collection.test_sets[self.test_set.value]
+        set_range(self.number, len(test.queries))
+        matching.test, matching.query, matching.rank = test.name, self.number.value - 1, 0
+        set_range(self.rank, min(map(matching.found, shown)))
+        matching.rank = self.rank.value - 1
+        at_last = self.block.value == self.block.max
+        set_range(self.block, max(map(matching.blocks, shown)))
+        if at_last:  # of one method it stays there with another
+            self.block.value = self.block.max
+        self._show_query()
+        panels = self.panels[: len(shown)]
+        for panel, method in zip(panels, shown, strict=True):
+            heat, caption = panel.children
+            caption.value = self._show_match(method, heat)
+        self.pictures.children = [self.query, *panels]
+
+    def _show_query(self) -> None:
+        matching, method = self.matching, self.method.value
+        grid = matching.match(method).grid
+        patch = patch_at(matching.spot, grid)
+        for control, index, side in zip((self.row, self.column), patch, grid, strict=True):
+            set_range(control, side)
+            control.value = index + 1
+        show(self.query, marked(matching.images(method)[0], patch, grid))
+        self.tell(f"query {matching.query + 1}, patch in row {patch[0] + 1}, column {patch[1] + 1}")
+
+    def _show_match(self, method: str, heat: ipywidgets.Image) -> str:
+        """Draw what a method finds; return it in words, as HTML."""
+        matching, blocks = self.matching, self.matching.blocks(method)
+        block = min(self.block.value, blocks)
+        match = matching.match(method, block - 1)
+        show(heat, marked(matching.images(method)[1], match.best, match.grid, match.heat))
+        row, column = match.best
+        return (
+            f"<b>{html.escape(method)}</b>: {matching.answer(method)}<br>"
+            f"block {block} of {blocks}: cosine {match.heat.min():.2f} (blue) to "
+            f"{match.heat.max():.2f} (red), in row {row + 1}, column {column + 1}"
+        )

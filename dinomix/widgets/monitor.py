@@ -1,0 +1,196 @@
+"""The training monitor: follows the history of a run while it is made."""
+
+import json
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from io import StringIO
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+import ipywidgets
+import pandas as pd
+
+from dinomix.checkpoints import COLUMNS, CONFIG, HISTORY, best_row
+from dinomix.figures import training_curves
+from dinomix.widgets.view import View, choice, picture, show
+
+
+def training_monitor(runs: str | Path, run: str | None = None, seconds: float = 2.0) -> View:
+    """Follow a run: loss, mined share and validation recall, epoch by epoch as they are written.
+
+    A thread of its own looks every few seconds, also while a cell trains. It ends with the run,
+    when Stop is clicked, or with the kernel. Picking a run follows it.
+
+    Args:
+        runs: folder of runs, as of `train`; it may come later.
+        run: name of the run's folder to begin with, which may come later, too; None takes the one
+            that changed last.
+        seconds: between two looks.
+    """
+    return _TrainingMonitor(Path(runs), run, seconds)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        config: what `checkpoints.write_config` wrote; empty where the run has not begun.
+        history: a row an epoch, columns of `checkpoints.COLUMNS`; epoch 0 is before training.
+        changed: when the history was last written, in seconds since 1970; None: never.
+    """
+
+    config: Mapping[str, Any] = field(default_factory=dict)
+    history: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=COLUMNS))
+    changed: float | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run says that it is done."""
+        return bool(self.config.get("finished"))
+
+    def in_words(self, now: float) -> str:
+        """Epochs done, recall so far and time left, as far as known.
+
+        Args:
+            now: in seconds since 1970.
+        """
+        if not self.config and self.history.empty:
+            return "has not begun"
+        last, total = len(self.history) - 1, self.config.get("train", {}).get("epochs", "?")
+        words = ["finished" if self.finished else "unfinished", f"epoch {max(0, last)} of {total}"]
+        if last > 0:
+            best = best_row(self.history.to_dict("records"))
+            words.append(f"best R@1 {best['recall@1']:.1f} in epoch {best['epoch']:.0f}")
+        if not self.finished and self.changed is not None:
+            words.append(f"last news {max(0, now - self.changed):.0f} s ago")
+            if last > 0 and isinstance(total, int):
+                left = self.history["seconds"].iloc[1:].mean() * (total - last)
+                words.append(f"about {left:.0f} s to go")
+        return ", ".join(words)
+
+
+def read_progress(folder: Path, before: Progress | None = None) -> Progress:
+    """How far the run in a folder is; it never raises for what is missing or half-written.
+
+    Args:
+        before: stays true of each file that cannot be read now.
+    """
+    before = before or Progress()
+    config, history, changed = before.config, before.history, before.changed
+    with suppress(OSError, ValueError):
+        config = json.loads((folder / CONFIG).read_text())
+    with suppress(OSError, ValueError, KeyError):  # pandas' parser errors are ValueErrors
+        file = folder / HISTORY
+        text = file.read_text()
+        whole = text[: text.rfind("\n") + 1]  # a last line without an end may lack digits
+        rows = pd.read_csv(StringIO(whole))[COLUMNS].astype(float)
+        history, changed = rows, file.stat().st_mtime
+    return Progress(config, history, changed)
+
+
+def list_runs(runs: Path) -> list[str]:
+    """Names of the folders that hold runs, those that changed last first."""
+    changed: dict[str, float] = {}
+    for name in (CONFIG, HISTORY):
+        for file in runs.glob(f"*/{name}"):
+            with suppress(OSError):  # it may just have gone
+                run = file.parent.name
+                changed[run] = max(changed.get(run, 0), file.stat().st_mtime)
+    return sorted(changed, key=changed.__getitem__, reverse=True)
+
+
+class _TrainingMonitor(View):
+    def __init__(self, runs: Path, run: str | None, seconds: float) -> None:
+        super().__init__("training-monitor")
+        self.runs, self.seconds, self.expected = runs, seconds, run
+        self.progress, self.shown = Progress(), None
+        self._stopped = Event()
+        self._names: dict[str, str] = {}  # folder -> what is written in the list
+        self.run = choice("Run", [])
+        self.run.layout.width = "30em"
+        self.follow_button = ipywidgets.Button(description="Follow", icon="play")
+        self.stop_button = ipywidgets.Button(description="Stop", icon="stop")
+        self.curves = picture("curves")
+        self.watch(self.run, self._pick)
+        self.watch(self.follow_button, self._follow)
+        self.watch(self.stop_button, self.stop)
+        self.compose(
+            ipywidgets.HBox([self.run, self.follow_button, self.stop_button]),
+            self.status,
+            self.curves,
+        )
+        self.attempt(self._pick)
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._stopped.set()
+        self.follow_button.disabled, self.stop_button.disabled = False, True
+
+    def close(self) -> None:
+        self._stopped.set()
+        super().close()
+
+    def _pick(self) -> None:
+        self.progress = Progress()
+        self._look()
+        self._follow()
+
+    def _follow(self) -> None:
+        self._stopped.set()  # the thread that followed until now
+        self._look()
+        if self.progress.finished:
+            self.stop()
+            return
+        self._stopped = Event()
+        self.follow_button.disabled, self.stop_button.disabled = True, False
+        look = {"target": self._keep_looking, "args": [self._stopped]}
+        Thread(**look, name=f"monitor of {self.runs}", daemon=True).start()  # no exit waits for it
+
+    def _keep_looking(self, stopped: Event) -> None:
+        def look() -> None:
+            if not stopped.is_set():  # it may be, after waiting for another callback
+                self._look()
+                if self.progress.finished:
+                    self.stop()
+
+        while not stopped.wait(self.seconds):
+            self.attempt(look)
+
+    def _look(self) -> None:
+        self._list()
+        if self.run.value is None:
+            self.tell(f"there is no run in {self.runs} yet")
+            return
+        self.progress = read_progress(self.runs / self.run.value, self.progress)
+        self.tell(f"run {self.run.value}: {self.progress.in_words(time.time())}")
+        drawn = (self.run.value, self.progress.changed)
+        if drawn != self.shown:
+            history = self.progress.history
+            show(self.curves, None if history.empty else training_curves(history))
+            self.shown = drawn
+
+    def _list(self) -> None:
+        """Offer the runs that there are now; the chosen one stays."""
+        names = list_runs(self.runs)
+        if self.expected is not None and self.expected not in names:
+            names.insert(0, self.expected)
+        for name in names:
+            if name not in self._names or self._names[name] == name:
+                self._names[name] = _describe(name, read_progress(self.runs / name).config)
+        options = [(self._names[name], name) for name in names]
+        if list(self.run.options) != options:
+            chosen = self.run.value or self.expected
+            self.run.options = options
+            self.run.value = chosen if chosen in names else next(iter(names), None)
+
+
+def _describe(name: str, config: Mapping[str, Any]) -> str:
+    if not config:
+        return name
+    model, train = config.get("model", {}), config.get("train", {})
+    net = f"{model.get('aggregator')} on {model.get('backbone')}"
+    return f"{name}: {net}, seed {train.get('seed')}"

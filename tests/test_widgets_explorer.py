@@ -1,0 +1,103 @@
+"""The patch that is asked about, by sliders and by clicks, for methods with other grids."""
+
+import numpy as np
+import pytest
+
+from dinomix import TestSet
+from dinomix.evaluation import Retrieval
+from dinomix.model import ModelConfig, build_model
+from dinomix.widgets.explorer import NOTHING, attention_explorer
+
+
+@pytest.fixture
+def view(test_root):
+    """A transformer with 2 x 2 patches and 12 blocks; a CNN with another grid and one map."""
+    vit = ModelConfig(backbone="toy_vits14", image_size=28, out_channels=8)
+    cnn = ModelConfig(backbone="timm/resnet10t", image_size=96, stage=3, out_channels=8)
+    models = {"ViT": build_model(vit, weights="hub"), "CNN": lambda: build_model(cnn)}
+    view = attention_explorer([TestSet(test_root)], models, k=3)
+    assert view.beside.value == "CNN" and len(shown(view)) == 3
+    view.beside.value = NOTHING
+    return view
+
+
+def click(view, down: float, right: float) -> None:
+    """What the browser sends for a click on the query's picture, 200 x 400 pixels on the screen."""
+    event = {"relativeX": right * 200, "relativeY": down * 400}
+    size = {"boundingRectWidth": 200, "boundingRectHeight": 400}
+    view.clicks._dom_handlers({**event, **size, "type": "click"})
+
+
+def shown(view) -> list[bytes]:
+    """The query and what stands beside it."""
+    query, *panels = view.pictures.children
+    return [query.value, *(heat.value for heat, _ in (panel.children for panel in panels))]
+
+
+def captions(view) -> list[str]:
+    return [panel.children[1].value for panel in view.pictures.children[1:]]
+
+
+def test_begins_in_the_middle_with_the_last_block(view):
+    assert view.message.value == ""
+    assert (view.row.value, view.row.max) == (2, 2)
+    assert (view.block.value, view.block.max) == (12, 12)
+    assert view.rank.max == 3 and view.number.max == 10
+    query, heat = shown(view)
+    assert query and heat
+    assert "row 2, column 2" in view.status.value
+    (caption,) = captions(view)
+    assert "<b>ViT</b>" in caption and "block 12 of 12" in caption
+
+
+def test_a_click_asks_for_the_patch_under_it(view):
+    before = shown(view)
+    click(view, down=0.2, right=0.9)
+    assert (view.row.value, view.column.value) == (1, 2)
+    assert "row 1, column 2" in view.status.value
+    query, heat = shown(view)
+    assert query != before[0] and heat != before[1]
+
+
+def test_sliders_ask_for_the_same_patch(view):
+    click(view, down=0.2, right=0.9)
+    clicked = shown(view)
+    view.row.value = 2
+    assert shown(view) != clicked and "row 2, column 2" in view.status.value
+    view.row.value = 1
+    assert shown(view) == clicked
+
+
+def test_blocks_differ_and_the_number_of_the_block_is_said(view):
+    _, last = shown(view)
+    view.block.value = 3
+    assert shown(view)[1] != last
+    assert "block 3 of 12" in captions(view)[0]
+
+
+def test_rank_and_query_choose_the_images(view):
+    query, heat = shown(view)
+    view.rank.value = 2
+    assert shown(view)[1] != heat
+    view.number.value = 4
+    assert shown(view)[0] != query and "query 4" in view.status.value
+
+
+def test_methods_side_by_side_have_grids_of_their_own(view):
+    view.beside.value = "CNN"
+    assert view.message.value == "" and len(shown(view)) == 3 and all(shown(view))
+    assert "block 1 of 1" in captions(view)[1] and view.block.max == 12
+    view.method.value = "CNN"
+    assert (view.row.max, view.block.max, view.block.value) == (6, 1, 1)
+    assert (view.row.value, view.column.value) == (4, 4)  # the same spot on a finer grid
+    view.method.value = "ViT"
+    assert (view.block.max, view.block.value) == (12, 12)
+    view.beside.value = NOTHING
+    assert len(shown(view)) == 2
+
+
+def test_a_retrieval_without_a_model_is_an_error_in_the_view(test_root):
+    test = TestSet(test_root)
+    found = Retrieval(test, np.zeros((10, 2), int), np.ones((10, 2), np.float32), [[]] * 10)
+    view = attention_explorer([test], {"a": found})
+    assert "looking into it takes its model" in view.message.value
