@@ -4,7 +4,7 @@ import errno
 import hashlib
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from dinomix.backbones import TOY
 from dinomix.model import ModelConfig, PlaceModel, load_model
 from dinomix.recipes import TrainConfig
 from dinomix.storage import atomic_path, to_json
+from dinomix.tensorfiles import read_torch
 from dinomix.weights import TOY_WEIGHTS
 
 CONFIG, HISTORY, CHECKPOINT = "config.json", "history.csv", "checkpoint.pt"
@@ -66,16 +67,25 @@ class Run:
 
         Raises:
             FileNotFoundError: there is no finished run in the folder.
+            ValueError: a file in it is damaged, or its config cannot be used here.
         """
         folder = Path(folder)
         config = read_config(folder)
         if not config or not config["finished"]:
             raise FileNotFoundError(f"{folder} holds no finished run; train() makes or ends one.")
-        return cls(
-            folder=folder,
-            model_config=ModelConfig.from_dict(config["model"]),
-            train_config=TrainConfig.from_dict(config["train"]),
-            history=read_history(folder),
+        try:
+            model, recipe = ({**config[part]} for part in ("model", "train"))
+            configs = ModelConfig.from_dict(model), TrainConfig.from_dict(recipe)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{folder / CONFIG} cannot be used here: {error}") from error
+        return cls(folder, *configs, history=read_history(folder))
+
+    def __repr__(self) -> str:
+        best, model = self.best, self.model_config
+        return (
+            f"Run({self.folder}: {model.backbone} + {model.aggregator}, best epoch "
+            f"{int(best['epoch'])} of {self.train_config.epochs}, validation recall@1 "
+            f"{best['recall@1']:.1f} %)"
         )
 
     @property
@@ -120,9 +130,23 @@ def weights_id(backbone: str, weights: str | Path | None) -> str | None:
 
 
 def read_config(folder: Path) -> dict[str, Any] | None:
-    """What `write_config` wrote, or None where there is nothing yet."""
+    """What `write_config` wrote, or None where there is nothing yet.
+
+    Raises:
+        ValueError: the file is damaged, or not `write_config`'s.
+    """
     path = folder / CONFIG
-    return json.loads(path.read_text()) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(config, dict) or type(config.get("finished")) is not bool:
+            raise ValueError("it does not say whether the run is finished")
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path} is damaged, or about no run: {error}. Move the folder away and train again."
+        ) from error
+    return config
 
 
 def write_config(folder: Path, identity: dict[str, Any], finished: bool) -> None:
@@ -180,13 +204,21 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete half-written files of a killed process; only for the holder of the lock."""
-    for name in (CONFIG, HISTORY, CHECKPOINT, BEST, LAST):
-        final = Path(name)
-        for leftover in folder.glob(f".{final.stem}-*{final.suffix}"):  # storage.atomic_path's
-            leftover.unlink()
-    for leftover in folder.glob(".tmp*"):  # safetensors' own
+    """Delete safetensors' half-written files of a killed process; for the holder of the lock.
+
+    Those of `storage.atomic_path` go with the first file that is written.
+    """
+    for leftover in folder.glob(".tmp*"):
         leftover.unlink()
+
+
+def remove_checkpoint(folder: Path) -> None:
+    """Delete the checkpoint of a finished run, all of which is in the other files.
+
+    A kill may have come between the two, so that the next one who asks for the run does it.
+    """
+    with suppress(OSError):  # who may only read a run can do without
+        (folder / CHECKPOINT).unlink()
 
 
 def write_history(folder: Path, history: list[dict[str, float]]) -> None:
@@ -196,18 +228,38 @@ def write_history(folder: Path, history: list[dict[str, float]]) -> None:
 
 
 def read_history(folder: Path) -> pd.DataFrame:
-    """What `write_history` wrote, to the last bit (pandas' own number parser may round)."""
-    text = pd.read_csv(folder / HISTORY, dtype=str)
-    return text.astype({name: int if name in ("epoch", "step") else float for name in COLUMNS})
+    """What `write_history` wrote, to the last bit (pandas' own number parser may round).
+
+    Raises:
+        FileNotFoundError: there is no history.
+        ValueError: it is damaged.
+    """
+    try:
+        text = pd.read_csv(folder / HISTORY, dtype=str)
+        return text.astype({name: int if name in ("epoch", "step") else float for name in COLUMNS})
+    except (KeyError, ValueError) as error:  # pandas' own errors are of these kinds, too
+        raise ValueError(f"{folder / HISTORY} is damaged: {error}") from error
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     """Save tensors and plain values, atomically."""
-    with atomic_path(folder / CHECKPOINT) as path:
-        torch.save(state, path)
+    with atomic_path(folder / CHECKPOINT) as path, path.open("wb") as file:
+        torch.save(state, file)  # given a path, it would not tell that the disk is full
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """What `save_checkpoint` saved, on the CPU, or None where there is no checkpoint."""
+    """What `save_checkpoint` saved, on the CPU, or None where there is no checkpoint.
+
+    Raises:
+        ValueError: the file is damaged, or not `save_checkpoint`'s.
+    """
     path = folder / CHECKPOINT
-    return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        state = read_torch(path)
+        if not isinstance(state, dict):
+            raise ValueError(f"{path} holds no state of a run")
+    except ValueError as error:
+        raise ValueError(f"{error}\nWithout this file, train begins the run again.") from error
+    return state

@@ -25,10 +25,10 @@ class PlaceDataset(Dataset):
     root/Images/<City>/<City>_<place_id:07d>_<year>_<month:02d>_<northdeg:03d>_<lat>_<lon>_<panoid>.jpg
     ```
 
-    Item `i` is a pair: K different images of place i as float32 (K, 3, H, W), and the place's
-    label as int64 (). Which images, and how they are augmented, depends only on
-    (seed, epoch, i): never on the worker or on what was asked before, so a killed run can go on
-    exactly where it stopped.
+    Item `i` is a pair: K different images of place i as their transform gives them, (K, 3, H, W)
+    (`images.Normalise` is for the whole batch), and the place's label as int64 (). Which images,
+    and how they are augmented, depends only on (seed, epoch, i): never on the worker or on what
+    was asked before, so a killed run can go on exactly where it stopped.
 
     Args:
         root: the folder that holds `Dataframes` and `Images`.
@@ -104,7 +104,7 @@ class PlaceDataset(Dataset):
         return digest.hexdigest()[:16]
 
     def with_transform(self, transform: Transform) -> Self:
-        """A copy whose images go through `transform`: PIL image -> (3, H, W) tensor."""
+        """A copy whose images go through `transform`, such as `images.train_transform`."""
         other = copy.copy(self)
         other.transform = transform
         return other

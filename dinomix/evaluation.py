@@ -1,7 +1,9 @@
 """Recall@k: which queries find a database image of their place among the first k."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from numbers import Integral
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,10 +11,9 @@ from scipy.spatial import KDTree
 from torch import nn
 
 from dinomix.neighbours import search
-from dinomix.retrieval import describe
+from dinomix.retrieval import describe, skipped_images
+from dinomix.tables import ALL, ResultsTable
 from dinomix.testsets import TestSet
-
-ALL = "all"  # the condition of the row over all queries of a test set
 
 _UNLABELLED = (
     "nobody told where these images were taken, so nothing can be right or wrong: retrieve works, "
@@ -65,11 +66,20 @@ def recall_at_k(
 
     Returns:
         {k: percent}; nan where there are no queries.
+
+    Raises:
+        ValueError: a k is no whole number from 1 on, or there is none.
     """
+    _check_ks(ks)
     right = hits(ranked, positives_of)
     if not len(right):
         return {k: float("nan") for k in ks}
     return {k: 100.0 * float(right[:, :k].any(axis=1).mean()) for k in ks}
+
+
+def _check_ks(ks: Sequence[int]) -> None:
+    if not len(ks) or not all(isinstance(k, Integral) and k is not True and k > 0 for k in ks):
+        raise ValueError(f"ks are {ks!r}; they should be whole numbers from 1 on, such as (1, 5)")
 
 
 @dataclass(frozen=True)
@@ -80,24 +90,30 @@ class Retrieval:
         ranked: int64 (Q, k) database indices, nearest first.
         similarities: float32 (Q, k).
         positives: Q arrays of database indices; None where the test set is unlabelled.
+        skipped: damaged images of database and queries, where they were to be skipped.
     """
 
     test: TestSet
     ranked: np.ndarray
     similarities: np.ndarray
     positives: list[np.ndarray] | None
+    skipped: list[Path] = field(default_factory=list)
 
-    def table(self, ks: Sequence[int] = (1, 5, 10)) -> pd.DataFrame:
+    def table(self, ks: Sequence[int] = (1, 5, 10)) -> ResultsTable:
         """One row for each condition and k, and one for all queries together.
 
         Columns: dataset, convention, condition, k, recall (percent), queries,
         without_positives (queries that nothing could be right for; they count as failures).
 
         Raises:
-            ValueError: the test set is unlabelled.
+            ValueError: the test set is unlabelled, or fewer were retrieved than a k asks for.
         """
         if self.positives is None:
             raise ValueError(f"{self.test.name}: {_UNLABELLED}")
+        _check_ks(ks)
+        found = self.ranked.shape[1]
+        if max(ks) > found and found < len(set(self.test.database) - set(self.skipped)):
+            raise ValueError(f"{found} were retrieved for each query, too few for recall@{max(ks)}")
         conditions = np.array(self.test.conditions)
         groups = {name: conditions == name for name in dict.fromkeys(self.test.conditions) if name}
         groups[ALL] = np.ones(len(conditions), dtype=bool)
@@ -117,14 +133,17 @@ class Retrieval:
                         "without_positives": sum(not len(t) for t in truth),
                     }
                 )
-        return pd.DataFrame(rows)
+        return ResultsTable(rows)
 
 
 def retrieve(model: nn.Module, test: TestSet, k: int = 10, **options) -> Retrieval:
     """Describe and search a test set, be it labelled or not.
 
+    With `on_error="skip"`, a damaged database image is never found, and a damaged query finds
+    nothing (-1), which counts as a failure: no damage makes a recall look better.
+
     Args:
-        options: of `describe`: batch_size, workers, device, begun, progress.
+        options: of `describe`: batch_size, workers, device, begun, on_error, progress.
     """
     database = describe(model, test.database, **options)
     queries = describe(model, test.queries, **options)
@@ -132,28 +151,33 @@ def retrieve(model: nn.Module, test: TestSet, k: int = 10, **options) -> Retriev
     truth = None
     if test.labelled:
         truth = positives(test.database_utm, test.query_utm, test.threshold)
-    return Retrieval(test, ranked, similarities, truth)
+    skipped = [*skipped_images(test.database, database), *skipped_images(test.queries, queries)]
+    return Retrieval(test, ranked, similarities, truth, skipped)
 
 
 def evaluate(
     model: nn.Module, test: TestSet, ks: Sequence[int] = (1, 5, 10), **options
-) -> pd.DataFrame:
+) -> ResultsTable:
     """Recall of a model on a test set, for each condition and for all queries together.
 
     Args:
-        options: of `describe`: batch_size, workers, device, begun, progress.
+        options: of `describe`: batch_size, workers, device, begun, on_error (see `retrieve`),
+            progress.
 
     Returns:
-        the columns of `Retrieval.table`, and those that say which model it was: method,
-        backbone, trained_blocks, mix_depth, dim.
+        a DataFrame that a notebook shows as papers do (`tables.show`), with the columns of
+        `Retrieval.table`, and those that say which model it was: method,
+        backbone, trained_blocks, mix_depth, dim. Its `attrs["skipped"]` lists damaged images.
 
     Raises:
-        ValueError: the test set is unlabelled.
+        ValueError: the test set is unlabelled, or a k is no whole number from 1 on.
     """
+    _check_ks(ks)
     if not test.labelled:  # said before any image is described
         raise ValueError(f"{test.name}: {_UNLABELLED}")
-    table = retrieve(model, test, max(ks), **options).table(ks)
-    config = model.config
+    found = retrieve(model, test, max(ks), **options)
+    table, config = found.table(ks), model.config
+    table.attrs["skipped"] = [str(path) for path in found.skipped]
     return table.assign(
         method=config.aggregator,
         backbone=config.backbone,

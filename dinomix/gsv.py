@@ -8,8 +8,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from dinomix.imagetables import shown, undecodable_line
+
 COLUMNS = ["place_id", "year", "month", "northdeg", "city_id", "lat", "lon", "panoid"]
 DEGREES = {"lat": 90, "lon": 180}  # how far from 0 they go
+LARGEST = 2**53  # beyond it, float64 does not tell whole numbers apart
 CITIES = (  # of the published set, by their CSV files
     *("Bangkok", "Barcelona", "Boston", "Brussels", "BuenosAires", "Chicago", "Lisbon", "London"),
     *("LosAngeles", "Madrid", "Medellin", "Melbourne", "MexicoCity", "Miami", "Minneapolis"),
@@ -44,7 +47,8 @@ def find_cities(root: Path, cities: Iterable[str] | None = None) -> list[str]:
             f"{root} is not in the GSV-Cities layout: it should hold the folders Dataframes "
             "(one CSV a city) and Images (one folder a city)."
         )
-    found = sorted(path.stem for path in folder.glob("*.csv"))
+    csvs = folder.glob("*.csv")
+    found = sorted(path.stem for path in csvs if not path.name.startswith("."))  # half-written ones
     wanted = found if cities is None else list(cities)
     missing = sorted(set(wanted) - set(found))
     if missing or not wanted:
@@ -73,7 +77,7 @@ def read_city(root: Path, city: str) -> CityImages:
         _refuse(
             csv,
             table[name],
-            table[name].str.contains(r"[/\\]|\.\.").to_numpy(),
+            table[name].str.contains(r"^$|[/\\]|\.\.").to_numpy(),
             "part of a file name, without / and ..",
         )
     own_folder = (root / "Images" / city).is_dir()
@@ -108,11 +112,23 @@ def missing_images(root: Path, paths: np.ndarray) -> list[str]:
 def _read_csv(csv: Path) -> pd.DataFrame:
     """The columns of the layout, as text: nothing is read as a number or as missing."""
     try:
-        header = list(pd.read_csv(csv, nrows=0))
-        lacking = [name for name in COLUMNS if name not in header]
+        # As a row: pandas would rename a column that is there twice.
+        header = pd.read_csv(csv, nrows=1, header=None, dtype=str, keep_default_na=False)
+        names = header.iloc[0].tolist()
+        lacking = [name for name in COLUMNS if name not in names]
         if lacking:
-            raise ValueError(f"it lacks the columns {lacking}; it has {header}")
+            raise ValueError(f"it lacks the columns {lacking}; separated by commas, it has {names}")
+        twice = [name for name in COLUMNS if names.count(name) > 1]
+        if twice:
+            raise ValueError(f"it has the columns {twice} twice; take one of each out")
         table = pd.read_csv(csv, dtype=str, keep_default_na=False)
+        if not len(table):
+            raise ValueError("it has no rows; remove it, or leave its city out")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{csv} is not in the GSV-Cities layout: line {undecodable_line(csv)} is not in UTF-8; "
+            "save the table anew in that encoding"
+        ) from error
     except ValueError as error:  # pandas' own errors are of this kind, too
         raise ValueError(f"{csv} is not in the GSV-Cities layout: {error}") from error
     return table[COLUMNS].fillna("")  # of rows that end early
@@ -120,9 +136,8 @@ def _read_csv(csv: Path) -> pd.DataFrame:
 
 def _whole_numbers(csv: Path, table: pd.DataFrame, column: str) -> np.ndarray:
     values = pd.to_numeric(table[column], errors="coerce").to_numpy(float)
-    _refuse(
-        csv, table[column], ~(np.isfinite(values) & (values == np.floor(values))), "a whole number"
-    )
+    whole = (values == np.floor(values)) & (np.abs(values) < LARGEST)  # NaN is neither
+    _refuse(csv, table[column], ~whole, "a whole number")
     return values.astype(np.int64)
 
 
@@ -139,7 +154,7 @@ def _refuse(csv: Path, column: pd.Series, wrong: np.ndarray, expected: str) -> N
         row = int(wrong.argmax())
         more = f" (and so in {wrong.sum() - 1} more rows)" if wrong.sum() > 1 else ""
         raise ValueError(
-            f"{csv}, row {row + 1} below the header: {column.name} is {column.iloc[row]!r}, "
+            f"{csv}, row {row + 1} below the header: {column.name} is {shown(column.iloc[row])}, "
             f"expected {expected}{more}."
         )
 

@@ -8,7 +8,10 @@ from typing import Self
 
 import numpy as np
 
+from dinomix.testsets import as_number
+
 SHOWN = 5  # how many missing images a message names
+LONGEST = 100  # characters of a value that a message shows
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class ImageTable:
         if not path.is_file():
             raise FileNotFoundError(f"there is no CSV file {path}")
         numbers, rows = [], []
+        reader = None
         try:
             with path.open(newline="", encoding="utf-8-sig") as file:
                 reader = csv.DictReader(file, strict=True)
@@ -45,13 +49,20 @@ class ImageTable:
                 for row in reader:
                     numbers.append(reader.line_num)
                     rows.append(row)
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is not a CSV file in UTF-8: {error}") from error
+        except csv.Error as error:
+            raise ValueError(
+                f"{path} is not a CSV file in UTF-8: line {reader.line_num}: {error}"
+            ) from error
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"{path} is not a CSV file in UTF-8: line {undecodable_line(path)} is in another "
+                "encoding; save it anew as UTF-8"
+            ) from error
         columns = reader.fieldnames
         if "image" not in columns or len(set(columns)) < len(columns) or not rows:
             raise ValueError(
                 f"{path} has the columns {columns} and {len(rows)} rows: expected a header with "
-                "the column image, no column twice, and a row for each image"
+                "the column image, no column twice, and a row for each image, commas in between"
             )
         for number, row in zip(numbers, rows, strict=True):
             if None in row or None in row.values():
@@ -62,6 +73,7 @@ class ImageTable:
         return cls(path, columns, numbers, rows, images)
 
     def has(self, *columns: str) -> bool:
+        """Whether all of these columns are there."""
         return set(columns) <= set(self.columns)
 
     def texts(self, column: str) -> list[str]:
@@ -76,9 +88,9 @@ class ImageTable:
         """
         found = np.empty(len(self.rows))
         for i, text in enumerate(self.texts(column)):
-            where = f"{self.path}, row {self.numbers[i]}: {column} is {text!r}"
+            where = f"{self.path}, row {self.numbers[i]}: {column} is {shown(text)}"
             try:
-                found[i] = float(text)
+                found[i] = as_number(text)
             except ValueError as error:
                 raise ValueError(f"{where}, which is not a number") from error
             if not low <= found[i] <= high:  # NaN never is
@@ -105,6 +117,22 @@ class ImageTable:
                 )
 
 
+def undecodable_line(path: Path) -> int:
+    """The number of the first line of a text file that is not in UTF-8."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                return number
+    raise ValueError(f"{path} is in UTF-8")
+
+
+def shown(text: str) -> str:
+    """A value as messages show it: a stranger's may have any length."""
+    return repr(text if len(text) <= LONGEST else f"{text[:LONGEST]}...")
+
+
 def require_files(tables: Sequence[ImageTable]) -> None:
     """All images must be there.
 
@@ -125,7 +153,7 @@ def _inside(table: Path, number: int, image: str) -> Path:
     relative = PureWindowsPath(image)  # knows drives, and / as well as \
     if not relative.parts or relative.anchor or ".." in relative.parts:
         raise ValueError(
-            f"{table}, row {number}: the image {image!r} should be a path within {table.parent}, "
-            "neither absolute nor with `..`"
+            f"{table}, row {number}: the image {shown(image)} should be a path within "
+            f"{table.parent}, neither absolute nor with `..`"
         )
     return table.parent.joinpath(*relative.parts)

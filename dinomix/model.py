@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -18,7 +19,16 @@ from dinomix.backbones import TrainedBlocks, build_backbone, check_name
 from dinomix.images import as_size
 from dinomix.publishing import Publishable
 from dinomix.storage import atomic_path
-from dinomix.weights import load_backbone_weights, load_strict, read_safetensors
+from dinomix.summaries import as_html, as_text
+from dinomix.tensorfiles import read_safetensors
+from dinomix.weights import check_tensors, load_backbone_weights
+
+# Far more than any paper uses, and little enough that a stranger's config can neither fill the
+# memory nor keep a processor busy for hours.
+MOST = {"image_size": 4096, "mix_depth": 128, "layers": 128, "iterations": 1000}
+MOST_OTHERS = 65_536  # channels, clusters and the like
+MOST_ENTRIES = 2**20  # of a descriptor
+LONGEST = 10_000  # characters of a config in a file's header
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +39,8 @@ class ModelConfig:
         backbone: see `dinomix.backbones.build_backbone`.
         trained_blocks: how many of its last blocks learn, or "all".
         train_tokens: class token and positional embedding learn too (the authors' code).
-        aggregator: a name in `dinomix.aggregators.AGGREGATORS`.
+        aggregator: a name in `dinomix.aggregators.AGGREGATORS`, such as you add to it with
+            `dinomix.register_aggregator`.
         mix_depth: L, like the next two for the aggregators that take it: this one for "mix".
         out_channels: d, for "mix", "convap" and "cosplace".
         out_rows: r, for "mix", whose descriptor has d * r entries.
@@ -62,14 +73,23 @@ class ModelConfig:
         check_name(self.backbone)
         try:
             options = dict(self.aggregator_options)
-            numbers = all(isinstance(value, int | float) for value in options.values())
+            plain = not isinstance(self.aggregator_options, str) and all(
+                isinstance(key, str) and type(value) in (int, float)
+                for key, value in options.items()
+            )
         except (TypeError, ValueError):
-            numbers = False
-        if not numbers:
+            plain = False
+        if not plain:
             raise ValueError(
                 f"aggregator_options must map names to numbers, not {self.aggregator_options!r}"
             )
         check_options(self.aggregator, options)
+        for key, value in options.items():
+            most = MOST.get(key, MOST_OTHERS)
+            if not -most <= value <= most:  # NaN never is
+                raise ValueError(
+                    f"aggregator_options: {key} must be a number up to {most:,}, not {value!r}"
+                )
         object.__setattr__(self, "aggregator_options", tuple(sorted(options.items())))
         if type(self.train_tokens) is not bool:
             raise ValueError(f"train_tokens must be True or False, not {self.train_tokens!r}")
@@ -81,6 +101,11 @@ class ModelConfig:
         self._check_integer("out_channels", 1)
         self._check_integer("out_rows", 1)
         height, width = as_size(self.image_size)
+        if max(height, width) > MOST["image_size"]:
+            raise ValueError(
+                f"image_size must be at most {MOST['image_size']:,} pixels a side, "
+                f"not {self.image_size!r}"
+            )
         # One way to write a square, so that equal configs are equal, and hash to one run.
         object.__setattr__(self, "image_size", height if height == width else (height, width))
 
@@ -90,6 +115,9 @@ class ModelConfig:
             raise ValueError(
                 f"{field} must be an integer of at least {least}{other}, not {value!r}"
             )
+        most = MOST.get(field, MOST_OTHERS)
+        if value > most:
+            raise ValueError(f"{field} must be at most {most:,}{other}, not {value!r}")
 
     @property
     def size(self) -> tuple[int, int]:
@@ -111,6 +139,8 @@ class ModelConfig:
         Raises:
             ValueError: for a key that is no field, or a value that its field does not take.
         """
+        if not isinstance(fields, Mapping):
+            raise ValueError(f"a model's config must be named fields, not {fields!r}")
         known = [field.name for field in dataclasses.fields(cls)]
         unknown = [key for key in fields if key not in known]
         if unknown:
@@ -199,6 +229,11 @@ class PlaceModel(nn.Module, Publishable):
                 f"{config.aggregator} needs a class token, and {config.backbone} has none: "
                 "choose a vision transformer"
             )
+        if self.dim > MOST_ENTRIES:
+            raise ValueError(
+                f"descriptors of {config.aggregator} would have {self.dim:,} entries, and at most "
+                f"{MOST_ENTRIES:,} are taken: choose fewer channels, rows or clusters"
+            )
 
     @property
     def dim(self) -> int:
@@ -231,6 +266,12 @@ class PlaceModel(nn.Module, Publishable):
             f"{trained:,} of {total:,} parameters)"
         )
 
+    def __str__(self) -> str:  # print(model); the modules themselves: print(model.backbone)
+        return as_text(self)
+
+    def _repr_html_(self) -> str:
+        return as_html(self)
+
 
 def build_model(config: ModelConfig, weights: str | Path | None = None) -> PlaceModel:
     """Build the model that `config` describes.
@@ -248,6 +289,16 @@ def build_model(config: ModelConfig, weights: str | Path | None = None) -> Place
     model = PlaceModel(config)
     load_backbone_weights(model.backbone, weights)
     return model
+
+
+def outline(config: ModelConfig) -> PlaceModel:
+    """The model without its numbers, on the device "meta": it has names and shapes, and no size.
+
+    Raises:
+        ValueError: as `build_model`.
+    """
+    with torch.device("meta"):
+        return PlaceModel(config)
 
 
 def save_model(model: PlaceModel, path: str | Path) -> Path:
@@ -284,10 +335,19 @@ def load_model(path: str | Path) -> PlaceModel:
             "together with a config"
         )
     source = f"{path}, written by dinomix {header.get('dinomix_version')},"
-    try:
-        config = ModelConfig.from_dict(json.loads(header["dinomix_config"]))
-    except ValueError as error:
-        raise ValueError(f"{source} has a config that cannot be used here: {error}") from error
-    model = build_model(config)
-    load_strict(model, tensors, f"{source} does not fit its config")
+    config, expected = _read_config(header["dinomix_config"], source)
+    check_tensors(tensors, expected, f"{source} does not fit its config")
+    model = build_model(config)  # now that its size is known to be the file's
+    model.load_state_dict(tensors)
     return model.eval()
+
+
+def _read_config(text: str, source: str) -> tuple[ModelConfig, Mapping[str, Tensor]]:
+    """A stranger's config, and the tensors of its model, without their numbers."""
+    try:
+        if len(text) > LONGEST:
+            raise ValueError(f"it has {len(text):,} characters")
+        config = ModelConfig.from_dict(json.loads(text))
+        return config, outline(config).state_dict()
+    except Exception as error:  # one that asks for what no network has can raise almost anything
+        raise ValueError(f"{source} has a config that cannot be used here: {error}") from error

@@ -19,8 +19,9 @@ from pathlib import Path
 import torch
 
 from dinomix.backbones.layouts import Tensors
-from dinomix.model import PRESETS, ModelConfig, PlaceModel, build_model
-from dinomix.weights import check_tensors, read_tensors, shape_of
+from dinomix.model import PRESETS, ModelConfig, PlaceModel, build_model, outline
+from dinomix.tensorfiles import read_tensors
+from dinomix.weights import check_tensors, shape_of
 
 CHANNELS, ROWS = "aggregator.channel_proj.weight", "aggregator.row_proj.weight"
 
@@ -103,11 +104,11 @@ def load_published(path: str | Path) -> PlaceModel:
     if layout is None:
         raise ValueError(_unrecognised(path, tensors))
     config = _config(layout, tensors, path)
-    model = build_model(config)
-    own = model.state_dict()
+    skeleton = outline(config)
+    own = skeleton.state_dict()
     names = {key: layout.name_in_file(key, config.backbone) for key in own}
     expected = {names[key]: tensor for key, tensor in own.items()}
-    unused = torch.empty(1, model.backbone.out_channels)
+    unused = torch.empty(1, skeleton.backbone.out_channels)
     expected |= {layout.trunk + name: unused for name in layout.unused}
     check_tensors(
         tensors,
@@ -115,6 +116,7 @@ def load_published(path: str | Path) -> PlaceModel:
         f"{path} does not fit {layout.method} as {CHANNELS}, {shape_of(tensors[CHANNELS])}, and "
         f"{ROWS}, {shape_of(tensors[ROWS])}, describe it",
     )
+    model = build_model(config)
     model.load_state_dict({key: tensors[name] for key, name in names.items()})
     return model.eval()
 
@@ -143,14 +145,17 @@ def _config(layout: Layout, tensors: Tensors, path: str | Path) -> ModelConfig:
             "square map"
         )
     layers = {key.split(".")[2] for key in tensors if key.startswith("aggregator.mix.")}
-    return dataclasses.replace(
-        PRESETS[layout.preset],
-        backbone=layout.backbones[channels],
-        image_size=layout.stride * side,
-        mix_depth=len(layers),
-        out_channels=out_channels,
-        out_rows=out_rows,
-    )
+    try:
+        return dataclasses.replace(
+            PRESETS[layout.preset],
+            backbone=layout.backbones[channels],
+            image_size=layout.stride * side,
+            mix_depth=len(layers),
+            out_channels=out_channels,
+            out_rows=out_rows,
+        )
+    except ValueError as error:
+        raise ValueError(f"{path} holds no {layout.method} that can be built: {error}") from error
 
 
 def _unrecognised(path: str | Path, tensors: Tensors) -> str:

@@ -15,6 +15,8 @@ from huggingface_hub import ModelCard, PyTorchModelHubMixin, hf_hub_download
 from huggingface_hub.errors import HFValidationError
 
 from dinomix import __version__
+from dinomix.configfiles import LARGEST
+from dinomix.errors import HubError
 from dinomix.modelcard import GENERATED, model_card
 from dinomix.storage import atomic_path
 
@@ -41,7 +43,7 @@ class Publishable(PyTorchModelHubMixin):
         with atomic_path(save_directory / CONFIG) as path:
             path.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
         card = save_directory / CARD
-        if card.is_file() and GENERATED in card.read_text(encoding="utf-8"):
+        if card.is_file() and GENERATED in card.read_text(encoding="utf-8", errors="replace"):
             card.unlink()  # the mixin writes one where there is none
 
     def generate_model_card(self, **told: Any) -> ModelCard:
@@ -81,7 +83,7 @@ class Publishable(PyTorchModelHubMixin):
 
         Raises:
             FileNotFoundError: if a folder lacks a file, or the name can be no repository's.
-            RuntimeError: if the hub gives nothing, for example without a network.
+            HubError: if the hub gives nothing, for example without a network.
             ValueError: if a file is damaged, the config has unknown fields or wrong values, or
                 the tensors do not fit it.
         """
@@ -126,7 +128,7 @@ def _find(repo_or_folder: str | Path, name: str, options: dict[str, Any]) -> Pat
             f"there is no folder {repo_or_folder}, and no repository can have that name: {error}"
         ) from error
     except Exception as error:  # the hub's client has many errors of its own
-        raise RuntimeError(
+        raise HubError(
             f"there is no folder {repo_or_folder}, and the hub gave no {name} of a repository of "
             f"that name ({error})"
         ) from error
@@ -136,10 +138,12 @@ def _read_config(path: Path) -> "ModelConfig":
     from dinomix.model import ModelConfig
 
     try:
+        if path.stat().st_size > LARGEST:
+            raise ValueError(f"it has {path.stat().st_size:,} bytes")
         fields = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(fields, dict):
             raise ValueError(f"it holds {fields!r} instead of named fields")
         fields.pop(VERSION, None)
         return ModelConfig.from_dict(fields)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no config that can be used here: {error}") from error

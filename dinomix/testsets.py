@@ -100,7 +100,8 @@ class TestSet:
                 they do not, the fingerprint covers the positions too.
 
         Raises:
-            ValueError: lists of different lengths, an unknown unit, positions of one side only.
+            ValueError: lists of different lengths, an unknown unit, positions of one side only
+                or that are not finite.
         """
         test = cls.__new__(cls)
         test.name, test.threshold, test.unit = name, threshold, unit
@@ -121,6 +122,12 @@ class TestSet:
                         f"positions of {len(paths)} images should be ({len(paths)}, 2), "
                         f"but are {np.shape(positions)}"
                     )
+                lost = np.flatnonzero(~np.isfinite(positions).all(axis=1))
+                if len(lost):
+                    raise ValueError(
+                        f"the positions of {len(lost)} images are no finite numbers, the first "
+                        f"one that of {paths[lost[0]]}: {np.asarray(positions)[lost[0]].tolist()}"
+                    )
         return test
 
     @property
@@ -130,6 +137,7 @@ class TestSet:
 
     @property
     def convention(self) -> str:
+        """How a positive is decided, as it stands in results tables."""
         return convention(self.threshold, self.unit) if self.labelled else "no positions"
 
     @property
@@ -137,9 +145,9 @@ class TestSet:
         """Names what is evaluated: threshold, conditions and file names, not where they lie."""
         digest = hashlib.sha256(self.convention.encode())
         for path in self.database:
-            digest.update(f"database/{path.name}\n".encode())
+            digest.update(f"database/{path.name}\n".encode(errors="surrogateescape"))
         for condition, path in zip(self.conditions, self.queries, strict=True):
-            digest.update(f"{condition}/{path.name}\n".encode())
+            digest.update(f"{condition}/{path.name}\n".encode(errors="surrogateescape"))
         if self.labelled and not self.positions_in_names:
             for positions in (self.database_utm, self.query_utm):
                 # by centimetres: the last bits of a projection depend on the machine
@@ -178,7 +186,7 @@ def read_utm(paths: list[Path]) -> np.ndarray:
     for i, path in enumerate(paths):
         fields = path.name.split("@")
         try:
-            coordinates[i] = float(fields[1]), float(fields[2])
+            coordinates[i] = as_number(fields[1]), as_number(fields[2])
         except (IndexError, ValueError):
             coordinates[i] = np.nan
         if not np.isfinite(coordinates[i]).all():
@@ -196,6 +204,17 @@ def read_utm(paths: list[Path]) -> np.ndarray:
             "metres never are"
         )
     return coordinates
+
+
+def as_number(text: str) -> float:
+    """The number that text stands for, as tables and file names have it: in ASCII digits.
+
+    Raises:
+        ValueError: for anything else, such as `4_0`, which Python takes for 40.
+    """
+    if not text.isascii() or "_" in text:
+        raise ValueError(f"{text!r} is no number")
+    return float(text)
 
 
 def list_images(folder: Path) -> list[Path]:

@@ -10,11 +10,13 @@ import torch
 import utm
 from conftest import SHARED, write_places
 from torch.utils.data import DataLoader
+from torchvision.transforms import v2
 
+from dinomix.augmentations import AUGMENTATIONS
 from dinomix.datasets import PlaceDataset
-from dinomix.images import train_transform
+from dinomix.images import Normalise, UnreadableImageError, train_transform
 
-TRANSFORM = train_transform(28, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+TRANSFORM = train_transform(28)
 
 
 def write_table(root: Path, city: str, rows: list[dict], folder: str | None = None) -> None:
@@ -111,7 +113,7 @@ def test_reads_the_published_layout(places_root):
     assert len(places) == 6 and places.cities == ["Madeup"]
     assert "6 places, 24 images" in repr(places)
     images, label = places.with_transform(TRANSFORM)[4]
-    assert images.shape == (3, 3, 28, 28) and images.dtype == torch.float32
+    assert images.shape == (3, 3, 28, 28) and images.dtype == torch.uint8
     assert label.item() == 4 and label.dtype == torch.int64
     assert all("_0000004_" in path.name for path in places.draw(4))
 
@@ -281,10 +283,12 @@ def test_a_city_asked_for_twice_is_refused(places_root):
         PlaceDataset(places_root, cities=["Madeup", "Madeup"])
 
 
-def test_tables_without_rows_have_no_places(places_root):
+def test_a_table_without_rows_is_named(places_root):
     table = places_root / "Dataframes" / "Madeup.csv"
     table.write_text(table.read_text().splitlines()[0])
-    with pytest.raises(ValueError, match="none of the 0 places"):
+    with pytest.raises(
+        ValueError, match=r"Madeup\.csv is not in the GSV-Cities layout: it has no rows"
+    ):
         PlaceDataset(places_root)
 
 
@@ -348,3 +352,36 @@ def test_cities_around_the_world_are_held_out_in_zones_of_their_own(tmp_path):
 def test_nothing_on_one_side_is_refused(places_root, share):
     with pytest.raises(ValueError, match=f"share is {share}"):
         PlaceDataset(places_root).hold_out(share)
+
+
+@pytest.mark.parametrize("augment", AUGMENTATIONS)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_batch_of_bytes_is_normalised_to_the_bits_of_single_images(places_root, augment, workers):
+    mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    places = PlaceDataset(places_root)
+    one_by_one = places.with_transform(
+        v2.Compose(
+            [
+                v2.Resize((42, 28), antialias=True),
+                v2.ToImage(),
+                *AUGMENTATIONS[augment](),
+                v2.ToDtype(torch.float32, scale=True),
+                v2.Normalize(mean, std),
+            ]
+        )
+    )
+    loader = DataLoader(
+        places.with_transform(train_transform((42, 28), augment)), 6, num_workers=workers
+    )
+    (pixels, _), normalise = next(iter(loader)), Normalise(mean, std)  # (6, 4, 3, 42, 28)
+    expected = torch.stack([one_by_one[i][0] for i in range(6)])
+    assert torch.equal(normalise(pixels.flatten(0, 1)), expected.flatten(0, 1))
+
+
+def test_a_damaged_training_image_is_named(places_root):
+    places = PlaceDataset(places_root).with_transform(TRANSFORM)
+    broken = places.draw(2)[1]
+    broken.write_bytes(broken.read_bytes()[:200])
+    with pytest.raises(UnreadableImageError) as error:
+        list(DataLoader(places, 2, num_workers=1))
+    assert str(broken) in str(error.value)

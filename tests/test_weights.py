@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from dinomix import weights
 from dinomix.backbones import DINOV2, DINOV3, TOY, RopeViTBackbone, ViTBackbone, build_backbone
 from dinomix.model import ModelConfig, build_model, save_model
-from dinomix.weights import load_backbone_weights, read_tensors, to_timm_layout
+from dinomix.tensorfiles import read_tensors
+from dinomix.weights import load_backbone_weights, to_timm_layout
 
 TOY_CONFIG = ModelConfig(backbone="toy_vits14", image_size=28, out_channels=4)
 
