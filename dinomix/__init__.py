@@ -18,6 +18,8 @@ _HOME = {
     "save_model": "model",
     "load_model": "model",
     "load_published": "published",
+    "Aggregator": "aggregators",
+    "register_aggregator": "aggregators",
     "open_model": "opening",
     "open_testset": "opening",
     "export_onnx": "export",
@@ -37,11 +39,15 @@ _HOME = {
     "describe": "retrieval",
     "describe_to": "descriptors",
     "open_descriptors": "descriptors",
+    "open_skipped": "descriptors",
+    "skipped_images": "retrieval",
     "search": "neighbours",
+    "ApproximateIndex": "indexes",
     "positives": "evaluation",
     "recall_at_k": "evaluation",
     "retrieve": "evaluation",
     "evaluate": "evaluation",
+    "localize": "localization",
 }
 __all__ = ["__version__", *_HOME]
 

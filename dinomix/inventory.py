@@ -49,7 +49,7 @@ def rendered_sets(asked: Iterable[Mapping[str, Any]]) -> dict[str, ToyCityConfig
     for p in asked:
         size = {"image_size": p["image_size"]} if "image_size" in p else {}
         if "city" in p:
-            found[p["city_folder"]] = ToyCityConfig(**size, **p["city"])
+            found[p["city_folder"]] = ToyCityConfig.from_dict({**size, **p["city"]})
         if "crossview" in p:
             found[p["crossview_folder"]] = crossview.CrossviewConfig(**size, **p["crossview"])
     return found

@@ -20,9 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-import yaml
 from tqdm.auto import tqdm
 
+from dinomix.configfiles import parse_yaml
+from dinomix.errors import ExplainedError
+from dinomix.profiles import profile_path, read_profile
 from dinomix.storage import atomic_path, to_json
 from dinomix.workspace import NO_TRAINING, data_root
 
@@ -51,23 +53,20 @@ def load_profile(
 
     Raises:
         FileNotFoundError: no such profile or notebook; the ones that exist are named.
-        ValueError: the profile gives a parameter that the notebook (or, for `common` and
-            overrides, any notebook) does not declare, or notebooks need each other in a circle.
+        ValueError: the profile cannot be read (`profiles.read_profile`), gives a parameter that the
+            notebook (or, for `common` and overrides, any notebook) does not declare, or notebooks
+            need each other in a circle.
     """
-    path = notebooks / "profiles" / f"{profile}.yaml"
-    if not path.is_file():
-        known = sorted(p.stem for p in path.parent.glob("*.yaml"))
-        raise FileNotFoundError(f"there is no profile {profile!r}; there are {known}")
-    content = yaml.safe_load(path.read_text())
-    shared = {**content["common"], **(overrides or {})}
+    common, listed = read_profile(profile_path(profile, notebooks))
+    shared = {**common, **(overrides or {})}
     steps: dict[str, Step] = {}
     declared_anywhere: set[str] = set()
-    for name, own in content["notebooks"].items():
+    for name, own in listed.items():
         notebook = _read(notebooks / f"{name}.ipynb")
         declared = _declared_parameters(notebooks / f"{name}.ipynb")
         declared_anywhere |= declared
-        _refuse_unknown(set(own or {}) - declared, f"notebook {name}", declared)
-        given = {**content["common"], **(own or {}), **(overrides or {})}
+        _refuse_unknown(set(own) - declared, f"notebook {name}", declared)
+        given = {**common, **own, **(overrides or {})}
         parameters = {key: value for key, value in given.items() if key in declared}
         needs = tuple(notebook.metadata.get("dinomix", {}).get("needs", ()))
         steps[name] = Step(name, notebooks / f"{name}.ipynb", parameters, needs)
@@ -129,7 +128,7 @@ def run_profile(
     return copies
 
 
-class NotebookFailedError(RuntimeError):
+class NotebookFailedError(ExplainedError):
     """A notebook that stopped with an error."""
 
 
@@ -154,9 +153,9 @@ def _execute(step: Step, copy: Path, fingerprint: str, data: Path) -> None:
         ) from None
     notebook = _read(unfinished)
     notebook.metadata.setdefault("dinomix", {})["fingerprint"] = fingerprint
-    with atomic_path(copy) as temporary:
+    with atomic_path(unfinished) as temporary:
         nbformat.write(notebook, temporary)
-    unfinished.unlink()
+    os.replace(unfinished, copy)
 
 
 def _fingerprint_of(copy: Path) -> str | None:
@@ -276,14 +275,19 @@ def parse_overrides(text: str) -> dict[str, Any]:
     """`"epochs=2; seeds=[0, 1]"` as a dict, values read as YAML.
 
     Raises:
-        ValueError: a part is not `name=value`.
+        ValueError: a part is not `name=value`, a value is no YAML, or a name is there twice.
     """
-    overrides = {}
+    overrides: dict[str, Any] = {}
     for part in filter(None, (part.strip() for part in text.split(";"))):
-        name, equals, value = part.partition("=")
-        if not equals or not name.strip().isidentifier():
+        name, equals, value = (word.strip() for word in part.partition("="))
+        if not equals or not name.isidentifier():
             raise ValueError(f"cannot read the parameter {part!r}; write name=value; name=value")
-        overrides[name.strip()] = yaml.safe_load(value)
+        if name in overrides:
+            raise ValueError(f"the parameter {name} is given twice; give it once")
+        try:
+            overrides[name] = parse_yaml(value)
+        except ValueError as error:
+            raise ValueError(f"cannot read the value in {part!r}: {error}") from error
     return overrides
 
 

@@ -1,14 +1,38 @@
-"""Atomic writes: a kill leaves the old file or the new one. And names for runs."""
+"""Atomic writes: a kill, an error or a full disk leaves the old file or the new one. Run names."""
 
 import dataclasses
+import errno
 import hashlib
 import json
 import os
+import re
+import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+try:
+    import fcntl
+except ImportError:  # Windows: nobody can tell there whether the writer of a file still lives
+    fcntl = None
+
+HALF_WRITTEN = re.compile(r"\.(.+)-dinomix[0-9a-f]{8}((?:\.[^.]*)?)")
+NO_ROOM = "make room there, or choose a folder on another disk"
+NOT_ALLOWED = "make its folder writable, or choose another one"
+REMEDIES = {
+    errno.ENOSPC: NO_ROOM,
+    getattr(errno, "EDQUOT", errno.ENOSPC): NO_ROOM,  # a user's share of the disk
+    errno.EFBIG: "raise `ulimit -f`, or choose a file system that takes larger files",
+    errno.EACCES: NOT_ALLOWED,
+    errno.EPERM: NOT_ALLOWED,
+    errno.EROFS: NOT_ALLOWED,
+}
+_swept: set[str] = set()  # folders where this process has removed what killed ones left
 
 
 @contextmanager
@@ -17,21 +41,122 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
     The temporary name keeps the suffix of `path`, since many writers choose their format by it.
     The parent folder is made. If the block raises, the temporary file is removed and `path` is
-    what it was before.
+    what it was before. What a killed process left in the folder goes with the next process' first
+    write there.
+
+    Raises:
+        OSError: no room, or no permission: the file, the free space and what to do are named.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}-{uuid.uuid4().hex[:8]}{path.suffix}")
+    temporary = path.with_name(f".{path.stem}-dinomix{uuid.uuid4().hex[:8]}{path.suffix}")
+    with telling_shortage(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _sweep(path.parent)
+            temporary.touch()
+            mode = temporary.stat().st_mode
+            with _claimed(temporary):
+                yield temporary
+                with _claimed(temporary):  # the writer may have put another file in its place
+                    temporary.chmod(mode)  # some make files that only their owner can read
+                    with temporary.open("rb") as file:
+                        os.fsync(file.fileno())  # the content must be on the disk before its name
+                    os.replace(temporary, path)
+        finally:
+            if temporary.exists():
+                temporary.unlink()
+
+
+@contextmanager
+def telling_shortage(path: str | Path) -> Iterator[None]:
+    """Let errors of writing `path`, for want of room or of permission, say what to do.
+
+    Raises:
+        OSError: in place of the library's own error, with its number and the name of the file.
+    """
     try:
-        temporary.touch()
-        mode = temporary.stat().st_mode
-        yield temporary
-        temporary.chmod(mode)  # some writers make files that only their owner can read
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())  # the content must reach the disk before the name does
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except Exception as error:
+        number = _shortage(error, Path(path))
+        if number is None:
+            raise
+        there = next(folder for folder in Path(path).absolute().parents if folder.exists())
+        free = shutil.disk_usage(there).free / 1e9
+        raise OSError(
+            number,
+            f"{os.strerror(number)} ({free:.2f} GB are free): {REMEDIES[number]}, and run this "
+            "again. What was there before is kept",
+            str(path),
+        ) from error
+
+
+def half_written(name: str) -> str | None:
+    """The file that `name` was to become, if it is a name that `atomic_path` gives; else None."""
+    match = HALF_WRITTEN.fullmatch(name)
+    return match and match[1] + match[2]
+
+
+def new_array(path: str | Path, dtype: str | type, shape: tuple[int, ...]) -> "np.memmap":
+    """A new .npy file of zeros as a memory map, its room on the disk taken at once.
+
+    Of a file with holes a map can be made on a full disk, too, and the first write beyond the
+    room that there is ends the process with a bus error.
+
+    Raises:
+        OSError: no room or no permission, as `atomic_path`.
+    """
+    import numpy as np
+
+    with telling_shortage(path):
+        array = np.lib.format.open_memmap(path, "w+", dtype, shape)
+        if hasattr(os, "posix_fallocate"):
+            with open(path, "rb+") as file:
+                os.posix_fallocate(file.fileno(), 0, os.path.getsize(path))
+    return array
+
+
+def _shortage(error: BaseException | None, path: Path) -> int | None:
+    """The number of the system's error behind `error`, if `REMEDIES` has it and it is of `path`.
+
+    torch raises an error of its own while it handles the system's, and safetensors puts the
+    system's words into its own.
+    """
+    while error is not None:
+        if isinstance(error, OSError):
+            named = error.filename2 or error.filename  # of two files, where it was to go
+            ours = named is None or Path(named).parent == path.parent or path.is_relative_to(named)
+            if ours and error.errno in REMEDIES:
+                return error.errno
+        else:
+            for number in (errno.ENOSPC, errno.EFBIG):
+                if os.strerror(number) in str(error):
+                    return number
+        error = error.__cause__ or error.__context__
+    return None
+
+
+@contextmanager
+def _claimed(file: Path) -> Iterator[None]:
+    """Hold a lock that ends with this process, by which others see that the file's writer lives."""
+    if fcntl is None:
+        yield
+        return
+    with file.open("rb") as held:
+        with suppress(OSError):  # where files cannot be locked, nobody can sweep either
+            fcntl.flock(held, fcntl.LOCK_SH)
+        yield
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed processes left in a folder; once a process, for a listing may be long."""
+    here = os.path.abspath(folder)
+    if fcntl is None or here in _swept:
+        return
+    for name in filter(half_written, os.listdir(here)):
+        with suppress(OSError), open(os.path.join(here, name), "rb+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its writer lives
+            os.unlink(file.name)
+    _swept.add(here)
 
 
 def to_json(value: Any) -> str:

@@ -9,13 +9,14 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from tqdm.auto import tqdm
 
+from dinomix.aggregators import Aggregator, own_aggregators, register_aggregator
 from dinomix.benchmarks import BENCHMARKS, open_benchmark
 from dinomix.checkpoints import Run, weights_id
 from dinomix.datasets import PlaceDataset
@@ -26,6 +27,7 @@ from dinomix.recipes import TrainConfig
 from dinomix.retrieval import pick_device
 from dinomix.runtime import reproducible
 from dinomix.storage import atomic_path, config_hash
+from dinomix.tables import ResultsTable
 from dinomix.testsets import TestSet
 from dinomix.training import find_run, train
 
@@ -169,7 +171,8 @@ class Study:
                 count = min(workers or cluster.available_workers(), len(todo))
                 given = nullcontext(client) if client else cluster.local_client(count)
                 with given as client:
-                    for i, result in cluster.compute(client, self.test, todo):
+                    test = partial(_test_elsewhere, self, own_aggregators())
+                    for i, result in cluster.compute(client, test, todo):
                         (failed if isinstance(result, BaseException) else tables)[i] = result
                         bar.update()
         if failed:
@@ -178,7 +181,7 @@ class Study:
                 f"{len(failed)} of {len(variants)} variants failed; the others are done and kept. "
                 "Mend these and run the study again:\n" + "\n".join(reasons)
             )
-        return pd.concat([tables[i] for i in range(len(variants))], ignore_index=True)
+        return ResultsTable(pd.concat([tables[i] for i in range(len(variants))], ignore_index=True))
 
     def test(self, variant: Variant) -> pd.DataFrame:
         """Recall of the variant on every test set, trained and tested now unless it is done.
@@ -272,6 +275,15 @@ class Study:
             parameters=sum(p.numel() for p in model.parameters()),
             trained=sum(p.numel() for p in model.parameters() if p.requires_grad),
         )
+
+
+def _test_elsewhere(
+    study: Study, own: Mapping[str, type[Aggregator]], variant: Variant
+) -> pd.DataFrame:
+    """`study.test` in another process, which may not have imported where aggregators come from."""
+    for name, aggregator in own.items():
+        register_aggregator(name)(aggregator)
+    return study.test(variant)
 
 
 @lru_cache(maxsize=8)

@@ -1,12 +1,19 @@
 """What the repository promises about itself: requirements in step, light imports, names."""
 
+import importlib
+import inspect
+import pkgutil
+import re
 import subprocess
 import sys
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 import dinomix
 
@@ -19,6 +26,37 @@ def test_environment_yml_is_in_step_with_pyproject():
     *conda, pip = environment["dependencies"]
     assert conda == [f"python{project['requires-python']}", "pip"]
     assert pip["pip"] == [*project["dependencies"], "--editable ."]
+
+
+def requirements() -> list[Requirement]:
+    """Everything that pyproject.toml asks for, in all extras."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lists = [project["dependencies"], *project["optional-dependencies"].values()]
+    return [Requirement(line) for lines in lists for line in lines]
+
+
+def is_bounded(specifier: SpecifierSet) -> bool:
+    operators = {part.operator for part in specifier}
+    return ">=" in operators and "<" in operators
+
+
+@pytest.mark.parametrize("asked", requirements(), ids=str)
+def test_a_requirement_has_two_bounds_and_is_met(asked):
+    """Tested is what lies between; what is no longer, and what is not yet, is not let in."""
+    if asked.name == "dinomix":
+        return  # an extra that brings another one
+    assert is_bounded(asked.specifier)
+    try:
+        installed = metadata.version(asked.name)
+    except metadata.PackageNotFoundError:
+        pytest.skip(f"{asked.name} is not installed here")
+    assert asked.specifier.contains(installed, prereleases=True)
+
+
+def test_a_missing_bound_would_be_seen():
+    assert is_bounded(SpecifierSet(">=1,<2"))
+    for open_ended in ("", ">=1", "<2", "==1.*"):
+        assert not is_bounded(SpecifierSet(open_ended))
 
 
 def test_version_is_the_projects():
@@ -48,3 +86,51 @@ def test_importing_loads_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_citation_is_valid_and_of_this_version():
+    """The keys that CFF 1.2.0 requires, and the paper's own."""
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "authors"} <= set(citation)
+    assert citation["cff-version"] == "1.2.0" and citation["type"] == "software"
+    assert str(citation["version"]) == dinomix.__version__
+    assert citation["authors"] == [{"name": "The dinomix developers"}]
+    paper = citation["preferred-citation"]
+    assert {"type", "title", "authors"} <= set(paper)
+    assert all(set(author) == {"family-names", "given-names"} for author in paper["authors"])
+    assert (paper["journal"], paper["volume"], paper["year"]) == ("Scientific Reports", 14, 2024)
+    assert str(paper["number"]) == "22100" and paper["doi"] == "10.1038/s41598-024-73853-3"
+
+
+def test_changelog_tells_of_this_version():
+    text = (ROOT / "CHANGELOG.md").read_text()
+    versions = re.findall(r"^## \[(.+?)\]( - \d{4}-\d{2}-\d{2})?$", text, re.MULTILINE)
+    assert versions[0][0] in ("Unreleased", dinomix.__version__)
+    assert all(date for name, date in versions if name != "Unreleased")
+    assert dinomix.__version__ in text
+
+
+def modules() -> list[str]:
+    listed = pkgutil.walk_packages([str(ROOT / "dinomix")], "dinomix.")
+    return ["dinomix", *(m.name for m in listed if not m.name.endswith("__main__"))]
+
+
+@pytest.mark.parametrize("name", modules())
+def test_everything_public_explains_itself(name):
+    """Modules, functions, classes and their methods; one that overrides inherits what it says."""
+    module = importlib.import_module(name)
+    silent = [] if module.__doc__ else [name]
+    for key, value in vars(module).items():
+        own = getattr(value, "__module__", None) == name and not key.startswith("_")
+        if not own or not (inspect.isclass(value) or inspect.isfunction(value)):
+            continue
+        if not value.__doc__ or value.__doc__.startswith(f"{key}("):  # dataclass's own is no help
+            silent.append(f"{name}.{key}")
+        for method in vars(value) if inspect.isclass(value) else ():
+            member = inspect.getattr_static(value, method)
+            kinds = (property, classmethod, staticmethod)
+            if method.startswith("_") or not (inspect.isfunction(member) or type(member) in kinds):
+                continue
+            if not inspect.getdoc(getattr(value, method)):
+                silent.append(f"{name}.{key}.{method}")
+    assert not silent

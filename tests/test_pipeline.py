@@ -134,11 +134,15 @@ def test_overrides_are_read_as_yaml():
     assert parse_overrides("seeds=[0, 1]; name=toy;x = 1e-3;") == {
         "seeds": [0, 1],
         "name": "toy",
-        "x": "1e-3",  # YAML 1.1 wants 1.0e-3 for a number
+        "x": 1e-3,  # PyYAML by itself wants 1.0e-3
     }
     assert parse_overrides("") == {}
     with pytest.raises(ValueError, match=r"'epochs'.*name=value"):
         parse_overrides("epochs")
+    with pytest.raises(ValueError, match="parameter epochs is given twice"):
+        parse_overrides("epochs=1; epochs = 2")
+    with pytest.raises(ValueError, match=r"cannot read the value in 'seeds=\[0': line 1"):
+        parse_overrides("seeds=[0")
 
 
 def test_command_line_reports_errors_with_exit_code_1(capsys):

@@ -70,10 +70,10 @@ def test_killed_run_goes_on(pitts, tmp_path, copy):
     lost = sorted(folder.iterdir())[:2]
     for path in lost:
         path.unlink()
-    half = folder / f".{lost[0].stem}-0123abcd{lost[0].suffix}"  # as atomic_path names it
+    half = folder / f".{lost[0].stem}-dinomix0123abcd{lost[0].suffix}"  # as atomic_path names it
     half.write_bytes(b"half")
     done = sorted(folder.iterdir())[-1]
-    half_of_done = folder / f".{done.stem}-0123abcd{done.suffix}"
+    half_of_done = folder / f".{done.stem}-dinomix0123abcd{done.suffix}"
     half_of_done.write_bytes(b"half")
     summary = prepare("pitts30k", pitts, out, copy=copy)
     assert (summary.made, summary.kept) == (2, 22)

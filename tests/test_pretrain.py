@@ -9,6 +9,7 @@ from safetensors import safe_open
 
 from dinomix.backbones import TOY, build_backbone
 from dinomix.storage import to_json
+from dinomix.tensorfiles import read_tensors
 from dinomix.toycity import crops
 from dinomix.toycity import pretrain as module
 from dinomix.toycity.crops import disturb, patch_centres, random_boxes, view
@@ -23,7 +24,7 @@ from dinomix.toycity.pretrain import (
     pretrain,
     warmup_cosine,
 )
-from dinomix.weights import TOY_WEIGHTS, load_backbone_weights, read_tensors
+from dinomix.weights import TOY_WEIGHTS, load_backbone_weights
 
 
 def test_info_nce_equals_a_slow_loop():

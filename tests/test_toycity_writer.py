@@ -169,7 +169,7 @@ def test_foreign_folder_is_refused_and_kept(tmp_path):
         ({"train_places": 2.5}, ValueError, "train_places is 2.5"),
         ({"severity": 2.0}, ValueError, "severity is 2.0"),
         ({"test_conditions": ()}, ValueError, "test_conditions is empty"),
-        ({"test_conditions": ("fog",)}, KeyError, "fog"),
+        ({"test_conditions": ("fog",)}, ValueError, "fog"),
         ({"val_seed": 301}, ValueError, "301"),
     ],
 )

@@ -38,6 +38,7 @@ def unit_length(x: Tensor) -> Tensor:
 
 
 def at_least_float32(x: Tensor) -> Tensor:
+    """`x` in float32, or as it is if that is more: float64 stays."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 

@@ -7,13 +7,18 @@ timm's names.
 import re
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 Tensors = dict[str, Tensor]
 
 
 def to_timm_layout(tensors: Tensors) -> Tensors:
-    """Rename tensors to timm's layout, from whichever of `LAYOUTS` recognises them."""
+    """Rename tensors to timm's layout, from whichever of `LAYOUTS` recognises them.
+
+    Raises:
+        ValueError: tensors that become one do not go together.
+    """
     for recognises, convert in LAYOUTS:
         if any(recognises(key) for key in tensors):
             return convert(tensors)
@@ -36,7 +41,10 @@ def _from_dinov3(tensors: Tensors) -> Tensors:
     renamed = {}
     for key, tensor in tensors.items():
         if key.endswith(".qkv.bias"):
-            parts = (tensor * tensors.get(f"{key}_mask", 1)).chunk(3)
+            mask = tensors.get(f"{key}_mask", torch.ones_like(tensor))
+            if mask.shape != tensor.shape or tensor.ndim != 1 or len(tensor) % 3:
+                raise ValueError(f"{key} is no bias of q, k and v with a mask of its own")
+            parts = (tensor * mask).chunk(3)
             bias = key.removesuffix("qkv.bias") + "{}_bias"
             renamed |= {bias.format(part): t for part, t in zip("qkv", parts, strict=True)}
         elif not key.endswith(".bias_mask"):
@@ -55,9 +63,11 @@ def _from_dinov2(tensors: Tensors) -> Tensors:
         renamed[key] = tensor
     if {"register_tokens", "cls_token", "pos_embed"} <= renamed.keys():
         # timm adds the class token's position to the token itself
-        positions = renamed["pos_embed"]
+        positions, token = renamed["pos_embed"], renamed["cls_token"]
+        if token.ndim != 3 or positions.ndim != 3 or positions[:, :1].shape != token.shape:
+            raise ValueError("pos_embed has no position for cls_token")
         renamed["reg_token"] = renamed.pop("register_tokens")
-        renamed["cls_token"] = renamed["cls_token"] + positions[:, :1]
+        renamed["cls_token"] = token + positions[:, :1]
         renamed["pos_embed"] = positions[:, 1:]
     return renamed
 

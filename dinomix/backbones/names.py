@@ -48,7 +48,7 @@ def timm_options(name: str) -> dict[str, Any]:
 def check_name(name: str) -> None:
     """Raise ValueError, with the closest names, unless `name` is a backbone we can build."""
     listed = [*DINOV2, *DINOV3, *TOY]
-    if name in listed or (name.startswith("timm/") and timm.is_model(timm_name(name))):
+    if name in listed or (name.startswith("timm/") and _is_in_timm(timm_name(name))):
         return
     every = listed + [f"timm/{model}" for model in timm.list_models()]
     close = difflib.get_close_matches(name, every, n=3) or difflib.get_close_matches(
@@ -59,6 +59,16 @@ def check_name(name: str) -> None:
         f"unknown backbone {name!r}: {hint}Backbones are {', '.join(listed)} and timm/<model> "
         "for each model in timm.list_models()"
     )
+
+
+def _is_in_timm(name: str) -> bool:
+    """Whether timm has this model, and weights of this tag where one stands behind a dot."""
+    if not timm.is_model(name):
+        return False
+    try:
+        return "." not in name or bool(timm.get_pretrained_cfg(name, allow_unregistered=False))
+    except RuntimeError:
+        return False
 
 
 def normalization(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -42,7 +42,7 @@ def training_curves(history: pd.DataFrame) -> Figure:
     axes[2].legend(loc="lower right")
     for axis in axes:
         axis.set_xlabel("epoch")
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return figure
 
 

@@ -6,7 +6,6 @@ link does neither of the first two, and whoever edits one edits the original.
 
 import filecmp
 import os
-import re
 import shutil
 from collections import defaultdict
 from pathlib import Path
@@ -15,7 +14,7 @@ from tqdm.auto import tqdm
 
 from dinomix.prepare.naming import first_of
 from dinomix.prepare.raw import IMAGE_SUFFIXES, Image
-from dinomix.storage import atomic_path
+from dinomix.storage import atomic_path, half_written
 
 
 def not_in_place(root: Path, images: list[Image], copy: bool) -> list[Image]:
@@ -103,8 +102,7 @@ def _difference(target: Path, source: str, copy: bool) -> str:
 
 def _is_half_copy(name: str, wanted: dict[str, Image]) -> bool:
     """Whether `atomic_path` left `name` behind when a copy to one of `wanted` was killed."""
-    match = re.fullmatch(r"\.(.+)-[0-9a-f]{8}(\.\w+)", name)
-    return match is not None and match[1] + match[2] in wanted
+    return half_written(name) in wanted
 
 
 def _entries(folder: Path) -> set[str]:

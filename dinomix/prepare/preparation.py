@@ -153,7 +153,8 @@ def _refuse_duplicates(images: list[Image]) -> None:
 def _list_missing(path: Path, missing: list[str]) -> None:
     """Write one missing image a line; where none is missing, no list of an earlier run stays."""
     if not missing:
-        path.unlink(missing_ok=True)
+        if path.exists():  # a read-only disk refuses to remove what is not there, too
+            path.unlink()
         return
     text = "".join(f"{name}\n" for name in missing)
     if not path.is_file() or path.read_text(encoding="utf-8") != text:

@@ -7,6 +7,7 @@ from dinomix.toycity.writer import write_toycity
 
 
 def main(arguments: list[str] | None = None) -> None:
+    """The command line of the toy city."""
     parser = argparse.ArgumentParser(prog="python -m dinomix.toycity", description=__doc__)
     parser.add_argument("root", help="the folder to render into; it is made if need be")
     parser.add_argument(

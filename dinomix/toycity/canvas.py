@@ -35,6 +35,7 @@ class Canvas:
         self.s, self.t = np.meshgrid(*[(np.arange(TILE) + 0.5) / TILE] * 2)
 
     def copy(self) -> "Canvas":
+        """A canvas of its own with the same paint."""
         other = Canvas()
         other.rgb, other.tint, other.glow = self.rgb.copy(), self.tint.copy(), self.glow.copy()
         return other

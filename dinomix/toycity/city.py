@@ -45,6 +45,7 @@ class City:
 
     @property
     def name(self) -> str:
+        """The city's name, which its seed decides."""
         return names.city_name(self.seed)
 
     def utm(self, x: float, y: float) -> tuple[float, float]:

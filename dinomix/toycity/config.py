@@ -1,9 +1,11 @@
 """What a toy data set holds: how many images of which cities under which conditions."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Self
 
-from dinomix.toycity.conditions import condition_named
+from dinomix.toycity.conditions import CONDITIONS
 from dinomix.toycity.names import TEST_SEED, TRAIN_SEEDS, VAL_SEED
 
 # What the training images show, how strongly, and how often. Night, blur, low light and changed
@@ -17,14 +19,21 @@ TRAIN_MIX: tuple[tuple[str, float, float], ...] = (  # condition, severity, shar
     ("occlusion", 0.5, 0.13),
 )
 
+SIDES = (8, 4096)  # pixels, least and most
+SIZES = {  # least and most; a city has room for some dozen places a block
+    "blocks": (2, 64),
+    **dict.fromkeys(("train_places", "val_places", "test_places"), (1, 1_000_000)),
+    **dict.fromkeys(("images_per_place", "val_queries", "test_queries"), (1, 1_000_000)),
+}
+
 
 @dataclass(frozen=True)
 class ToyCityConfig:
     """Sizes of a toy data set. Numbers of places are for each city.
 
     Raises:
-        ValueError: a number too small, no conditions, a severity outside [0, 1], a seed twice.
-        KeyError: an unknown condition.
+        ValueError: a field of the wrong type or out of its range, an unknown condition, or a seed
+            twice.
     """
 
     image_size: int | tuple[int, int] = 112  # or (height, width)
@@ -47,23 +56,30 @@ class ToyCityConfig:
 
     def __post_init__(self) -> None:
         for name in ("val_conditions", "test_conditions", "train_seeds"):
-            if not getattr(self, name):
+            given = getattr(self, name)
+            if not isinstance(given, (tuple, list)):
+                raise ValueError(f"{name} is {given!r}: expected a list")
+            if not given:
                 raise ValueError(f"{name} is empty: name at least one")
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        if not isinstance(self.image_size, int):
+            object.__setattr__(self, name, tuple(given))
+        if isinstance(self.image_size, (tuple, list)):
             object.__setattr__(self, "image_size", tuple(self.image_size))
             if len(self.image_size) != 2:
                 raise ValueError(f"image_size is {self.image_size}: one side, or (height, width)")
-        sizes = dataclasses.asdict(self) | {"image_size": min(self.size)}
-        for name in (
-            *("image_size", "blocks", "train_places", "images_per_place"),
-            *("val_places", "test_places", "val_queries", "test_queries"),
-        ):
-            least = {"blocks": 2, "image_size": 8}.get(name, 1)
-            if not isinstance(sizes[name], int) or sizes[name] < least:
-                raise ValueError(f"{name} is {sizes[name]!r}: expected a whole number from {least}")
+        for side in self.image_size if isinstance(self.image_size, tuple) else (self.image_size,):
+            _whole("image_size", side, *SIDES)
+        for name, (least, most) in SIZES.items():
+            _whole(name, getattr(self, name), least, most)
+        for seed in (*self.train_seeds, self.val_seed, self.test_seed):
+            _whole("a seed", seed, 0, 2**32)
+        if type(self.severity) not in (int, float):
+            raise ValueError(f"severity is {self.severity!r}: expected a number from 0 to 1")
         for name in (*self.val_conditions, *self.test_conditions):
-            condition_named(name).at(self.severity)
+            if not isinstance(name, str) or name not in CONDITIONS:
+                raise ValueError(
+                    f"no condition is called {name!r}; there are {', '.join(CONDITIONS)}"
+                )
+            CONDITIONS[name].at(self.severity)
         seeds = [*self.train_seeds, self.val_seed, self.test_seed]
         if len(set(seeds)) < len(seeds):
             raise ValueError(f"seeds {seeds} hold one twice: each split needs a city of its own")
@@ -73,6 +89,21 @@ class ToyCityConfig:
         """Height and width of the images."""
         size = self.image_size
         return (size, size) if isinstance(size, int) else size
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
+        """Build a config from literals; fields left out take their defaults.
+
+        Raises:
+            ValueError: for a key that is no field, or a value that its field does not take.
+        """
+        known = [field.name for field in dataclasses.fields(cls)]
+        if not isinstance(fields, Mapping):
+            raise ValueError(f"a toy city's config must be named fields, not {fields!r}")
+        unknown = [key for key in fields if key not in known]
+        if unknown:
+            raise ValueError(f"unknown in a toy city's config: {unknown}; its fields are {known}")
+        return cls(**fields)
 
     @classmethod
     def small(cls, **changes) -> "ToyCityConfig":
@@ -87,3 +118,8 @@ class ToyCityConfig:
             "test_queries": 2,
         }
         return cls(**(sizes | changes))
+
+
+def _whole(name: str, value: object, least: int, most: int) -> None:
+    if type(value) is not int or not least <= value <= most:
+        raise ValueError(f"{name} is {value!r}: expected a whole number from {least} to {most:,}")

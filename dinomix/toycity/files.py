@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from dinomix import __version__
-from dinomix.storage import atomic_path
+from dinomix.storage import atomic_path, telling_shortage
 from dinomix.toycity.scene import Photo
 from dinomix.toycity.work import Shot, render_shots
 
@@ -21,8 +21,9 @@ JPEG_QUALITY = 92
 def save_jpeg(photo: Photo, path: str) -> None:
     """Write a photo so that `path` is complete or absent."""
     partial = path + ".part"  # not *.jpg: no loader takes it for an image
-    Image.fromarray(photo.rgb).save(partial, "JPEG", quality=JPEG_QUALITY)
-    os.replace(partial, path)
+    with telling_shortage(path):
+        Image.fromarray(photo.rgb).save(partial, "JPEG", quality=JPEG_QUALITY)
+        os.replace(partial, path)
 
 
 def started(manifest: Path) -> Path:

@@ -47,6 +47,7 @@ class MeshBuilder:
         self._index = atlas().index
 
     def tile(self, name: str) -> int:
+        """The number of a tile in the atlas."""
         return self._index[name]
 
     def add(

@@ -33,6 +33,7 @@ class Block:
 
     @property
     def centre(self) -> np.ndarray:
+        """Mean of the corners, in metres: (2,)."""
         return self.corners.mean(axis=0)
 
 

@@ -226,6 +226,7 @@ def pretrain_to_file(name: str, views: Path, config: PretrainConfig, out: Path) 
 
 
 def main() -> None:
+    """The command line of the pretraining."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", default=list(TOY), help="default: all")
     parser.add_argument("--out", type=Path, default=TOY_WEIGHTS, help="folder of the weights")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dinomix.storage import atomic_path
+from dinomix.storage import atomic_path, new_array
 from dinomix.toycity.camera import Camera
 from dinomix.toycity.city import City, make_city
 from dinomix.toycity.conditions import CONDITIONS, condition_named
@@ -78,7 +78,7 @@ def write_views(
         return target
     shots, rows = _plan(seeds, images, conditions, group, blocks)
     with atomic_path(target) as temporary:
-        np.lib.format.open_memmap(temporary, "w+", np.uint8, (images, *size, 3)).flush()
+        new_array(temporary, np.uint8, (images, *size, 3))
         render_shots(shots, partial(_store, str(temporary)), size, workers, progress)
         _array.cache_clear()
     with atomic_path(folder / "views.csv") as temporary, temporary.open("w", newline="") as file:

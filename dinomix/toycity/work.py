@@ -32,6 +32,7 @@ class Shot:
 
     @property
     def scene(self) -> tuple[int, int, str, float]:
+        """What shots with the same mesh and light share."""
         return self.city, self.blocks, self.condition, self.severity
 
 

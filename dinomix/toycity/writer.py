@@ -53,7 +53,7 @@ def write_toycity(
 
     Raises:
         FileExistsError: `root` holds another toy city, or images that are not a toy city's.
-        ValueError, KeyError: see `ToyCityConfig`; or more places than a city of this size has.
+        ValueError: see `ToyCityConfig`; or more places than a city of this size has.
         TypeError: both a config and sizes.
     """
     config = one_config(ToyCityConfig, config, sizes)
@@ -106,13 +106,17 @@ def read_config(root: Path, name: str = MANIFEST, kind: type = ToyCityConfig) ->
     """
     if not (root / name).exists():
         raise FileNotFoundError(f"{root} holds no finished toy city; render one: write_toycity")
-    manifest = json.loads((root / name).read_text())
-    if manifest["recipe"] != RECIPE:
+    try:
+        manifest = json.loads((root / name).read_text(encoding="utf-8"))
+        recipe, fields = manifest["recipe"], dict(manifest["config"])
+    except (KeyError, RecursionError, TypeError, ValueError) as error:
+        raise ValueError(f"{root / name} is damaged, or no toy city's: {error}") from error
+    if recipe != RECIPE:
         raise ValueError(
-            f"{root} was rendered by recipe {manifest['recipe']}, and this is recipe {RECIPE}: "
+            f"{root} was rendered by recipe {recipe}, and this is recipe {RECIPE}: "
             "render it anew, into another folder"
         )
-    return kind(**manifest["config"])
+    return kind(**fields)
 
 
 def toycity_shots(root: Path, config: ToyCityConfig) -> Iterator[Shot]:
