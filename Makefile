@@ -6,7 +6,7 @@ VENV    := .venv
 BIN     := $(VENV)/bin
 READY   := $(VENV)/.ready
 
-.PHONY: demo study figures test notebooks lab lint format weights clean help
+.PHONY: demo study figures test browser notebooks lab app lint format weights clean help
 
 help:            ## what can be made
 	@grep -E '^[a-z]+: .*##|^[a-z]+:  *##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 12
@@ -31,8 +31,15 @@ figures: $(READY)  ## draw every figure of PROFILE again from finished runs, int
 test: $(READY)   ## run the fast tests
 	$(BIN)/python -m pytest
 
+browser: $(READY)  ## try notebook 10 and its page in Chromium, which must be installed
+	$(BIN)/python -m pytest -m browser --require-browser
+
 lab: $(READY)    ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab notebooks
+
+app: PROFILE = demo
+app: $(READY)    ## notebook 10 as a page of its own; PROFILE=toy shows the study instead of the demo
+	$(BIN)/python -m dinomix.app $(PROFILE)
 
 lint: $(READY)   ## check format, rules, and that notebooks carry no outputs
 	$(BIN)/ruff format --check .

@@ -5,9 +5,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from PIL import Image
 
+# The same examples in every run; and on a busy machine none fails for taking long.
+settings.register_profile("same every time", derandomize=True, deadline=None)
+settings.load_profile("same every time")
+
 SHARED = Path(__file__).parents[2] / "shared"  # real photographs and weights, where there are any
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--require-browser", action="store_true", help="fail where no browser is, instead of skip"
+    )
 
 
 def write_image(path: Path, rng: np.random.Generator, size: tuple[int, int] = (28, 28)) -> None:

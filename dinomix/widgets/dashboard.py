@@ -76,7 +76,8 @@ class _AblationDashboard(View):
             return
         show(self.chart, ablation_chart(summary, x, hue, panel, self._label(metric, filters)))
         self.table.value = summary.round(2).to_html(index=False, border=0, justify="left")
-        words = f"{len(summary)} points: mean over seeds, lowest and highest"
+        count = f"{len(summary)} point" + ("s" if len(summary) > 1 else "")
+        words = f"{count}: mean over seeds, lowest and highest"
         for setting, values in self.ablation.averaged(axes, metric, filters).items():
             words += f"; averaged over {setting}: {', '.join(values)}"
         self.tell(words)
