@@ -1,6 +1,7 @@
 """Test sets: a database, queries, and where each image was taken."""
 
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -225,11 +226,12 @@ def list_images(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}")
-    images = (p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-    paths = sorted(p for p in images if not p.name.startswith("."))
-    if not paths:
+    # Of strings: paths would take twice as long in a folder of a hundred thousand.
+    names = (n for n in os.listdir(folder) if os.path.splitext(n)[1].lower() in IMAGE_SUFFIXES)
+    images = sorted(name for name in names if not name.startswith("."))
+    if not images:
         raise FileNotFoundError(f"{folder} holds no images ({', '.join(IMAGE_SUFFIXES)}).")
-    return paths
+    return [folder / name for name in images]
 
 
 def _split_folder(folder: Path, split: str | None) -> Path:
