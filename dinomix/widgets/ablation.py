@@ -150,7 +150,7 @@ def ablation_chart(
             )
         axis.set(xlabel=x, xticks=range(len(places)), xlim=(-0.5, len(places) - 0.5))
         if panel is not None:
-            axis.set_title(f"{panel} {title}" if _is_number(title) else title)
+            axis.set_title(f"{panel} = {title}" if _is_number(title) else title)
         long = max(map(len, places)) > 4
         axis.set_xticklabels(places, rotation=40 if long else 0, ha="right" if long else "center")
     for axis in axes.flat[len(titles) :]:
