@@ -138,9 +138,23 @@ def test_another_run_can_be_picked_and_new_ones_appear(tmp_path):
     view = training_monitor(tmp_path, "a", seconds=0.01)
     write_run(tmp_path / "b", 1)
     view.follow_button.click()
-    assert sorted(value for _, value in view.run.options) == ["a", "b"] and view.run.value == "a"
+    assert [value for _, value in view.run.options] == ["a", "b"] and view.run.value == "a"
     view.run.value = "b"
     assert "run b: unfinished, epoch 1 of 3" in view.status.value
+    view.close()
+
+
+def test_the_list_does_not_move_when_another_run_goes_on(tmp_path):
+    for i, name in enumerate("abc"):
+        os.utime(write_run(tmp_path / name, 1) / "history.csv", (2e9 + i, 2e9 + i))
+    view = training_monitor(tmp_path)
+    view.stop_button.click()
+    assert [value for _, value in view.run.options] == ["c", "b", "a"]
+    write_run(tmp_path / "new", 1)
+    os.utime(tmp_path / "a" / "history.csv", (3e9, 3e9))
+    view.follow_button.click()
+    assert [value for _, value in view.run.options] == ["c", "b", "a", "new"]
+    assert view.run.value == "c"
     view.close()
 
 

@@ -109,3 +109,27 @@ def test_options_and_ranges_keep_the_value_where_they_can():
     assert (number.value, number.max) == (4, 9)
     set_range(number, 0)
     assert (number.value, number.max) == (1, 1)
+
+
+def test_the_page_hears_of_new_options_and_the_choice_at_once(monkeypatch):
+    told = []
+    monkeypatch.setattr(
+        ipywidgets.Dropdown, "_send", lambda box, told_now, **_: told.append(told_now)
+    )
+    box = choice("A", [("first", 1), ("second", 2)], value=2)
+    told.clear()
+    offer(box, [("new", 3), ("first", 1), ("second", 2)])
+    (message,) = told
+    assert message["state"] == {"_options_labels": ("new", "first", "second"), "index": 2}
+    offer(box, [("new", 3), ("first", 1), ("second", 2)])
+    assert len(told) == 1
+
+
+def test_a_first_choice_may_be_named():
+    box = choice("A", [])
+    offer(box, [("a", 1), ("b", 2)], chosen=2)
+    assert box.value == 2
+    offer(box, [("a", 1)], chosen=2)
+    assert box.value == 1
+    offer(box, [])
+    assert box.value is None

@@ -15,7 +15,7 @@ import pandas as pd
 
 from dinomix.checkpoints import COLUMNS, CONFIG, HISTORY, best_row
 from dinomix.figures import training_curves
-from dinomix.widgets.view import View, choice, picture, show
+from dinomix.widgets.view import View, choice, offer, picture, show
 
 
 def training_monitor(runs: str | Path, run: str | None = None, seconds: float = 2.0) -> View:
@@ -174,18 +174,19 @@ class _TrainingMonitor(View):
             self.shown = drawn
 
     def _list(self) -> None:
-        """Offer the runs that there are now; the chosen one stays."""
-        names = list_runs(self.runs)
-        if self.expected is not None and self.expected not in names:
-            names.insert(0, self.expected)
+        """Offer the runs that there are now; the chosen one stays.
+
+        New ones come last, whichever changed last: no list moves under a user's pointer.
+        """
+        found = list_runs(self.runs)
+        if self.expected is not None and self.expected not in found:
+            found.insert(0, self.expected)
+        known = [name for _, name in self.run.options if name in found]
+        names = [*known, *(name for name in found if name not in known)]
         for name in names:
             if name not in self._names or self._names[name] == name:
                 self._names[name] = _describe(name, read_progress(self.runs / name).config)
-        options = [(self._names[name], name) for name in names]
-        if list(self.run.options) != options:
-            chosen = self.run.value or self.expected
-            self.run.options = options
-            self.run.value = chosen if chosen in names else next(iter(names), None)
+        offer(self.run, [(self._names[name], name) for name in names], self.expected)
 
 
 def _describe(name: str, config: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ import html
 from collections.abc import Callable
 from io import BytesIO
 from threading import RLock
+from typing import Any
 
 import ipywidgets
 from matplotlib.figure import Figure
@@ -113,9 +114,20 @@ def set_range(control: ipywidgets.IntSlider | ipywidgets.BoundedIntText, last: i
     control.max = max(1, last)
 
 
-def offer(control: ipywidgets.Dropdown, options: list) -> None:
-    """Offer these options; the chosen one stays chosen if it is among them."""
-    if list(control.options) != options:
-        kept = control.value if control.value in options else options[0]
+def offer(control: ipywidgets.Dropdown, options: list, chosen: Any = None) -> None:
+    """Offer these options; the chosen one stays chosen if it is among them.
+
+    The page is told in one message. It would else see another option chosen for a moment, take a
+    user's choice of just this one for no change, and lose it.
+
+    Args:
+        options: values, or pairs of a label and a value.
+        chosen: value to choose where none is chosen yet.
+    """
+    if list(control.options) == options:
+        return
+    values = [option[1] if isinstance(option, tuple) else option for option in options]
+    wanted = chosen if control.value is None else control.value
+    with control.hold_sync():
         control.options = options
-        control.value = kept
+        control.value = wanted if wanted in values else next(iter(values), None)
