@@ -5,14 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode, v2
 
 from dinomix.augmentations import AUGMENTATIONS
 
 Transform = Callable[[Image.Image], Tensor]
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+# Names of images in a folder. Pillow cannot decode HEIC, the telephones' format, but it is listed,
+# so that such a photo is an error that names it and is not silently left out.
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"),
+    *(".heic", ".heif", ".avif"),
+)
 # What Pillow decodes by itself: an EPS file, whatever its name, would be handed to Ghostscript.
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
 
@@ -48,9 +53,10 @@ def read_image(path: str | Path) -> Image.Image:
         if isinstance(error, OSError) and error.errno is not None:
             error.filename = error.filename or str(path)
             raise
-        raise UnreadableImageError(
-            f"cannot decode the image {path}: {error}. Replace the file or remove it."
-        ) from error
+        fix = "Replace the file or remove it."
+        if isinstance(error, UnidentifiedImageError):
+            fix = f"Convert it to {', '.join(FORMATS[:-1])} or {FORMATS[-1]}, replace or remove it."
+        raise UnreadableImageError(f"cannot decode the image {path}: {error}. {fix}") from error
 
 
 def _check_pixels(image: Image.Image) -> None:

@@ -140,6 +140,27 @@ def test_damaged_photos_are_told(model, root, query):
         assert "1 cannot be read" in repr(found)
 
 
+@pytest.mark.parametrize("name", ["a.webp", "a.tif", "a.bmp", "a.gif"])
+def test_photos_of_other_kinds_are_found_and_drawn(model, root, query, tmp_path, name):
+    with Image.open(query) as image:
+        image.save(root / "old" / name)
+    found = find(model, root, query, k=1)
+    assert found.photos == 8 and found.skipped == []
+    assert find(model, root, root / "old" / name, k=1).matches["image"].item() == str(
+        root / "old" / name
+    )
+    write_gallery(find(model, root, root / "old" / name, k=8), tmp_path / "page.html")
+    assert (tmp_path / "page.html").read_text().count("data:image/jpeg") >= 9
+
+
+def test_photos_that_cannot_be_decoded_are_told_too(model, root, query):
+    (root / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    with pytest.warns(SkippedImageWarning, match=r"1 of 8 photos .*IMG_1\.HEIC"):
+        assert find(model, root, query).skipped == [root / "IMG_1.HEIC"]
+    with pytest.raises(UnreadableImageError, match=r"IMG_1\.HEIC.*Convert it to JPEG, PNG, "):
+        find(model, root, root / "IMG_1.HEIC")
+
+
 def test_a_damaged_query_is_an_error_before_the_database_is_described(model, root, tmp_path):
     (tmp_path / "q.jpg").write_bytes(b"\xff\xd8 half")
     with pytest.raises(UnreadableImageError, match=r"q\.jpg"):

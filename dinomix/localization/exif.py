@@ -8,6 +8,8 @@ from typing import Any
 
 from PIL import ExifTags, Image
 
+from dinomix.images import FORMATS
+
 HEMISPHERES = {"N": 1, "S": -1, "E": 1, "W": -1}
 
 
@@ -23,7 +25,7 @@ def read_gps(path: str | Path) -> tuple[float, float] | None:
     """
     try:
         # Pillow warns of damaged tags, which are no tags to us.
-        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as image:
             tags = dict(image.getexif().get_ifd(ExifTags.IFD.GPSInfo))
     except Exception:  # a damaged file can raise almost anything
         return None

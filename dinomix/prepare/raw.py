@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 # dinomix.images.IMAGE_SUFFIXES, whose module loads torch; nothing here needs that
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"),
+    *(".heic", ".heif", ".avif"),
+)
 
 
 @dataclass(frozen=True, slots=True)
