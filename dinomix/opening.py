@@ -21,8 +21,8 @@ def open_model(source: str | Path) -> PlaceModel:
 
     Args:
         source: a run's folder (its best epoch), a file of `save_model`, a folder of
-            `save_pretrained`, a checkpoint that `load_published` reads, or, where nothing of that
-            name is there, a repository of the hub, "user/name".
+            `save_pretrained`, a checkpoint that `load_published` reads, or, where there is no
+            folder "user", a repository of the hub, "user/name".
 
     Raises:
         FileNotFoundError: if there is nothing of that name, a folder holds no model, or a run is
@@ -37,7 +37,12 @@ def open_model(source: str | Path) -> PlaceModel:
         ours = path.suffix == ".safetensors" and "dinomix_config" in read_safetensors_header(path)
         return load_model(path) if ours else load_published(path)
     if HUB_ID.fullmatch(str(source)) and path.suffix not in MODEL_SUFFIXES:
-        return PlaceModel.from_pretrained(str(source))
+        if not path.parent.is_dir():  # else it is a mistyped path, and the hub's answer takes long
+            return PlaceModel.from_pretrained(str(source))
+        raise FileNotFoundError(
+            f"the folder {path.parent} holds no {path.name}. If a repository of the hub is meant, "
+            "call this from elsewhere"
+        )
     raise FileNotFoundError(
         f"there is no model {source}: give a run's folder, a file of save_model, a folder of "
         "save_pretrained, a published checkpoint, or a repository of the hub as user/name"

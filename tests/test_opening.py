@@ -72,6 +72,14 @@ def test_published_checkpoints(tmp_path, monkeypatch, suffix):
     assert asked == [path]
 
 
+def test_a_mistyped_run_is_not_sought_on_the_hub(tmp_path, monkeypatch):
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(dinomix.PlaceModel, "from_pretrained", lambda _: pytest.fail("was asked"))
+    with pytest.raises(FileNotFoundError, match="the folder runs holds no abc"):
+        open_model("runs/abc")
+
+
 def test_hub(monkeypatch):
     asked = []
 
