@@ -30,13 +30,14 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
-from report import forget_cached, peak_memory, record
+from report import forget_cached, record
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from dinomix.costs import peak_memory
 from dinomix.losses import multi_similarity_loss
-from dinomix.model import ModelConfig, PlaceModel, build_model
+from dinomix.model import ModelConfig, PlaceModel, build_model, outline
 from dinomix.neighbours import search
 from dinomix.probes import saved_activations
 from dinomix.retrieval import describe
@@ -199,9 +200,7 @@ def nbytes(tensor: Tensor) -> int:
 
 def flops(config: ModelConfig, images: int, action: Callable[[PlaceModel, Tensor], object]) -> int:
     """What `action(model, batch)` multiplies and adds; counted without memory and without work."""
-    with torch.device("meta"):
-        model = build_model(config)
-        batch = torch.empty(images, 3, *config.size)
+    model, batch = outline(config), torch.empty(images, 3, *config.size, device="meta")
     # Attention as matrix products: not every release of PyTorch can count all its fused kernels.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         action(model, batch)

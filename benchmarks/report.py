@@ -45,12 +45,6 @@ def machine() -> str:
     return f"{platform.machine()}, {cores} cores{gpu}, {packages}"
 
 
-def peak_memory() -> int:
-    """Bytes of memory that this process has held at most since it started (Linux)."""
-    status = Path("/proc/self/status").read_text()  # getrusage would count the parent's, too
-    return 1024 * int(status.split("VmHWM:")[1].split()[0])
-
-
 def forget_cached(file: Path) -> None:
     """Let the system drop what it keeps of a file in memory, so that the disk is read."""
     with file.open("rb") as opened:

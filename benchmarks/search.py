@@ -22,8 +22,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from report import forget_cached, peak_memory, record
+from report import forget_cached, record
 
+from dinomix.costs import peak_memory
 from dinomix.figures import save_figure
 from dinomix.indexes import ApproximateIndex
 from dinomix.neighbours import search

@@ -1,9 +1,10 @@
 """Settings that people write: YAML and JSON, read strictly, and configs of models from them."""
 
+import dataclasses
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -129,6 +130,17 @@ def read_model_config(path: str | Path, base: "ModelConfig | None" = None) -> "M
     fields.pop(VERSION, None)
     with _named(path):
         return ModelConfig.from_dict({**(base or ModelConfig()).to_dict(), **fields})
+
+
+def check_fields(kind: type, values: Any, what: str) -> None:
+    """Raise ValueError unless these are named fields of a dataclass; `what` is built of them."""
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{what} must be named fields, not {values!r}")
+    known = [field.name for field in dataclasses.fields(kind)]
+    if unknown := [key for key in values if key not in known]:
+        raise ValueError(
+            f"unknown in {what}: {', '.join(map(str, unknown))}; the fields are {', '.join(known)}"
+        )
 
 
 @contextmanager

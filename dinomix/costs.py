@@ -20,9 +20,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from dinomix.aggregators.base import check_counts
-from dinomix.model import ModelConfig, PlaceModel, build_model
+from dinomix.model import ModelConfig, PlaceModel, outline
 from dinomix.neighbours import search
 from dinomix.retrieval import pick_device
+from dinomix.summaries import count_parameters
 
 MIB = 2**20
 WARM_UP = 3  # passes before the first one that is timed
@@ -55,16 +56,16 @@ def costs(
     """
     check_counts(batch_size=batch_size, repeats=repeats)
     device = pick_device(device)
-    model = _without_memory(config)
-    parameters = list(model.parameters())
+    model = outline(config).eval()
+    parameters, trained = count_parameters(model)
     height, width = config.size
     row = {
         "backbone": config.backbone,
         "aggregator": config.aggregator,
         "dim": model.dim,
         "image_size": f"{height} x {width}",
-        "parameters": sum(p.numel() for p in parameters),
-        "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
+        "parameters": parameters,
+        "trained_parameters": trained,
         "flops": _flops(model),
     }
     before = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
@@ -106,11 +107,6 @@ def search_ms(dim: int, *, database: int = 10_000, queries: int = 100, repeats: 
     )
     seconds = _median_seconds(lambda: search(stored, asked), torch.device("cpu"), repeats)
     return 1000 * seconds / queries
-
-
-def _without_memory(config: ModelConfig) -> PlaceModel:
-    with torch.device("meta"):
-        return build_model(config).eval()
 
 
 def _flops(model: PlaceModel) -> int:
@@ -165,13 +161,13 @@ def _memory_of_a_new_process(config: ModelConfig, batch_size: int) -> float:
 
 def _report_memory(order: str) -> None:
     asked = json.loads(order)
-    model = _without_memory(ModelConfig.from_dict(asked["config"]))
-    before = _peak_resident()
+    model = outline(ModelConfig.from_dict(asked["config"])).eval()
+    before = peak_memory()
     _ready(model, torch.device("cpu"), asked["batch_size"])()
-    print((_peak_resident() - before) / MIB)
+    print((peak_memory() - before) / MIB)
 
 
-def _peak_resident() -> int:
+def peak_memory() -> int:
     """Bytes of memory that this process has had at most."""
     status = Path("/proc/self/status")
     if status.exists():  # Linux, whose ru_maxrss starts from the parent's peak

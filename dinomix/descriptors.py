@@ -14,6 +14,7 @@ from torch import nn
 from dinomix.chunks import ChunkedArray, mark_done, open_part, read_record
 from dinomix.images import UnreadableImageError
 from dinomix.model import load_model, save_model
+from dinomix.neighbours import described
 from dinomix.retrieval import check_on_error, describe_batches
 from dinomix.storage import config_hash
 
@@ -181,8 +182,9 @@ def _describe_chunks(
     for batch in describe_batches(model, every, **options):
         here = rows[done : done + len(batch)]
         descriptors[here] = batch
-        for row, path in zip(here, every[done : done + len(batch)], strict=True):
-            if np.isnan(descriptors[row, 0]):
+        now = every[done : done + len(batch)]
+        for row, whole, path in zip(here, described(batch), now, strict=True):
+            if not whole:
                 skipped[row // size].append(str(path))
         done += len(batch)
         ended = [last_row[row] for row in here if row in last_row]

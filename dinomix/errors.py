@@ -1,4 +1,6 @@
-"""Failures that their message explains. Bad arguments and files are ValueError and OSError."""
+"""Failures that their message explains, and words for messages. Bad input: ValueError, OSError."""
+
+from collections.abc import Sequence
 
 
 class ExplainedError(RuntimeError):
@@ -11,3 +13,9 @@ class ExplainedError(RuntimeError):
 
 class HubError(ExplainedError):
     """A hub gave nothing: there is no network, no such repository, or no right to read it."""
+
+
+def first_of(names: Sequence[str], limit: int = 5) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

@@ -147,6 +147,13 @@ def retrieve(model: nn.Module, test: TestSet, k: int = 10, **options) -> Retriev
     """
     database = describe(model, test.database, **options)
     queries = describe(model, test.queries, **options)
+    return retrieve_described(test, database, queries, k)
+
+
+def retrieve_described(
+    test: TestSet, database: np.ndarray, queries: np.ndarray, k: int
+) -> Retrieval:
+    """Search a test set by descriptors made before, (N, D) and (Q, D), as `describe` gives them."""
     similarities, ranked = search(database, queries, k)
     truth = None
     if test.labelled:

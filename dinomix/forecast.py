@@ -13,7 +13,8 @@ import torch
 
 from dinomix.cluster import available_workers
 from dinomix.jobs import Job, Test
-from dinomix.model import ModelConfig, PlaceModel
+from dinomix.model import ModelConfig, outline
+from dinomix.summaries import count_parameters
 
 FLOAT = 4  # bytes
 PROCESS = 10**9  # bytes of a process that has imported everything, rounded up from 0.75e9
@@ -32,21 +33,17 @@ class Size:
 @lru_cache(maxsize=256)
 def size_of(config: ModelConfig) -> Size:
     """Count without allocating anything."""
-    with torch.device("meta"):
-        model = PlaceModel(config)
-    parameters = list(model.parameters())
-    trained = sum(p.numel() for p in parameters if p.requires_grad)
-    return Size(sum(p.numel() for p in parameters), trained, model.dim)
+    model = outline(config)
+    return Size(*count_parameters(model), model.dim)
 
 
 @lru_cache(maxsize=256)
 def prefix_numbers(config: ModelConfig) -> int:
     """How many numbers the frozen part makes of one image; 0 where it cannot be cut off."""
-    with torch.device("meta"):
-        backbone = PlaceModel(config).backbone
-        if not backbone.has_prefix:
-            return 0
-        return backbone.begin(torch.zeros(1, 3, *config.size)).numel()
+    backbone = outline(config).backbone
+    if not backbone.has_prefix:
+        return 0
+    return backbone.begin(torch.zeros(1, 3, *config.size, device="meta")).numel()
 
 
 def disk_bytes(jobs: Iterable[Job], images: Mapping[Test, int], workers: int | None = None) -> int:

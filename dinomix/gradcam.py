@@ -6,6 +6,7 @@ frozen blocks leave none; so it gets the part of the network behind the features
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import torch
@@ -83,8 +84,7 @@ def _split(
     finally:
         hook.remove()
 
-    def as_map(tokens: Tensor) -> Tensor:  # (B, prefix + h*w, s) -> (B, s, h, w)
-        return tokens[:, backbone.trunk.num_prefix_tokens :].transpose(1, 2).unflatten(2, grid)
+    as_map = partial(backbone.as_map, grid=grid)
 
     def finish(tokens: Tensor) -> tuple[Tensor, Tensor]:
         tokens = backbone.run_blocks(tokens, slice(block + 1, None), grid)

@@ -10,14 +10,9 @@ from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode, v2
 
 from dinomix.augmentations import AUGMENTATIONS
+from dinomix.imagenames import IMAGE_SUFFIXES as IMAGE_SUFFIXES  # also found here
 
 Transform = Callable[[Image.Image], Tensor]
-# Names of images in a folder. Pillow cannot decode HEIC, the telephones' format, but it is listed,
-# so that such a photo is an error that names it and is not silently left out.
-IMAGE_SUFFIXES = (
-    *(".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"),
-    *(".heic", ".heif", ".avif"),
-)
 # What Pillow decodes by itself: an EPS file, whatever its name, would be handed to Ghostscript.
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
 

@@ -51,7 +51,9 @@ def rendered_sets(asked: Iterable[Mapping[str, Any]]) -> dict[str, ToyCityConfig
         if "city" in p:
             found[p["city_folder"]] = ToyCityConfig.from_dict({**size, **p["city"]})
         if "crossview" in p:
-            found[p["crossview_folder"]] = crossview.CrossviewConfig(**size, **p["crossview"])
+            found[p["crossview_folder"]] = crossview.CrossviewConfig.from_dict(
+                {**size, **p["crossview"]}
+            )
     return found
 
 

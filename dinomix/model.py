@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from dinomix import __version__
 from dinomix.aggregators import build_aggregator, check_options
 from dinomix.backbones import TrainedBlocks, build_backbone, check_name
+from dinomix.configfiles import check_fields
 from dinomix.images import as_size
 from dinomix.publishing import Publishable
 from dinomix.storage import atomic_path
-from dinomix.summaries import as_html, as_text
+from dinomix.summaries import as_html, as_text, count_parameters
 from dinomix.tensorfiles import read_safetensors
 from dinomix.weights import check_tensors, load_backbone_weights
 
@@ -139,15 +140,7 @@ class ModelConfig:
         Raises:
             ValueError: for a key that is no field, or a value that its field does not take.
         """
-        if not isinstance(fields, Mapping):
-            raise ValueError(f"a model's config must be named fields, not {fields!r}")
-        known = [field.name for field in dataclasses.fields(cls)]
-        unknown = [key for key in fields if key not in known]
-        if unknown:
-            raise ValueError(
-                f"unknown in a model's config: {', '.join(map(str, unknown))}; "
-                f"the fields are {', '.join(known)}"
-            )
+        check_fields(cls, fields, "a model's config")
         return cls(**fields)
 
 
@@ -255,9 +248,7 @@ class PlaceModel(nn.Module, Publishable):
         )
 
     def __repr__(self) -> str:
-        parameters = list(self.parameters())
-        total = sum(p.numel() for p in parameters)
-        trained = sum(p.numel() for p in parameters if p.requires_grad)
+        total, trained = count_parameters(self)
         height, width = self.config.size
         return (
             f"PlaceModel({self.config.backbone} + {self.config.aggregator}: "

@@ -9,6 +9,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from dinomix import __version__
 from dinomix.backbones import TOY, normalization
 from dinomix.backbones.names import timm_name
+from dinomix.summaries import count_parameters
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -128,11 +129,11 @@ model = torch.hub.load("<owner>/dinomix", "dino_mix", pretrained="{repo_id}")
 
 
 def _model(model: "PlaceModel") -> str:
-    parameters = list(model.parameters())
+    parameters, trained = count_parameters(model)
     facts = {
         "descriptor": f"{model.dim} entries, float32, unit length",
-        "parameters": f"{sum(p.numel() for p in parameters):,}",
-        "trained": f"{sum(p.numel() for p in parameters if p.requires_grad):,}",
+        "parameters": f"{parameters:,}",
+        "trained": f"{trained:,}",
     }
     fields = model.config.to_dict().items()
     return f"{_table(('', ''), facts.items())}\n\n{_table(('config', 'value'), fields)}"

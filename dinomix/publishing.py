@@ -15,7 +15,7 @@ from huggingface_hub import ModelCard, PyTorchModelHubMixin, hf_hub_download
 from huggingface_hub.errors import HFValidationError
 
 from dinomix import __version__
-from dinomix.configfiles import LARGEST
+from dinomix.configfiles import LARGEST, VERSION
 from dinomix.errors import HubError
 from dinomix.modelcard import GENERATED, model_card
 from dinomix.storage import atomic_path
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from dinomix.model import ModelConfig, PlaceModel
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
-VERSION = "dinomix_version"
 
 
 class Publishable(PyTorchModelHubMixin):

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from dinomix.evaluation import ALL
 from dinomix.storage import atomic_path
+from dinomix.tables import ALL, MEAN
 
 COLUMNS = [
     "profile",
@@ -64,7 +64,7 @@ def overall(table: pd.DataFrame, also: Sequence[str] = ()) -> pd.DataFrame:
     plain = table[~table["dataset"].isin(named["dataset"])]
     keys = [c for c in ("method", "backbone", "dataset", "k", "seed") if c in table]
     groups = pd.concat([named, plain]).groupby([*keys, *also], sort=False, dropna=False)
-    return groups["recall"].mean().reset_index().assign(condition="mean")
+    return groups["recall"].mean().reset_index().assign(condition=MEAN)
 
 
 def spread(table: pd.DataFrame, decimals: int = 1) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from dinomix.backbones import normalization
 from dinomix.images import Normalise, UnreadableImageError, as_size, eval_transform, read_image
+from dinomix.neighbours import described
 
 ON_ERROR = ("raise", "skip")
 
@@ -186,4 +187,4 @@ def describe_batches(
 
 def skipped_images(paths: Sequence[str | Path], descriptors: np.ndarray) -> list[str | Path]:
     """The images that `describe` skipped: those of `paths` whose row in (N, D) is NaN."""
-    return [path for path, first in zip(paths, descriptors[:, 0], strict=True) if np.isnan(first)]
+    return [path for path, whole in zip(paths, described(descriptors), strict=True) if not whole]

@@ -27,6 +27,7 @@ from dinomix.recipes import TrainConfig
 from dinomix.retrieval import pick_device
 from dinomix.runtime import reproducible
 from dinomix.storage import atomic_path, config_hash
+from dinomix.summaries import count_parameters
 from dinomix.tables import ResultsTable
 from dinomix.testsets import TestSet
 from dinomix.training import find_run, train
@@ -271,10 +272,9 @@ class Study:
                     device=pick_device(options["device"]),
                     progress=False,
                 )
-        return evaluate(model, test, self.ks, **options).assign(
-            parameters=sum(p.numel() for p in model.parameters()),
-            trained=sum(p.numel() for p in model.parameters() if p.requires_grad),
-        )
+        parameters, trained = count_parameters(model)
+        table = evaluate(model, test, self.ks, **options)
+        return table.assign(parameters=parameters, trained=trained)
 
 
 def _test_elsewhere(

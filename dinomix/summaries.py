@@ -5,9 +5,20 @@ import inspect
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from dinomix.model import PlaceModel
 
 FLOAT32 = 4  # bytes
+
+
+def count_parameters(module: "nn.Module") -> tuple[int, int]:
+    """All numbers among a module's parameters, and those of them that learn."""
+    parameters = list(module.parameters())
+    return (
+        sum(p.numel() for p in parameters),
+        sum(p.numel() for p in parameters if p.requires_grad),
+    )
 
 
 def facts(model: "PlaceModel") -> dict[str, str]:
@@ -18,11 +29,9 @@ def facts(model: "PlaceModel") -> dict[str, str]:
     config, backbone = model.config, model.backbone
     height, width = config.size
     rows, columns = backbone.grid
-    parameters = list(model.parameters())
-    total = sum(p.numel() for p in parameters)
-    trained = sum(p.numel() for p in parameters if p.requires_grad)
+    total, trained = count_parameters(model)
     parts = [
-        f"{name} {sum(p.numel() for p in part.parameters()):,}"
+        f"{name} {count_parameters(part)[0]:,}"
         for name, part in (("backbone", backbone), ("aggregator", model.aggregator))
     ]
     share = 100 * trained / total if total else 0.0

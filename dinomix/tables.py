@@ -1,7 +1,7 @@
 """Results tables that show themselves as papers do: a row a method, a column for each k."""
 
 import html
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Set
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -55,8 +55,7 @@ def show(table: pd.DataFrame, decimals: int = 1) -> "Styler":
     Raises:
         ValueError: it lacks one of them.
     """
-    if lacking := sorted(NEEDED - set(table.columns)):
-        raise ValueError(f"not a results table: it lacks the columns {lacking}")
+    require_columns(table, NEEDED)
     names = [column for column in table.columns if column not in MEASURED]
     texts = pd.DataFrame({name: table[name].map(_text) for name in names}, dtype=object)
     varying = [name for name in names if texts[name].nunique() > 1] or ["condition"]
@@ -78,6 +77,12 @@ def show(table: pd.DataFrame, decimals: int = 1) -> "Styler":
     caption = html.escape(_caption(table, constant, several))
     # names may come from anywhere: they are text, and never HTML
     return styled.format(escape="html").format_index(escape="html").set_caption(caption)
+
+
+def require_columns(table: pd.DataFrame, needed: Set[str]) -> None:
+    """Raise ValueError, with the columns that are missing, unless a results table has these."""
+    if lacking := sorted(needed - set(table.columns)):
+        raise ValueError(f"not a results table: it lacks the columns {lacking}")
 
 
 def _text(value: Hashable) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dinomix.images import IMAGE_SUFFIXES
+from dinomix.imagenames import IMAGE_SUFFIXES, is_visible_image
 
 QUERY_PREFIX = "queries"
 FARTHEST = 1e7  # metres: no UTM coordinate is larger, nor any distance from equator to pole
@@ -227,8 +227,7 @@ def list_images(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}")
     # Of strings: paths would take twice as long in a folder of a hundred thousand.
-    names = (n for n in os.listdir(folder) if os.path.splitext(n)[1].lower() in IMAGE_SUFFIXES)
-    images = sorted(name for name in names if not name.startswith("."))
+    images = sorted(filter(is_visible_image, os.listdir(folder)))
     if not images:
         raise FileNotFoundError(f"{folder} holds no images ({', '.join(IMAGE_SUFFIXES)}).")
     return [folder / name for name in images]

@@ -10,7 +10,7 @@ import torch
 from dinomix import costs as module
 from dinomix.aggregators import AGGREGATORS
 from dinomix.costs import cost_table, costs, descriptor_bytes, search_ms
-from dinomix.model import ModelConfig, build_model
+from dinomix.model import ModelConfig, build_model, outline
 
 TOY = ModelConfig(backbone="toy_vits14", image_size=(70, 42), out_channels=8, out_rows=2)
 
@@ -49,7 +49,7 @@ def vit_flops_slowly(config: ModelConfig, dim: int, heads: int, blocks: int) -> 
     ],
 )
 def test_flops_equal_a_count_by_hand(config, dim, heads):
-    counted = module._flops(module._without_memory(config))
+    counted = module._flops(outline(config).eval())
     assert counted == vit_flops_slowly(config, dim, heads, blocks=12)
 
 
@@ -62,7 +62,7 @@ def test_flops_of_a_cnn_equal_a_count_by_hand():
         return 2 * side**2 * kernel**2 * inside * outside
 
     stem = conv(56, 3, 3, 16) + conv(56, 3, 16, 16) + conv(56, 3, 16, 32)
-    assert module._flops(module._without_memory(config)) == stem + 4 * conv(28, 3, 32, 32)
+    assert module._flops(outline(config).eval()) == stem + 4 * conv(28, 3, 32, 32)
 
 
 def test_costs_of_a_model(monkeypatch):
@@ -106,7 +106,7 @@ def test_latency_is_of_one_image(monkeypatch):
 @pytest.mark.parametrize("aggregator", list(AGGREGATORS))
 def test_every_aggregator_runs_with_arbitrary_weights(aggregator):
     config = ModelConfig(backbone="toy_vits14", aggregator=aggregator, image_size=126)
-    forward = module._ready(module._without_memory(config), torch.device("cpu"), 2)
+    forward = module._ready(outline(config).eval(), torch.device("cpu"), 2)
     assert forward().isfinite().all()
     assert not forward().requires_grad
 

@@ -85,14 +85,17 @@ class ViTBackbone(Backbone):
     ) -> tuple[Tensor, Tensor | None]:
         grid = grid or self.grid
         x = self.run_blocks(begun, slice(self.first_trained, None), grid)
-        patches = x[:, self.trunk.num_prefix_tokens :]  # (B, h*w, s)
-        maps = patches.transpose(1, 2).unflatten(2, grid)  # (B, s, h, w)
-        return maps, x[:, 0] if self.has_token else None
+        return self.as_map(x, grid), x[:, 0] if self.has_token else None
 
     def tokens(self, images: Tensor) -> Tensor:
         """All tokens of the last block, class and registers first: (B, prefix + h*w, s)."""
         grid = self.grid_of(tuple(images.shape[-2:]))
         return self.run_blocks(self.begin(images), slice(self.first_trained, None), grid)
+
+    def as_map(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        """The patches among all tokens, (B, prefix + h*w, s), on their grid: (B, s, h, w)."""
+        patches = tokens[:, self.trunk.num_prefix_tokens :]  # (B, h*w, s)
+        return patches.transpose(1, 2).unflatten(2, grid)
 
     def run_blocks(self, tokens: Tensor, which: slice, grid: tuple[int, int]) -> Tensor:
         """What some of the blocks, one after the other, make of tokens.

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
+from dinomix.errors import first_of
 from dinomix.localization.estimate import RADIUS, estimate_position
 from dinomix.localization.photoindex import PhotoIndex, default_file
 from dinomix.localization.photos import Photos, find_photos
@@ -19,7 +20,6 @@ from dinomix.neighbours import search
 from dinomix.retrieval import SkippedImageWarning, describe
 
 UNKNOWN = Position(np.nan, np.nan, np.nan, np.nan, "")
-SHOWN = 5  # how many skipped files a message names
 
 
 def localize(
@@ -126,6 +126,5 @@ def _metres(one: Position | None, other: Position | None) -> float:
 
 
 def _complaint(photos: Photos, skipped: Sequence[Path]) -> str:
-    more = f" and {len(skipped) - SHOWN} more" if len(skipped) > SHOWN else ""
-    names = ", ".join(map(str, skipped[:SHOWN]))
-    return f"{len(skipped)} of {len(photos.paths)} photos cannot be read: {names}{more}"
+    names = first_of([str(path) for path in skipped])
+    return f"{len(skipped)} of {len(photos.paths)} photos cannot be read: {names}"

@@ -15,6 +15,7 @@ from torch import nn
 
 from dinomix.descriptors import model_hash
 from dinomix.localization.photos import Photos
+from dinomix.neighbours import described
 from dinomix.retrieval import SkippedImageWarning, describe_batches
 from dinomix.workspace import data_root
 
@@ -167,9 +168,9 @@ class PhotoIndex:
             warnings.simplefilter("ignore", SkippedImageWarning)  # the caller tells of all at once
             for batch in describe_batches(model, list(new), on_error="skip", **options):
                 rows = []
-                for descriptor in np.asarray(batch, np.float32):
+                for descriptor, whole in zip(batch, described(batch), strict=True):
                     key, state = next(entries)
-                    blob = None if np.isnan(descriptor).any() else descriptor.tobytes()
+                    blob = descriptor.tobytes() if whole else None
                     rows.append((name, key, *state, blob))
                 with self._connection:
                     self._connection.executemany(
@@ -188,7 +189,7 @@ class PhotoIndex:
         for key, blob in stored:
             if key in row_of:
                 descriptors[row_of[key]] = np.frombuffer(blob, np.float32)
-        whole = ~np.isnan(descriptors[:, 0])
+        whole = described(descriptors)
         paths = [path for path, is_whole in zip(readable, whole, strict=True) if is_whole]
         found = set(paths)
         skipped = [path for path in keys if path not in found]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dinomix.images import IMAGE_SUFFIXES
+from dinomix.imagenames import IMAGE_SUFFIXES, is_visible_image
 from dinomix.imagetables import ImageTable, require_files
 from dinomix.layouts import DEGREES, METRES
 from dinomix.localization.positions import Position, read_position
@@ -59,11 +59,7 @@ def _walk(folder: Path) -> list[Path]:
     found = []
     for here, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [
-            Path(here, name)
-            for name in files
-            if not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)
-        ]
+        found += [Path(here, name) for name in files if is_visible_image(name)]
     if not found:
         raise FileNotFoundError(
             f"{folder} and the folders in it hold no images ({', '.join(IMAGE_SUFFIXES)})"

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dinomix.prepare.naming import first_of
+from dinomix.errors import first_of
 from dinomix.prepare.raw import read_lines, read_table
 
 if TYPE_CHECKING:

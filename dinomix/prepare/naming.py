@@ -10,6 +10,8 @@ from pathlib import Path, PureWindowsPath
 
 import numpy as np
 
+from dinomix.errors import first_of
+
 Limits = tuple[tuple[float, float], tuple[float, float]]
 UTM_LIMITS: Limits = ((100_000, 1_000_000), (0, 10_000_000))  # easting and northing in metres
 LATLON_LIMITS: Limits = ((-80, 84), (-180, 180))  # where UTM is defined, in degrees
@@ -61,12 +63,6 @@ def utm_name(
         if any(character in field for character in "@/\\\0"):
             raise ValueError(f"{field!r} cannot be a field of a file name: it holds @, / or \\")
     return "@" + "@".join(fields)
-
-
-def first_of(names: Sequence[str], limit: int = 5) -> str:
-    """The first names, and how many more there are."""
-    more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
 
 
 def refuse_outside_paths(names: Sequence[str], source: Path) -> None:

@@ -10,8 +10,10 @@ import re
 from collections import Counter
 from pathlib import Path, PureWindowsPath
 
-from dinomix.prepare.naming import first_of, refuse_outside_paths, utm_name
-from dinomix.prepare.raw import IMAGE_SUFFIXES, Image, Plan, read_lines
+from dinomix.errors import first_of
+from dinomix.imagenames import is_image
+from dinomix.prepare.naming import refuse_outside_paths, utm_name
+from dinomix.prepare.raw import Image, Plan, read_lines
 
 FRAMES = 27_592
 SPACING = 25 / 10.5  # metres a frame: ten frames away is within 25 m, eleven are not
@@ -64,7 +66,7 @@ def _frames(raw: Path, season: str) -> tuple[Path, dict[str, str]]:
     """The folder of a season, and its images' names by their stem."""
     for folder in (raw / season, raw / season / season, raw / "data" / season):
         if folder.is_dir():
-            names = [n for n in os.listdir(folder) if n.lower().endswith(IMAGE_SUFFIXES)]
+            names = list(filter(is_image, os.listdir(folder)))
             if names:
                 return folder, {Path(name).stem: name for name in sorted(names)}
     raise FileNotFoundError(f"{raw} holds no folder {season} with frames in it. {HINT}")

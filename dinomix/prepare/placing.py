@@ -12,8 +12,9 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from dinomix.prepare.naming import first_of
-from dinomix.prepare.raw import IMAGE_SUFFIXES, Image
+from dinomix.errors import first_of
+from dinomix.imagenames import is_image
+from dinomix.prepare.raw import Image
 from dinomix.storage import atomic_path, half_written
 
 
@@ -33,7 +34,7 @@ def not_in_place(root: Path, images: list[Image], copy: bool) -> list[Image]:
         wrong += [
             f"{folder}/{name} is none of its images"
             for name in sorted(there - by_name.keys())
-            if name.lower().endswith(IMAGE_SUFFIXES) and not _is_half_copy(name, by_name)
+            if is_image(name) and not _is_half_copy(name, by_name)
         ]
         for name, image in by_name.items():
             if name not in there:

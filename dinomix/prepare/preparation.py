@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from dinomix.errors import first_of
 from dinomix.prepare import msls, nordland, pittsburgh, sfxl, tokyo247
-from dinomix.prepare.naming import first_of
 from dinomix.prepare.placing import clear_half_copies, not_in_place, place
 from dinomix.prepare.raw import Image, Plan
 from dinomix.storage import atomic_path

@@ -5,11 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-# dinomix.images.IMAGE_SUFFIXES, whose module loads torch; nothing here needs that
-IMAGE_SUFFIXES = (
-    *(".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"),
-    *(".heic", ".heif", ".avif"),
-)
+from dinomix.imagenames import IMAGE_SUFFIXES as IMAGE_SUFFIXES  # also found here
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,9 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from dinomix.imagenames import is_image
 from dinomix.prepare.naming import UTM_LIMITS, refuse_outside_paths, refuse_positions
-from dinomix.prepare.raw import IMAGE_SUFFIXES, Image, Plan, read_lines
+from dinomix.prepare.raw import Image, Plan, read_lines
 
 SIDES = {
     "val": {"database": "database", "queries": "queries"},
@@ -53,7 +54,7 @@ def _images(side: str, folder: Path) -> list[Image]:
             os.path.relpath(os.path.join(parent, name), folder)
             for parent, _, names in os.walk(folder)
             for name in names
-            if name.lower().endswith(IMAGE_SUFFIXES)
+            if is_image(name)
         )
     names = [PurePosixPath(path).name for path in paths]
     positions = np.array([_position(name) for name in names]).reshape(-1, 2)

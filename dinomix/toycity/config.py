@@ -1,10 +1,10 @@
 """What a toy data set holds: how many images of which cities under which conditions."""
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from dinomix.configfiles import check_fields
 from dinomix.toycity.conditions import CONDITIONS
 from dinomix.toycity.names import TEST_SEED, TRAIN_SEEDS, VAL_SEED
 
@@ -97,12 +97,7 @@ class ToyCityConfig:
         Raises:
             ValueError: for a key that is no field, or a value that its field does not take.
         """
-        known = [field.name for field in dataclasses.fields(cls)]
-        if not isinstance(fields, Mapping):
-            raise ValueError(f"a toy city's config must be named fields, not {fields!r}")
-        unknown = [key for key in fields if key not in known]
-        if unknown:
-            raise ValueError(f"unknown in a toy city's config: {unknown}; its fields are {known}")
+        check_fields(cls, fields, "a toy city's config")
         return cls(**fields)
 
     @classmethod

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from dinomix.figures.theme import MARKERS, THEME, panels
 from dinomix.results import COLUMNS, overall
+from dinomix.tables import require_columns
 
 SETTINGS = [  # what a row is about; `study` comes from `gather_results`
     *("study", "method", "backbone", "trained_blocks", "mix_depth", "dim"),
@@ -18,7 +19,6 @@ SETTINGS = [  # what a row is about; `study` comes from `gather_results`
 METRICS = ["recall", "val_recall", "parameters", "trained", "epoch"]
 OF_A_CONDITION = {"condition", "recall", "queries", "without_positives"}
 NEEDED = {"method", "dataset", "condition", "k", "seed", "recall"}
-MEAN = "mean"  # the condition of `overall` recall
 PANELS_IN_A_ROW = 3
 
 Filters = Mapping[str, Collection[str]]
@@ -56,8 +56,7 @@ class Ablation:
     """
 
     def __init__(self, table: pd.DataFrame) -> None:
-        if missing := NEEDED - set(table):
-            raise ValueError(f"not a results table: it lacks the columns {sorted(missing)}")
+        require_columns(table, NEEDED)
         if len(table):
             also = [c for c in table if c not in {*OF_A_CONDITION, *NEEDED, "backbone"}]
             table = pd.concat([table, overall(table, also)], ignore_index=True)

@@ -10,7 +10,7 @@ from dinomix.evaluation import Retrieval, hits
 from dinomix.testsets import TestSet
 from dinomix.widgets.collection import Collection, Method, right_answers
 from dinomix.widgets.ranking import place_map, ranking
-from dinomix.widgets.view import WIDE, View, choice, offer, picture, set_range, show
+from dinomix.widgets.view import View, choice, number, offer, picture, set_range, show
 
 EVERY = "every condition"
 
@@ -108,14 +108,10 @@ class _RetrievalBrowser(View):
         self.only_failures = ipywidgets.Checkbox(
             description="Only failures", tooltip="queries whose first image is wrong", indent=False
         )
-        self.number = ipywidgets.BoundedIntText(1, min=1, max=1, description="Query", style=WIDE)
-        self.number.layout.width = "10em"
+        self.number = number("Query")
         self.previous = ipywidgets.Button(description="Previous", icon="arrow-left")
         self.next = ipywidgets.Button(description="Next", icon="arrow-right")
-        self.ranking, self.map = (
-            picture("ranking"),
-            picture("map"),
-        )
+        self.ranking, self.map = picture("ranking"), picture("map")
         for control in (self.test_set, self.condition, self.method, self.only_failures):
             self.watch(control, self._choose)
         self.watch(self.number, lambda: self._go(self.number.value - 1 - self.browsing.position))

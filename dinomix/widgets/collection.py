@@ -8,9 +8,8 @@ from torch import nn
 
 from dinomix.comparison import distance
 from dinomix.descriptors import images_hash, model_hash
-from dinomix.evaluation import Retrieval, hits, positives
+from dinomix.evaluation import Retrieval, hits, retrieve_described
 from dinomix.model import PlaceModel
-from dinomix.neighbours import search
 from dinomix.retrieval import describe_batches
 from dinomix.storage import atomic_path
 from dinomix.testsets import TestSet
@@ -94,11 +93,7 @@ class Collection:
         model = self.model(method)
         database = self._describe(model, test.database, f"{method}, database")
         queries = self._describe(model, test.queries, f"{method}, queries")
-        similarities, ranked = search(database, queries, self.k)
-        truth = None
-        if test.labelled:
-            truth = positives(test.database_utm, test.query_utm, test.threshold)
-        return Retrieval(test, ranked, similarities, truth)
+        return retrieve_described(test, database, queries, self.k)
 
     def _describe(self, model: PlaceModel, paths: Sequence[Path], what: str) -> np.ndarray:
         """Descriptors (N, D), read from the cache if they are there."""

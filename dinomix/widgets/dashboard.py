@@ -5,10 +5,10 @@ from collections.abc import Collection, Mapping
 import ipywidgets
 import pandas as pd
 
-from dinomix.widgets.ablation import MEAN, Ablation, ablation_chart
-from dinomix.widgets.view import View, choice, picture, show, text
+from dinomix.tables import MEAN
+from dinomix.widgets.ablation import Ablation, ablation_chart
+from dinomix.widgets.view import NOTHING, View, choice, picture, show, text
 
-NOTHING = "nothing"
 ROWS_OF_A_FILTER = 5
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import ipywidgets
 from ipyevents import Event
-from PIL import Image
 from torch import Tensor
 
 from dinomix.images import read_image
@@ -16,9 +15,18 @@ from dinomix.retrieval import load_images
 from dinomix.testsets import TestSet
 from dinomix.widgets.collection import Collection, Method, in_words
 from dinomix.widgets.patches import Match, block_maps, marked, match, middle_of, patch_at
-from dinomix.widgets.view import WIDE, View, choice, picture, set_range, show, slider, text
+from dinomix.widgets.view import (
+    NOTHING,
+    View,
+    choice,
+    number,
+    picture,
+    set_range,
+    show,
+    slider,
+    text,
+)
 
-NOTHING = "nothing"
 KEPT = 4  # pairs of images whose maps stay in memory, all blocks of each
 
 
@@ -68,25 +76,21 @@ class Matching:
 
     def blocks(self, method: str) -> int:
         """After how many blocks of a method's backbone there are features to look at."""
-        return len(self._maps(method, *self._pair(method)))
+        return len(self._maps(method, *self.files(method)))
 
     def match(self, method: str, block: int = -1) -> Match:
         """How the patch matches after a block; 0 is the first one, -1 the last."""
-        return match(self._maps(method, *self._pair(method))[block], self.spot)
+        return match(self._maps(method, *self.files(method))[block], self.spot)
 
-    def images(self, method: str) -> tuple[Image.Image, Image.Image]:
+    def files(self, method: str) -> tuple[Path, Path]:
         """The query, and the image that a method retrieves for it."""
-        query, found = self._pair(method)
-        return read_image(query), read_image(found)
+        retrieval = self.collection.retrieval(self.test, method)
+        found = retrieval.ranked[self.query, self.rank]
+        return retrieval.test.queries[self.query], retrieval.test.database[found]
 
     def answer(self, method: str) -> str:
         """Verdict, distance and similarity of the retrieved image, as far as known."""
         return in_words(self.collection.retrieval(self.test, method), self.query, self.rank)
-
-    def _pair(self, method: str) -> tuple[Path, Path]:
-        retrieval = self.collection.retrieval(self.test, method)
-        found = retrieval.ranked[self.query, self.rank]
-        return retrieval.test.queries[self.query], retrieval.test.database[found]
 
     def _compute(self, method: str, query: Path, found: Path) -> list[Tensor]:
         model = self.collection.model(method)
@@ -100,8 +104,7 @@ class _AttentionExplorer(View):
         collection.report = self.report
         methods = list(collection.methods)
         self.test_set = choice("Test set", list(collection.test_sets))
-        self.number = ipywidgets.BoundedIntText(1, min=1, max=1, description="Query", style=WIDE)
-        self.number.layout.width = "10em"
+        self.number = number("Query")
         self.rank = slider("Rank", 1)
         self.method = choice("Method", methods)
         second = methods[1] if len(methods) > 1 else NOTHING
@@ -165,7 +168,7 @@ class _AttentionExplorer(View):
         for control, index, side in zip((self.row, self.column), patch, grid, strict=True):
             set_range(control, side)
             control.value = index + 1
-        show(self.query, marked(matching.images(method)[0], patch, grid))
+        show(self.query, marked(read_image(matching.files(method)[0]), patch, grid))
         self.tell(f"query {matching.query + 1}, patch in row {patch[0] + 1}, column {patch[1] + 1}")
 
     def _show_match(self, method: str, heat: ipywidgets.Image) -> str:
@@ -173,7 +176,8 @@ class _AttentionExplorer(View):
         matching, blocks = self.matching, self.matching.blocks(method)
         block = min(self.block.value, blocks)
         match = matching.match(method, block - 1)
-        show(heat, marked(matching.images(method)[1], match.best, match.grid, match.heat))
+        found = read_image(matching.files(method)[1])
+        show(heat, marked(found, match.best, match.grid, match.heat))
         row, column = match.best
         return (
             f"<b>{html.escape(method)}</b>: {matching.answer(method)}<br>"

@@ -136,7 +136,6 @@ class _TrainingMonitor(View):
 
     def _pick(self) -> None:
         self.progress = Progress()
-        self._look()
         self._follow()
 
     def _follow(self) -> None:

@@ -36,10 +36,11 @@ def block_maps(model: PlaceModel, images: Tensor) -> list[Tensor]:
     with left_alone(model):
         if not isinstance(backbone, ViTBackbone):
             return [backbone(images).float().cpu()]
+        grid = backbone.grid_of(tuple(images.shape[-2:]))
         seen: list[Tensor] = []
 
         def note(module: nn.Module, inputs: object, tokens: Tensor) -> None:
-            seen.append(tokens[:, backbone.trunk.num_prefix_tokens :].float().cpu())
+            seen.append(backbone.as_map(tokens, grid).float().cpu())
 
         hooks = [block.register_forward_hook(note) for block in backbone.trunk.blocks]
         try:
@@ -47,8 +48,7 @@ def block_maps(model: PlaceModel, images: Tensor) -> list[Tensor]:
         finally:
             for hook in hooks:
                 hook.remove()
-    grid = backbone.grid_of(tuple(images.shape[-2:]))
-    return [tokens.transpose(1, 2).unflatten(2, grid) for tokens in seen]  # (B, s, h, w)
+    return seen
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import ipywidgets
 from matplotlib.figure import Figure
 from PIL.Image import Image
 
+NOTHING = "nothing"  # an option of dropdowns
 WIDE = {"description_width": "initial"}
 _ONE_AT_A_TIME = RLock()  # pyplot is not made for several threads
 
@@ -107,6 +108,13 @@ def slider(label: str, last: int, **more) -> ipywidgets.IntSlider:
     return ipywidgets.IntSlider(
         1, 1, last, description=label, style=WIDE, continuous_update=False, **more
     )
+
+
+def number(label: str) -> ipywidgets.BoundedIntText:
+    """A number from 1 to 1, see `set_range`, that can be typed."""
+    field = ipywidgets.BoundedIntText(1, min=1, max=1, description=label, style=WIDE)
+    field.layout.width = "10em"
+    return field
 
 
 def set_range(control: ipywidgets.IntSlider | ipywidgets.BoundedIntText, last: int) -> None:
