@@ -37,8 +37,8 @@ def dino_mix_toy(pretrained="backbone", **changes):
 
 
 def published(path):
-    """The model in a file that its authors published, see `dinomix.published.load_published`."""
-    from dinomix.published import load_published
+    """The model in a file that its authors published, see `dinomix.load_published`."""
+    from dinomix.exchange.published import load_published
 
     return load_published(path)
 

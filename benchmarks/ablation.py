@@ -22,9 +22,9 @@ import torch
 from report import record
 
 import dinomix
-from dinomix.cluster import available_workers
-from dinomix.results import overall
-from dinomix.studies import Study, variants
+from dinomix.runs.cluster import available_workers
+from dinomix.study.results import overall
+from dinomix.study.study import Study, variants
 
 DEPTHS = range(8)
 SHAPES = ((64, 2), (128, 2), (128, 4), (256, 4), (512, 4), (1024, 4), (2048, 4))

@@ -35,12 +35,12 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from dinomix.costs import peak_memory
 from dinomix.losses import multi_similarity_loss
 from dinomix.model import ModelConfig, PlaceModel, build_model, outline
-from dinomix.neighbours import search
-from dinomix.probes import saved_activations
 from dinomix.retrieval import describe
+from dinomix.scale.search import search
+from dinomix.study.costs import peak_memory
+from dinomix.study.probes import saved_activations
 
 MIB, GB = 2**20, 1e9
 PICTURE = Path(__file__).parents[1] / "figures" / "benchmarks" / "growth.png"

@@ -24,8 +24,7 @@ import numpy as np
 import pandas as pd
 from report import record
 
-from dinomix.datasets import PlaceDataset
-from dinomix.gsv import CITIES, COLUMNS
+from dinomix.data import CITIES, COLUMNS, PlaceDataset
 
 LETTERS = np.array(list("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"))
 FEWEST = 4  # images a place must have

@@ -34,7 +34,7 @@ from dinomix import (
     open_descriptors,
     search,
 )
-from dinomix.layouts import read_folders
+from dinomix.datasets.layouts import read_folders
 
 MIB = 2**20
 TINY = ModelConfig("toy_vits14", 1, out_channels=1024, out_rows=4, image_size=28)

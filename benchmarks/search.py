@@ -24,10 +24,10 @@ import pandas as pd
 import torch
 from report import forget_cached, record
 
-from dinomix.costs import peak_memory
 from dinomix.figures import save_figure
-from dinomix.indexes import ApproximateIndex
-from dinomix.neighbours import search
+from dinomix.scale.approximate import ApproximateIndex
+from dinomix.scale.search import search
+from dinomix.study.costs import peak_memory
 
 GIB = 2**30
 FIGURE = Path(__file__).parents[1] / "figures/benchmarks/search.png"

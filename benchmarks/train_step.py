@@ -26,8 +26,8 @@ from torch import nn
 
 from dinomix.losses import multi_similarity_loss
 from dinomix.model import ModelConfig, build_model
-from dinomix.probes import saved_activations
 from dinomix.retrieval import pick_device
+from dinomix.study.probes import saved_activations
 
 MIB = 2**20
 AUTHORS, AUTHORS_HALF = "authors' scheme", "authors' scheme, fp16"

@@ -10,10 +10,10 @@ import pandas as pd
 from scipy.spatial import KDTree
 from torch import nn
 
-from dinomix.neighbours import search
+from dinomix.data import TestSet
+from dinomix.plumbing.tables import ALL, ResultsTable
 from dinomix.retrieval import describe, skipped_images
-from dinomix.tables import ALL, ResultsTable
-from dinomix.testsets import TestSet
+from dinomix.scale.search import search
 
 _UNLABELLED = (
     "nobody told where these images were taken, so nothing can be right or wrong: retrieve works, "
@@ -143,7 +143,7 @@ def retrieve(model: nn.Module, test: TestSet, k: int = 10, **options) -> Retriev
     nothing (-1), which counts as a failure: no damage makes a recall look better.
 
     Args:
-        options: of `describe`: batch_size, workers, device, begun, on_error, progress.
+        options: of `describe`: batch_size, workers, device, frozen, on_error, progress.
     """
     database = describe(model, test.database, **options)
     queries = describe(model, test.queries, **options)
@@ -168,7 +168,7 @@ def evaluate(
     """Recall of a model on a test set, for each condition and for all queries together.
 
     Args:
-        options: of `describe`: batch_size, workers, device, begun, on_error (see `retrieve`),
+        options: of `describe`: batch_size, workers, device, frozen, on_error (see `retrieve`),
             progress.
 
     Returns:

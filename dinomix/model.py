@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from dinomix import __version__
 from dinomix.aggregators import build_aggregator, check_options
 from dinomix.backbones import TrainedBlocks, build_backbone, check_name
-from dinomix.configfiles import check_fields
 from dinomix.images import as_size
-from dinomix.publishing import Publishable
-from dinomix.storage import atomic_path
-from dinomix.summaries import as_html, as_text, count_parameters
-from dinomix.tensorfiles import read_safetensors
+from dinomix.plumbing.files import atomic_path
+from dinomix.plumbing.hub import Publishable
+from dinomix.plumbing.settings import check_fields
+from dinomix.plumbing.summary import as_html, as_text, count_parameters
+from dinomix.plumbing.tensorfiles import read_safetensors
 from dinomix.weights import check_tensors, load_backbone_weights
 
 # Far more than any paper uses, and little enough that a stranger's config can neither fill the
@@ -190,7 +190,7 @@ class PlaceModel(nn.Module, Publishable):
 
     `dinomix.backbones.normalization(config.backbone)` gives the mean and standard deviation with
     which images are normalised. `save_pretrained`, `push_to_hub` and `from_pretrained` are
-    `dinomix.publishing.Publishable`'s.
+    `dinomix.plumbing.hub.Publishable`'s.
 
     Raises:
         ValueError: (forward) for a tensor that is no batch of RGB images, or images of a size
@@ -238,9 +238,9 @@ class PlaceModel(nn.Module, Publishable):
             raise ValueError(f"images must be (B, 3, H, W), not {tuple(images.shape)}")
         return self._aggregate(*self.backbone.features(images))
 
-    def finish(self, begun: Tensor) -> Tensor:
-        """Descriptors (B, dim) from what `backbone.begin` made of images of `config.size`."""
-        return self._aggregate(*self.backbone.finish(begun))
+    def finish(self, frozen: Tensor) -> Tensor:
+        """Descriptors (B, dim) from `backbone.frozen_features` of images of `config.size`."""
+        return self._aggregate(*self.backbone.finish(frozen))
 
     def _aggregate(self, maps: Tensor, token: Tensor | None) -> Tensor:  # (B, s, h, w), (B, s)
         return (

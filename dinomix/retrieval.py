@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from dinomix.backbones import normalization
 from dinomix.images import Normalise, UnreadableImageError, as_size, eval_transform, read_image
-from dinomix.neighbours import described
+from dinomix.scale.search import described
 
 ON_ERROR = ("raise", "skip")
 
@@ -69,17 +69,17 @@ class ImageFiles(Dataset):
             return torch.zeros(3, *self.size, dtype=torch.uint8), str(error)
 
 
-class BegunImages(Dataset):
+class FrozenFeatures(Dataset):
     """As `ImageFiles`, but an item holds what the backbone's frozen part made of its image."""
 
-    def __init__(self, paths: Sequence[str | Path], begun: Mapping[Path, torch.Tensor]) -> None:
-        self.paths, self.begun = list(paths), begun
+    def __init__(self, paths: Sequence[str | Path], frozen: Mapping[Path, torch.Tensor]) -> None:
+        self.paths, self.frozen = list(paths), frozen
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, str]:
-        return self.begun[self.paths[index]], ""
+        return self.frozen[self.paths[index]], ""
 
 
 def normaliser(model: nn.Module) -> Normalise:
@@ -102,7 +102,7 @@ def describe(model: nn.Module, paths: Sequence[str | Path], **options: Any) -> n
     """Descriptors of image files, in their order.
 
     Args:
-        options: of `describe_batches`: batch_size, workers, device, begun, on_error, progress.
+        options: of `describe_batches`: batch_size, workers, device, frozen, on_error, progress.
 
     Returns:
         float32 (N, D), rows of unit length; where an image was skipped, a row of NaN.
@@ -125,7 +125,7 @@ def describe_batches(
     batch_size: int = 32,
     workers: int = 0,
     device: str | torch.device = "auto",
-    begun: Mapping[Path, torch.Tensor] | None = None,
+    frozen: Mapping[Path, torch.Tensor] | None = None,
     on_error: str = "raise",
     progress: bool = True,
 ) -> Iterator[np.ndarray]:
@@ -137,7 +137,7 @@ def describe_batches(
     Args:
         model: a PlaceModel; its config says the image size and the normalisation.
         workers: processes that decode images; 0 decodes in this one.
-        begun: what the backbone's frozen part made of the files (`prefix.prefix_features`), to go
+        frozen: what the backbone's frozen part made of the files (`prefix.prefix_features`), to go
             on from; None reads the files.
         on_error: "raise", or "skip" for sets too large to be without damaged files: a file that
             cannot be decoded gets a row of NaN, which `search` never returns, and a
@@ -151,11 +151,11 @@ def describe_batches(
         ValueError: there is no such `on_error`.
     """
     device = pick_device(device)
-    if begun is None:
+    if frozen is None:
         files = ImageFiles(paths, model.config.image_size, on_error)
         forward = nn.Sequential(normaliser(model).to(device), model)
     else:
-        files, forward = BegunImages(paths, begun), model.finish
+        files, forward = FrozenFeatures(paths, frozen), model.finish
     loader = DataLoader(
         files, batch_size=batch_size, num_workers=workers, pin_memory=device.type == "cuda"
     )

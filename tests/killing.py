@@ -32,11 +32,11 @@ TEMPORARY = ("-dinomix", ".tmp", ".unfinished", ".jpg.part")  # in names of what
 IMAGES = re.compile(r"(?<=^descriptors/[0-9a-f]{16})-[0-9a-f]{16}")
 MODULES = (
     "papermill",
-    "dinomix.descriptors",
+    "dinomix.scale.descriptors",
     "dinomix.figures",
-    "dinomix.prepare",
-    "dinomix.studies",
-    "dinomix.toycity",
+    "dinomix.datasets.prepare",
+    "dinomix.study.study",
+    "toycity",
 )
 PATIENCE = 60  # seconds that orphans have to notice that they are orphans
 
@@ -188,7 +188,7 @@ def content(path: Path) -> bytes:
 
         return pd.read_csv(path, dtype=str).drop(columns=list(TIMES)).to_csv().encode()
     if path.suffix == ".safetensors":  # its metadata come in any order
-        from dinomix.tensorfiles import read_safetensors
+        from dinomix.plumbing.tensorfiles import read_safetensors
 
         tensors, header = read_safetensors(path)
         parts = [
@@ -239,7 +239,8 @@ def give_describing(folder: Path) -> None:
 
 
 def describe(given: Path, out: Path) -> None:
-    from dinomix import descriptors, load_model
+    from dinomix import load_model
+    from dinomix.scale import descriptors
 
     descriptors.CHUNK = 4
     model = load_model(given / "model.safetensors")
@@ -249,7 +250,7 @@ def describe(given: Path, out: Path) -> None:
 
 
 def render(given: Path, out: Path) -> None:
-    from dinomix.toycity import ToyCityConfig, write_toycity
+    from toycity import ToyCityConfig, write_toycity
 
     config = ToyCityConfig.small(image_size=(24, 32), train_places=6, images_per_place=2)
     write_toycity(out, config, workers=2, progress=False)
@@ -262,13 +263,13 @@ def give_preparing(folder: Path) -> None:
 
 
 def prepare_links(given: Path, out: Path) -> None:
-    from dinomix.prepare import prepare
+    from dinomix.datasets.prepare import prepare
 
     prepare("nordland", given, out, progress=False)
 
 
 def prepare_copies(given: Path, out: Path) -> None:
-    from dinomix.prepare import prepare
+    from dinomix.datasets.prepare import prepare
 
     prepare("nordland", given, out, copy=True, progress=False)
 
@@ -279,7 +280,7 @@ def write_results(given: Path, out: Path) -> None:
     import pandas as pd
 
     from dinomix.figures import image_grid, save_figure
-    from dinomix.results import COLUMNS, save_results
+    from dinomix.study.results import COLUMNS, save_results
 
     for i in range(6):
         table = pd.DataFrame([{name: i * row for name in COLUMNS} for row in range(2000)])
@@ -290,7 +291,7 @@ def write_results(given: Path, out: Path) -> None:
 
 NOTEBOOK = """
 import os, pathlib
-from dinomix.storage import atomic_path
+from dinomix.plumbing.files import atomic_path
 data = pathlib.Path(os.environ["DINOMIX_DATA"])
 for i in range(50):
     with atomic_path(data / "results" / f"{name}-{i}.csv") as path:
@@ -311,13 +312,13 @@ def give_notebooks(folder: Path) -> None:
 
 
 def run_notebooks(given: Path, out: Path) -> None:
-    from dinomix.pipeline import run_profile
+    from dinomix.pipeline.notebooks import run_profile
 
     run_profile("p", data=out, notebooks=given)
 
 
 def run_smoke(given: Path, out: Path) -> None:
-    from dinomix.pipeline import run_profile
+    from dinomix.pipeline.notebooks import run_profile
 
     run_profile("smoke", data=out)
 

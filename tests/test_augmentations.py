@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from dinomix.augmentations import AUGMENTATIONS, MotionBlur, line_kernel
+from dinomix.images import AUGMENTATIONS, MotionBlur, line_kernel
 
 
 @pytest.mark.parametrize("length", [0.0, 1.0, 2.5, 3.0, 8.2])

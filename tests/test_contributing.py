@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import write_image, write_places
 
 import dinomix
 from dinomix.aggregators import AGGREGATORS
+from tests.conftest import write_image, write_places
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 import torch
-from conftest import write_image
 
+from dinomix.data import TestSet
 from dinomix.evaluation import evaluate, hits, positives, recall_at_k, retrieve
 from dinomix.model import ModelConfig, build_model
 from dinomix.retrieval import describe
-from dinomix.testsets import TestSet
+from tests.conftest import write_image
 
 
 def slow_positives(database, queries, threshold):

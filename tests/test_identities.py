@@ -20,16 +20,17 @@ from PIL import Image
 from safetensors import safe_open
 
 import dinomix
-from dinomix import ModelConfig, PlaceDataset, TestSet, TrainConfig, Variant, toycity
+import toycity
+from dinomix import ModelConfig, PlaceDataset, TestSet, TrainConfig, Variant
 
 # All that is not of `import dinomix`: a module that moves costs one line.
 from dinomix.aggregators import AGGREGATORS
 from dinomix.localization import stand_in, zero_shot
-from dinomix.recipes import PRESETS as RECIPES
-from dinomix.results import COLUMNS as RESULTS_COLUMNS
-from dinomix.storage import config_hash
-from dinomix.toycity.writer import definition, toycity_shots
+from dinomix.plumbing.files import config_hash
+from dinomix.study.results import COLUMNS as RESULTS_COLUMNS
+from dinomix.training import PRESETS as RECIPES
 from dinomix.widgets.collection import Collection
+from toycity.writer import definition, toycity_shots
 
 
 def words(text):

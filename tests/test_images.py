@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
-from dinomix.augmentations import AUGMENTATIONS
 from dinomix.images import (
+    AUGMENTATIONS,
     Normalise,
     UnreadableImageError,
     eval_transform,

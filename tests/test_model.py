@@ -8,11 +8,11 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from test_aggregators import SMALL as SMALL_OPTIONS
 
 import dinomix
 from dinomix.aggregators import AGGREGATORS
 from dinomix.model import PRESETS, ModelConfig, build_model, load_model, save_model
+from tests.aggregators.test_aggregators import SMALL as SMALL_OPTIONS
 
 SMALL = ModelConfig(backbone="toy_vits14", image_size=(42, 56), out_channels=16, out_rows=2)
 
@@ -216,7 +216,7 @@ def test_each_aggregator_on_a_backbone(name):
     assert out.shape == (3, model.dim)
     torch.testing.assert_close(out.norm(dim=1), torch.ones(3))
     model.eval()
-    torch.testing.assert_close(model.finish(model.backbone.begin(images)), model(images))
+    torch.testing.assert_close(model.finish(model.backbone.frozen_features(images)), model(images))
 
 
 def test_salad_takes_the_backbones_class_token():

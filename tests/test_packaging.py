@@ -80,7 +80,7 @@ def test_no_public_name_is_a_modules_too():
 
 def test_importing_loads_nothing_heavy():
     code = (
-        "import sys, dinomix, dinomix.toycity\n"
+        "import sys, dinomix, toycity\n"
         "heavy = {'torch', 'matplotlib', 'faiss', 'timm', 'pandas'} & set(sys.modules)\n"
         "sys.exit(f'loaded {heavy}' if heavy else 0)"
     )

@@ -4,15 +4,14 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from conftest import write_testset
 from PIL import Image
 from torchvision.transforms import v2
 
 from dinomix.backbones import normalization
+from dinomix.data import TestSet
 from dinomix.evaluation import evaluate, retrieve
 from dinomix.images import UnreadableImageError
 from dinomix.model import ModelConfig, build_model
-from dinomix.neighbours import search
 from dinomix.retrieval import (
     SkippedImageWarning,
     describe,
@@ -20,7 +19,8 @@ from dinomix.retrieval import (
     pick_device,
     skipped_images,
 )
-from dinomix.testsets import TestSet
+from dinomix.scale.search import search
+from tests.conftest import write_testset
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SHARED, write_testset
 
-from dinomix.testsets import TestSet
+from dinomix.data import TestSet
+from tests.conftest import SHARED, write_testset
 
 
 def test_reads_the_utm_layout_with_conditions(test_root):

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from conftest import SHARED
 from safetensors.torch import save_file
 from timm.models import eva, vision_transformer
 from timm.models.vision_transformer import VisionTransformer
@@ -17,8 +16,9 @@ from torch import Tensor, nn
 from dinomix import weights
 from dinomix.backbones import DINOV2, DINOV3, TOY, RopeViTBackbone, ViTBackbone, build_backbone
 from dinomix.model import ModelConfig, build_model, save_model
-from dinomix.tensorfiles import read_tensors
+from dinomix.plumbing.tensorfiles import read_tensors
 from dinomix.weights import load_backbone_weights, to_timm_layout
+from tests.conftest import SHARED
 
 TOY_CONFIG = ModelConfig(backbone="toy_vits14", image_size=28, out_channels=4)
 

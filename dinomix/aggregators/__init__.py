@@ -19,7 +19,7 @@ from dinomix.aggregators.boq import BoQ
 from dinomix.aggregators.convap import ConvAP
 from dinomix.aggregators.cosplace import CosPlaceHead
 from dinomix.aggregators.gem import GeM
-from dinomix.aggregators.mix import FeatureMixer
+from dinomix.aggregators.mixer import FeatureMixer
 from dinomix.aggregators.netvlad import NetVLAD
 from dinomix.aggregators.salad import SALAD
 

@@ -11,7 +11,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from dinomix.backbones.base import Backbone, TrainedBlocks
-from dinomix.backbones.maps import MapBackbone
+from dinomix.backbones.cnn import MapBackbone
 from dinomix.backbones.names import (
     DINOV2,
     DINOV3,

@@ -19,7 +19,7 @@ class Backbone(nn.Module):
         grid: (h, w), rows and columns of the map for images of the size given to `build_backbone`.
         num_blocks: how many blocks (or stages) `trained_blocks` chooses from.
         has_token: whether there is a class token.
-        has_prefix: whether `begin` does the frozen part's work, so that it need be done only once.
+        has_prefix: whether `frozen_features` does the frozen blocks' work, once for all.
         cut_keys: names of the tensors that the whole network has and `.trunk` has not.
     """
 
@@ -39,19 +39,19 @@ class Backbone(nn.Module):
 
     def features(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Map (B, s, h, w) and class token (B, s), None where there is none, of (B, 3, H, W)."""
-        return self.finish(self.begin(images))
+        return self.finish(self.frozen_features(images))
 
-    def begin(self, images: Tensor) -> Tensor:
+    def frozen_features(self, images: Tensor) -> Tensor:
         """What the frozen part alone makes of images; `finish` goes on from there."""
         raise NotImplementedError
 
     def finish(
-        self, begun: Tensor, grid: tuple[int, int] | None = None
+        self, frozen: Tensor, grid: tuple[int, int] | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """What the trained part makes of it: map (B, s, h, w) and class token (B, s) or None.
 
         Args:
-            begun: from `begin`.
+            frozen: from `frozen_features`.
             grid: rows and columns of the map, where they are not `self.grid`.
         """
         raise NotImplementedError

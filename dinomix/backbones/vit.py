@@ -71,9 +71,9 @@ class ViTBackbone(Backbone):
         return tuple(side // patch for side, patch in sides)
 
     def features(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        return self.finish(self.begin(images), self.grid_of(tuple(images.shape[-2:])))
+        return self.finish(self.frozen_features(images), self.grid_of(tuple(images.shape[-2:])))
 
-    def begin(self, images: Tensor) -> Tensor:
+    def frozen_features(self, images: Tensor) -> Tensor:
         """All tokens as the first trained block finds them: (B, prefix + h*w, s)."""
         grid = self.grid_of(tuple(images.shape[-2:]))
         in_graph = self.train_tokens or self.trained_blocks == "all"
@@ -81,16 +81,16 @@ class ViTBackbone(Backbone):
             return self.run_blocks(self._embed(images, grid), slice(0, self.first_trained), grid)
 
     def finish(
-        self, begun: Tensor, grid: tuple[int, int] | None = None
+        self, frozen: Tensor, grid: tuple[int, int] | None = None
     ) -> tuple[Tensor, Tensor | None]:
         grid = grid or self.grid
-        x = self.run_blocks(begun, slice(self.first_trained, None), grid)
+        x = self.run_blocks(frozen, slice(self.first_trained, None), grid)
         return self.as_map(x, grid), x[:, 0] if self.has_token else None
 
     def tokens(self, images: Tensor) -> Tensor:
         """All tokens of the last block, class and registers first: (B, prefix + h*w, s)."""
         grid = self.grid_of(tuple(images.shape[-2:]))
-        return self.run_blocks(self.begin(images), slice(self.first_trained, None), grid)
+        return self.run_blocks(self.frozen_features(images), slice(self.first_trained, None), grid)
 
     def as_map(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """The patches among all tokens, (B, prefix + h*w, s), on their grid: (B, s, h, w)."""

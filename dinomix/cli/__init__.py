@@ -5,6 +5,6 @@ What a command needs is imported where it is used, so that `dinomix --help` is i
 
 # Each adds its commands to the app; the help lists them in this order.
 from dinomix.cli import data, training, evaluation, photos, notebooks  # noqa: I001
-from dinomix.cli.base import app
+from dinomix.cli.app import app
 
 __all__ = ["app", "data", "evaluation", "notebooks", "photos", "training"]

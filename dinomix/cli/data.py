@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dinomix.cli.base import Json, app
+from dinomix.cli.app import Json, app
 
 
 @app.command()
@@ -24,8 +24,8 @@ def toy(
     dinomix toy
     dinomix toy --small --out /tmp/town
     """
-    from dinomix.toycity import ToyCityConfig, write_toycity
-    from dinomix.workspace import data_root
+    from dinomix.plumbing.workspace import data_root
+    from toycity import ToyCityConfig, write_toycity
 
     config = (ToyCityConfig.small if small else ToyCityConfig)(image_size=image_size)
     folder = data_root() / "toycity" if out is None else out
@@ -56,8 +56,8 @@ def prepare(
     dinomix prepare pitts30k ~/downloads/pitts30k
     dinomix prepare tokyo247 ~/downloads/tokyo --out /data/tokyo247 --copy
     """
-    from dinomix.prepare import prepare
-    from dinomix.workspace import data_root
+    from dinomix.datasets.prepare import prepare
+    from dinomix.plumbing.workspace import data_root
 
     folder = data_root() / name if out is None else out
     summary = prepare(

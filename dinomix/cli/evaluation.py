@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dinomix.cli.base import BatchSize, Device, Json, Model, Workers, app, print_table, without_nan
+from dinomix.cli.app import BatchSize, Device, Json, Model, Workers, app, print_table, without_nan
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from dinomix.testsets import TestSet
+    from dinomix.data import TestSet
 
 
 @app.command()
@@ -52,7 +52,7 @@ def evaluate(
     import pandas as pd
 
     from dinomix.evaluation import evaluate
-    from dinomix.opening import open_model, open_testset
+    from dinomix.exchange.opening import open_model, open_testset
 
     if as_json and as_csv:
         raise typer.BadParameter("--json and --csv exclude each other: give one")
@@ -85,7 +85,7 @@ def evaluate(
 
 def _split_of(test: str, split: str | None) -> str | None:
     """`--split` is for the folders among the test sets."""
-    from dinomix.benchmarks import BENCHMARKS
+    from dinomix.datasets.benchmarks import BENCHMARKS
 
     return None if test in BENCHMARKS else split
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dinomix.cli.base import Json, Overrides, app, print_table
+from dinomix.cli.app import Json, Overrides, app, print_table
 
 Profile = Annotated[str, typer.Argument(help="smoke, demo, toy, paper, or a YAML file's name")]
 Only = Annotated[
@@ -23,8 +23,8 @@ def check(profile: Profile, overrides: Overrides = "", as_json: Json = False) ->
     dinomix check paper
     dinomix check toy --set "seeds=[0]" --json
     """
-    from dinomix.check import check
-    from dinomix.pipeline import parse_overrides
+    from dinomix.pipeline.check import check
+    from dinomix.pipeline.notebooks import parse_overrides
 
     table = check(profile, overrides=parse_overrides(overrides))
     if as_json:
@@ -49,7 +49,7 @@ def run(
     dinomix run demo
     dinomix run toy --only 04 --set "seeds=[0, 1, 2, 3]"
     """
-    from dinomix.pipeline import parse_overrides, run_and_report
+    from dinomix.pipeline.notebooks import parse_overrides, run_and_report
 
     run_and_report(profile, only=only, overrides=parse_overrides(overrides), force=force)
 
@@ -66,6 +66,6 @@ def figures(
     dinomix figures toy
     dinomix figures toy /tmp/figures --only 03
     """
-    from dinomix.pipeline import run_and_report
+    from dinomix.pipeline.notebooks import run_and_report
 
     run_and_report(profile, only=only, figures=folder or Path("figures") / profile)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dinomix.cli.base import BatchSize, Device, Json, Workers, app, print_table, without_nan
+from dinomix.cli.app import BatchSize, Device, Json, Workers, app, print_table, without_nan
 
 if TYPE_CHECKING:
     from dinomix.localization import Localization
@@ -75,8 +75,8 @@ def localize(
         --gallery found.html
     """
     from dinomix.localization import check_gallery, localize, write_gallery
+    from dinomix.plumbing.files import atomic_path
     from dinomix.retrieval import SkippedImageWarning
-    from dinomix.storage import atomic_path
 
     if gallery is not None:  # before hours of describing
         check_gallery(gallery)
@@ -111,8 +111,8 @@ def localize(
 
 
 def _model(model: str | None, preset: str | None, weights: str) -> "PlaceModel":
+    from dinomix.exchange.opening import open_model
     from dinomix.localization import stand_in, zero_shot
-    from dinomix.opening import open_model
 
     if model is not None and preset is not None:
         raise typer.BadParameter("give --model or --preset, not both")
@@ -135,7 +135,7 @@ def _model(model: str | None, preset: str | None, weights: str) -> "PlaceModel":
 
 def _print(found: "Localization") -> None:
     """A table for each query, on stdout."""
-    from dinomix.localization.result import distance_text, position_text, shown
+    from dinomix.localization.localizing import distance_text, position_text, shown
 
     for estimate, matches in found.by_query():
         rows = [

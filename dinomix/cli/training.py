@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dinomix.cli.base import Json, app
+from dinomix.cli.app import Json, app
 
 if TYPE_CHECKING:
-    from dinomix.datasets import PlaceDataset
+    from dinomix.data import PlaceDataset, TestSet
     from dinomix.model import ModelConfig
-    from dinomix.testsets import TestSet
 
 PRESETS = "dino_mix, dino_mix_toy, mixvpr_resnet50, salad, boq, ...; a wrong name lists all"
 
@@ -57,9 +56,9 @@ def train(
     dinomix train my_places --hold-out 0.2 --config model.yaml \\
         --recipe toy --set "epochs=2; lr=1e-3"
     """
-    from dinomix.datasets import PlaceDataset
-    from dinomix.pipeline import parse_overrides
-    from dinomix.training import TrainConfig, train
+    from dinomix.data import PlaceDataset
+    from dinomix.pipeline.notebooks import parse_overrides
+    from dinomix.runs.train import TrainConfig, train
 
     if (val is None) == (hold_out is None):
         raise typer.BadParameter("give one of the two: --val SET or --hold-out SHARE")
@@ -102,8 +101,8 @@ def train(
 
 
 def _model_config(preset: str, config: Path | None) -> "ModelConfig":
-    from dinomix.configfiles import read_model_config
     from dinomix.model import PRESETS
+    from dinomix.plumbing.settings import read_model_config
 
     if preset not in PRESETS:
         raise ValueError(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
@@ -114,7 +113,7 @@ def _validation(
     places: "PlaceDataset", val: str | None, hold_out: float | None
 ) -> "tuple[PlaceDataset, TestSet]":
     """The places that remain, and the validation set."""
-    from dinomix.opening import open_testset
+    from dinomix.exchange.opening import open_testset
 
     if val is None:
         return places.hold_out(hold_out)

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from dinomix.evaluation import ALL
 from dinomix.figures.theme import DATABASE_COLOUR, MARKERS, QUERY_COLOUR, THEME, panels
-from dinomix.results import overall
+from dinomix.study.results import overall
 
 
 def test_map(database_utm: np.ndarray, query_utm: np.ndarray) -> Figure:

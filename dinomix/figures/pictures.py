@@ -7,10 +7,10 @@ import numpy as np
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
-from dinomix.comparison import distance, verdicts
 from dinomix.evaluation import Retrieval, hits
 from dinomix.figures.theme import CLASS_COLOURS, NEAR, RIGHT, WRONG, panels
 from dinomix.images import read_image
+from dinomix.study.comparison import distance, verdicts
 
 FRAMES = {"right": RIGHT, "near": NEAR, "wrong": WRONG}
 

@@ -8,7 +8,7 @@ import seaborn as sns
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from dinomix.storage import atomic_path
+from dinomix.plumbing.files import atomic_path
 
 THEME = {"style": "whitegrid", "context": "notebook", "palette": "colorblind", "font_scale": 0.85}
 # Of sky, building, road, vegetation, vehicle and person: they differ in lightness, too.

@@ -2,11 +2,9 @@
 
 from dinomix.localization.estimate import estimate_position
 from dinomix.localization.gallery import check_gallery, write_gallery
-from dinomix.localization.localizing import localize
-from dinomix.localization.photoindex import PhotoIndex
-from dinomix.localization.photos import find_photos
-from dinomix.localization.positions import Position, read_position
-from dinomix.localization.result import Localization
+from dinomix.localization.index import PhotoIndex
+from dinomix.localization.localizing import Localization, localize
+from dinomix.localization.photos import Position, find_photos, read_position
 from dinomix.localization.untrained import stand_in, zero_shot
 
 __all__ = [

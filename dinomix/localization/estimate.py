@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dinomix.localization.positions import Position
+from dinomix.localization.photos import Position
 
 RADIUS = 25.0  # metres: what the field takes for the same place
 

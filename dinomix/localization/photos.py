@@ -1,17 +1,176 @@
-"""The photos that somebody means by a path: one file, a folder, or a CSV file that lists them."""
+"""Where a camera says it stood: the GPS tags of a photo's EXIF data."""
 
 import dataclasses
+import math
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Self
 
-from dinomix.imagenames import IMAGE_SUFFIXES, is_visible_image
-from dinomix.imagetables import ImageTable, require_files
-from dinomix.layouts import DEGREES, METRES
-from dinomix.localization.positions import Position, read_position
+import numpy as np
+import utm
+from PIL import ExifTags, Image
+
+from dinomix.data import read_utm
+from dinomix.datasets.layouts import DEGREES, METRES
+from dinomix.images import FORMATS
+from dinomix.plumbing.csvtables import ImageTable, require_files
+from dinomix.plumbing.imagenames import IMAGE_SUFFIXES, is_visible_image
+
+HEMISPHERES = {"N": 1, "S": -1, "E": 1, "W": -1}
 
 
+def read_gps(path: str | Path) -> tuple[float, float] | None:
+    """Latitude and longitude in degrees from a photo's EXIF tags (CIPA DC-008, GPS IFD).
+
+    Whatever is not a position is none: no tags, broken ones, a missing hemisphere, numbers out of
+    range, and 0 degrees in both, which cameras write that have no fix. Altitude is left aside.
+
+    Returns:
+        (latitude, longitude), south and west negative; None where there is none, or no readable
+        file.
+    """
+    try:
+        # Pillow warns of damaged tags, which are no tags to us.
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as image:
+            tags = dict(image.getexif().get_ifd(ExifTags.IFD.GPSInfo))
+    except Exception:  # a damaged file can raise almost anything
+        return None
+    gps = ExifTags.GPS
+    latitude = _degrees(tags, gps.GPSLatitude, gps.GPSLatitudeRef, "NS", 90)
+    longitude = _degrees(tags, gps.GPSLongitude, gps.GPSLongitudeRef, "EW", 180)
+    if latitude is None or longitude is None or latitude == longitude == 0:
+        return None
+    return latitude, longitude
+
+
+def _degrees(
+    tags: Mapping[int, Any], value: int, reference: int, hemispheres: str, most: float
+) -> float | None:
+    """Degrees, minutes and seconds of one tag, signed by the letter of the other."""
+    letter = tags.get(reference)
+    if isinstance(letter, bytes):
+        letter = letter.decode("ascii", "replace")
+    letter = str(letter).strip(" \0").upper()
+    if len(letter) != 1 or letter not in hemispheres:
+        return None
+    try:
+        given = tags[value]
+        parts = [float(part) for part in (given if isinstance(given, tuple) else (given,))]
+    except (KeyError, TypeError, ValueError, ArithmeticError):
+        return None
+    if not 1 <= len(parts) <= 3 or not all(math.isfinite(p) and p >= 0 for p in parts):
+        return None  # a rational with denominator 0 is NaN
+    degrees = sum(part / 60**i for i, part in enumerate(parts))
+    return HEMISPHERES[letter] * degrees if degrees <= most else None
+
+
+# Where a photo was taken: in degrees, in metres, or both.
+EQUATOR = 6_378_137.0  # metres: the radius of the WGS 84 ellipsoid
+E2 = 1 - (1 - 1 / 298.257223563) ** 2  # and its eccentricity, squared
+
+
+@dataclass(frozen=True)
+class Position:
+    """A place on the Earth, or on a map of one's own.
+
+    Attributes:
+        latitude, longitude: degrees (WGS 84); NaN where only metres of an unknown zone are known.
+        utm_east, utm_north: metres; NaN near the poles, where there is no UTM.
+        utm_zone: such as "31T"; "" where it is unknown or there is none.
+    """
+
+    latitude: float
+    longitude: float
+    utm_east: float
+    utm_north: float
+    utm_zone: str
+
+    @classmethod
+    def from_degrees(cls, latitude: float, longitude: float) -> Self:
+        """From WGS 84 degrees; metres are NaN near the poles, where UTM ends."""
+        try:
+            east, north, zone, letter = utm.from_latlon(latitude, longitude)
+        except utm.OutOfRangeError:  # beyond 80 degrees south or 84 north
+            east, north, zone, letter = math.nan, math.nan, "", ""
+        return cls(float(latitude), float(longitude), float(east), float(north), f"{zone}{letter}")
+
+    @classmethod
+    def from_utm(cls, east: float, north: float, zone: str = "", letter: str = "") -> Self:
+        """Where zone and letter make no UTM zone, or not with these metres, they are left aside."""
+        latitude = longitude = math.nan
+        name = ""
+        try:
+            latitude, longitude = map(float, utm.to_latlon(east, north, int(zone), letter))
+            name = f"{int(zone)}{letter.upper()}"
+        except ValueError:
+            pass
+        return cls(latitude, longitude, float(east), float(north), name)
+
+    @classmethod
+    def from_point(cls, point: np.ndarray, geographic: bool) -> Self:
+        """The way back from `point`; of a point that lies on the ellipsoid, or just below it."""
+        x, y, z = point
+        if not geographic:
+            return cls.from_utm(x, y)
+        latitude = math.atan2(z, (1 - E2) * math.hypot(x, y))
+        return cls.from_degrees(math.degrees(latitude), math.degrees(math.atan2(y, x)))
+
+    @property
+    def geographic(self) -> bool:
+        """Whether it is known where on the Earth this is."""
+        return not math.isnan(self.latitude)
+
+    @property
+    def point(self) -> np.ndarray:
+        """Metres in space, float64 (3,), so that any two places have a distance.
+
+        On the Earth from its centre (no UTM zone ends there, no date line, no pole), else on the
+        map's plane.
+        """
+        if not self.geographic:
+            return np.array([self.utm_east, self.utm_north, 0.0])
+        phi, lam = math.radians(self.latitude), math.radians(self.longitude)
+        radius = EQUATOR / math.sqrt(1 - E2 * math.sin(phi) ** 2)
+        return radius * np.array(
+            [
+                math.cos(phi) * math.cos(lam),
+                math.cos(phi) * math.sin(lam),
+                (1 - E2) * math.sin(phi),
+            ]
+        )
+
+    def metres_to(self, other: "Position | None") -> float:
+        """Along a straight line; NaN where one of both is unknown, or on another map."""
+        if other is None or self.geographic != other.geographic:
+            return math.nan
+        return float(np.linalg.norm(self.point - other.point))
+
+
+def read_position(path: Path) -> Position | None:
+    """Where a photo was taken, from its name (the UTM layout of `TestSet`) or its EXIF tags.
+
+    A name was written on purpose, so it comes first. Its zone, the next two fields, may be empty;
+    then there are metres alone.
+
+    Returns:
+        None where neither says so.
+    """
+    if path.name.startswith("@"):
+        try:
+            ((east, north),) = read_utm([path])
+        except ValueError:
+            pass
+        else:
+            zone, letter, *_ = [*path.name.split("@")[3:], "", ""]
+            return Position.from_utm(east, north, zone, letter)
+    degrees = read_gps(path)
+    return None if degrees is None else Position.from_degrees(*degrees)
+
+
+# The photos that somebody means by a path: one file, a folder, or a CSV file that lists them.
 @dataclass(frozen=True)
 class Photos:
     """Photos, and where they were taken if a table says so.

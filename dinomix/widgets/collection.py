@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from dinomix.comparison import distance
-from dinomix.descriptors import images_hash, model_hash
+from dinomix.data import TestSet
 from dinomix.evaluation import Retrieval, hits, retrieve_described
 from dinomix.model import PlaceModel
+from dinomix.plumbing.files import atomic_path
 from dinomix.retrieval import describe_batches
-from dinomix.storage import atomic_path
-from dinomix.testsets import TestSet
+from dinomix.scale.descriptors import images_hash, model_hash
+from dinomix.study.comparison import distance
 
 Method = PlaceModel | Callable[[], PlaceModel] | Retrieval | Sequence[Retrieval]
 

@@ -1,14 +1,170 @@
-"""The ablation dashboard: any metric over any setting of a results table."""
+"""Results tables cut and averaged along any of their columns, and how that is drawn."""
 
 from collections.abc import Collection, Mapping
+from pathlib import Path
 
 import ipywidgets
+import numpy as np
 import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
 
-from dinomix.tables import MEAN
-from dinomix.widgets.ablation import Ablation, ablation_chart
+from dinomix.figures.theme import MARKERS, THEME, panels
+from dinomix.plumbing.tables import MEAN, require_columns
+from dinomix.study.results import COLUMNS, overall
 from dinomix.widgets.view import NOTHING, View, choice, picture, show, text
 
+SETTINGS = [  # what a row is about; `study` comes from `gather_results`
+    *("study", "method", "backbone", "trained_blocks", "mix_depth", "dim"),
+    *("dataset", "convention", "condition", "k", "profile", "seed"),
+]
+METRICS = ["recall", "val_recall", "parameters", "trained", "epoch"]
+OF_A_CONDITION = {"condition", "recall", "queries", "without_positives"}
+NEEDED = {"method", "dataset", "condition", "k", "seed", "recall"}
+PANELS_IN_A_ROW = 3
+
+Filters = Mapping[str, Collection[str]]
+
+
+def gather_results(folder: str | Path) -> pd.DataFrame:
+    """The results tables in a folder and its subfolders as one; no rows where there are none.
+
+    Other CSV files are left out. Column `study` is the name of the file.
+    """
+    tables = [pd.DataFrame(columns=["study", *COLUMNS])]
+    empty = {column: [""] for column in ("mix_depth", *METRICS)}  # the others are text
+    for path in sorted(Path(folder).rglob("*.csv")):
+        table = pd.read_csv(path, keep_default_na=False, na_values=empty)
+        if set(COLUMNS) <= set(table):
+            tables.append(table.assign(study=path.stem))
+    return pd.concat(tables[1:] or tables, ignore_index=True)
+
+
+class Ablation:
+    """A results table, and `overall` recall as one more condition, "mean".
+
+    Settings become text, so that "all" stands among numbers and a missing depth is "none".
+
+    Args:
+        table: columns method, dataset, condition, k, seed and recall, and what else there is of
+            `SETTINGS` and `METRICS`.
+
+    Attributes:
+        settings, metrics: the columns of these that the table has.
+        values: setting -> its values as text, numbers first, in order.
+
+    Raises:
+        ValueError: it lacks a column.
+    """
+
+    def __init__(self, table: pd.DataFrame) -> None:
+        require_columns(table, NEEDED)
+        if len(table):
+            also = [c for c in table if c not in {*OF_A_CONDITION, *NEEDED, "backbone"}]
+            table = pd.concat([table, overall(table, also)], ignore_index=True)
+        self.settings = [c for c in SETTINGS if c in table]
+        self.metrics = [c for c in METRICS if c in table]
+        texts = {c: table[c].map(_as_text) for c in self.settings}
+        self.table = table.assign(**texts)
+        self.values = {c: sorted(set(texts[c]), key=_order) for c in self.settings}
+
+    def chosen(self, filters: Filters) -> pd.DataFrame:
+        """The rows whose settings are among those asked for; an empty choice takes them all."""
+        keep = np.ones(len(self.table), dtype=bool)
+        for column, wanted in filters.items():
+            if wanted:
+                keep &= self.table[column].isin(list(wanted)).to_numpy()
+        return self.table[keep]
+
+    def summary(self, axes: Collection[str], metric: str, filters: Filters) -> pd.DataFrame:
+        """The metric along some settings, the mean over seeds with the lowest and the highest.
+
+        What else differs between rows is averaged within each seed, see `averaged`.
+
+        Returns:
+            columns of `axes`, mean, low, high, seeds (how many); rows in the order of `values`.
+        """
+        axes = list(dict.fromkeys(axes))
+        rows = self.chosen(filters).dropna(subset=[metric])
+        a_seed = rows.groupby(list(dict.fromkeys([*axes, "seed"])))[metric].mean()
+        found = a_seed.groupby(axes).agg(mean="mean", low="min", high="max", seeds="size")
+        found = found.reset_index()
+        return found.sort_values(axes, key=lambda column: column.map(_order), ignore_index=True)
+
+    def averaged(self, axes: Collection[str], metric: str, filters: Filters) -> dict[str, list]:
+        """The settings other than the seed that differ within a point of `summary`, with values."""
+        rows = self.chosen(filters).dropna(subset=[metric])
+        others = [c for c in self.settings if c not in {*axes, "seed"}]
+        count = rows.groupby(list(dict.fromkeys(axes)))[others].nunique().max()
+        return {c: sorted(set(rows[c]), key=_order) for c in others if count[c] > 1}
+
+
+def _as_text(value: object) -> str:
+    if pd.isna(value) or value == "":
+        return "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _order(value: str) -> tuple[bool, float, str]:
+    return (False, float(value), "") if _is_number(value) else (True, 0.0, value)
+
+
+def _is_number(value: str) -> bool:
+    return value.replace(".", "", 1).isdigit()
+
+
+def ablation_chart(
+    summary: pd.DataFrame, x: str, hue: str | None, panel: str | None, label: str
+) -> Figure:
+    """Means as marks, lowest to highest as lines through them; numbers on x are joined up.
+
+    The values of `x` stand at equal distances.
+
+    Args:
+        summary: from `Ablation.summary`.
+        hue: the setting that colour and marker tell apart; None: there is one colour.
+        panel: the setting that has a panel for each value; None: there is one panel.
+        label: of the vertical axis.
+    """
+    places = list(dict.fromkeys(sorted(summary[x], key=_order)))
+    hues = [None] if hue is None else sorted(set(summary[hue]), key=_order)
+    titles = [None] if panel is None else sorted(set(summary[panel]), key=_order)
+    columns = min(len(titles), PANELS_IN_A_ROW)
+    rows = -(-len(titles) // columns)
+    size = (columns * max(4.0, 1.5 + 0.35 * len(places)) + 1.5, 3.4 * rows)
+    figure, axes = panels(rows, columns, size, sharey=True)
+    colours = sns.color_palette(THEME["palette"] if len(hues) <= 10 else "husl", len(hues))
+    joined = all(map(_is_number, places))
+    for axis, title in zip(axes.flat, titles, strict=False):
+        for i, (value, colour) in enumerate(zip(hues, colours, strict=True)):
+            rows_of = summary if panel is None else summary[summary[panel] == title]
+            found = rows_of if hue is None else rows_of[rows_of[hue] == value]
+            aside = 0 if joined else (i - (len(hues) - 1) / 2) * 0.6 / len(hues)
+            spread = [found["mean"] - found["low"], found["high"] - found["mean"]]
+            axis.errorbar(
+                found[x].map(places.index) + aside,
+                found["mean"],
+                yerr=spread,
+                fmt=MARKERS[i % len(MARKERS)] + ("-" if joined else ""),
+                color=colour,
+                label=value,
+            )
+        axis.set(xlabel=x, xticks=range(len(places)), xlim=(-0.5, len(places) - 0.5))
+        if panel is not None:
+            axis.set_title(f"{panel} = {title}" if _is_number(title) else title)
+        long = max(map(len, places)) > 4
+        axis.set_xticklabels(places, rotation=40 if long else 0, ha="right" if long else "center")
+    for axis in axes.flat[len(titles) :]:
+        axis.set_visible(False)
+    for axis in axes[:, 0]:
+        axis.set_ylabel(label)
+    if hue is not None:
+        handles = axes.flat[0].get_legend_handles_labels()
+        figure.legend(*handles, loc="outside right upper", title=hue, frameon=False)
+    return figure
+
+
+# The ablation dashboard: any metric over any setting of a results table.
 ROWS_OF_A_FILTER = 5
 
 

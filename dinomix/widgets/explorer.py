@@ -10,11 +10,11 @@ import ipywidgets
 from ipyevents import Event
 from torch import Tensor
 
+from dinomix.attention.patches import Match, block_maps, marked, match, middle_of, patch_at
+from dinomix.data import TestSet
 from dinomix.images import read_image
 from dinomix.retrieval import load_images
-from dinomix.testsets import TestSet
 from dinomix.widgets.collection import Collection, Method, in_words
-from dinomix.widgets.patches import Match, block_maps, marked, match, middle_of, patch_at
 from dinomix.widgets.view import (
     NOTHING,
     View,

@@ -13,8 +13,8 @@ from typing import Any
 import ipywidgets
 import pandas as pd
 
-from dinomix.checkpoints import COLUMNS, CONFIG, HISTORY, best_row
 from dinomix.figures import training_curves
+from dinomix.runs.run import COLUMNS, CONFIG, HISTORY, best_row
 from dinomix.widgets.view import View, choice, offer, picture, show
 
 

@@ -1,0 +1,162 @@
+"""Where a model looks: heat maps of its descriptor (paper, Fig. 9)."""
+
+import matplotlib
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dinomix.attention.gradcam import check_images, device_of, grad_cam, left_alone
+from dinomix.model import PlaceModel
+
+
+def match_attention(
+    model: PlaceModel, queries: Tensor, matches: Tensor, block: int | None = None
+) -> np.ndarray:
+    """What made each query match its database image: Grad-CAM of their cosine similarity.
+
+    Grad-CAM (Selvaraju et al. 2017): each channel of the map is weighed with its mean gradient
+    over the positions; the heat is the positive part of the weighted sum. Frozen backbones have
+    it as trained ones do, and the model is left as it was.
+
+    Args:
+        queries: normalised images (B, 3, H, W), on any device.
+        matches: as many, of the same size or another one that the model takes.
+        block: of a vision transformer, the block whose tokens are the map (0 is the first one);
+            None: the map that the aggregator gets, of any backbone. The class token is held
+            fixed, if the aggregator takes it from there.
+
+    Returns:
+        heat float32 (B, h, w) on the map's grid, at least 0.
+
+    Raises:
+        ValueError: for tensors that are no batches of RGB images or differ in number, or a block
+            that the backbone does not have.
+    """
+    check_images(queries)
+    check_images(matches)
+    if len(queries) != len(matches):
+        raise ValueError(f"{len(queries)} queries with {len(matches)} matches: give each query one")
+    with left_alone(model):
+        with torch.no_grad():
+            found = model(matches.to(device_of(model)))  # (B, D)
+        targets = [match.dot for match in found]
+        return grad_cam(model, model.aggregator, queries, targets, block)
+
+
+def energy_attention(model: PlaceModel, images: Tensor, block: int | None = None) -> np.ndarray:
+    """What a descriptor is made of: Grad-CAM of its squared length before normalisation.
+
+    Zero all over where that length does not depend on the map, as with an aggregator that
+    normalises the parts of its descriptor itself: `match_attention` has an answer there.
+
+    Args:
+        images: normalised (B, 3, H, W).
+        block: as in `match_attention`.
+
+    Returns:
+        heat float32 (B, h, w) on the map's grid, at least 0.
+
+    Raises:
+        ValueError: as `match_attention`.
+    """
+    check_images(images)
+    # The normalised descriptor has length 1 whatever the image shows: its gradient is zero.
+    targets = [lambda descriptor: descriptor.square().sum()] * len(images)
+    with left_alone(model):
+        return grad_cam(model, model.aggregator.pool, images, targets, block)
+
+
+def rollout(model: PlaceModel, images: Tensor) -> np.ndarray:
+    """Attention rollout (Abnar & Zuidema 2020): how much of each patch reached the class token.
+
+    Per block, attention is averaged over the heads, and half of it is replaced by the identity,
+    for the residual path; the rows still sum to 1. The product of all blocks is read in the class
+    token's row. It belongs to the backbone: the aggregator plays no part.
+
+    Args:
+        images: normalised (B, 3, H, W).
+
+    Returns:
+        float32 (B, h, w), at least 0; the sum is 1 less what stayed with class and registers.
+
+    Raises:
+        ValueError: for a backbone without a class token or with blocks of another kind, or a
+            tensor that is no batch of RGB images.
+    """
+    check_images(images)
+    backbone = model.backbone
+    if not backbone.has_token:
+        raise ValueError(
+            f"{backbone.name} has no class token whose attention could be followed: choose a "
+            "vision transformer with one, or energy_attention"
+        )
+    layers = [module for module in backbone.trunk.blocks.modules() if hasattr(module, "fused_attn")]
+    if len(layers) != backbone.num_blocks:
+        raise ValueError(
+            f"{backbone.name} has {len(layers)} attention layers in {backbone.num_blocks} blocks: "
+            "rollout is for one a block; choose energy_attention"
+        )
+    flow: list[Tensor] = []
+
+    def follow(module: nn.Module, inputs: object, attention: Tensor) -> None:
+        step = attention.float().mean(dim=1)  # (B, heads, N, N) -> (B, N, N)
+        step = 0.5 * step + 0.5 * torch.eye(step.shape[-1], device=step.device)
+        flow[:] = [step @ flow[0] if flow else step]
+
+    fused = [layer.fused_attn for layer in layers]
+    hooks = [layer.attn_drop.register_forward_hook(follow) for layer in layers]
+    try:
+        for layer in layers:
+            layer.fused_attn = False  # the fused kernel never forms the attention matrix
+        with left_alone(model), torch.no_grad():
+            maps, _ = backbone.features(images.to(device_of(model)))
+    finally:
+        for layer, setting, hook in zip(layers, fused, hooks, strict=True):
+            layer.fused_attn = setting
+            hook.remove()
+    patches = flow[0][:, 0, backbone.trunk.num_prefix_tokens :]  # (B, h*w)
+    return patches.unflatten(1, tuple(maps.shape[-2:])).cpu().numpy()  # (B, h, w)
+
+
+def upsample(heat: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Heat (B, h, w) as pictures float32 (B, *size), each from 0, its lowest, to 1, its highest.
+
+    Bilinear. A constant map, where nothing stands out, becomes 0.
+    """
+    pictures = resize(heat, size)
+    low, high = (limit(pictures, axis=(1, 2), keepdims=True) for limit in (np.min, np.max))
+    # What remains of a constant map after resizing is rounding errors.
+    varies = high - low > 1e-5 * np.abs(high)
+    return np.where(varies, (pictures - low) / np.where(varies, high - low, 1), 0)
+
+
+def overlay(image: np.ndarray, heat: np.ndarray, strength: float = 0.5) -> np.ndarray:
+    """An image under its heat, from blue (low) to red (high): uint8 (H, W, 3).
+
+    Args:
+        image: uint8 (H, W, 3).
+        heat: (H, W) in 0..1, from `upsample`.
+        strength: weight of the colours; 0 leaves the image as it is.
+
+    Raises:
+        ValueError: the shapes differ, the image is not uint8, or heat or strength leave 0..1.
+    """
+    if image.dtype != np.uint8 or image.shape != (*heat.shape, 3):
+        raise ValueError(
+            f"an image of {image.dtype} {image.shape} under heat {heat.shape}: give uint8 "
+            "(H, W, 3) and (H, W), and see upsample"
+        )
+    if not ((heat >= 0) & (heat <= 1)).all() or not 0 <= strength <= 1:
+        raise ValueError(
+            f"heat from {heat.min()} to {heat.max()} at strength {strength}: both must lie in "
+            "0..1, and upsample brings heat there"
+        )
+    colours = 255 * matplotlib.colormaps["jet"](heat)[..., :3]  # (H, W, 3)
+    return np.round((1 - strength) * image + strength * colours).astype(np.uint8)
+
+
+def resize(heat: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Heat at another size, bilinear and not scaled: (B, h, w) -> float32 (B, *size)."""
+    maps = torch.from_numpy(np.asarray(heat, dtype=np.float32))[:, None]  # (B, 1, h, w)
+    return F.interpolate(maps, size=tuple(size), mode="bilinear")[:, 0].numpy()

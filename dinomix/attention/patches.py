@@ -1,0 +1,128 @@
+"""Which patch matches which: cosine similarities of patch features, block by block."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageDraw
+from torch import Tensor, nn
+
+from dinomix.attention.gradcam import check_images, device_of, left_alone
+from dinomix.attention.heatmaps import overlay, upsample
+from dinomix.backbones import ViTBackbone
+from dinomix.model import PlaceModel
+
+WIDTH = 336  # pixels of a picture
+
+
+@torch.no_grad()
+def block_maps(model: PlaceModel, images: Tensor) -> list[Tensor]:
+    """The patch features that each block of a vision transformer gives.
+
+    Of any other backbone there is one map, the one that the aggregator gets.
+
+    Args:
+        images: normalised (B, 3, H, W), on any device.
+
+    Returns:
+        for each block, the first one first: (B, s, h, w), on the CPU.
+
+    Raises:
+        ValueError: the tensor is no batch of RGB images.
+    """
+    check_images(images)
+    backbone, images = model.backbone, images.to(device_of(model))
+    with left_alone(model):
+        if not isinstance(backbone, ViTBackbone):
+            return [backbone(images).float().cpu()]
+        grid = backbone.grid_of(tuple(images.shape[-2:]))
+        seen: list[Tensor] = []
+
+        def note(module: nn.Module, inputs: object, tokens: Tensor) -> None:
+            seen.append(backbone.as_map(tokens, grid).float().cpu())
+
+        hooks = [block.register_forward_hook(note) for block in backbone.trunk.blocks]
+        try:
+            backbone(images)
+        finally:
+            for hook in hooks:
+                hook.remove()
+    return seen
+
+
+@dataclass(frozen=True)
+class Match:
+    """How alike a patch of one image and all patches of another are.
+
+    Attributes:
+        grid: rows and columns of patches, of both images.
+        patch: row and column of the patch that is asked about.
+        heat: cosine similarities float32 (h, w).
+    """
+
+    grid: tuple[int, int]
+    patch: tuple[int, int]
+    heat: np.ndarray
+
+    @property
+    def best(self) -> tuple[int, int]:
+        """Row and column of the most similar patch."""
+        row, column = np.unravel_index(self.heat.argmax(), self.grid)
+        return int(row), int(column)
+
+
+def match(maps: Tensor, spot: tuple[float, float]) -> Match:
+    """Compare the patch at a spot of one image with all patches of another.
+
+    Args:
+        maps: features of both images (2, s, h, w).
+        spot: how far down and how far right in the first image, each in 0..1.
+    """
+    grid = tuple(maps.shape[-2:])
+    patch = patch_at(spot, grid)
+    asked = maps[0][:, patch[0], patch[1]]  # (s,)
+    heat = F.cosine_similarity(maps[1], asked[:, None, None], dim=0)  # (h, w)
+    return Match(grid, patch, heat.numpy())
+
+
+def patch_at(spot: tuple[float, float], grid: tuple[int, int]) -> tuple[int, int]:
+    """Row and column of the patch at a spot: how far down and how far right, each in 0..1."""
+    row, column = (
+        min(side - 1, max(0, int(part * side))) for part, side in zip(spot, grid, strict=True)
+    )
+    return row, column
+
+
+def middle_of(patch: tuple[int, int], grid: tuple[int, int]) -> tuple[float, float]:
+    """The spot in the middle of a patch; `patch_at` finds the patch again."""
+    down, right = ((index + 0.5) / side for index, side in zip(patch, grid, strict=True))
+    return down, right
+
+
+def marked(
+    image: Image.Image,
+    patch: tuple[int, int],
+    grid: tuple[int, int],
+    heat: np.ndarray | None = None,
+) -> Image.Image:
+    """An image with one patch framed, `WIDTH` pixels wide, under heat (h, w) if there is any.
+
+    The colours go from the lowest (blue) to the highest (red) of the heat.
+    """
+    size = (WIDTH, max(1, round(WIDTH * image.height / image.width)))
+    image = image.resize(size, Image.Resampling.BICUBIC)
+    if heat is not None:
+        pixels = overlay(np.asarray(image), upsample(heat[None], size[::-1])[0])
+        image = Image.fromarray(pixels)
+    draw = ImageDraw.Draw(image)
+    (row, column), (rows, columns) = patch, grid
+    box = [
+        column * size[0] / columns,
+        row * size[1] / rows,
+        (column + 1) * size[0] / columns - 1,
+        (row + 1) * size[1] / rows - 1,
+    ]
+    draw.rectangle(box, outline="black", width=4)  # visible on bright and on dark
+    draw.rectangle([box[0] + 1, box[1] + 1, box[2] - 1, box[3] - 1], outline="white", width=2)
+    return image

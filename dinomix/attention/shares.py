@@ -1,0 +1,90 @@
+"""On what attention falls, where the class of each pixel is known."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from dinomix.attention.heatmaps import resize
+
+DRAWS = 1000  # of the bootstrap
+
+
+def class_shares(heat: np.ndarray, classes: np.ndarray, names: Sequence[str]) -> pd.DataFrame:
+    """On what the heat falls: for each class of pixels, its share of an image's heat.
+
+    Args:
+        heat: (B, h, w), at least 0, as `attention` gives it; upsampled here.
+        classes: int (B, H, W), indices into `names`.
+        names: of the classes.
+
+    Returns:
+        one row for each image and class: image (0 to B - 1), class, share of the heat, area (the
+        class's share of the pixels, and so of even heat), gain = share / area. Shares sum to 1;
+        they are NaN for an image without heat, and gain is NaN for a class without pixels.
+
+    Raises:
+        ValueError: the numbers of images differ, heat is negative or NaN, or a pixel's class has
+            no name.
+    """
+    if heat.ndim != 3 or classes.ndim != 3 or len(heat) != len(classes):
+        raise ValueError(
+            f"heat must be (B, h, w) and classes (B, H, W), not {heat.shape} and {classes.shape}"
+        )
+    if not (heat >= 0).all():
+        raise ValueError(f"heat must be at least 0, not {heat.min()}")
+    if classes.size and not (classes.min() >= 0 and classes.max() < len(names)):
+        raise ValueError(
+            f"classes from {classes.min()} to {classes.max()} need as many names, not {names}"
+        )
+    rows = []
+    pictures = resize(heat, classes.shape[1:]).astype(np.float64)
+    for image, (picture, labels) in enumerate(zip(pictures, classes, strict=True)):
+        area = np.bincount(labels.ravel(), minlength=len(names)) / labels.size
+        share = np.bincount(labels.ravel(), picture.ravel(), minlength=len(names))
+        share = share / (picture.sum() or np.nan)
+        gain = share / np.where(area > 0, area, np.nan)
+        rows.append(
+            pd.DataFrame(
+                {"image": image, "class": list(names), "share": share, "area": area, "gain": gain}
+            )
+        )
+    columns = ["image", "class", "share", "area", "gain"]
+    return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=columns)
+
+
+def share_change(before: pd.DataFrame, after: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """How much heat moved to or from each class, image by image.
+
+    Args:
+        before, after: from `class_shares`, of the same images under two models.
+
+    Returns:
+        indexed by class, in percentage points of the heat: before, after, change (mean over the
+        images that have heat under both), low and high (95 % bootstrap interval of the change
+        over images).
+
+    Raises:
+        ValueError: the tables are of different images or classes.
+    """
+    wide = [
+        t.pivot_table(index="image", columns="class", values="share", sort=False, dropna=False)
+        for t in (before, after)
+    ]
+    if not (wide[0].index.equals(wide[1].index) and wide[0].columns.equals(wide[1].columns)):
+        raise ValueError("shares of other images or classes cannot be compared: explain the same")
+    both = ~(wide[0].isna().any(axis=1) | wide[1].isna().any(axis=1))
+    first, second = (100 * table[both] for table in wide)
+    change = (second - first).to_numpy()  # (images, classes)
+    rng = np.random.default_rng(seed)
+    draws = change[rng.integers(len(change), size=(DRAWS, len(change)))].mean(axis=1)
+    low, high = np.percentile(draws, [2.5, 97.5], axis=0)
+    return pd.DataFrame(
+        {
+            "before": first.mean(),
+            "after": second.mean(),
+            "change": change.mean(axis=0),
+            "low": low,
+            "high": high,
+        }
+    )

@@ -1,0 +1,137 @@
+"""Any other network of timm, mostly CNNs: the map of one of its stages."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from dinomix.backbones.base import Backbone, TrainedBlocks
+from dinomix.backbones.names import timm_name, timm_options
+
+
+class MapBackbone(Backbone):
+    """The map of one stage of any other timm network, mostly a CNN; later stages are cut off."""
+
+    def __init__(
+        self,
+        name: str,
+        network: nn.Module,
+        image_size: tuple[int, int],
+        trained_blocks: TrainedBlocks,
+        stage: int | None,
+    ) -> None:
+        super().__init__()
+        last = len(network.feature_info) - 1
+        stage = last if stage is None else stage
+        if type(stage) is not int or not 0 <= stage <= last:
+            raise ValueError(f"stage of {name} must be 0 to {last}, not {stage!r}")
+        # Networks with a fixed input size, such as Swin, are built for it.
+        fixed = timm.get_pretrained_cfg(timm_name(name)).fixed_input_size
+        self._options: dict[str, Any] = {"img_size": image_size} if fixed else timm_options(name)
+        features = timm.create_model(
+            timm_name(name),
+            features_only=True,
+            feature_cls="getter",  # keeps timm's names of the tensors; the default renames some
+            out_indices=(stage,),
+            **self._options,
+        )
+        trunk = getattr(features, "model", None)
+        if not hasattr(trunk, "forward_intermediates"):
+            raise ValueError(f"timm {timm.__version__} gives no feature map of {name}")
+        self.name, self.trunk, self.trained_blocks = name, trunk, trained_blocks
+        self.cut_keys = frozenset(network.state_dict().keys() - self.trunk.state_dict().keys())
+        self.num_blocks = self.stage = stage
+        self._ends = [info["module"] for info in network.feature_info[: stage + 1]]
+        self.freeze()
+        self._frozen: list[nn.Module] = []
+        self._rest: list[nn.Module] | None = None
+        self.out_channels, *grid = self._map_shape(image_size)
+        self.grid = tuple(grid)
+        self._frozen, self._rest = self._cut(image_size)
+        self.has_prefix = self._rest is not None
+
+    def trained_modules(self) -> list[nn.Module]:
+        if self.trained_blocks == "all":
+            return [self.trunk]
+        units = dict(_units(self.trunk, self._ends))
+        first, last = self._ends[-1 - self.trained_blocks], self._ends[-1]
+        if first not in units or last not in units:
+            raise ValueError(f"{self.name} has no separate stages: trained_blocks must be 'all'")
+        names = list(units)
+        return [units[name] for name in names[names.index(first) + 1 : names.index(last) + 1]]
+
+    def pretrained(self) -> dict[str, Tensor]:
+        network = timm.create_model(timm_name(self.name), pretrained=True, **self._options)
+        return network.state_dict()
+
+    def frozen_features(self, images: Tensor) -> Tensor:
+        """The map before the first trained stage; the images where the network cannot be cut."""
+        if self.trained_blocks == "all":
+            return images
+        with torch.no_grad():
+            return _chain(self._frozen, images.detach())
+
+    def finish(
+        self, frozen: Tensor, grid: tuple[int, int] | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        if self._rest is not None:
+            return _chain(self._rest, frozen), None  # (B, s, h, w)
+        maps = self.trunk.forward_intermediates(
+            frozen, indices=[self.stage], output_fmt="NCHW", intermediates_only=True
+        )
+        return maps[0], None  # (B, s, h, w)
+
+    def _cut(self, image_size: tuple[int, int]) -> tuple[list[nn.Module], list[nn.Module] | None]:
+        """The frozen units and the others, up to the map; ([], None) if they are no plain chain.
+
+        Whether a network runs its units one after the other is seen by trying it.
+        """
+        if self.trained_blocks == "all":
+            return [], None
+        units = list(_units(self.trunk, self._ends))
+        names = [name for name, _ in units]
+        if self._ends[-1] not in names:
+            return [], None
+        units = [unit for _, unit in units[: names.index(self._ends[-1]) + 1]]
+        first = len(units) - len(self.trained_modules())
+        training = self.training
+        # No random numbers: whoever seeded the weights would get others.
+        probe = torch.linspace(-2, 2, 3 * image_size[0] * image_size[1]).view(1, 3, *image_size)
+        self.eval()
+        with torch.no_grad():
+            whole, _ = self.finish(probe)
+            try:
+                is_chain = torch.equal(_chain(units, probe), whole)
+            except (RuntimeError, TypeError):  # a unit that takes or gives something else
+                is_chain = False
+        self.train(training)
+        return (units[:first], units[first:]) if is_chain else ([], None)
+
+    def _map_shape(self, image_size: tuple[int, int]) -> tuple[int, int, int]:
+        training = self.training
+        try:
+            with torch.no_grad():
+                return tuple(self.eval()(torch.zeros(1, 3, *image_size)).shape[1:])
+        except (AssertionError, RuntimeError) as error:
+            size = "x".join(map(str, image_size))
+            raise ValueError(f"{self.name} cannot take images of {size}: {error}") from error
+        finally:
+            self.train(training)
+
+
+def _chain(units: list[nn.Module], x: Tensor) -> Tensor:
+    for unit in units:
+        x = unit(x)
+    return x
+
+
+def _units(module: nn.Module, taps: list[str], prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """Modules in order of use, opened up just enough that every tap is one of them."""
+    for child_name, child in module.named_children():
+        path = prefix + child_name
+        if any(tap.startswith(f"{path}.") for tap in taps):
+            yield from _units(child, taps, f"{path}.")
+        else:
+            yield path, child

@@ -1,0 +1,130 @@
+"""What all commands share: the app, how it fails, and options that mean the same everywhere."""
+
+import importlib
+import math
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+class Commands(typer.core.TyperGroup):
+    """All commands; turns expected errors into a line on stderr and exit code 1."""
+
+    def invoke(self, ctx: typer.Context) -> object:
+        """As typer's, which gives wrong usage exit code 2; `--debug` shows every traceback."""
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            if ctx.params["debug"] or not _is_expected(error):
+                raise
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(1) from None
+
+
+def _is_expected(error: Exception) -> bool:
+    from dinomix.plumbing.errors import ExplainedError
+
+    # FloatingPointError: a training that diverged, a model whose weights are broken.
+    return isinstance(error, (ValueError, OSError, FloatingPointError, ExplainedError))
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def common(
+    debug: Annotated[bool, typer.Option("--debug", help="show tracebacks of errors")] = False,
+    module: Annotated[
+        str | None,
+        typer.Option("--import", help="module of yours, for example with aggregators to register"),
+    ] = None,
+) -> None:
+    """DINO-Mix for visual place recognition.
+
+    Data sets, runs and results lie in the data folder: DINOMIX_DATA, or data in the checkout.
+
+    Exit codes: 0 done, 1 an error that its message explains, 2 wrong usage.
+    """
+    if module is not None:
+        sys.path.insert(0, str(Path.cwd()))  # as `python -m` does
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name != module:
+                raise
+            raise typer.BadParameter(f"--import: there is no module {module!r}") from None
+
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        help="a run's folder, a file of save_model, a folder of save_pretrained, a checkpoint that "
+        "DINO-Mix's or MixVPR's authors published, or a repository of the hub, as user/name"
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="print JSON, for a script")]
+Overrides = Annotated[
+    str,
+    typer.Option("--set", help='parameters that win over the others: "seeds=[0, 1]; epochs=2"'),
+]
+
+
+def _present(device: str) -> str:
+    if device != "auto":
+        import torch
+
+        try:
+            torch.empty(0, device=device)
+        except (AssertionError, RuntimeError) as error:  # a build without CUDA asserts
+            reason = str(error).splitlines()[0]
+            raise typer.BadParameter(f"{device!r} cannot be used here: {reason}") from None
+    return device
+
+
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps", callback=_present)]
+Workers = Annotated[int, typer.Option(min=0, help="processes that read images; 0: this one")]
+BatchSize = Annotated[int, typer.Option(min=1, help="images that are described at once")]
+
+
+def print_table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    title: str | None = None,
+    right: Sequence[str] = (),
+    bold: Sequence[bool] = (),
+) -> None:
+    """A table on stdout, for people.
+
+    Args:
+        right: columns of numbers, aligned at their right end.
+        bold: one a row.
+    """
+    from rich.console import Console
+    from rich.table import Column, Table
+
+    headers = [
+        Column(name, overflow="fold", justify="right" if name in right else "left")
+        for name in columns
+    ]
+    table = Table(*headers, title=title, title_justify="left")
+    for i, row in enumerate(rows):
+        table.add_row(*row, style="bold" if i < len(bold) and bold[i] else None)
+    Console(markup=False, highlight=False).print(table)
+
+
+def without_nan(value: Any) -> Any:
+    """Dicts and lists with None for numbers that JSON does not have."""
+    if isinstance(value, dict):
+        return {key: without_nan(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [without_nan(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

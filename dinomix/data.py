@@ -1,0 +1,605 @@
+"""Test sets: a database, queries, and where each image was taken."""
+
+import copy
+import hashlib
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.utils.data import Dataset
+
+from dinomix.images import Transform, read_image
+from dinomix.plumbing.csvtables import as_number, shown, undecodable_line
+from dinomix.plumbing.imagenames import IMAGE_SUFFIXES, is_visible_image
+
+QUERY_PREFIX = "queries"
+FARTHEST = 1e7  # metres: no UTM coordinate is larger, nor any distance from equator to pole
+UNITS = ("m", "frames", "places")
+
+
+class TestSet:
+    """Database and queries in the UTM layout that most of the field's formatters write.
+
+    ```
+    folder/images/<split>/database/@UTM_east@UTM_north@....jpg
+    folder/images/<split>/queries/...                 one query set, or
+    folder/images/<split>/queries_<condition>/...     one for each condition
+    ```
+
+    `folder` may also be the split's own folder, the one that holds `database`. `layouts` reads
+    others: CSV files, sequences numbered by frame, folders without labels; `benchmarks` opens the
+    published sets by name.
+
+    Args:
+        folder: see above.
+        split: "val" or "test"; None takes "test" where there are splits.
+        name: of the data set in results tables; None takes it from the folder.
+        threshold: a database image within this many metres of a query is a positive.
+
+    Attributes:
+        database, queries: lists of paths, sorted by name (queries: by condition, then name).
+        database_utm, query_utm: positions, float64 (N, 2) in `unit`: easting and northing in
+            metres, (frame, 0), or (number of the place, 0). None where the set is unlabelled.
+        unit: "m", "frames" or "places".
+        threshold: in `unit`; a database image at most this far from a query is a positive.
+        conditions: one name a query; "" for a plain `queries` folder.
+        convention: how a positive is decided, as it stands in results tables.
+
+    Raises:
+        FileNotFoundError: a folder is missing or holds no images; says what was expected.
+        ValueError: a file name has no coordinates, or impossible ones; the file is named.
+    """
+
+    __test__ = False  # for pytest, which would collect a class of this name
+
+    def __init__(
+        self,
+        folder: str | Path,
+        split: str | None = None,
+        name: str | None = None,
+        threshold: float = 25.0,
+    ) -> None:
+        folder = Path(folder)
+        root = _split_folder(folder, split)
+        self.name = name or (folder.name if root == folder else f"{folder.name}-{root.name}")
+        self.threshold, self.unit = threshold, "m"
+        self.database = list_images(root / "database")
+        self.queries: list[Path] = []
+        self.conditions: list[str] = []
+        query_folders = sorted(path for path in root.glob(f"{QUERY_PREFIX}*") if path.is_dir())
+        if not query_folders:
+            raise FileNotFoundError(
+                f"{root} has no query folder; expected `queries` or `queries_<condition>`."
+            )
+        for query_folder in query_folders:
+            images = list_images(query_folder)
+            condition = query_folder.name.removeprefix(QUERY_PREFIX).removeprefix("_")
+            self.queries += images
+            self.conditions += [condition] * len(images)
+        self.database_utm = read_utm(self.database)
+        self.query_utm = read_utm(self.queries)
+        self.positions_in_names = True
+
+    @classmethod
+    def from_lists(
+        cls,
+        name: str,
+        database: list[Path],
+        queries: list[Path],
+        database_utm: np.ndarray | None,
+        query_utm: np.ndarray | None,
+        threshold: float = 25.0,
+        *,
+        conditions: Sequence[str] | None = None,
+        unit: str = "m",
+        positions_in_names: bool = True,
+    ) -> "TestSet":
+        """A test set of images that lie anywhere.
+
+        Args:
+            database_utm, query_utm: positions (N, 2) in `unit`; both None for an unlabelled set.
+            threshold: in `unit`.
+            conditions: one a query; None for a single set of queries.
+            positions_in_names: whether file names tell positions, as in the UTM layout; where
+                they do not, the fingerprint covers the positions too.
+
+        Raises:
+            ValueError: lists of different lengths, an unknown unit, positions of one side only
+                or that are not finite.
+        """
+        test = cls.__new__(cls)
+        test.name, test.threshold, test.unit = name, threshold, unit
+        test.database, test.queries = list(database), list(queries)
+        test.conditions = [""] * len(test.queries) if conditions is None else list(conditions)
+        test.database_utm, test.query_utm = database_utm, query_utm
+        test.positions_in_names = positions_in_names
+        if unit not in UNITS:
+            raise ValueError(f"unit is {unit!r}; choose one of {', '.join(UNITS)}")
+        if len(test.conditions) != len(test.queries):
+            raise ValueError(f"{len(test.conditions)} conditions for {len(test.queries)} queries")
+        if (database_utm is None) != (query_utm is None):
+            raise ValueError("positions of one side only: give those of database and queries")
+        if test.labelled:
+            for positions, paths in ((database_utm, test.database), (query_utm, test.queries)):
+                if np.shape(positions) != (len(paths), 2):
+                    raise ValueError(
+                        f"positions of {len(paths)} images should be ({len(paths)}, 2), "
+                        f"but are {np.shape(positions)}"
+                    )
+                lost = np.flatnonzero(~np.isfinite(positions).all(axis=1))
+                if len(lost):
+                    raise ValueError(
+                        f"the positions of {len(lost)} images are no finite numbers, the first "
+                        f"one that of {paths[lost[0]]}: {np.asarray(positions)[lost[0]].tolist()}"
+                    )
+        return test
+
+    @property
+    def labelled(self) -> bool:
+        """Whether it is known where the images were taken."""
+        return self.database_utm is not None
+
+    @property
+    def convention(self) -> str:
+        """How a positive is decided, as it stands in results tables."""
+        return convention(self.threshold, self.unit) if self.labelled else "no positions"
+
+    @property
+    def fingerprint(self) -> str:
+        """Names what is evaluated: threshold, conditions and file names, not where they lie."""
+        digest = hashlib.sha256(self.convention.encode())
+        for path in self.database:
+            digest.update(f"database/{path.name}\n".encode(errors="surrogateescape"))
+        for condition, path in zip(self.conditions, self.queries, strict=True):
+            digest.update(f"{condition}/{path.name}\n".encode(errors="surrogateescape"))
+        if self.labelled and not self.positions_in_names:
+            for positions in (self.database_utm, self.query_utm):
+                # by centimetres: the last bits of a projection depend on the machine
+                digest.update((np.rint(100 * positions) + 0.0).tobytes())
+        return digest.hexdigest()[:16]
+
+    def __repr__(self) -> str:
+        conditions = ", ".join(dict.fromkeys(self.conditions)).strip()
+        shown = f", conditions: {conditions}" if conditions else ""
+        return (
+            f"TestSet({self.name}: {len(self.database)} database images, "
+            f"{len(self.queries)} queries, positives: {self.convention}{shown})"
+        )
+
+
+def convention(threshold: float, unit: str) -> str:
+    """How a positive is decided, as it stands in results tables."""
+    if unit == "places":
+        return "same place"
+    if unit == "frames":
+        return f"+-{threshold:g} frame{'s' if threshold != 1 else ''}"
+    return f"{threshold:g} m"
+
+
+def read_utm(paths: list[Path]) -> np.ndarray:
+    """Easting and northing in metres from names like `@0400000.00@5000000.00@31@T@....jpg`.
+
+    Returns:
+        float64 (N, 2).
+
+    Raises:
+        ValueError: names the first file whose name has no two finite numbers there, or one beyond
+            10,000 km, which no UTM coordinate is.
+    """
+    coordinates = np.empty((len(paths), 2))
+    for i, path in enumerate(paths):
+        fields = path.name.split("@")
+        try:
+            coordinates[i] = as_number(fields[1]), as_number(fields[2])
+        except (IndexError, ValueError):
+            coordinates[i] = np.nan
+        if not np.isfinite(coordinates[i]).all():
+            raise ValueError(
+                f"no coordinates in the name of {path}: expected "
+                "@UTM_east@UTM_north@..., both in metres, for example "
+                "@0400000.00@5000000.00@31@T@.jpg"
+            )
+    too_far = np.flatnonzero((np.abs(coordinates) > FARTHEST).any(axis=1))
+    if len(too_far):
+        east, north = coordinates[too_far[0]]
+        raise ValueError(
+            f"the coordinates in {len(too_far)} names are out of range, first in that of "
+            f"{paths[too_far[0]]}: ({east:.10g}, {north:.10g}) is beyond 10,000 km, which UTM "
+            "metres never are"
+        )
+    return coordinates
+
+
+def list_images(folder: Path) -> list[Path]:
+    """The images of a folder, sorted by name, without hidden files (half-written ones are).
+
+    Raises:
+        FileNotFoundError: there is no such folder, or it holds no images.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}")
+    # Of strings: paths would take twice as long in a folder of a hundred thousand.
+    images = sorted(filter(is_visible_image, os.listdir(folder)))
+    if not images:
+        raise FileNotFoundError(f"{folder} holds no images ({', '.join(IMAGE_SUFFIXES)}).")
+    return [folder / name for name in images]
+
+
+def _split_folder(folder: Path, split: str | None) -> Path:
+    candidates = [folder / "images" / (split or "test")]
+    if split is None:
+        candidates.append(folder)
+    for candidate in candidates:
+        if (candidate / "database").is_dir():
+            return candidate
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}; {_EXPECTED}")
+    raise FileNotFoundError(f"{folder} holds no database of a test set; {_EXPECTED}")
+
+
+_EXPECTED = (
+    "expected <folder>/images/<split>/database and <folder>/images/<split>/queries, "
+    "or a folder that holds database and queries itself."
+)
+
+
+# The layout that GSV-Cities is published in: a CSV and a folder of images for each city.
+COLUMNS = ["place_id", "year", "month", "northdeg", "city_id", "lat", "lon", "panoid"]
+DEGREES = {"lat": 90, "lon": 180}  # how far from 0 they go
+LARGEST = 2**53  # beyond it, float64 does not tell whole numbers apart
+CITIES = (  # of the published set, by their CSV files
+    *("Bangkok", "Barcelona", "Boston", "Brussels", "BuenosAires", "Chicago", "Lisbon", "London"),
+    *("LosAngeles", "Madrid", "Medellin", "Melbourne", "MexicoCity", "Miami", "Minneapolis"),
+    *("OSL", "Osaka", "PRG", "PRS", "Phoenix", "Rome", "TRT", "WashingtonDC"),
+)
+
+
+class CityImages(NamedTuple):
+    """One city's images, place by place; the places by id, the images of one as in the CSV.
+
+    Attributes:
+        paths: bytes (images,), UTF-8, relative to the root.
+        latlon: float64 (images, 2), degrees.
+        counts: int64 (places,), how many images each place has.
+    """
+
+    paths: np.ndarray
+    latlon: np.ndarray
+    counts: np.ndarray
+
+
+def find_cities(root: Path, cities: Iterable[str] | None = None) -> list[str]:
+    """The cities asked for, or all that have a CSV, sorted.
+
+    Raises:
+        FileNotFoundError: the folder of CSV files or one of the cities is not there.
+        ValueError: a city is asked for twice.
+    """
+    folder = root / "Dataframes"
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{root} is not in the GSV-Cities layout: it should hold the folders Dataframes "
+            "(one CSV a city) and Images (one folder a city)."
+        )
+    csvs = folder.glob("*.csv")
+    found = sorted(path.stem for path in csvs if not path.name.startswith("."))  # half-written ones
+    wanted = found if cities is None else list(cities)
+    missing = sorted(set(wanted) - set(found))
+    if missing or not wanted:
+        raise FileNotFoundError(
+            f"no CSV for the cities {missing or 'asked for'} in {folder}; there are {found}."
+        )
+    if len(set(wanted)) < len(wanted):
+        raise ValueError(f"cities are {wanted}, one of them twice; name each once.")
+    return wanted
+
+
+def read_city(root: Path, city: str) -> CityImages:
+    """What one city's CSV says; no image is looked for.
+
+    Images lie in `Images/<City>`, or where there is no such folder in `Images/<city_id>`: the
+    README of GSV-Cities shows the one (`Paris`, whose city_id is PRS), its code reads the other.
+
+    Raises:
+        ValueError: the CSV lacks columns, or has a row that cannot be: the value is named.
+    """
+    csv = root / "Dataframes" / f"{city}.csv"
+    table = _read_csv(csv)
+    whole = {name: _whole_numbers(csv, table, name) for name in COLUMNS[:4]}
+    latlon = np.stack([_degrees(csv, table, name) for name in DEGREES], axis=1)  # (images, 2)
+    for name in ("city_id", "panoid"):
+        _refuse(
+            csv,
+            table[name],
+            table[name].str.contains(r"^$|[/\\]|\.\.").to_numpy(),
+            "part of a file name, without / and ..",
+        )
+    own_folder = (root / "Images" / city).is_dir()
+    folders = [city] * len(table) if own_folder else table["city_id"]
+    # Latitude and longitude as text: they are part of the file name, digit by digit. One f-string
+    # a row costs less than pandas' operations on columns of strings.
+    columns = (*whole.values(), *(table[name] for name in COLUMNS[4:]))
+    paths = [
+        f"Images/{folder}/{city_id}_{place:07d}_{year}_{month:02d}_{north:03d}_{lat}_{lon}_{pano}.jpg"
+        for folder, place, year, month, north, city_id, lat, lon, pano in zip(
+            folders, *(column.tolist() for column in columns), strict=True
+        )
+    ]
+    if len(set(paths)) < len(paths):
+        _refuse_doubles(csv, pd.Series(paths))
+    order = np.argsort(whole["place_id"], kind="stable")
+    _, counts = np.unique(whole["place_id"], return_counts=True)
+    encoded = np.array([path.encode() for path in paths], dtype=bytes)
+    return CityImages(encoded[order], latlon[order], counts)
+
+
+def missing_images(root: Path, paths: np.ndarray) -> list[str]:
+    """Which of a city's images (bytes, as in `CityImages`) are not there."""
+    names = [path.decode() for path in paths.tolist()]
+    present: set[str] = set()
+    for folder in dict.fromkeys(name.rsplit("/", 1)[0] for name in names):
+        if (root / folder).is_dir():
+            present.update(f"{folder}/{entry}" for entry in os.listdir(root / folder))
+    return [name for name in names if name not in present]
+
+
+def _read_csv(csv: Path) -> pd.DataFrame:
+    """The columns of the layout, as text: nothing is read as a number or as missing."""
+    try:
+        # As a row: pandas would rename a column that is there twice.
+        header = pd.read_csv(csv, nrows=1, header=None, dtype=str, keep_default_na=False)
+        names = header.iloc[0].tolist()
+        lacking = [name for name in COLUMNS if name not in names]
+        if lacking:
+            raise ValueError(f"it lacks the columns {lacking}; separated by commas, it has {names}")
+        twice = [name for name in COLUMNS if names.count(name) > 1]
+        if twice:
+            raise ValueError(f"it has the columns {twice} twice; take one of each out")
+        table = pd.read_csv(csv, dtype=str, keep_default_na=False)
+        if not len(table):
+            raise ValueError("it has no rows; remove it, or leave its city out")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{csv} is not in the GSV-Cities layout: line {undecodable_line(csv)} is not in UTF-8; "
+            "save the table anew in that encoding"
+        ) from error
+    except ValueError as error:  # pandas' own errors are of this kind, too
+        raise ValueError(f"{csv} is not in the GSV-Cities layout: {error}") from error
+    return table[COLUMNS].fillna("")  # of rows that end early
+
+
+def _whole_numbers(csv: Path, table: pd.DataFrame, column: str) -> np.ndarray:
+    values = pd.to_numeric(table[column], errors="coerce").to_numpy(float)
+    whole = (values == np.floor(values)) & (np.abs(values) < LARGEST)  # NaN is neither
+    _refuse(csv, table[column], ~whole, "a whole number")
+    return values.astype(np.int64)
+
+
+def _degrees(csv: Path, table: pd.DataFrame, column: str) -> np.ndarray:
+    values = pd.to_numeric(table[column], errors="coerce").to_numpy(float)
+    most = DEGREES[column]
+    _refuse(csv, table[column], ~(np.abs(values) <= most), f"degrees from -{most} to {most}")
+    return values
+
+
+def _refuse(csv: Path, column: pd.Series, wrong: np.ndarray, expected: str) -> None:
+    """Name the first wrong value of a column, if there is one."""
+    if wrong.any():
+        row = int(wrong.argmax())
+        more = f" (and so in {wrong.sum() - 1} more rows)" if wrong.sum() > 1 else ""
+        raise ValueError(
+            f"{csv}, row {row + 1} below the header: {column.name} is {shown(column.iloc[row])}, "
+            f"expected {expected}{more}."
+        )
+
+
+def _refuse_doubles(csv: Path, paths: pd.Series) -> None:
+    doubles = paths[paths.duplicated()]
+    rows = (paths.index[paths == doubles.iloc[0]] + 1).tolist()
+    raise ValueError(
+        f"{csv} has {len(doubles)} rows for an image that another row has named, the first one "
+        f"{doubles.iloc[0]} in rows {rows} below the header. Take the doubles out."
+    )
+
+
+# Training places in the GSV-Cities layout: P places x K images a batch.
+APART = 1e7  # metres between two cities in the coordinates of places that are held out
+
+
+class PlaceDataset(Dataset):
+    """Places with several images each, in the layout that GSV-Cities is published in.
+
+    ```
+    root/Dataframes/<City>.csv     place_id, year, month, northdeg, city_id, lat, lon, panoid
+    root/Images/<City>/<City>_<place_id:07d>_<year>_<month:02d>_<northdeg:03d>_<lat>_<lon>_<panoid>.jpg
+    ```
+
+    Item `i` is a pair: K different images of place i as their transform gives them, (K, 3, H, W)
+    (`images.Normalise` is for the whole batch), and the place's label as int64 (). Which images,
+    and how they are augmented, depends only on (seed, epoch, i): never on the worker or on what
+    was asked before, so a killed run can go on exactly where it stopped.
+
+    Args:
+        root: the folder that holds `Dataframes` and `Images`.
+        cities: names of CSV files to use; None takes all of them.
+        images_per_place: K.
+        min_images: places with fewer images are left out; None means K.
+        seed: of the draws.
+
+    Attributes:
+        places: for each place, the paths of its images: bytes (n,), UTF-8, relative to the root.
+            All are views of one array, which processes that load images share: of a Python string
+            each would get a copy, by counting references to it.
+        cities: names of the CSV files in use.
+        city_of: int64 (places,), the number in `cities` of each place's city.
+
+    Raises:
+        FileNotFoundError: the folder, a city's CSV or images are missing; up to five are named.
+        ValueError: a CSV lacks columns, or has a row that cannot be (`gsv.read_city`); or no place
+            has enough images.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        cities: Iterable[str] | None = None,
+        images_per_place: int = 4,
+        min_images: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.root = Path(root)
+        self.name = self.root.name
+        self.images_per_place = images_per_place
+        self.min_images = images_per_place if min_images is None else min_images
+        self.seed = seed
+        self.epoch = 0
+        self.transform: Transform | None = None
+        self.frozen: Mapping[Path, torch.Tensor] | None = None
+        if self.min_images < images_per_place:
+            raise ValueError(
+                f"min_images is {min_images}, less than images_per_place ({images_per_place}): "
+                "a place would have too few images to draw from. Raise min_images."
+            )
+        self.cities = find_cities(self.root, cities)
+        tables = [read_city(self.root, city) for city in self.cities]
+        _require_images(self.root, tables)
+        counts = np.concatenate([table.counts for table in tables])  # (places,)
+        enough = counts >= self.min_images
+        if not enough.any():
+            raise ValueError(
+                f"none of the {len(counts)} places in {self.root} has {self.min_images} images; "
+                "lower images_per_place."
+            )
+        rows = np.repeat(enough, counts)  # (images,)
+        ends = np.cumsum(counts[enough])[:-1]
+        self.places = np.split(np.concatenate([table.paths for table in tables])[rows], ends)
+        self._latlon = np.split(np.concatenate([table.latlon for table in tables])[rows], ends)
+        places_of = [len(table.counts) for table in tables]
+        self.city_of = np.repeat(np.arange(len(tables)), places_of)[enough]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __repr__(self) -> str:
+        images = sum(map(len, self.places))
+        return f"PlaceDataset({self.name}: {len(self)} places, {images} images, {self.cities})"
+
+    @property
+    def fingerprint(self) -> str:
+        """Names what is trained on: file names by place, K and the seed, not where they lie."""
+        digest = hashlib.sha256(f"{self.images_per_place} {self.seed}".encode())
+        for paths in self.places:
+            digest.update(b"\n".join(paths.tolist()) + b"\n\n")
+        return digest.hexdigest()[:16]
+
+    def with_transform(self, transform: Transform) -> Self:
+        """A copy whose images go through `transform`, such as `images.train_transform`."""
+        other = copy.copy(self)
+        other.transform = transform
+        return other
+
+    def with_frozen(self, frozen: Mapping[Path, torch.Tensor]) -> Self:
+        """A copy whose items hold, for each image, what a frozen prefix made of it."""
+        other = copy.copy(self)
+        other.frozen = frozen
+        return other
+
+    @property
+    def paths(self) -> list[Path]:
+        """All images, place by place."""
+        return [path for place in self.places for path in self._under_root(place)]
+
+    def hold_out(self, share: float = 0.1, threshold: float = 25.0) -> tuple[Self, TestSet]:
+        """Set places aside to validate on: the places that remain, and a test set of the others.
+
+        Of each place held out, drawn at random by the seed, the first image is a database image
+        and the others are queries.
+
+        Raises:
+            ValueError: `share` leaves no place on one of the sides.
+        """
+        count = round(share * len(self))
+        if not 0 < count < len(self):
+            raise ValueError(
+                f"share is {share!r}, which sets {count} of {len(self)} places aside; both sides "
+                "need at least one."
+            )
+        order = np.random.default_rng(self.seed).permutation(len(self))
+        aside, remaining = sorted(order[:count]), sorted(order[count:])
+        rest = copy.copy(self)
+        rest.places = [self.places[i] for i in remaining]
+        rest._latlon = [self._latlon[i] for i in remaining]
+        rest.city_of = self.city_of[remaining]
+        paths = [self._under_root(self.places[i]) for i in aside]
+        utm = _to_utm([self._latlon[i] for i in aside], self.city_of[aside].tolist())
+        val = TestSet.from_lists(
+            name=f"{self.name}-held-out",
+            database=[images[0] for images in paths],
+            queries=[path for images in paths for path in images[1:]],
+            database_utm=np.stack([positions[0] for positions in utm]),
+            query_utm=np.concatenate([positions[1:] for positions in utm]),
+            threshold=threshold,
+        )
+        return rest, val
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next draws belong to."""
+        self.epoch = epoch
+
+    def draw(self, index: int) -> list[Path]:
+        """The K images of place `index` in this epoch."""
+        paths = self.places[index]
+        rng = np.random.default_rng([self.seed, self.epoch, index])
+        chosen = rng.choice(len(paths), size=self.images_per_place, replace=False)
+        return self._under_root(paths[chosen])
+
+    def _under_root(self, paths: np.ndarray) -> list[Path]:
+        return [self.root / path.decode() for path in paths.tolist()]
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.frozen is not None:
+            return torch.stack([self.frozen[path] for path in self.draw(index)]), torch.tensor(
+                index
+            )
+        if self.transform is None:
+            raise ValueError("this PlaceDataset has no transform yet; call with_transform first")
+        seed = np.random.SeedSequence([self.seed, self.epoch, index]).generate_state(1)[0]
+        with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's global state
+            torch.manual_seed(int(seed))
+            images = [self.transform(read_image(path)) for path in self.draw(index)]
+        return torch.stack(images), torch.tensor(index)  # (K, 3, H, W), ()
+
+
+def _require_images(root: Path, tables: Iterable[CityImages]) -> None:
+    """Every image must be there, and all that are missing are reported together."""
+    missing = [path for table in tables for path in missing_images(root, table.paths)]
+    if missing:
+        raise FileNotFoundError(
+            f"{len(missing)} images that the CSV files name are missing under {root}, the first "
+            f"ones: {missing[:5]}. Download them, or take their rows out."
+        )
+
+
+def _to_utm(latlon: Sequence[np.ndarray], city_of: Sequence[int]) -> list[np.ndarray]:
+    """Latitude and longitude (n, 2) of each place as metres (n, 2).
+
+    Each city is measured in one UTM zone, that of its first place, and moved east so that no place
+    lies near one of another city.
+    """
+    import utm
+
+    zones: dict[int, tuple[int, str]] = {}
+    metres = []
+    for place, city in zip(latlon, city_of, strict=True):
+        if city not in zones:
+            zones[city] = utm.from_latlon(*place[0])[2:]
+        zone, letter = zones[city]
+        east, north, _, _ = utm.from_latlon(
+            *place.T, force_zone_number=zone, force_zone_letter=letter
+        )
+        metres.append(np.stack([east + city * APART, north], axis=1))
+    return metres

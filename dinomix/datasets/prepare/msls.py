@@ -1,0 +1,200 @@
+"""Mapillary Street-Level Sequences (Warburg et al., CVPR 2020): the validation cities.
+
+The download: `train_val/{cph,sf}/{database,query}`, each with `images/<key>.jpg`, `raw.csv`
+(key, lon, lat, ca, captured_at, pano) and `postprocessed.csv` (key, easting, northing,
+unique_cluster, control_panel, night, view_direction), from images_vol_*.zip and metadata.zip.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import utm
+
+from dinomix.datasets.prepare.naming import (
+    LATLON_LIMITS,
+    UTM_LIMITS,
+    refuse_outside_paths,
+    refuse_positions,
+    utm_name,
+)
+from dinomix.datasets.prepare.raw import Image, Plan, find_file, read_lines, read_table
+from dinomix.plumbing.errors import first_of
+
+CITIES = ("cph", "sf")
+SIDES = {"database": "database", "query": "queries"}
+HINT = "It is given at https://www.mapillary.com/dataset/places"
+APART = 1_000.0  # metres
+
+
+@dataclass(frozen=True)
+class Side:
+    """Database or queries of a city, without panoramas: N photos.
+
+    Attributes:
+        keys: N.
+        utm: float64 (N, 2), metres.
+        images: N.
+    """
+
+    folder: Path
+    keys: list[str]
+    utm: np.ndarray
+    images: list[Image]
+
+
+def plan(raw: Path) -> Plan:
+    """Both cities as one split, val, positions as in postprocessed.csv, panoramas left out."""
+    root = raw / "train_val" if (raw / "train_val").is_dir() else raw
+    sides = {(city, side): _read_side(root, city, side) for city in CITIES for side in SIDES}
+    _refuse_overlap(root, [np.concatenate([sides[c, s].utm for s in SIDES]) for c in CITIES])
+    chosen, note = choose_queries(
+        raw, {city: (sides[city, "database"], sides[city, "query"]) for city in CITIES}
+    )
+    planned = Plan([image for city in CITIES for image in sides[city, "database"].images])
+    for city in CITIES:
+        side = sides[city, "query"]
+        planned.images += [
+            image for key, image in zip(side.keys, side.images, strict=True) if key in chosen
+        ]
+    planned.notes.append(note)
+    return planned
+
+
+def _read_side(root: Path, city: str, side: str) -> Side:
+    folder = root / city / side
+    path = find_file(root, [f"{city}/{side}/raw.csv"], HINT)
+    rows = read_table(path, ("lon", "lat", "captured_at", "pano"))
+    derived_path = find_file(root, [f"{city}/{side}/postprocessed.csv"], HINT)
+    derived = read_table(derived_path, ("easting", "northing", "night", "view_direction"))
+    if rows.keys() != derived.keys():
+        odd = sorted(rows.keys() ^ derived.keys())
+        raise ValueError(f"{path} and {derived_path.name} have other keys: {', '.join(odd[:5])}")
+    keys = [key for key, row in rows.items() if row["pano"] != "True"]
+    if not keys:
+        raise ValueError(f"{path} lists no photo that is no panorama")
+    refuse_outside_paths(keys, path)
+    latlon = _numbers(path, rows, keys, ("lat", "lon"))
+    refuse_positions(keys, latlon, LATLON_LIMITS, path)
+    positions = _numbers(derived_path, derived, keys, ("easting", "northing"))
+    refuse_positions(keys, positions, UTM_LIMITS, derived_path)
+    zone, letter = _zone(derived_path, latlon, positions)
+    images = []
+    for key, position, (latitude, longitude) in zip(keys, positions, latlon, strict=True):
+        light = "night" if derived[key]["night"] == "True" else "day"
+        name = utm_name(
+            *position,
+            zone=zone,
+            letter=letter,
+            latitude=latitude,
+            longitude=longitude,
+            pano_id=key,
+            timestamp=rows[key]["captured_at"].replace("-", ""),
+            note=f"{light}_{derived[key]['view_direction'].lower()}_{city}",
+        )
+        images.append(Image(f"val/{SIDES[side]}", name, str(folder / "images" / f"{key}.jpg")))
+    return Side(folder, keys, positions, images)
+
+
+def _numbers(
+    path: Path, rows: dict[str, dict[str, str]], keys: list[str], columns: tuple[str, str]
+) -> np.ndarray:
+    """Two columns as float64 (N, 2)."""
+    numbers = np.empty((len(keys), 2))
+    for i, key in enumerate(keys):
+        try:
+            numbers[i] = [float(rows[key][column]) for column in columns]
+        except ValueError as error:
+            raise ValueError(f"{path}, {key}: {error}") from error
+    return numbers
+
+
+def _zone(path: Path, latlon: np.ndarray, positions: np.ndarray) -> tuple[int, str]:
+    """The zone in which `positions` are meant: Copenhagen's are in 32, its neighbour's zone."""
+    usual = utm.latlon_to_zone_number(*np.median(latlon, axis=0))
+    distances = {}
+    for zone in (usual - 1, usual, usual + 1):
+        east, north, _, letter = utm.from_latlon(*latlon.T, force_zone_number=zone)
+        off = np.hypot(east - positions[:, 0], north - positions[:, 1])
+        distances[float(np.median(off)), zone] = letter
+    distance, zone = min(distances)
+    if distance > APART:
+        raise ValueError(
+            f"{path}: easting and northing are {distance:,.0f} m off lon and lat in raw.csv, in "
+            "every UTM zone near; one of the files is not the published one"
+        )
+    return zone, distances[distance, zone]
+
+
+def _refuse_overlap(root: Path, cities: list[np.ndarray]) -> None:
+    """A test set knows no zones: the cities' eastings and northings must lie apart."""
+    first, second = cities
+    gaps = np.maximum(
+        second.min(axis=0) - first.max(axis=0), first.min(axis=0) - second.max(axis=0)
+    )
+    if gaps.max() < APART:
+        raise ValueError(
+            f"{root}: the cities {' and '.join(CITIES)} overlap in easting and northing; "
+            "postprocessed.csv of one of them is not the published one"
+        )
+
+
+# Which queries of the MSLS validation cities count: the 740 of the official evaluation.
+OFFICIAL = 740
+THRESHOLD = 25.0  # metres
+LIST, INDEX = "val_queries.txt", "subtask_index.csv"
+
+
+def choose_queries(raw: Path, cities: Mapping[str, tuple["Side", "Side"]]) -> tuple[set[str], str]:
+    """Keys of the queries to use, and a note on which they are.
+
+    They come from `raw`/val_queries.txt where there is one, else from each city's
+    subtask_index.csv, else all are taken.
+
+    Args:
+        cities: database and queries of each city.
+
+    Raises:
+        ValueError: a list names a photo that is no query, or only a panorama.
+    """
+    known = {key for _, queries in cities.values() for key in queries.keys}
+    if (raw / LIST).is_file():
+        # a key or the path of its image, as the lists in use have it
+        chosen = {Path(line).name.removesuffix(".jpg") for line in read_lines(raw / LIST)}
+        if unknown := sorted(chosen - known):
+            raise ValueError(
+                f"{raw / LIST} names {len(unknown):,} keys that are no queries of "
+                f"{' and '.join(cities)}, or are panoramas: {first_of(unknown)}"
+            )
+        return chosen, _note(f"the {len(chosen):,} in {LIST}", len(chosen))
+    if all((queries.folder / INDEX).is_file() for _, queries in cities.values()):
+        chosen = set()
+        for database, queries in cities.values():
+            chosen |= _official(database, queries)
+        return chosen, _note(
+            f"the {len(chosen):,} that the official toolkit takes by {INDEX}", len(chosen)
+        )
+    return known, _note(f"all {len(known):,}, for there is no {LIST} and no {INDEX}", len(known))
+
+
+def _official(database: "Side", queries: "Side") -> set[str]:
+    from scipy.spatial import KDTree  # here, for it takes long to import
+
+    path = queries.folder / INDEX
+    marks = read_table(path, ("all",))
+    if unmarked := [key for key in queries.keys if key not in marks]:
+        raise ValueError(f"{path} lacks {len(unmarked):,} keys of raw.csv: {first_of(unmarked)}")
+    nearest, _ = KDTree(database.utm).query(queries.utm)
+    return {
+        key
+        for key, distance in zip(queries.keys, nearest, strict=True)
+        if marks[key]["all"] == "True" and distance <= THRESHOLD
+    }
+
+
+def _note(which: str, count: int) -> str:
+    note = f"queries: {which}"
+    if count != OFFICIAL:
+        note += f"; results do not compare with those on the official {OFFICIAL}"
+    return note

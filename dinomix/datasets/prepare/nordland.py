@@ -1,0 +1,77 @@
+"""Nordland (Sünderhauf et al., 2013): one railway line, filmed in every season, frame by frame.
+
+The download: the frames of summer and winter at one a second, `summer/images-00000.png` and so
+on, and the clean list of 27,592 of them, without tunnels and stops
+(`nordland_imageNames.txt`, also spread as `cleanImageNames.txt`).
+"""
+
+import os
+import re
+from collections import Counter
+from pathlib import Path, PureWindowsPath
+
+from dinomix.datasets.prepare.naming import refuse_outside_paths, utm_name
+from dinomix.datasets.prepare.raw import Image, Plan, read_lines
+from dinomix.plumbing.errors import first_of
+from dinomix.plumbing.imagenames import is_image
+
+FRAMES = 27_592
+SPACING = 25 / 10.5  # metres a frame: ten frames away is within 25 m, eleven are not
+SIDES = {"database": "summer", "queries": "winter"}
+_LISTS = ("nordland_imageNames.txt", "cleanImageNames.txt", "nordland_imageNames_index.txt")
+LISTS = tuple(
+    str(Path(folder, name))
+    for folder in (".", "dataset_imageNames", "dataset_imagenames")
+    for name in _LISTS
+)
+HINT = (
+    "Videos and frames: https://nrkbeta.no/2013/01/15/nordlandsbanen-minute-by-minute-season-by-"
+    "season/; the clean list: https://github.com/QVPR/Patch-NetVLAD (folders called ref and query "
+    "are VPR-Bench's edition with 2,760 queries, which is another test set)"
+)
+
+
+def plan(raw: Path) -> Plan:
+    """Summer as database, winter as queries; frame i lies at east = i * 25/10.5 m, north = 0.
+
+    Frames count from 0 in the list's order, or without a list in the order of their numbers; the
+    note field has the frame, the pano_id field the original name.
+    """
+    seasons = {side: _frames(raw, season) for side, season in SIDES.items()}
+    path = next((raw / name for name in LISTS if (raw / name).is_file()), None)
+    if path is not None:
+        listed = read_lines(path)
+        refuse_outside_paths(listed, path)
+        stems = [PureWindowsPath(name).stem for name in listed]
+        if double := [stem for stem, count in Counter(stems).items() if count > 1]:
+            raise ValueError(f"{path} lists {len(double):,} frames twice: {first_of(double)}")
+        origin = f"{path.name} lists {len(stems):,} frames"
+    else:
+        stems = sorted(set().union(*(frames for _, frames in seasons.values())), key=_number)
+        origin = f"there is no clean list ({LISTS[0]}), so all {len(stems):,} frames are used"
+    planned = Plan([])
+    if len(stems) != FRAMES:
+        planned.notes.append(f"{origin}; results do not compare with those on the clean {FRAMES:,}")
+    for side, (folder, frames) in seasons.items():
+        for frame, stem in enumerate(stems):
+            source = folder / frames.get(stem, f"{stem}.png")
+            name = utm_name(
+                frame * SPACING, 0.0, pano_id=stem, note=f"{frame:05d}", suffix=source.suffix
+            )
+            planned.images.append(Image(f"test/{side}", name, str(source)))
+    return planned
+
+
+def _frames(raw: Path, season: str) -> tuple[Path, dict[str, str]]:
+    """The folder of a season, and its images' names by their stem."""
+    for folder in (raw / season, raw / season / season, raw / "data" / season):
+        if folder.is_dir():
+            names = list(filter(is_image, os.listdir(folder)))
+            if names:
+                return folder, {Path(name).stem: name for name in sorted(names)}
+    raise FileNotFoundError(f"{raw} holds no folder {season} with frames in it. {HINT}")
+
+
+def _number(stem: str) -> tuple[int, str]:
+    digits = re.search(r"\d+$", stem)
+    return (int(digits[0]) if digits else -1), stem

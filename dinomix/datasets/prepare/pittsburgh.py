@@ -1,0 +1,73 @@
+"""Pittsburgh (Torii et al., TPAMI 2015) in NetVLAD's splits, 30k and 250k.
+
+The download: `datasets/pitts30k_{train,val,test}.mat` (or pitts250k), database images in the
+folders 000 to 010 and queries in `queries_real`, or both as `images` and `queries`, the other
+names in use.
+"""
+
+import re
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import utm
+
+from dinomix.datasets.prepare.dbstruct import SPECIFICATIONS, read_dbstruct
+from dinomix.datasets.prepare.naming import utm_name
+from dinomix.datasets.prepare.raw import Image, Plan, find_file, find_folder
+
+ZONE, LETTER = 17, "T"
+MATS = ("datasets", ".", "netvlad_v100_datasets/datasets", "netvlad_v100_datasets")
+DATABASES = (".", "images", "Pittsburgh/images", "Pittsburgh", "Pittsburgh250k")
+QUERIES = (
+    *("queries_real", "queries", "Pittsburgh/queries"),
+    *("Pittsburgh/queries_real", "Pittsburgh250k/queries_real"),
+)
+HINT = (
+    "The images are given on request by the authors of the data set: "
+    "http://www.ok.ctrl.titech.ac.jp/~torii/project/repttile/"
+)
+
+
+def plan(name: str, raw: Path) -> Plan:
+    """Database and queries of each split; val and test must be there, train need not.
+
+    Args:
+        name: "pitts30k" or "pitts250k".
+    """
+    planned = Plan([])
+    for split in ("train", "val", "test"):
+        candidates = [str(Path(folder, f"{name}_{split}.mat")) for folder in MATS]
+        if split == "train" and not any((raw / candidate).is_file() for candidate in candidates):
+            planned.notes.append(f"there is no {name}_train.mat, so no train split was prepared")
+            continue
+        struct = read_dbstruct(find_file(raw, candidates, SPECIFICATIONS))
+        for side, folders, names, positions in (
+            ("database", DATABASES, struct.database, struct.database_utm),
+            ("queries", QUERIES, struct.queries, struct.query_utm),
+        ):
+            folder = find_folder(raw, folders, names, HINT)
+            planned.images += _images(f"{split}/{side}", folder, names, positions)
+    return planned
+
+
+def _images(side: str, folder: Path, names: list[str], positions: np.ndarray) -> list[Image]:
+    latitudes, longitudes = utm.to_latlon(*positions.T, ZONE, LETTER)
+    images = []
+    for i, name in enumerate(names):
+        path = PurePosixPath(name)
+        match = re.fullmatch(r"(.+?)_(pitch(\d+)_yaw(\d+))", path.stem)
+        if match is None:
+            raise ValueError(f"{name!r} is no Pittsburgh name; expected 000/000000_pitch1_yaw1.jpg")
+        target = utm_name(
+            *positions[i],
+            zone=ZONE,
+            letter=LETTER,
+            latitude=latitudes[i],
+            longitude=longitudes[i],
+            pano_id=match[1],
+            tile=24 * (int(match[3]) - 1) + int(match[4]) - 1,
+            note=match[2],
+            suffix=path.suffix,
+        )
+        images.append(Image(side, target, str(folder / path)))
+    return images

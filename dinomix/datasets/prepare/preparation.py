@@ -1,0 +1,162 @@
+"""From a download to the layout that `dinomix.TestSet` reads: check all, then place all."""
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from dinomix.datasets.prepare import msls, nordland, pittsburgh, sfxl, tokyo247
+from dinomix.datasets.prepare.placing import clear_half_copies, not_in_place, place
+from dinomix.datasets.prepare.raw import Image, Plan
+from dinomix.plumbing.errors import first_of
+from dinomix.plumbing.files import atomic_path
+
+# To prepare one more data set, add the function that plans it.
+PREPARERS: dict[str, Callable[[Path], Plan]] = {
+    "pitts30k": partial(pittsburgh.plan, "pitts30k"),
+    "pitts250k": partial(pittsburgh.plan, "pitts250k"),
+    "tokyo247": tokyo247.plan,
+    "nordland": nordland.plan,
+    "sfxl": partial(sfxl.plan, "processed"),
+    "sfxl-small": partial(sfxl.plan, "small"),
+    "msls": msls.plan,
+}
+MISSING = "missing.txt"
+
+
+class MissingImagesError(FileNotFoundError):
+    """Images that a download's lists name are not there; nothing was written."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a preparation found and did; `str` of it is for people.
+
+    Attributes:
+        counts: images in place, by split and side, such as {"val/database": 10000}.
+        made, kept: how many of them this run placed, and how many were in place before.
+        missing: images that are named but not there, relative to the raw folder.
+        notes: what there is to know before comparing numbers.
+    """
+
+    name: str
+    out: Path
+    counts: dict[str, int]
+    made: int
+    kept: int
+    missing: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        done = f"placed {self.made:,}, kept {self.kept:,}"
+        if not self.made:
+            done = f"nothing to do, all {self.kept:,} images were in place"
+        lines = [f"{self.name} in {self.out}: {done}"]
+        lines += [f"  {folder}: {count:,}" for folder, count in self.counts.items()]
+        if self.missing:
+            lines.append(f"  missing {len(self.missing):,}: {first_of(self.missing)}")
+            lines.append(f"  all of them in {self.out / MISSING}")
+        return "\n".join(lines + [f"  note: {note}" for note in self.notes])
+
+
+def prepare(
+    name: str,
+    raw: str | Path,
+    out: str | Path,
+    *,
+    copy: bool = False,
+    allow_missing: bool = False,
+    progress: bool = True,
+) -> Summary:
+    """Turn the original download of a data set into the UTM layout of `dinomix.TestSet`.
+
+    Everything is checked before anything is written. Images become symbolic links to the
+    absolute path of their source, so the download must stay where it is. A second run does
+    nothing, a killed one goes on, and nothing that is there is ever replaced.
+
+    Args:
+        name: one of `PREPARERS`; each one's module says which files it looks for.
+        raw: folder of the unpacked download, which is only read.
+        out: receives `images/<split>/database` and `images/<split>/queries`.
+        copy: copy the images instead, each one whole or not at all. It is also what happens where
+            links are not possible; a note says so.
+        allow_missing: prepare without the images that are missing, and list them in
+            `out`/missing.txt and in the summary. Scores then do not compare with anybody's.
+        progress: show a bar.
+
+    Raises:
+        MissingImagesError: images are missing and `allow_missing` is off; names the first.
+        FileNotFoundError: a folder or a list is missing; says what, where, and where to get it.
+        FileExistsError: `out` holds something else in an image's place, or other images beside.
+        ValueError: no such data set; a damaged or empty list; positions off the map; two images of
+            the same name; names that lead out of the download. The first offenders are named.
+    """
+    if name not in PREPARERS:
+        raise ValueError(f"cannot prepare {name!r}; there are {', '.join(PREPARERS)}")
+    raw, out = Path(os.path.abspath(raw)), Path(out)
+    if not raw.is_dir():
+        raise FileNotFoundError(f"there is no folder {raw}; expected the unpacked download")
+    plan = PREPARERS[name](raw)
+    _refuse_empty_sides(plan.images, raw)
+    _refuse_duplicates(plan.images)
+    images, missing = [], []
+    for image in plan.images:
+        if os.path.isfile(image.source):
+            images.append(image)
+        else:
+            missing.append(os.path.relpath(image.source, raw))
+    if missing and not allow_missing:
+        raise MissingImagesError(
+            f"{len(missing):,} of the {len(plan.images):,} images of {name} are not in {raw}: "
+            f"{first_of(missing)}. Nothing was written; unpack the rest of the download, or "
+            "prepare without them with allow_missing=True."
+        )
+    root = out / "images"
+    todo = not_in_place(root, images, copy)
+    clear_half_copies(root, images)
+    notes = list(plan.notes)
+    if place(root, todo, copy, progress):
+        notes.append(f"links are not possible in {out}, so the images were copied")
+    _list_missing(out / MISSING, missing)
+    counts = dict.fromkeys((image.folder for image in plan.images), 0)
+    counts.update(Counter(image.folder for image in images))
+    kept = len(images) - len(todo)
+    return Summary(name, out, counts, len(todo), kept, tuple(missing), tuple(notes))
+
+
+def _refuse_empty_sides(images: list[Image], raw: Path) -> None:
+    folders = {image.folder for image in images}
+    splits = sorted({folder.partition("/")[0] for folder in folders})
+    sides = [f"{split}/{side}" for split in splits for side in ("database", "queries")]
+    if empty := [side for side in sides if side not in folders]:
+        raise ValueError(f"the lists or folders in {raw} name no image for {', '.join(empty)}")
+    if not images:
+        raise ValueError(f"the lists or folders in {raw} name no image")
+
+
+def _refuse_duplicates(images: list[Image]) -> None:
+    sources: dict[tuple[str, str], str] = {}
+    double = []
+    for image in images:
+        first = sources.setdefault((image.folder, image.name), image.source)
+        if first is not image.source:
+            double.append(f"{image.folder}/{image.name} from {first} and from {image.source}")
+    if double:
+        raise ValueError(
+            f"{len(double):,} images would have the name of another one: {first_of(double)}. "
+            "The lists of the download name an image twice."
+        )
+
+
+def _list_missing(path: Path, missing: list[str]) -> None:
+    """Write one missing image a line; where none is missing, no list of an earlier run stays."""
+    if not missing:
+        if path.exists():  # a read-only disk refuses to remove what is not there, too
+            path.unlink()
+        return
+    text = "".join(f"{name}\n" for name in missing)
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        with atomic_path(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")

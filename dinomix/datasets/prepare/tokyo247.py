@@ -1,0 +1,116 @@
+"""Tokyo 24/7 (Torii et al., CVPR 2015): a street-view database, and phone photos by day and night.
+
+The download: `tokyo247.mat` (NetVLAD's specification), the database in folders 03814 to 03829,
+12 cut-outs a panorama, listed as .jpg and published as .png, and the queries in
+`247query_subset_v2` (315 photos) or `247query_v3` (1,125, of which the .mat lists 315), each
+photo with a .csv whose first line begins `00001.jpg,<latitude>,<longitude>`.
+"""
+
+import csv
+import re
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import utm
+
+from dinomix.datasets.prepare.dbstruct import SPECIFICATIONS, DbStruct, read_dbstruct
+from dinomix.datasets.prepare.naming import LATLON_LIMITS, refuse_positions, utm_name
+from dinomix.datasets.prepare.raw import Image, Plan, find_file, find_folder, read_lines
+
+ZONE, LETTER = 54, "S"
+MATS = ("datasets/tokyo247.mat", "tokyo247.mat", "netvlad_v100_datasets/datasets/tokyo247.mat")
+DATABASES = (
+    *(".", "tokyo247", "images", "tokyo247/images"),
+    *("database_gsv_vga", "247_Tokyo_GSV_Perspective"),
+)
+_QUERIES = ("247query_subset_v2", "247query_v3", "247query_v2", "query", "queries")
+QUERIES = (
+    *_QUERIES,
+    *(f"{name}/{name}" for name in _QUERIES[:3]),  # what some unzip programs make of it
+    *(f"tokyo247/{name}" for name in _QUERIES),
+)
+HINT = (
+    "The images are given by the authors of the data set: "
+    "http://www.ok.ctrl.titech.ac.jp/~torii/project/247/"
+)
+PIXELS = (
+    "the originals are used as they are; the field's standard formatter saves the database as "
+    "JPEG and shrinks queries to 480 pixels, so its users' recall can differ a little"
+)
+
+
+def plan(raw: Path) -> Plan:
+    """All 12 cut-outs of every panorama, and the 315 queries that the .mat lists."""
+    path = find_file(raw, MATS, SPECIFICATIONS)
+    struct = read_dbstruct(path)
+    planned = Plan([], [PIXELS])
+    _add_database(planned, struct, find_folder(raw, DATABASES, struct.database, HINT))
+    _add_queries(planned, struct, find_folder(raw, QUERIES, struct.queries, HINT), path)
+    return planned
+
+
+def _add_database(planned: Plan, struct: DbStruct, folder: Path) -> None:
+    latitudes, longitudes = utm.to_latlon(*struct.database_utm.T, ZONE, LETTER)
+    for i, name in enumerate(struct.database):
+        listed = folder / PurePosixPath(name)
+        match = re.fullmatch(r"(.+)_012_(\d+)", listed.stem)
+        if match is None:
+            raise ValueError(f"{name!r} is no Tokyo 24/7 name; expected 03814/.../<id>_012_030.jpg")
+        png = listed.with_suffix(".png")
+        source = listed if listed.is_file() and not png.is_file() else png
+        target = utm_name(
+            *struct.database_utm[i],
+            zone=ZONE,
+            letter=LETTER,
+            latitude=latitudes[i],
+            longitude=longitudes[i],
+            pano_id=match[1],
+            tile=int(match[2]) // 30,  # the view's direction, in steps of 30 degrees
+            suffix=source.suffix,
+        )
+        planned.images.append(Image("test/database", target, str(source)))
+
+
+def _add_queries(planned: Plan, struct: DbStruct, folder: Path, mat: Path) -> None:
+    without, apart = 0, 0.0
+    for name, position in zip(struct.queries, struct.query_utm, strict=True):
+        source = folder / PurePosixPath(name)
+        table = source.with_suffix(".csv")
+        if table.is_file():
+            latitude, longitude = _read_latlon(table)
+            east, north, zone, letter = utm.from_latlon(latitude, longitude)
+            apart = max(apart, float(np.hypot(east - position[0], north - position[1])))
+        else:
+            without += 1
+            (east, north), zone, letter = position, ZONE, LETTER
+            latitude, longitude = utm.to_latlon(east, north, zone, letter)
+        target = utm_name(
+            east,
+            north,
+            zone=zone,
+            letter=letter,
+            latitude=latitude,
+            longitude=longitude,
+            pano_id=source.stem,
+            suffix=source.suffix,
+        )
+        planned.images.append(Image("test/queries", target, str(source)))
+    if without:
+        planned.notes.append(f"{without} queries have no .csv; {mat.name} gives their positions")
+    if apart > 1:
+        planned.notes.append(
+            f"positions in the queries' .csv files, which are used, are up to {apart:.0f} m away "
+            f"from those in {mat.name}"
+        )
+
+
+def _read_latlon(path: Path) -> tuple[float, float]:
+    row = next(csv.reader(read_lines(path)), [])
+    try:
+        latitude, longitude = float(row[1]), float(row[2])
+    except (IndexError, ValueError) as error:
+        raise ValueError(
+            f"{path} begins with {','.join(row)!r}, expected 00001.jpg,<latitude>,<longitude>"
+        ) from error
+    refuse_positions([path.stem], np.array([[latitude, longitude]]), LATLON_LIMITS, path)
+    return latitude, longitude

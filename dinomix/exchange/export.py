@@ -1,0 +1,163 @@
+"""Export of a model to ONNX and to `torch.export`, for programs that know nothing of dinomix.
+
+Both files take normalised images of the model's own size, in batches of any size, and give
+descriptors in float32. Each is run and compared with the model before it takes its place, so that
+there is no wrong file.
+"""
+
+import copy
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.export import Dim, ExportedProgram
+from torch.fx import GraphModule
+
+from dinomix.model import PlaceModel, file_header
+from dinomix.plumbing.files import atomic_path
+from dinomix.plumbing.hub import expected_input
+
+OPSET = 18  # the one for which PyTorch's exporter is written
+TOLERANCE = 1e-5  # of an entry of a descriptor
+INPUT, OUTPUT = "images", "descriptors"
+METADATA = "dinomix.json"  # name of the file inside the archive of torch.export
+
+
+def export_onnx(model: PlaceModel, path: str | Path, *, external_data: bool = False) -> Path:
+    """Write a model as an ONNX file of opset 18; return its path.
+
+    Input `images`, float32 (batch, 3, H, W); output `descriptors`, float32 (batch, D). The file's
+    metadata_props hold the config (`dinomix_config`), dinomix's version and, as JSON under
+    `input`, the size and the normalisation of the images.
+
+    Args:
+        model: any PlaceModel; it is left as it is, and exported in evaluation mode.
+        external_data: keep the weights in a second file, `<path>.data`. Above 2 GB, which one file
+            cannot hold, they always are.
+
+    Raises:
+        ImportError: without the packages of the extra `export`.
+        ValueError: if `path` does not end in .onnx.
+        RuntimeError: if the model cannot be exported, or its export gives other descriptors.
+    """
+    path = _checked(path, ".onnx")
+    try:
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401  PyTorch's exporter needs it
+    except ImportError as error:
+        raise ImportError(f"{error}: pip install 'dinomix[export]'") from error
+
+    model = _copy(model)
+    program = _trace(model)
+    try:
+        onnx = torch.onnx.export(
+            program,
+            (),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            optimize=True,
+            verbose=False,
+        )
+    except Exception as error:
+        raise RuntimeError(f"{model!r} cannot be written as ONNX: {error}") from error
+    for value in (*onnx.model.graph.inputs, *onnx.model.graph.outputs):
+        value.shape = type(value.shape)(["batch", *value.shape[1:]])
+    onnx.model.metadata_props.update(_metadata(model))
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as folder:
+        draft = Path(folder) / path.name  # of this name, since it names the file of its weights
+        onnx.save(draft, external_data=external_data)
+        _compare(_onnx_runner(draft), model)
+        data = Path(f"{draft}.data")
+        if data.exists():
+            path.unlink(missing_ok=True)  # rather no model than one with another's weights
+            _move(data, Path(f"{path}.data"))
+        _move(draft, path)
+    return path
+
+
+def export_program(model: PlaceModel, path: str | Path) -> Path:
+    """Write a model as an archive of `torch.export`; return its path.
+
+    `torch.export.load(path).module()` maps images (B, 3, H, W) to descriptors (B, D) on the CPU,
+    without dinomix and timm. The archive holds the same metadata as the ONNX file, as JSON in the
+    extra file `dinomix.json`.
+
+    Args:
+        model: any PlaceModel; it is left as it is, and exported in evaluation mode.
+
+    Raises:
+        ValueError: if `path` does not end in .pt2.
+        RuntimeError: if the model cannot be exported, or its export gives other descriptors.
+    """
+    path = _checked(path, ".pt2")
+    model = _copy(model)
+    program = _trace(model)
+    _compare(program.module(), model)
+    with atomic_path(path) as temporary:
+        torch.export.save(program, temporary, extra_files={METADATA: json.dumps(_metadata(model))})
+    return path
+
+
+def _checked(path: str | Path, suffix: str) -> Path:
+    path = Path(path)
+    if path.suffix != suffix:
+        raise ValueError(f"this export is saved as {suffix}, not as {path}")
+    return path
+
+
+def _move(file: Path, path: Path) -> None:
+    with atomic_path(path) as temporary:
+        os.replace(file, temporary)
+
+
+def _copy(model: PlaceModel) -> PlaceModel:
+    return copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
+
+
+def _trace(model: PlaceModel) -> ExportedProgram:
+    """The model's graph, with the size of the batch left open."""
+    images = torch.zeros(2, 3, *model.config.size)  # a batch of one would be taken for a constant
+    try:
+        with torch.no_grad():
+            program = torch.export.export(
+                model, (images,), dynamic_shapes=({0: Dim("batch")},), strict=True
+            )
+    except Exception as error:
+        raise RuntimeError(f"torch.export cannot trace {model!r}: {error}") from error
+    for module in program.graph_module.modules():  # what runs under autocast has its own graph
+        for node in module.graph.nodes if isinstance(module, GraphModule) else ():
+            node.meta.pop("stack_trace", None)  # nobody else is told the paths of this machine
+    return program
+
+
+def _onnx_runner(path: Path) -> Callable[[Tensor], Tensor]:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run([OUTPUT], {INPUT: images.numpy()})[0])
+
+
+def _compare(run: Callable[[Tensor], Tensor], model: PlaceModel) -> None:
+    """Raise RuntimeError unless `run` gives the model's descriptors, of one image and of three."""
+    generator = torch.Generator().manual_seed(0)
+    for batch in (1, 3):
+        images = torch.randn(batch, 3, *model.config.size, generator=generator)
+        with torch.no_grad():
+            off = (run(images) - model(images)).abs().max().item()
+        if not off <= TOLERANCE:
+            raise RuntimeError(
+                f"the export of {model!r} differs from it by {off:.1g} in an entry, more than "
+                f"{TOLERANCE:.0e}: nothing was written"
+            )
+
+
+def _metadata(model: PlaceModel) -> dict[str, str]:
+    return {**file_header(model.config), "input": json.dumps(expected_input(model.config))}

@@ -1,0 +1,93 @@
+"""Models and test sets by what a person has of them: a path, or a name."""
+
+import json
+import re
+from pathlib import Path
+
+from dinomix.data import TestSet
+from dinomix.datasets.benchmarks import BENCHMARKS, open_benchmark
+from dinomix.exchange.published import load_published
+from dinomix.model import PlaceModel, load_model
+from dinomix.plumbing.hub import WEIGHTS
+from dinomix.plumbing.tensorfiles import read_safetensors_header
+from dinomix.runs.run import CONFIG, Run
+
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")  # user/name
+MODEL_SUFFIXES = (".safetensors", ".ckpt", ".pth", ".pt")
+
+
+def open_model(source: str | Path) -> PlaceModel:
+    """The trained model that `source` stands for, on the CPU, in evaluation mode.
+
+    Args:
+        source: a run's folder (its best epoch), a file of `save_model`, a folder of
+            `save_pretrained`, a checkpoint that `load_published` reads, or, where there is no
+            folder "user", a repository of the hub, "user/name".
+
+    Raises:
+        FileNotFoundError: if there is nothing of that name, a folder holds no model, or a run is
+            not finished.
+        HubError: if the hub gives nothing.
+        ValueError: for a file that is damaged or holds no whole model.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return _open_folder(path)
+    if path.is_file():
+        ours = path.suffix == ".safetensors" and "dinomix_config" in read_safetensors_header(path)
+        return load_model(path) if ours else load_published(path)
+    if HUB_ID.fullmatch(str(source)) and path.suffix not in MODEL_SUFFIXES:
+        if not path.parent.is_dir():  # else it is a mistyped path, and the hub's answer takes long
+            return PlaceModel.from_pretrained(str(source))
+        raise FileNotFoundError(
+            f"the folder {path.parent} holds no {path.name}. If a repository of the hub is meant, "
+            "call this from elsewhere"
+        )
+    raise FileNotFoundError(
+        f"there is no model {source}: give a run's folder, a file of save_model, a folder of "
+        "save_pretrained, a published checkpoint, or a repository of the hub as user/name"
+    )
+
+
+def _open_folder(folder: Path) -> PlaceModel:
+    """A run tells whether it is finished; what `save_pretrained` wrote knows nothing of that."""
+    if (folder / WEIGHTS).is_file():
+        return PlaceModel.from_pretrained(folder)
+    try:
+        is_run = "finished" in json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, TypeError, ValueError):
+        is_run = False
+    if is_run:
+        return Run.open(folder).load()
+    raise FileNotFoundError(
+        f"{folder} holds no model: neither a run of train ({CONFIG} that says whether it is "
+        f"finished) nor what save_pretrained writes ({CONFIG} and {WEIGHTS})"
+    )
+
+
+def open_testset(source: str | Path, split: str | None = None, *, strict: bool = True) -> TestSet:
+    """The test set that `source` stands for.
+
+    Args:
+        source: a name in `benchmarks.BENCHMARKS`, which is opened from the data folder, or a
+            folder in the UTM layout; "./tokyo247" is a folder even where "tokyo247" is a benchmark.
+        split: of a folder, see `TestSet`; a benchmark has its own.
+        strict: of `open_benchmark`.
+
+    Raises:
+        FileNotFoundError: if there is no such folder, or it holds no test set.
+        ValueError: as `open_benchmark` and `TestSet`, and for the split of a benchmark.
+    """
+    if str(source) in BENCHMARKS:
+        if split is not None:
+            raise ValueError(
+                f"the benchmark {source} is a split of its own, {BENCHMARKS[source].split!r}: "
+                f"leave {split!r} out"
+            )
+        return open_benchmark(str(source), strict=strict)
+    try:
+        return TestSet(source, split)
+    except FileNotFoundError as error:
+        if Path(source).is_dir():
+            raise
+        raise FileNotFoundError(f"{error} Benchmarks are {', '.join(BENCHMARKS)}.") from None

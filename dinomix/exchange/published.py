@@ -1,0 +1,168 @@
+"""Models that others have published: their files as models of ours.
+
+Read are the files of DINO-Mix (Huang et al. 2024; github.com/GaoShuang98/DINO-Mix) for each size of
+DINOv2, and of MixVPR (Ali-bey et al. 2023; github.com/amaralibey/MixVPR) on ResNet-50. Both name
+the mixer as we do: `aggregator.mix.{layer}.mix.{0,1,3}`, `aggregator.channel_proj` and
+`aggregator.row_proj`. How they name the backbone, a `Layout` says.
+
+Such a file may come from PyTorch Lightning, with the tensors under `state_dict` and beside them
+what its training had to remember. All of it is read as data (`dinomix.weights.read_tensors`), and
+no type is allowed beyond those that PyTorch itself holds for harmless: files that Lightning 2.6
+wrote, with optimizer, schedules and callbacks, need no other.
+"""
+
+import dataclasses
+import math
+from collections import Counter
+from pathlib import Path
+
+import torch
+
+from dinomix.model import PRESETS, ModelConfig, PlaceModel, build_model, outline
+from dinomix.plumbing.tensorfiles import read_tensors
+from dinomix.weights import Tensors, check_tensors, shape_of
+
+CHANNELS, ROWS = "aggregator.channel_proj.weight", "aggregator.row_proj.weight"
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """How published files of one method name their tensors, and what their shapes say.
+
+    Args:
+        method: what the files hold.
+        trunk: what stands in their names for our `backbone.trunk.`.
+        preset: of `dinomix.PRESETS`, for whatever the shapes leave open.
+        backbones: our backbone for each number of channels.
+        stride: pixels from one cell of the map to the next.
+        unused: names, behind `trunk`, of tensors of (1, channels) that a trained model never uses.
+    """
+
+    method: str
+    trunk: str
+    preset: str
+    backbones: dict[int, str]
+    stride: int
+    unused: tuple[str, ...] = ()
+
+    def recognises(self, tensors: Tensors) -> bool:
+        """Whether the names are those of this layout: backbone and mixer."""
+        marks = (self.trunk, "aggregator.row_proj.")
+        return all(any(key.startswith(mark) for key in tensors) for mark in marks)
+
+    def name_in_file(self, key: str, backbone: str) -> str:
+        """What the file calls the tensor that a model of ours calls `key`."""
+        if backbone == "dinov2_vitg14":  # its SwiGLU, as DINOv2's code names it
+            key = key.replace(".mlp.fc1.", ".mlp.w12.").replace(".mlp.fc2.", ".mlp.w3.")
+        return key.replace("backbone.trunk.", self.trunk)
+
+
+LAYOUTS = (
+    Layout(
+        "DINO-Mix",
+        trunk="backbone.dino_model.",
+        preset="dino_mix",
+        backbones={
+            384: "dinov2_vits14",
+            768: "dinov2_vitb14",
+            1024: "dinov2_vitl14",
+            1536: "dinov2_vitg14",
+        },
+        stride=14,
+        unused=("mask_token",),
+    ),
+    Layout(
+        "MixVPR",
+        trunk="backbone.model.",
+        preset="mixvpr_resnet50",
+        backbones={1024: "timm/resnet50.tv_in1k"},
+        stride=16,
+    ),
+)
+
+
+def load_published(path: str | Path) -> PlaceModel:
+    """The model in a file that its authors published, on the CPU, in evaluation mode.
+
+    Backbone, image size, mixing layers and descriptor are read off the tensors' shapes. Images are
+    normalised with ImageNet's mean and standard deviation, at `model.config.size`.
+
+    Args:
+        path: of a PyTorch file, such as `dinov2_vitb14_mix.ckpt` or
+            `resnet50_MixVPR_4096_channels(1024)_rows(4).ckpt`, or of a .safetensors file of the
+            same tensors.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: for a file that is damaged, holds objects of other types, or is in no layout
+            known here; and for tensors that are missing, unexpected or of another shape than the
+            mixer's two projections ask for, each by its name in the file.
+    """
+    tensors = read_tensors(path)
+    layout = next((layout for layout in LAYOUTS if layout.recognises(tensors)), None)
+    if layout is None:
+        raise ValueError(_unrecognised(path, tensors))
+    config = _config(layout, tensors, path)
+    skeleton = outline(config)
+    own = skeleton.state_dict()
+    names = {key: layout.name_in_file(key, config.backbone) for key in own}
+    expected = {names[key]: tensor for key, tensor in own.items()}
+    unused = torch.empty(1, skeleton.backbone.out_channels)
+    expected |= {layout.trunk + name: unused for name in layout.unused}
+    check_tensors(
+        tensors,
+        expected,
+        f"{path} does not fit {layout.method} as {CHANNELS}, {shape_of(tensors[CHANNELS])}, and "
+        f"{ROWS}, {shape_of(tensors[ROWS])}, describe it",
+    )
+    model = build_model(config)
+    model.load_state_dict({key: tensors[name] for key, name in names.items()})
+    return model.eval()
+
+
+def _config(layout: Layout, tensors: Tensors, path: str | Path) -> ModelConfig:
+    """What the shapes say: the projections are (d, s) and (r, n), the map is square."""
+    for key in (CHANNELS, ROWS):
+        if key not in tensors:
+            raise ValueError(f"{path} does not fit {layout.method}:\n  missing {key}")
+        if tensors[key].ndim != 2:
+            raise ValueError(
+                f"{path} does not fit {layout.method}:\n"
+                f"  {key} is {shape_of(tensors[key])}, expected two axes"
+            )
+    out_channels, channels = tensors[CHANNELS].shape
+    out_rows, positions = tensors[ROWS].shape
+    if channels not in layout.backbones:
+        raise ValueError(
+            f"{path}: {CHANNELS} is {shape_of(tensors[CHANNELS])}, and no backbone of "
+            f"{layout.method} has maps of {channels} channels; known are {layout.backbones}"
+        )
+    side = math.isqrt(positions)
+    if side**2 != positions:
+        raise ValueError(
+            f"{path}: {ROWS} is {shape_of(tensors[ROWS])}, and {positions} positions are no "
+            "square map"
+        )
+    layers = {key.split(".")[2] for key in tensors if key.startswith("aggregator.mix.")}
+    try:
+        return dataclasses.replace(
+            PRESETS[layout.preset],
+            backbone=layout.backbones[channels],
+            image_size=layout.stride * side,
+            mix_depth=len(layers),
+            out_channels=out_channels,
+            out_rows=out_rows,
+        )
+    except ValueError as error:
+        raise ValueError(f"{path} holds no {layout.method} that can be built: {error}") from error
+
+
+def _unrecognised(path: str | Path, tensors: Tensors) -> str:
+    known = "; ".join(f"{layout.method} ({layout.trunk}*, aggregator.*)" for layout in LAYOUTS)
+    found = Counter(".".join(key.split(".")[:2]) for key in tensors).most_common(6)
+    seen = ", ".join(f"{prefix} ({count})" for prefix, count in found)
+    return (
+        f"{path} is in no published layout known here. Known are {known}. It holds "
+        f"{len(tensors)} tensors: {seen or 'none'}. For a model of dinomix there is load_model, "
+        "for a backbone alone build_model(config, weights=path)"
+    )

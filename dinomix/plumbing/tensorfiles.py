@@ -1,0 +1,154 @@
+"""Files of tensors, read as data: nothing in them is run, and no more memory taken than they fill.
+
+Such a file comes from a stranger. What it claims is compared with its size before it is believed.
+"""
+
+import math
+import re
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+Tensors = dict[str, Tensor]
+NUMBERS = {
+    *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
+    *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
+}
+TIED = 2  # how often a file's numbers may be used: models share some between two tensors
+
+
+def read_tensors(path: str | Path) -> Tensors:
+    """The named tensors in a .safetensors or PyTorch file, on the CPU.
+
+    A PyTorch file may be a checkpoint with its tensors under `state_dict` or `model`. It is read
+    as data: types other than tensors, numbers, text and collections of them are never unpickled.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: for a damaged file, one with objects of other types (naming them), one that
+            claims more numbers than it has room for, or one without named tensors.
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        return read_safetensors(path)[0]
+    # The numbers of a zip file stay on the disk until they are used.
+    content = read_torch(path, mapped=path.is_file() and zipfile.is_zipfile(path))
+    for wrapper in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    if not isinstance(content, dict) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
+    ):
+        raise ValueError(f"{path} holds no dictionary of named tensors")
+    _require_numbers(path, content)
+    return content
+
+
+def read_torch(path: str | Path, mapped: bool = False) -> Any:
+    """What a PyTorch file holds, on the CPU, read as data: nothing in it is run.
+
+    Args:
+        mapped: leave numbers on the disk until they are used; for zip files alone.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: for a damaged file, one with objects of other types (naming them), or one that
+            unpacks to more than its own size.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file of weights at {path}")
+    _refuse_bomb(path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except Exception as error:  # a damaged file can raise almost anything
+        others = _objects_in(path, error)
+        if not others:
+            # Not torch's words: they say how to run what a file asks for.
+            raise ValueError(f"{path} is damaged, or is no PyTorch file of plain data") from error
+        raise ValueError(
+            f"{path} holds objects that are no tensors: {', '.join(others)}. Reading them could "
+            "run any code, so the file is refused. If you trust where it comes from, write its "
+            "tensors alone to a new file, on a machine where such code could do no harm:\n"
+            f"  content = torch.load({path.name!r}, map_location='cpu', weights_only=False)\n"
+            "  torch.save({'state_dict': content['state_dict']}, 'tensors.ckpt')"
+        ) from error
+
+
+def read_safetensors(path: str | Path) -> tuple[Tensors, dict[str, str]]:
+    """The tensors of a .safetensors file, and the metadata in its header.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged, no safetensors file, or holds numbers of a type that no model
+            here has.
+    """
+    with _open_safetensors(path) as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        header = file.metadata() or {}
+    _require_numbers(path, tensors)
+    return tensors, header
+
+
+def read_safetensors_header(path: str | Path) -> dict[str, str]:
+    """The metadata in the header of a .safetensors file; its tensors stay on the disk.
+
+    Raises:
+        as `read_safetensors`.
+    """
+    with _open_safetensors(path) as file:
+        return file.metadata() or {}
+
+
+@contextmanager
+def _open_safetensors(path: str | Path) -> Iterator[safe_open]:
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no file of weights at {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged, or is no safetensors file: {error}") from error
+
+
+def _require_numbers(path: str | Path, tensors: Tensors) -> None:
+    """Refuse tensors that are more than they look like: a few bytes can claim to be any shape."""
+    for key, tensor in tensors.items():
+        plain = tensor.layout == torch.strided and tensor.device.type == "cpu"
+        if not plain or tensor.dtype not in NUMBERS:
+            kind = tensor.dtype if plain else f"{tensor.layout} on {tensor.device}"
+            raise ValueError(f"{path}: {key} is {kind}, expected numbers one by one")
+    size = Path(path).stat().st_size
+    claimed = sum(math.prod(t.shape) * t.element_size() for t in tensors.values())
+    if claimed > TIED * size:
+        raise ValueError(
+            f"{path} has {size:,} bytes, and its tensors claim {claimed:,}: more than it can hold"
+        )
+
+
+def _refuse_bomb(path: Path) -> None:
+    """PyTorch packs nothing, so a file that unpacks to more than its size was made to do harm."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+    except Exception:  # no zip file, or a damaged one, of which torch will tell
+        return
+    if unpacked > path.stat().st_size:
+        raise ValueError(
+            f"{path} has {path.stat().st_size:,} bytes and unpacks to {unpacked:,}, "
+            "which no file of PyTorch does"
+        )
+
+
+def _objects_in(path: Path, error: Exception) -> list[str]:
+    """Names of the classes and functions, other than tensors' own, that a PyTorch file asks for."""
+    try:
+        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    except Exception:  # damaged, or of an older format, of which torch's error names the first one
+        return re.findall(r"GLOBAL (\S+) w(?:as|hose)", str(error))

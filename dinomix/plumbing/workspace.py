@@ -1,0 +1,44 @@
+"""Where data lies, and whether what a notebook needs is there."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+NO_TRAINING = "DINOMIX_NO_TRAINING"  # an environment variable: only runs that are there are used
+
+
+def data_root() -> Path:
+    """The folder of data sets, runs and results: `DINOMIX_DATA`, or `data` in the checkout.
+
+    The checkout is looked for from the working folder upwards, so that a notebook opened in
+    `notebooks/` and a script started beside it find the same data. Outside a checkout it is
+    `data` in the working folder.
+    """
+    if chosen := os.environ.get("DINOMIX_DATA"):
+        return Path(chosen).absolute()
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "dinomix" / "plumbing" / "workspace.py").is_file():
+            return folder / "data"
+    return here / "data"
+
+
+def require(needed: Mapping[str, str], root: Path | None = None) -> Path:
+    """The data folder, once everything that is needed lies in it.
+
+    Args:
+        needed: path under the data folder -> what it is and where to get it.
+        root: the data folder; None means `data_root()`.
+
+    Raises:
+        FileNotFoundError: lists everything that is missing, what it is and where to put it.
+    """
+    root = data_root() if root is None else Path(root)
+    missing = {path: what for path, what in needed.items() if not (root / path).exists()}
+    if missing:
+        lines = [f"  {root / path}\n      {what}" for path, what in missing.items()]
+        raise FileNotFoundError(
+            "This profile needs data that cannot be made here. Put there (or link, or point "
+            "DINOMIX_DATA at a folder that has it):\n" + "\n".join(lines)
+        )
+    return root

@@ -1,0 +1,59 @@
+"""Many jobs on several processes, through Dask: here, or on the machines of a cluster."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import dask
+import torch
+from dask.distributed import Client, LocalCluster, as_completed
+
+from toycity.work import available_cores
+
+# One thread a process: networks this small gain nothing from more, and the number of threads
+# decides how sums are rounded.
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+# glibc else returns the memory of every training step to the system, and asks for it again.
+ENVIRONMENT |= {"MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
+
+
+def available_workers() -> int:
+    """How many jobs this machine takes at once: one a core, or one where there is a GPU."""
+    return 1 if torch.cuda.is_available() else available_cores()
+
+
+@contextmanager
+def local_client(workers: int) -> Iterator[Client]:
+    """Dask on `workers` processes of this machine, with one thread each, until the block ends.
+
+    A worker that dies is started again, and its job with it.
+    """
+    settings = {
+        "distributed.worker.daemon": False,  # a job may start processes that load images
+        "distributed.nanny.pre-spawn-environ": ENVIRONMENT,
+        "logging.distributed": "error",
+    }
+    with (
+        dask.config.set(settings),
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            memory_limit=0,  # Dask would kill a large job; the system knows better when to
+            dashboard_address=None,
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+def compute(
+    client: Client, function: Callable[[Any], Any], jobs: Mapping[Any, Any]
+) -> Iterator[tuple[Any, Any]]:
+    """(key, function(job)) of each job as it is done; an exception in place of what raised it.
+
+    A job whose worker died is given to another one, a few times at most.
+    """
+    futures = {client.submit(function, job, pure=False): key for key, job in jobs.items()}
+    for future in as_completed(futures):
+        failed = future.status == "error"
+        yield futures[future], future.exception() if failed else future.result()

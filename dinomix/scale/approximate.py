@@ -1,0 +1,170 @@
+"""Approximate search: FAISS indexes named by a factory string, for databases of millions."""
+
+import re
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from dinomix.plumbing.files import atomic_path
+from dinomix.scale.search import BLOCK_BYTES, Found, compare_again, row_blocks
+
+FACTORY = "https://github.com/facebookresearch/faiss/wiki/The-index-factory"
+
+
+class ApproximateIndex:
+    """Descriptors in a FAISS index: less memory and time than `search`, some neighbours missed.
+
+    `search` is exact and needs no building: prefer it up to some hundred thousand images.
+    `benchmarks/search.py` measures what common indexes lose and gain.
+    """
+
+    def __init__(self, index: "faiss.IndexIDMap") -> None:  # noqa: F821
+        self.index = index
+
+    @classmethod
+    def build(
+        cls,
+        database: np.ndarray,
+        factory: str,
+        *,
+        training: int = 50_000,
+        seed: int = 0,
+        block_bytes: int = BLOCK_BYTES,
+    ) -> Self:
+        """Train an index on some of the descriptors and add all of them, block by block.
+
+        Args:
+            database: (N, D), rows of unit length; may be a memory map larger than memory. Rows of
+                NaN (images that `describe` skipped) are left out.
+            factory: FAISS' description of an index: "PCA256,IVF1024,PQ64" keeps 256 dimensions,
+                divides the rest into 1024 cells, and describes an image by 64 bytes there.
+            training: descriptors that the index learns from, drawn at random, all in memory;
+                FAISS asks for 39 a cell at least.
+            seed: of that draw.
+            block_bytes: of a block of the database in float32.
+
+        Raises:
+            ValueError: FAISS knows no such index, or cannot train it on so few descriptors.
+        """
+        import faiss
+
+        if database.ndim != 2 or not len(database):
+            raise ValueError(f"descriptors should be (N, D), but are {database.shape}")
+        drawn = np.random.default_rng(seed).permutation(len(database))[:training]
+        sample = np.ascontiguousarray(database[np.sort(drawn)], np.float32)  # (n, D)
+        sample = sample[np.isfinite(sample).all(axis=1)]
+        try:
+            index = faiss.index_factory(database.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
+            index.train(sample)
+        except RuntimeError as error:
+            raise ValueError(
+                f"FAISS cannot build the index {factory!r} from {len(sample)} descriptors of "
+                f"{database.shape[1]} entries: {_reason(error)}. {FACTORY} explains the names."
+            ) from error
+        named = faiss.IndexIDMap(index)  # rows keep their numbers where some are left out
+        for start, block in row_blocks(database, max(1, block_bytes // (4 * database.shape[1]))):
+            whole = np.flatnonzero(np.isfinite(block).all(axis=1))
+            named.add_with_ids(block[whole], whole + start)
+        return cls(named)
+
+    def __len__(self) -> int:
+        return self.index.ntotal
+
+    def search(
+        self,
+        queries: np.ndarray,
+        k: int = 10,
+        *,
+        parameters: str = "",
+        database: np.ndarray | None = None,
+        candidates: int = 100,
+    ) -> Found:
+        """The k nearest that the index finds for each query.
+
+        Args:
+            queries: float32 (Q, D), rows of unit length, or of NaN: these find nothing.
+            k: how many; at most N come back.
+            parameters: of the index, as FAISS writes them: "nprobe=32" looks into 32 cells,
+                "efSearch=64" walks further through a graph. They stay until others are given.
+            database: what the index was built from; then the index only proposes `candidates`,
+                and their similarities are computed from the descriptors themselves.
+            candidates: how many are compared again, for each query.
+
+        Returns:
+            similarities float32 (Q, min(k, N)), falling along each row, and database indices
+            int64 of the same shape. Where the index found fewer, -inf and -1. Without `database`
+            the similarities are the index's own, as coarse as what it keeps.
+
+        Raises:
+            ValueError: the queries or the database do not fit the index, k < 1, or the index has
+                no such parameter.
+        """
+        import faiss
+
+        if database is not None and not self._fits(database):
+            raise ValueError(
+                f"the index holds {len(self)} descriptors of {self.index.d} entries, but the "
+                f"database is {database.shape}; give the one it was built from."
+            )
+        if queries.ndim != 2 or queries.shape[1] != self.index.d or k < 1:
+            raise ValueError(
+                f"cannot search the index for the nearest {k} of queries {queries.shape}; they "
+                f"should be (Q, {self.index.d}), described by the model of the database."
+            )
+        if parameters:
+            try:
+                faiss.ParameterSpace().set_index_parameters(self.index, parameters)
+            except RuntimeError as error:
+                raise ValueError(
+                    f"the index cannot take the parameters {parameters!r}: {_reason(error)}. "
+                    f"FAISS' ParameterSpace lists them."
+                ) from error
+        queries = np.ascontiguousarray(queries, np.float32)
+        k = min(k, len(self))
+        wanted = k if database is None else min(max(k, candidates), len(self))
+        unknown = ~np.isfinite(queries).all(axis=1)
+        similarities, indices = self.index.search(np.where(unknown[:, None], 0, queries), wanted)
+        indices[unknown] = -1
+        if database is not None:
+            return compare_again(database, queries, indices, k)
+        similarities[indices < 0] = -np.inf  # FAISS has the lowest float there
+        return similarities, indices
+
+    def _fits(self, database: np.ndarray) -> bool:
+        import faiss
+
+        rows = faiss.vector_to_array(self.index.id_map)
+        return database.shape[1:] == (self.index.d,) and rows.max(initial=-1) < len(database)
+
+    def save(self, file: str | Path) -> None:
+        """Write the index to one file, in FAISS' own format."""
+        import faiss
+
+        with atomic_path(file) as partial:
+            faiss.write_index(self.index, str(partial))
+
+    @classmethod
+    def load(cls, file: str | Path) -> Self:
+        """What `save` wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it holds something else.
+        """
+        import faiss
+
+        if not Path(file).is_file():
+            raise FileNotFoundError(f"there is no index {file}; ApproximateIndex.build makes one")
+        try:
+            index = faiss.read_index(str(file))
+        except RuntimeError as error:
+            raise ValueError(f"{file} holds no whole FAISS index: {_reason(error)}") from error
+        if not isinstance(index, faiss.IndexIDMap):
+            raise ValueError(f"{file} holds a FAISS index that ApproximateIndex.save did not write")
+        return cls(index)
+
+
+def _reason(error: RuntimeError) -> str:
+    """What FAISS says, without the place in its source."""
+    return re.sub(r"^Error in .*?\.cpp:\d+: (Error: '.*' failed: )?", "", str(error)).strip(" .")

@@ -1,0 +1,290 @@
+"""Crops of photos for pretraining: which part they show, as other light and lenses see it.
+
+A box is (left, top, width, height) in shares of the photo.
+"""
+
+import argparse
+import math
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from dinomix.backbones import TOY, Backbone, ViTBackbone, build_backbone, normalization
+from dinomix.plumbing.files import atomic_path, to_json
+from dinomix.weights import TOY_WEIGHTS
+from toycity import PRETRAIN_SEEDS, write_views
+
+
+def random_boxes(within: Tensor, area: tuple[float, float]) -> Tensor:
+    """A box (left, top, width, height) inside each of `within` (B, 4), of a share of its area."""
+    share = torch.empty(len(within)).uniform_(*area)
+    aspect = torch.empty(len(within)).uniform_(math.log(3 / 4), math.log(4 / 3)).exp()
+    sides = torch.stack([(share * aspect).sqrt(), (share / aspect).sqrt()], dim=1).clamp(max=1)
+    corner = torch.rand(len(within), 2) * (1 - sides)
+    return torch.cat([within[:, :2] + corner * within[:, 2:], sides * within[:, 2:]], dim=1)
+
+
+def patch_centres(grid: int, boxes: Tensor) -> Tensor:
+    """Centres of the grid x grid patches of each box, row by row: (B, grid*grid, 2) as x, y."""
+    ticks = (torch.arange(grid) + 0.5) / grid
+    y, x = torch.meshgrid(ticks, ticks, indexing="ij")
+    centres = torch.stack([x, y], dim=-1).flatten(0, 1)  # (grid*grid, 2)
+    return boxes[:, None, :2] + centres * boxes[:, None, 2:]
+
+
+def view(images: Tensor, boxes: Tensor, size: int) -> Tensor:
+    """Crop, resize, disturb and normalise: (B, 3, H, W) in 0..1 -> (B, 3, size, size)."""
+    centres = patch_centres(size, boxes).unflatten(1, (size, size))  # (B, size, size, 2)
+    crops = F.grid_sample(images, 2 * centres - 1, padding_mode="border", align_corners=False)
+    crops = disturb(crops)
+    mean, std = (torch.tensor(v)[:, None, None] for v in normalization(TOY[0]))
+    return (crops - mean) / std
+
+
+def disturb(images: Tensor) -> Tensor:
+    """Other light, other camera: gamma, gain, white balance, saturation, grey, blur and noise."""
+
+    def draw(low: float, high: float, channels: int = 1) -> Tensor:
+        return torch.empty(len(images), channels, 1, 1).uniform_(low, high)
+
+    images = images.clamp(1e-3, 1) ** draw(-0.5, 0.5).exp()
+    images = images * draw(-0.5, 0.4).exp() * draw(-0.15, 0.15, 3).exp()
+    grey = images.mean(dim=1, keepdim=True)
+    saturation = draw(0.2, 1.5) * (torch.rand(len(images), 1, 1, 1) > 0.15)
+    images = grey + saturation * (images - grey)
+    contrast_centre = images.mean(dim=(1, 2, 3), keepdim=True)
+    images = contrast_centre + draw(0.6, 1.3) * (images - contrast_centre)
+    blurred = F.avg_pool2d(images, 3, stride=1, padding=1, count_include_pad=False)
+    blur = draw(-1, 1).clamp(min=0)  # none in half of the cases
+    images = images + blur * (blurred - images)
+    return (images + torch.randn_like(images) * draw(0, 0.04)).clamp(0, 1)
+
+
+# Pretrains the stand-in backbones, `toy_vits14`, `toy_vitb14` and `toy_resnet`, without labels.
+@dataclass(frozen=True)
+class PretrainConfig:
+    """How the stand-ins are pretrained. Sizes in pixels, areas as shares of the image."""
+
+    cameras: int = 4000
+    photos: int = 2  # of each camera, under different conditions
+    photo_size: int = 144
+    coarse_sizes: tuple[int, int] = (84, 56)  # of the large and the small crop, at first
+    fine_sizes: tuple[int, int] = (112, 70)  # ... and at the end
+    coarse_share: float = 0.8  # of the steps: they cost half and teach as much
+    large_area: tuple[float, float] = (0.4, 1.0)
+    small_area: tuple[float, float] = (0.3, 0.8)  # of the large crop, which it lies within
+    batch_size: int = 40
+    epochs: int = 20
+    lr: float = 1e-3  # at 128 channels; narrower networks take larger steps
+    weight_decay: float = 0.05
+    warmup: float = 0.1  # share of the steps
+    temperature: float = 0.1
+    projection: int = 128
+    seed: int = 0
+
+
+RECIPES = {
+    "toy_vits14": PretrainConfig(),
+    "toy_vitb14": PretrainConfig(),
+    # Multiples of stride 16; a CNN learns faster, from large steps and many of them.
+    "toy_resnet": PretrainConfig(
+        coarse_sizes=(96, 64), fine_sizes=(112, 80), batch_size=20, epochs=10, lr=3e-3
+    ),
+}
+
+
+class Heads(nn.Module):
+    """A norm and a projection for images, another for patches; both are thrown away.
+
+    Args:
+        image_width, patch_width: entries of what `encode` gives for each.
+    """
+
+    def __init__(self, image_width: int, patch_width: int, projection: int) -> None:
+        super().__init__()
+        self.image, self.patch = (
+            nn.Sequential(
+                nn.LayerNorm(width),
+                nn.Linear(width, 2 * width),
+                nn.GELU(),
+                nn.Linear(2 * width, projection),
+            )
+            for width in (image_width, patch_width)
+        )
+
+
+def pretrain(
+    name: str, photos: np.ndarray, config: PretrainConfig, progress: bool = True
+) -> dict[str, Tensor]:
+    """Pretrain one backbone.
+
+    Args:
+        name: of a toy backbone.
+        photos: uint8 (N, T, H, W, 3), T photos of each of N cameras.
+
+    Returns:
+        the trunk's tensors in timm's key layout on the CPU, as float16 (but for counts).
+    """
+    torch.manual_seed(config.seed)
+    net = build_backbone(name, image_size=config.fine_sizes[0], trained_blocks="all")
+    if isinstance(net, ViTBackbone):
+        for block in net.trunk.blocks:  # DINOv2's 1e-5 wakes deep blocks over weeks, not minutes
+            nn.init.ones_(block.ls1.gamma)
+            nn.init.ones_(block.ls2.gamma)
+    heads = Heads(*encoded_widths(net), config.projection)
+    parameters = [*net.parameters(), *heads.parameters()]
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [p for p in parameters if p.ndim > 1 and p.shape[0] > 1]},
+            {
+                "params": [p for p in parameters if p.ndim == 1 or p.shape[0] == 1],
+                "weight_decay": 0,
+            },
+        ],
+        lr=config.lr * 128 / net.out_channels,
+        weight_decay=config.weight_decay,
+    )
+    whole = len(photos) // config.batch_size * config.batch_size
+    batches = torch.cat([torch.randperm(len(photos))[:whole] for _ in range(config.epochs)]).split(
+        config.batch_size
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: warmup_cosine(step, len(batches), config.warmup)
+    )
+    with tqdm(batches, desc=name, unit="step", disable=not progress) as bar:
+        for step, batch in enumerate(bar):
+            coarse = step < config.coarse_share * len(batches)
+            sizes = config.coarse_sizes if coarse else config.fine_sizes
+            times = torch.randint(photos.shape[1], (len(batch), 2))  # the same one now and then
+            pairs = torch.from_numpy(photos[batch[:, None].numpy(), times.numpy()])
+            loss, accuracy = contrast(net, heads, pairs, sizes, config)
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
+            schedule.step()
+            bar.set_postfix(loss=f"{loss.item():.3f}", matched=f"{accuracy:.2f}")
+    return {
+        key: (value.half() if value.is_floating_point() else value).contiguous()
+        for key, value in net.trunk.state_dict().items()
+    }
+
+
+def warmup_cosine(step: int, steps: int, warmup: float) -> float:
+    """Factor of the learning rate: linear up over `warmup * steps`, then half a cosine down."""
+    start = max(1, int(warmup * steps))
+    if step < start:
+        return (step + 1) / start
+    return 0.5 * (1 + math.cos(math.pi * (step - start) / max(1, steps - start)))
+
+
+def encode(net: Backbone, images: Tensor) -> tuple[Tensor, Tensor]:
+    """A vector for each image (B, s), and one for each patch (B, h*w, s'), of (B, 3, H, W)."""
+    if isinstance(net, ViTBackbone):
+        tokens = net.tokens(images)  # (B, 1 + h*w, s)
+        return tokens[:, 0], tokens[:, 1:]
+    before, last = net.trunk.forward_intermediates(
+        images, indices=[net.stage - 1, net.stage], intermediates_only=True
+    )
+    return last.mean(dim=(2, 3)), before.flatten(2).transpose(1, 2)
+
+
+def encoded_widths(net: Backbone) -> tuple[int, int]:
+    """s and s' of `encode`."""
+    if isinstance(net, ViTBackbone):
+        return net.out_channels, net.out_channels
+    return net.out_channels, net.trunk.feature_info[net.stage - 1]["num_chs"]
+
+
+def contrast(
+    net: Backbone,
+    heads: Heads,
+    pairs: Tensor,
+    sizes: tuple[int, int],
+    config: PretrainConfig,
+) -> tuple[Tensor, float]:
+    """The loss of a batch of pairs, uint8 (B, 2, H, W, 3), and the share of patches matched.
+
+    Args:
+        sizes: pixels of the large and of the small crop. Shapes below: a ViT's at (112, 70).
+    """
+    first, second = (pairs.permute(1, 0, 4, 2, 3).float() / 255).unbind()  # (B, 3, H, W) each
+    whole = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(len(pairs), 4)
+    large_box = random_boxes(whole, config.large_area)
+    small_box = random_boxes(large_box, config.small_area)
+    large, large_patches = encode(net, view(first, large_box, sizes[0]))  # (B, s), (B, 64, s)
+    small, small_patches = encode(net, view(second, small_box, sizes[1]))  # (B, s), (B, 25, s)
+
+    image_loss, _ = info_nce(heads.image(large), heads.image(small), config.temperature)
+    grid = math.isqrt(large_patches.shape[1])
+    spots = heads.patch(large_patches)  # (B, 64, p)
+    large_map = spots.transpose(1, 2).unflatten(2, (grid, grid))  # (B, p, 8, 8)
+    centres = patch_centres(math.isqrt(small_patches.shape[1]), small_box)  # (B, 25, 2)
+    within = (centres - large_box[:, None, :2]) / large_box[:, None, 2:]  # in the large crop
+    same_spots = F.grid_sample(large_map, (2 * within - 1)[:, None], align_corners=False)
+    same_spots = same_spots[:, :, 0].transpose(1, 2)  # (B, 25, p)
+    patch_loss, accuracy = info_nce(
+        same_spots.flatten(0, 1), heads.patch(small_patches).flatten(0, 1), config.temperature
+    )
+    return image_loss + patch_loss, accuracy
+
+
+def info_nce(a: Tensor, b: Tensor, temperature: float) -> tuple[Tensor, float]:
+    """Row i of `a` and of `b`, both (N, p), should find each other: loss, and share that does."""
+    logits = F.normalize(a, dim=1) @ F.normalize(b, dim=1).T / temperature  # (N, N)
+    target = torch.arange(len(logits))
+    loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+    return loss, (logits.argmax(dim=1) == target).float().mean().item()
+
+
+def pretrain_to_file(name: str, views: Path, config: PretrainConfig, out: Path) -> None:
+    """Pretrain one backbone on one thread, whose sums are the same on any number of cores."""
+    torch.set_num_threads(1)
+    photos = np.load(views, mmap_mode="r")  # (N*T, H, W, 3)
+    photos = photos.reshape(config.cameras, config.photos, *photos.shape[1:])
+    tensors = pretrain(name, photos, config)
+    about = {"backbone": name, "pretrained": to_json(config)}
+    with atomic_path(out / f"{name}.safetensors") as temporary:
+        save_file(tensors, temporary, metadata=about)
+
+
+def main() -> None:
+    """The command line of the pretraining."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", default=list(TOY), help="default: all")
+    parser.add_argument("--out", type=Path, default=TOY_WEIGHTS, help="folder of the weights")
+    parser.add_argument("--epochs", type=int, help="default: each backbone's own")
+    parser.add_argument("--cameras", type=int, default=PretrainConfig.cameras)
+    options = parser.parse_args()
+    shared = PretrainConfig(cameras=options.cameras)
+    recipes = {
+        name: replace(
+            RECIPES[name],
+            cameras=shared.cameras,
+            epochs=options.epochs or RECIPES[name].epochs,
+        )
+        for name in options.names
+    }
+    count = shared.cameras * shared.photos
+    with tempfile.TemporaryDirectory() as folder:
+        views = write_views(folder, PRETRAIN_SEEDS, count, shared.photo_size, group=shared.photos)
+        with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+            jobs = [
+                pool.submit(pretrain_to_file, name, views, recipe, options.out)
+                for name, recipe in recipes.items()
+            ]
+            for job in jobs:
+                job.result()
+
+
+if __name__ == "__main__":
+    main()

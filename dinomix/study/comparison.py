@@ -1,0 +1,129 @@
+"""Methods side by side on the same queries: how right each one is, and which queries to show."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from dinomix.data import TestSet
+from dinomix.evaluation import Retrieval, hits, positives
+
+REACH = 3.0  # thresholds: up to this far a wrong image may still show the query's scene
+TURN = 45.0  # degrees: up to this far apart two cameras look the same way
+
+
+def distance(retrieval: Retrieval) -> np.ndarray:
+    """Metres from each query to the images retrieved for it: float64 (Q, k)."""
+    found = retrieval.test.database_utm[retrieval.ranked]  # (Q, k, 2)
+    return np.linalg.norm(found - retrieval.test.query_utm[:, None], axis=2)
+
+
+def headings(paths: Sequence[Path]) -> np.ndarray:
+    """Compass directions in degrees, as file names in the UTM layout give them in field 9.
+
+    Returns:
+        float64 (N,), NaN where a name has none.
+    """
+    angles = np.full(len(paths), np.nan)
+    for i, path in enumerate(paths):
+        fields = path.name.split("@")  # the name begins with @, so the first field is index 1
+        try:
+            angles[i] = float(fields[9])
+        except (IndexError, ValueError):
+            continue
+    angles[np.isinf(angles)] = np.nan
+    return angles
+
+
+def verdicts(retrieval: Retrieval) -> np.ndarray:
+    """How right each retrieved image is: strings (Q, k).
+
+    "right": a positive, as recall counts them. "near": none, but at most `REACH` thresholds away
+    and, where both names tell a heading, facing at most `TURN` degrees another way; so the two
+    photos may well share what they show. "wrong": anything else.
+    """
+    test = retrieval.test
+    turn = headings(test.queries)[:, None] - headings(test.database)[retrieval.ranked]  # (Q, k)
+    turn = np.abs((turn + 180) % 360 - 180)
+    near = (distance(retrieval) <= REACH * test.threshold) & ~(turn > TURN)  # NaN > TURN is false
+    right = hits(retrieval.ranked, retrieval.positives)
+    return np.where(right, "right", np.where(near, "near", "wrong"))
+
+
+def matching_views(test: TestSet) -> np.ndarray:
+    """The database image that shows what each query shows, as far as names tell: int64 (Q,).
+
+    The nearest one within the threshold that faces at most `TURN` degrees another way, where both
+    names tell a heading; -1 where there is none. (A positive of recall may look the other way.)
+    """
+    found = np.full(len(test.queries), -1)
+    seen, asked = headings(test.database), headings(test.queries)
+    truth = positives(test.database_utm, test.query_utm, test.threshold)
+    for query, candidates in enumerate(truth):
+        turn = np.abs((seen[candidates] - asked[query] + 180) % 360 - 180)
+        facing = candidates[~(turn > TURN)]  # NaN > TURN is false
+        apart = np.linalg.norm(test.database_utm[facing] - test.query_utm[query], axis=1)
+        if len(facing):
+            found[query] = facing[apart.argmin()]
+    return found
+
+
+def choose_cases(
+    retrievals: Mapping[str, Retrieval], method: str, groups: Mapping[str, Sequence[str]]
+) -> pd.DataFrame:
+    """For each challenge, a query on which a method shines and one on which it does not.
+
+    Only the first retrieved image counts. The success is a query that the method gets right and
+    the fewest others do; the failure, one that it gets wrong and the most others get right. Of
+    several, it is the first one of the test set. Queries without positives are no case.
+
+    Args:
+        retrievals: by method, on the same test set.
+        method: one of them.
+        groups: the conditions of each challenge, such as {"illumination": ["dusk", "night"]}.
+
+    Returns:
+        up to two rows for each challenge, as there are such queries: challenge, condition, kind
+        ("success" or "failure"), query (its index), right (how many other methods are right),
+        others (how many there are).
+
+    Raises:
+        ValueError: for an unknown method, retrievals of different test sets, or a condition that
+            the test set does not have.
+    """
+    if method not in retrievals:
+        raise ValueError(f"no retrieval of {method!r}: there are {', '.join(retrievals) or 'none'}")
+    test, truth = retrievals[method].test, retrievals[method].positives
+    for name, retrieval in retrievals.items():
+        if retrieval.test.fingerprint != test.fingerprint:
+            raise ValueError(
+                f"{name} retrieved on {retrieval.test.name} and {method} on {test.name}, which "
+                "are different test sets: retrieve on the same one"
+            )
+    conditions = np.array(test.conditions)
+    asked = {condition for group in groups.values() for condition in group}
+    if unknown := sorted(asked - set(test.conditions)):
+        raise ValueError(
+            f"{test.name} has no condition {', '.join(map(repr, unknown))}: it has "
+            f"{', '.join(map(repr, dict.fromkeys(test.conditions)))}"
+        )
+    first = {name: hits(found.ranked[:, :1], truth)[:, 0] for name, found in retrievals.items()}
+    own = first.pop(method)  # (Q,)
+    right = np.sum(list(first.values()), axis=0, dtype=int) if first else np.zeros(len(own), int)
+    possible = np.array([len(positives) > 0 for positives in truth])
+    rows = []
+    for challenge, group in groups.items():
+        inside = possible & np.isin(conditions, list(group))
+        for kind, chosen, cost in (
+            ("success", inside & own, right),
+            ("failure", inside & ~own, -right),
+        ):
+            numbers = np.flatnonzero(chosen)
+            if len(numbers):
+                query = int(numbers[np.argmin(cost[numbers])])
+                rows.append(
+                    (challenge, conditions[query], kind, query, int(right[query]), len(first))
+                )
+    columns = ["challenge", "condition", "kind", "query", "right", "others"]
+    return pd.DataFrame(rows, columns=columns)

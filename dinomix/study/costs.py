@@ -1,0 +1,182 @@
+"""What a model costs: parameters, arithmetic, time, memory, and the search among its descriptors.
+
+Weights do not matter for any of it, so none are loaded: a model is built without memory, and given
+arbitrary numbers where it has to run.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from dinomix.aggregators.base import check_counts
+from dinomix.model import ModelConfig, PlaceModel, outline
+from dinomix.plumbing.summary import count_parameters
+from dinomix.retrieval import pick_device
+from dinomix.scale.search import search
+
+MIB = 2**20
+WARM_UP = 3  # passes before the first one that is timed
+
+
+def costs(
+    config: ModelConfig,
+    *,
+    device: str | torch.device = "auto",
+    batch_size: int = 1,
+    repeats: int = 10,
+) -> dict[str, object]:
+    """What describing images with a model costs, in float32 and evaluation mode.
+
+    Returns:
+        backbone, aggregator, dim (D) and image_size (height x width): which model it was.
+        parameters: all of them; trained_parameters: those that learn.
+        flops: of one image, in matrix products (those of attention too) and convolutions; a
+            multiplication and the addition after it count as two.
+        latency_ms: milliseconds for one image, already on the device and normalised: the median
+            of `repeats` passes, after some to warm up, by `batch_size`.
+        memory_mib: MiB that weights, a batch of images and one pass over it add at their peak. On
+            CUDA to what PyTorch has allocated; on a CPU to the resident memory of a new process,
+            which has imported everything and done nothing yet; nan elsewhere.
+        device, batch_size: what the last two were measured with.
+
+    Raises:
+        ValueError: for a batch_size or repeats below 1, or a config that no model fits.
+        RuntimeError: if the process that measures the CPU's memory fails.
+    """
+    check_counts(batch_size=batch_size, repeats=repeats)
+    device = pick_device(device)
+    model = outline(config).eval()
+    parameters, trained = count_parameters(model)
+    height, width = config.size
+    row = {
+        "backbone": config.backbone,
+        "aggregator": config.aggregator,
+        "dim": model.dim,
+        "image_size": f"{height} x {width}",
+        "parameters": parameters,
+        "trained_parameters": trained,
+        "flops": _flops(model),
+    }
+    before = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
+    forward = _ready(model, device, batch_size)
+    row["latency_ms"] = 1000 * _median_seconds(forward, device, repeats) / batch_size
+    row["memory_mib"] = float("nan")
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        forward()
+        row["memory_mib"] = (torch.cuda.max_memory_allocated(device) - before) / MIB
+    elif device.type == "cpu":
+        row["memory_mib"] = _memory_of_a_new_process(config, batch_size)
+    return {**row, "device": str(device), "batch_size": batch_size}
+
+
+def cost_table(configs: Iterable[ModelConfig], **options) -> pd.DataFrame:
+    """`costs` of several models, a row each; `options` as there."""
+    return pd.DataFrame([costs(config, **options) for config in configs])
+
+
+def descriptor_bytes(dim: int) -> int:
+    """Bytes of one descriptor of `dim` entries, kept as float32."""
+    return 4 * dim
+
+
+def search_ms(dim: int, *, database: int = 10_000, queries: int = 100, repeats: int = 3) -> float:
+    """Milliseconds a query that `dinomix.scale.search.search` takes, its index included.
+
+    The median of `repeats` searches of `queries` random descriptors of unit length, (queries,
+    dim), for their nearest ten among (database, dim).
+
+    Raises:
+        ValueError: for a number below 1.
+    """
+    check_counts(dim=dim, database=database, queries=queries, repeats=repeats)
+    rng = np.random.default_rng(0)
+    stored, asked = (
+        _unit_rows(rng.standard_normal((n, dim), np.float32)) for n in (database, queries)
+    )
+    seconds = _median_seconds(lambda: search(stored, asked), torch.device("cpu"), repeats)
+    return 1000 * seconds / queries
+
+
+def _flops(model: PlaceModel) -> int:
+    images = torch.empty(1, 3, *model.config.size, device="meta")
+    # Attention as matrix products: not every release of PyTorch can count all its fused kernels.
+    with (
+        torch.no_grad(),
+        sdpa_kernel(SDPBackend.MATH),
+        FlopCounterMode(display=False) as counter,
+    ):
+        model(images)
+    return counter.get_total_flops()
+
+
+def _ready(model: nn.Module, device: torch.device, batch_size: int) -> Callable[[], object]:
+    """Move a model without memory to the device; return what passes a batch through it."""
+    model.to_empty(device=device)
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.is_floating_point():
+            tensor.data.uniform_(0, 0.02)  # buffers may be variances, so nothing negative
+        else:
+            tensor.data.zero_()
+    images = torch.randn(batch_size, 3, *model.config.size, device=device)
+    return torch.inference_mode()(lambda: model(images))
+
+
+def _median_seconds(action: Callable[[], object], device: torch.device, repeats: int) -> float:
+    seconds = []
+    for _ in range(WARM_UP + repeats):
+        _wait_for(device)
+        start = time.perf_counter()
+        action()
+        _wait_for(device)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[WARM_UP:])
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def _memory_of_a_new_process(config: ModelConfig, batch_size: int) -> float:
+    """MiB by which one pass raises the peak; this process' earlier peaks would hide it."""
+    order = json.dumps({"config": config.to_dict(), "batch_size": batch_size})
+    code = "import sys; from dinomix.study.costs import _report_memory; _report_memory(sys.argv[1])"
+    done = subprocess.run([sys.executable, "-c", code, order], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"cannot measure the memory of {config}:\n{done.stderr}")
+    return float(done.stdout.splitlines()[-1])
+
+
+def _report_memory(order: str) -> None:
+    asked = json.loads(order)
+    model = outline(ModelConfig.from_dict(asked["config"])).eval()
+    before = peak_memory()
+    _ready(model, torch.device("cpu"), asked["batch_size"])()
+    print((peak_memory() - before) / MIB)
+
+
+def peak_memory() -> int:
+    """Bytes of memory that this process has had at most."""
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux, whose ru_maxrss starts from the parent's peak
+        [peak] = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
+        return int(peak.split()[1]) * 1024
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes, on macOS
+
+
+def _unit_rows(x: np.ndarray) -> np.ndarray:
+    return x / np.linalg.norm(x, axis=1, keepdims=True)

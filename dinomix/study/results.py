@@ -1,0 +1,105 @@
+"""The one tidy table that every figure is drawn from."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from dinomix.plumbing.files import atomic_path
+from dinomix.plumbing.tables import ALL, MEAN
+
+COLUMNS = [
+    "profile",
+    "method",
+    "backbone",
+    "trained_blocks",
+    "mix_depth",
+    "dim",
+    "dataset",
+    "convention",
+    "condition",
+    "k",
+    "recall",
+    "queries",
+    "without_positives",
+    "seed",
+    "run",
+    "parameters",  # of the whole model
+    "trained",  # of these, those that learned
+    "val_recall",  # recall@1 on the validation set
+    "epoch",  # the one that was kept
+]
+
+
+def save_results(tables: list[pd.DataFrame], path: str | Path) -> pd.DataFrame:
+    """Join results tables, put their columns in order, write them as CSV, and give them back.
+
+    Raises:
+        ValueError: a table has other columns than `COLUMNS`; both sides of the difference are
+            named.
+    """
+    for table in tables:
+        if set(table.columns) != set(COLUMNS):
+            raise ValueError(
+                "not a results table: it lacks the columns "
+                f"{sorted(set(COLUMNS) - set(table.columns))} and has in addition "
+                f"{sorted(set(table.columns) - set(COLUMNS))}."
+            )
+    joined = pd.concat([table[COLUMNS] for table in tables], ignore_index=True)
+    with atomic_path(path) as temporary:
+        joined.to_csv(temporary, index=False)
+    return joined
+
+
+def overall(table: pd.DataFrame, also: Sequence[str] = ()) -> pd.DataFrame:
+    """One recall for each data set, method, k and seed, under the condition "mean".
+
+    It is the unweighted mean over the conditions of the set, or, where a set has no named
+    conditions, the recall over all its queries.
+
+    Args:
+        also: further columns to keep, by which rows are told apart, too.
+    """
+    named = table[table["condition"] != ALL]
+    plain = table[~table["dataset"].isin(named["dataset"])]
+    keys = [c for c in ("method", "backbone", "dataset", "k", "seed") if c in table]
+    groups = pd.concat([named, plain]).groupby([*keys, *also], sort=False, dropna=False)
+    return groups["recall"].mean().reset_index().assign(condition=MEAN)
+
+
+def spread(table: pd.DataFrame, decimals: int = 1) -> pd.DataFrame:
+    """The tables of papers: a row for each method, a column for each k, of `overall` recall.
+
+    A cell holds the mean over seeds, and the lowest and the highest where there are several.
+    """
+
+    def cell(recalls: pd.Series) -> str:
+        mean = f"{recalls.mean():.{decimals}f}"
+        if len(recalls) == 1:
+            return mean
+        return f"{mean} [{recalls.min():.{decimals}f}, {recalls.max():.{decimals}f}]"
+
+    mean = overall(table)
+    cells = mean.groupby(["dataset", "method", "k"], sort=False)["recall"].agg(cell)
+    return cells.unstack("k").rename(columns="R@{}".format).rename_axis(columns=None)
+
+
+def compare(table: pd.DataFrame, before: str, after: str, k: int = 1) -> str:
+    """How `overall` recall@k differs between two methods, in words; a line a data set.
+
+    A difference counts as beyond chance if every seed of one method is better than every seed of
+    the other.
+    """
+    lines = []
+    for dataset, found in overall(table[table["k"] == k]).groupby("dataset", sort=False):
+        a, b = (found.loc[found["method"] == name, "recall"] for name in (before, after))
+        apart = a.max() < b.min() or b.max() < a.min()
+        verdict = "every seed agrees" if apart else "the seeds overlap"
+        if min(len(a), len(b)) < 2:
+            verdict = "one seed, so chance is unknown"
+        difference = b.mean() - a.mean()
+        lines.append(
+            f"{dataset}: {before} -> {after}: R@{k} {a.mean():.1f} -> {b.mean():.1f} "
+            f"({difference:+.1f}, {verdict})"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,298 @@
+"""A study: a list of variants, each trained and tested once, several at a time.
+
+Every variant is a job for one process, of this machine or of a Dask cluster. What is done is found
+by the hash of its config: a study that was killed, or that got one more variant, only does what is
+missing.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from tqdm.auto import tqdm
+
+from dinomix.aggregators import Aggregator, own_aggregators, register_aggregator
+from dinomix.data import PlaceDataset, TestSet
+from dinomix.datasets.benchmarks import BENCHMARKS, open_benchmark
+from dinomix.evaluation import evaluate
+from dinomix.model import PRESETS, ModelConfig, PlaceModel, build_model
+from dinomix.plumbing.files import atomic_path, config_hash
+from dinomix.plumbing.summary import count_parameters
+from dinomix.plumbing.tables import ResultsTable
+from dinomix.retrieval import pick_device
+from dinomix.runs.machine import reproducible
+from dinomix.runs.prefix import prefix_features
+from dinomix.runs.run import Run, weights_id
+from dinomix.runs.train import find_run, train
+from dinomix.training import TrainConfig
+
+if TYPE_CHECKING:
+    from dask.distributed import Client
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One model of a study, and how it is trained.
+
+    Attributes:
+        method: its name in tables and figures; several seeds share it.
+        train: its recipe, or None for a model that is used as it is built. The recipe's own seed
+            is left aside for `seed`.
+        weights: of the backbone at the start, see `build_model`.
+        seed: of the initial weights, the batches and the draws of images.
+    """
+
+    method: str
+    model: ModelConfig
+    train: TrainConfig | None
+    weights: str | Path | None = "hub"
+    seed: int = 0
+
+
+def variants(
+    methods: Mapping[str, Mapping[str, Any]],
+    base: ModelConfig,
+    recipe: TrainConfig,
+    *,
+    weights: str | Path | None = "hub",
+    seeds: Sequence[int] = (0,),
+) -> list[Variant]:
+    """Variants from literals, as a notebook's parameters hold them.
+
+    Args:
+        methods: name -> what is special about it: fields of ModelConfig that differ from `base`;
+            `preset`: a name in `model.PRESETS` to start from instead of `base`; `train`: fields of
+            TrainConfig that differ from `recipe`, or False for a model that does not learn;
+            `weights`: of its backbone.
+        weights: of `base`'s backbone; other backbones take "hub" where a method names none.
+        seeds: each method is trained once with each; one that does not learn takes the first.
+
+    Raises:
+        ValueError: a field that neither config has, a value that it does not take, or no such
+            preset. The method is named.
+    """
+    found = []
+    for method, special in methods.items():
+        fields = dict(special)
+        train, preset = fields.pop("train", {}), fields.pop("preset", None)
+        if preset is not None and preset not in PRESETS:
+            raise ValueError(f"{method}: no preset {preset!r}; there are {', '.join(PRESETS)}")
+        start = (base if preset is None else PRESETS[preset]).to_dict()
+        default = weights if fields.get("backbone", start["backbone"]) == base.backbone else "hub"
+        chosen = fields.pop("weights", default)
+        try:
+            model = ModelConfig.from_dict(start | fields)
+            learns = TrainConfig.from_dict(recipe.to_dict() | train) if train is not False else None
+        except ValueError as error:
+            raise ValueError(f"{method}: {error}") from error
+        several = seeds if learns else seeds[:1]
+        found += [Variant(method, model, learns, chosen, seed) for seed in several]
+    return found
+
+
+@dataclass(frozen=True)
+class Study:
+    """What all variants of a study share.
+
+    Attributes:
+        places: folder of training places (GSV-Cities layout).
+        val: folder of the validation set (UTM layout; its split "val"), or a benchmark of that
+            split, as `data/"pitts30k-val"`.
+        tests: folders of test sets, or pairs (folder, split), or benchmarks: the data folder and
+            a name in `benchmarks.BENCHMARKS`.
+        out: folder of runs, as of `train`.
+        images_per_place: K.
+        ks: the k of recall@k.
+    """
+
+    places: Path
+    val: Path
+    tests: Sequence[Path | tuple[Path, str]]
+    out: Path
+    images_per_place: int = 4
+    ks: Sequence[int] = (1, 5, 10)
+
+    @classmethod
+    def under(
+        cls,
+        data: Path,
+        places: str,
+        val: str,
+        tests: Sequence[str | Sequence[str]],
+        images_per_place: int = 4,
+        ks: Sequence[int] = (1, 5, 10),
+    ) -> "Study":
+        """A study of folders under `data`, with its runs in `data/runs`.
+
+        Args:
+            val: name of a folder, or of a benchmark.
+            tests: names of folders or benchmarks, or pairs of folder and split.
+        """
+        pairs = [(test,) if isinstance(test, str) else test for test in tests]
+        named = [(data / folder, *split) if split else data / folder for folder, *split in pairs]
+        return cls(data / places, data / val, named, data / "runs", images_per_place, ks)
+
+    def run(
+        self,
+        variants: Sequence[Variant],
+        *,
+        client: "Client | None" = None,
+        workers: int | None = None,
+        progress: bool = True,
+    ) -> pd.DataFrame:
+        """Train and test every variant; the tables of `test`, in the order of `variants`.
+
+        Args:
+            client: of a Dask cluster whose workers see the same folders; None starts processes
+                on this machine.
+            workers: how many of these; None means `cluster.available_workers()`.
+
+        Raises:
+            RuntimeError: names every variant that failed, and why; the others are done and kept.
+        """
+        _places.cache_clear()  # data may have changed since, but does not change on the way
+        _test_set.cache_clear()
+        tables: dict[int, pd.DataFrame] = {}
+        failed: dict[int, BaseException] = {}
+        with tqdm(total=len(variants), desc="study", unit="variant", disable=not progress) as bar:
+            for i, variant in enumerate(variants):
+                if self.is_done(variant):
+                    tables[i] = self.test(variant)
+                    bar.update()
+            todo = {i: variant for i, variant in enumerate(variants) if i not in tables}
+            if todo:
+                from dinomix.runs import cluster
+
+                count = min(workers or cluster.available_workers(), len(todo))
+                given = nullcontext(client) if client else cluster.local_client(count)
+                with given as client:
+                    test = partial(_test_elsewhere, self, own_aggregators())
+                    for i, result in cluster.compute(client, test, todo):
+                        (failed if isinstance(result, BaseException) else tables)[i] = result
+                        bar.update()
+        if failed:
+            reasons = [f"  {variants[i]}\n    {failed[i]!r}" for i in sorted(failed)]
+            raise RuntimeError(
+                f"{len(failed)} of {len(variants)} variants failed; the others are done and kept. "
+                "Mend these and run the study again:\n" + "\n".join(reasons)
+            )
+        return ResultsTable(pd.concat([tables[i] for i in range(len(variants))], ignore_index=True))
+
+    def test(self, variant: Variant) -> pd.DataFrame:
+        """Recall of the variant on every test set, trained and tested now unless it is done.
+
+        Returns:
+            the columns of `results.COLUMNS` but for profile, and in addition parameters (of the
+            whole model), trained (those that learn), val_recall (recall@1 in percent on the
+            validation set, NaN untrained) and epoch (the one that was kept, 0 untrained).
+        """
+        run = None if variant.train is None else self.train(variant)
+        tables, model = [], None
+        for test in self.test_sets():
+            path = self._table_path(variant, run, test)
+            if not path.is_file():
+                model = model or self.load(variant)
+                with atomic_path(path) as temporary:
+                    self._evaluate(variant, model, test).to_csv(temporary, index=False)
+            table = pd.read_csv(path, keep_default_na=False, na_values={"mix_depth": [""]})
+            tables.append(table.astype({"mix_depth": "Int64"}))
+        return pd.concat(tables, ignore_index=True).assign(
+            method=variant.method,
+            seed=variant.seed,
+            run="untrained" if run is None else run.folder.name,
+            val_recall=float("nan") if run is None else run.best["recall@1"],
+            epoch=0 if run is None else int(run.best["epoch"]),
+        )
+
+    def train(self, variant: Variant, progress: bool = False) -> Run:
+        """The run of a variant that learns, trained now unless it is there."""
+        places, val, recipe = self._training(variant)
+        return train(
+            variant.model,
+            places,
+            val,
+            recipe,
+            weights=variant.weights,
+            out=self.out,
+            progress=progress,
+        )
+
+    def load(self, variant: Variant) -> PlaceModel:
+        """The model of a variant, trained now unless it is there."""
+        if variant.train is not None:
+            return self.train(variant).load()
+        with reproducible(variant.seed):
+            return build_model(variant.model, variant.weights).eval()
+
+    def is_done(self, variant: Variant) -> bool:
+        """Whether the variant is trained and tested."""
+        run = None
+        if variant.train is not None:
+            places, val, recipe = self._training(variant)
+            run = find_run(
+                variant.model, places, val, recipe, weights=variant.weights, out=self.out
+            )
+            if run is None:
+                return False
+        return all(self._table_path(variant, run, test).is_file() for test in self.test_sets())
+
+    def test_sets(self) -> list[TestSet]:
+        """The test sets that `tests` names."""
+        return [_test_set(*(test if isinstance(test, tuple) else (test,))) for test in self.tests]
+
+    def _training(self, variant: Variant) -> tuple[PlaceDataset, TestSet, TrainConfig]:
+        places = _places(self.places, self.images_per_place, variant.seed)
+        recipe = dataclasses.replace(variant.train, seed=variant.seed)
+        return places, _test_set(self.val, "val"), recipe
+
+    def _table_path(self, variant: Variant, run: Run | None, test: TestSet) -> Path:
+        if run is None:
+            weights = weights_id(variant.model.backbone, variant.weights)
+            name = config_hash(variant.model.to_dict(), weights, variant.seed)
+            folder = self.out / "untrained" / name
+        else:
+            folder = run.folder
+        return folder / f"recall-{config_hash(test.name, test.fingerprint, list(self.ks))}.csv"
+
+    def _evaluate(self, variant: Variant, model: PlaceModel, test: TestSet) -> pd.DataFrame:
+        options = {"device": "auto", "progress": False}
+        if variant.train is not None:
+            options |= {"device": variant.train.device, "workers": variant.train.workers}
+            if variant.train.cache_prefix and model.backbone.has_prefix:
+                options["frozen"] = prefix_features(
+                    model,
+                    [*test.database, *test.queries],
+                    self.out / "prefix",
+                    device=pick_device(options["device"]),
+                    progress=False,
+                )
+        parameters, trained = count_parameters(model)
+        table = evaluate(model, test, self.ks, **options)
+        return table.assign(parameters=parameters, trained=trained)
+
+
+def _test_elsewhere(
+    study: Study, own: Mapping[str, type[Aggregator]], variant: Variant
+) -> pd.DataFrame:
+    """`study.test` in another process, which may not have imported where aggregators come from."""
+    for name, aggregator in own.items():
+        register_aggregator(name)(aggregator)
+    return study.test(variant)
+
+
+@lru_cache(maxsize=8)
+def _places(folder: Path, images_per_place: int, seed: int) -> PlaceDataset:
+    return PlaceDataset(folder, images_per_place=images_per_place, seed=seed)
+
+
+@lru_cache(maxsize=8)
+def _test_set(folder: Path, split: str | None = None) -> TestSet:
+    benchmark = BENCHMARKS.get(folder.name)
+    if benchmark is not None and split in (None, benchmark.split):
+        return open_benchmark(folder.name, folder.parent)
+    return TestSet(folder, split)

@@ -1,0 +1,242 @@
+"""The command `dinomix`: what each command passes on, what it prints, how it fails."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+import dinomix.datasets.prepare
+import dinomix.pipeline.check
+import toycity
+from dinomix.cli import app
+from dinomix.datasets.prepare import PREPARERS, Summary
+from dinomix.pipeline import notebooks as pipeline
+from dinomix.pipeline.notebooks import NotebookFailedError
+from dinomix.plumbing.errors import HubError
+
+COMMANDS = {"toy", "prepare", "train", "evaluate", "localize", "check", "run", "figures"}
+
+
+def invoke(*arguments: object):
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def plain(text: str) -> str:
+    """Without colours, frames and line breaks."""
+    return " ".join(re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯─]", " ", text).split())
+
+
+@pytest.fixture
+def called(monkeypatch):
+    """Names a function to replace; afterwards holds what it was called with."""
+    calls = []
+
+    def replace(module, name, result=None, error=None):
+        def noted(*args, **options):
+            calls.append((args, options))
+            if error is not None:
+                raise error
+            return result
+
+        monkeypatch.setattr(module, name, noted)
+        return calls
+
+    return replace
+
+
+@pytest.fixture(autouse=True)
+def data(tmp_path, monkeypatch):
+    monkeypatch.setenv("DINOMIX_DATA", str(tmp_path / "data"))
+    return tmp_path / "data"
+
+
+def test_help_is_light():
+    code = (
+        "import sys; from dinomix.cli import app\n"
+        "try: app(['--help'])\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "heavy = {'torch', 'pandas', 'numpy', 'nbformat', 'papermill'} & set(sys.modules)\n"
+        "sys.exit(f'loaded {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert {name for name in COMMANDS if f" {name} " in done.stdout} == COMMANDS
+
+
+def test_every_command_explains_itself():
+    for name in COMMANDS:
+        text = plain(invoke(name, "--help").output)
+        assert f"{name} [OPTIONS]" in text
+        assert len(text) > 200
+        assert text.count(f"dinomix {name} ") >= 2  # examples; the usage says "root" here
+    assert plain(invoke().output) == plain(invoke("--help").output)
+    text = plain(invoke("prepare", "--help").output)
+    assert all(f"{name}" in text for name in PREPARERS)
+
+
+def test_module_is_the_command():
+    done = subprocess.run([sys.executable, "-m", "dinomix", "-h"], capture_output=True, text=True)
+    assert done.returncode == 0 and "Usage: dinomix" in plain(done.stdout)
+
+
+# ------------------------------------------------------------------------------- prepare
+
+
+def test_prepare(called, data, tmp_path):
+    summary = Summary("tokyo247", data / "tokyo247", {"test/database": 12}, 12, 0, (), ("look",))
+    calls = called(dinomix.datasets.prepare, "prepare", summary)
+    result = invoke("prepare", "tokyo247", tmp_path)
+    assert calls.pop() == (
+        ("tokyo247", tmp_path, data / "tokyo247"),
+        {"copy": False, "allow_missing": False, "progress": True},
+    )
+    assert result.stdout.strip() == str(summary)
+    options = ("--out", tmp_path / "o", "--copy", "--allow-missing", "--json")
+    result = invoke("prepare", "tokyo247", tmp_path, *options)
+    assert calls.pop() == (
+        ("tokyo247", tmp_path, tmp_path / "o"),
+        {"copy": True, "allow_missing": True, "progress": False},
+    )
+    told = json.loads(result.stdout)
+    assert told["counts"] == {"test/database": 12} and told["out"] == str(data / "tokyo247")
+
+
+def test_unknown_sets_are_refused_in_one_line(tmp_path):
+    result = invoke("prepare", "oxford", tmp_path)
+    assert result.exit_code == 1 and result.stdout == ""
+    assert re.fullmatch(r"error: cannot prepare 'oxford'; there are .*tokyo247.*\n", result.stderr)
+
+
+# ------------------------------------------------------------------------------- check
+
+
+def table(*oks: bool) -> pd.DataFrame:
+    rows = [[f"thing {i}", "[found]", "needed", ok] for i, ok in enumerate(oks)]
+    return pd.DataFrame(rows, columns=["what", "found", "needed", "ok"])
+
+
+def test_check_prints_a_table_and_fails_if_anything_does(called):
+    calls = called(dinomix.pipeline.check, "check", table(True, False))
+    result = invoke("check", "paper", "--set", "seeds=[0, 1]")
+    assert calls.pop() == (("paper",), {"overrides": {"seeds": [0, 1]}})
+    assert result.exit_code == 1
+    lines = [line for line in result.stdout.splitlines() if "thing" in line]
+    assert [("ok" in line, "NO" in line) for line in lines] == [(True, False), (False, True)]
+    assert all("[found]" in line and "needed" in line for line in lines)
+    called(dinomix.pipeline.check, "check", table(True, True))
+    assert invoke("check", "toy").exit_code == 0
+
+
+def test_check_as_json(called):
+    called(dinomix.pipeline.check, "check", table(True, False))
+    result = invoke("check", "toy", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)[1] == {
+        "what": "thing 1",
+        "found": "[found]",
+        "needed": "needed",
+        "ok": False,
+    }
+
+
+def test_unknown_profiles_are_named():
+    result = invoke("check", "nowhere")
+    assert result.exit_code == 1
+    assert re.match(r"error: there is no profile 'nowhere'; there are .*'toy'", result.stderr)
+
+
+# ------------------------------------------------------------------------------- run, figures
+
+
+def test_run(called, data):
+    calls = called(pipeline, "run_profile", [Path("03.ipynb")])
+    result = invoke("run", "toy", "--only", "03", "--set", "seeds=[0]; x=1", "--force")
+    options = {"only": "03", "overrides": {"seeds": [0], "x": 1}, "force": True}
+    assert calls.pop() == (("toy",), options)
+    assert "03.ipynb" in result.stdout and str(data / "figures" / "toy") in result.stdout
+    invoke("run", "toy")
+    assert calls.pop() == (("toy",), {"only": None, "overrides": {}, "force": False})
+
+
+def test_figures(called, data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DINOMIX_NO_TRAINING", "")  # put back afterwards
+    calls = called(pipeline, "run_profile", [])
+    copies = called(pipeline, "copy_figures")
+    invoke("figures", "toy", "--only", "03")
+    invoke("figures", "toy", tmp_path / "elsewhere")
+    drawn = data / "figures" / "toy"
+    assert calls is copies and calls == [
+        (("toy",), {"only": "03", "overrides": None, "force": True}),
+        ((drawn, Path("figures/toy")), {"keep": True}),
+        (("toy",), {"only": None, "overrides": None, "force": True}),
+        ((drawn, tmp_path / "elsewhere"), {"keep": False}),
+    ]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        NotebookFailedError("02 stopped"),
+        FileNotFoundError("no gsv-cities"),
+        ValueError("a word"),
+        FloatingPointError("the loss is nan"),
+        HubError("no network"),
+    ],
+)
+def test_expected_errors_are_one_line_unless_asked_for_more(called, error):
+    called(pipeline, "run_profile", error=error)
+    result = invoke("run", "toy")
+    assert (result.exit_code, result.stderr) == (1, f"error: {error}\n")
+    with pytest.raises(type(error), match=str(error)):
+        invoke("--debug", "run", "toy")
+
+
+def test_other_errors_are_not_hidden(called):
+    for error in (KeyError("a bug"), RuntimeError("a bug")):
+        called(pipeline, "run_profile", error=error)
+        with pytest.raises(type(error), match="a bug"):
+            invoke("run", "toy")
+
+
+def test_modules_to_import_must_be_there():
+    result = invoke("--import", "no_such_module", "run", "toy")
+    assert result.exit_code == 2 and "no module 'no_such_module'" in plain(result.stderr)
+
+
+def test_wrong_usage_is_explained():
+    result = invoke("run")
+    assert result.exit_code == 2 and "missing argument 'profile'" in plain(result.stderr).lower()
+    result = invoke("rum", "toy")
+    assert result.exit_code == 2 and "No such command 'rum'" in plain(result.stderr)
+    result = invoke("run", "toy", "--set", "seeds")
+    assert result.exit_code == 1 and "name=value" in result.stderr
+
+
+# ------------------------------------------------------------------------------- toy
+
+
+def test_toy(called, data, tmp_path):
+    calls = called(toycity, "write_toycity", Path("there"))
+    assert invoke("toy").stdout == "there\n"
+    assert calls.pop() == ((data / "toycity", toycity.ToyCityConfig()), {"workers": None})
+    invoke("toy", "--out", tmp_path, "--small", "--image-size", 28, "--workers", 2)
+    small = toycity.ToyCityConfig.small(image_size=28)
+    assert calls.pop() == ((tmp_path, small), {"workers": 2})
+    assert json.loads(invoke("toy", "--json").stdout) == {"folder": "there"}
+
+
+def test_impossible_sizes_are_refused():
+    result = invoke("toy", "--image-size", 2)
+    assert result.exit_code == 1
+    assert re.fullmatch(
+        r"error: image_size is 2: expected a whole number from 8.*\n", result.stderr
+    )

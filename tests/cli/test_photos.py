@@ -1,0 +1,125 @@
+"""The command `dinomix localize`."""
+
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from dinomix.cli import app
+from dinomix.localization import stand_in
+from dinomix.localization.index import NAME
+from dinomix.model import ModelConfig, build_model, save_model
+from tests.conftest import write_image
+
+
+def localize(*arguments):
+    result = CliRunner().invoke(app, ["localize", *map(str, arguments)])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def plain(text):
+    """Without colours, frames and line breaks."""
+    return " ".join(re.sub(r"\x1b\[[0-9;]*m|[│┃━┏┓┡┩└┘─┬┴┳╇┼├┤┌┐╭╮╰╯]", " ", text).split())
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder `photos` with three photos, a query, and a small model."""
+    rng = np.random.default_rng(0)
+    for i in range(2):
+        write_image(tmp_path / "photos" / f"@{400_000 + 10 * i}@5000000@31@T@p{i}@.jpg", rng)
+    write_image(tmp_path / "photos" / "old" / "unknown.jpg", rng)
+    write_image(tmp_path / "q.jpg", rng)
+    torch.manual_seed(0)
+    config = ModelConfig(backbone="toy_vits14", image_size=28, out_channels=8, out_rows=2)
+    save_model(build_model(config), tmp_path / "m.safetensors")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+ASKED = ("--database", "photos", "--query", "q.jpg")
+MODEL = ("--model", "m.safetensors")
+
+
+def test_table(here):
+    result = localize(*ASKED, *MODEL)
+    text = plain(result.stdout)
+    assert result.exit_code == 0
+    assert text.startswith("q.jpg estimated at 45.146") and "2 of 3 matches agree" in text
+    assert text.endswith(f"1 query in 3 photos (3 described now, index photos/{NAME})")
+    assert "unknown.jpg" in text and " 1 0." in text
+    assert "stand-in" not in result.stderr
+    assert "(0 described now" in plain(localize(*ASKED, *MODEL).stdout)
+
+
+def test_json_and_files(here):
+    files = ("--csv", "out/m.csv", "--gallery", "out/g.html", "--index", "kept/i.sqlite")
+    result = localize(*ASKED, *MODEL, "-k", 2, "--json", *files)
+    told = json.loads(result.stdout)  # and nothing else is there
+    (asked,) = told["queries"]
+    assert asked["query"] == "q.jpg" and [m["rank"] for m in asked["matches"]] == [1, 2]
+    assert asked["error"] is None and told["index"] == "kept/i.sqlite" and result.stderr == ""
+    table = pd.read_csv("out/m.csv")
+    assert table["image"].tolist() == [match["image"] for match in asked["matches"]]
+    assert "data:image/jpeg" in (here / "out" / "g.html").read_text()
+    assert not (here / "photos" / NAME).exists()
+
+
+def test_unreadable_photos_are_listed(here):
+    (here / "photos" / "half.jpg").write_bytes(b"half")
+    result = localize(*ASKED, *MODEL, "--json")
+    assert "skipped, for it cannot be read: photos/half.jpg\n" in result.stderr
+    assert json.loads(result.stdout)["skipped"] == ["photos/half.jpg"] and result.exit_code == 0
+
+
+def test_without_a_model_the_stand_in_searches_and_it_is_said(here):
+    result = localize(*ASKED, "--json")
+    assert "note: no --model and no --preset, so a small stand-in" in result.stderr
+    assert json.loads(result.stdout)["photos"] == 3
+    save_model(stand_in(), here / "same.safetensors")
+    again = json.loads(localize(*ASKED, "--json", "--model", "same.safetensors").stdout)
+    assert again["fresh"] == 0
+
+
+def test_presets(here):
+    result = localize(*ASKED, "--preset", "dino_mix_toy", "--json")
+    assert result.stderr.startswith("note: of the preset dino_mix_toy only the backbone is")
+    again = localize(*ASKED, "--preset", "dino_mix_toy", "--json")
+    assert json.loads(again.stdout)["fresh"] == 0  # what is random in it is always the same
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--database", "nowhere", "--query", "q.jpg", *MODEL), "no photo, folder or CSV file no"),
+        ((*ASKED, "--model", "no.safetensors"), "no.safetensors"),
+        ((*ASKED, "--preset", "gem"), "there is no preset 'gem'"),
+        ((*ASKED, *MODEL, "--gallery", "g.pdf"), "a gallery is written as .html or .png"),
+        ((*ASKED, *MODEL, "--index", "q.jpg"), "q.jpg is no index of photos"),
+        ((*ASKED, *MODEL, "--radius", "-1"), "radius -1.0"),
+    ],
+)
+def test_errors_are_one_line(here, arguments, complaint):
+    result = localize(*arguments)
+    assert result.exit_code == 1 and result.stdout == ""
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("error: ") and complaint in last
+
+
+def test_wrong_usage(here):
+    assert localize("--database", "photos").exit_code == 2
+    result = localize(*ASKED, *MODEL, "--preset", "gem_dinov2")
+    assert result.exit_code == 2 and "--model or --preset" in plain(result.stderr)
+    assert localize(*ASKED, "-k", 0).exit_code == 2
+
+
+def test_help():
+    text = plain(localize("--help").stdout)
+    for word in ("stand-in", "EXIF", ".dinomix.sqlite", ".html or .png", "gem_dinov2"):
+        assert word in text

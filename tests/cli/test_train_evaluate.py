@@ -1,0 +1,272 @@
+"""`dinomix train` and `dinomix evaluate`: from arguments to runs and recalls."""
+
+import io
+import json
+import re
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+import torch
+
+import dinomix
+from dinomix.runs import train as training
+from dinomix.runs.loop import DivergedError
+from tests.cli.test_cli import invoke, plain
+from tests.conftest import write_places, write_testset
+
+MODEL = {"backbone": "toy_vits14", "image_size": 28, "out_channels": 4, "out_rows": 2}
+RECIPE = "epochs=1; places_per_batch=4; lr=1e-3; device=cpu"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    write_places(folder / "places")
+    write_testset(folder / "city", split="val")
+    write_testset(folder / "city", split="test", conditions=("night", "day"))
+    (folder / "model.yaml").write_text("".join(f"{key}: {MODEL[key]}\n" for key in MODEL))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(data):
+    torch.manual_seed(0)
+    built = dinomix.build_model(dinomix.ModelConfig(**MODEL))
+    return dinomix.save_model(built, data / "model.safetensors")
+
+
+@pytest.fixture(autouse=True)
+def data_folder(data, monkeypatch):
+    monkeypatch.setenv("DINOMIX_DATA", str(data))
+
+
+def train(data, *options, recipe=RECIPE):
+    places = data / "places"
+    return invoke("train", places, "--config", data / "model.yaml", "--set", recipe, *options)
+
+
+# ------------------------------------------------------------------------------- train
+
+
+def test_train_makes_the_run_that_the_package_makes(data, tmp_path):
+    result = train(data, "--val", data / "city", "--recipe", "toy", "--out", tmp_path)
+    assert result.exit_code == 0
+    folder, best = result.stdout.splitlines()
+    assert "24 images" in result.stderr and "TestSet(city-val: 5 database" in result.stderr
+    assert "epoch 1/1" in result.stderr  # the bar
+    run = training.find_run(
+        dinomix.ModelConfig(**MODEL),
+        dinomix.PlaceDataset(data / "places"),
+        dinomix.TestSet(data / "city", "val"),
+        dinomix.TrainConfig.preset("toy", epochs=1, places_per_batch=4, lr=1e-3),
+        weights="hub",
+        out=tmp_path,
+    )
+    assert str(run.folder) == folder
+    recalls = f"recall@1 {run.best['recall@1']:.1f} %, recall@5 {run.best['recall@5']:.1f} %"
+    assert best == f"best epoch 1 of 1: {recalls} on city-val (25 m)"
+    assert folder in repr(run) and "best epoch 1 of 1" in repr(run)
+
+    again = train(data, "--val", data / "city", "--recipe", "toy", "--out", tmp_path, "--json")
+    assert again.stderr == ""
+    assert json.loads(again.stdout) == {
+        "run": folder,
+        "epoch": 1,
+        "epochs": 1,
+        "recall@1": run.best["recall@1"],
+        "recall@5": run.best["recall@5"],
+        "validation": "city-val",
+        "convention": "25 m",
+    }
+    shown = invoke("evaluate", folder, data / "city", "--k", "1", "--json")
+    assert {row["dim"] for row in json.loads(shown.stdout)} == {8}
+
+
+@pytest.fixture
+def asked(monkeypatch, tmp_path):
+    """What `train` would be called with, without training."""
+    calls = []
+
+    def stop(config, places, val, recipe, **options):
+        calls.append((config, places, val, recipe, options))
+        raise DivergedError("the loss is nan in epoch 1")
+
+    monkeypatch.setattr(training, "train", stop)
+    return calls
+
+
+def test_train_passes_on_what_it_is_given(data, asked, tmp_path):
+    result = invoke("train", data / "places", "--hold-out", 0.34)
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (
+        1,
+        "error: the loss is nan in epoch 1",
+    )
+    config, places, val, recipe, options = asked.pop()
+    assert config == dinomix.PRESETS["dino_mix"] and recipe == dinomix.TrainConfig()
+    assert (len(places), len(val.database)) == (4, 2)
+    assert options == {"weights": "hub", "out": None, "progress": True}
+    arguments = ["--preset", "salad", "--recipe", "authors", "--weights", "random"]
+    more = ["--images-per-place", 2, "--out", tmp_path, "--val", data / "city", "--json"]
+    invoke("train", data / "places", *arguments, *more)
+    config, places, val, recipe, options = asked.pop()
+    assert config == dinomix.PRESETS["salad"]
+    assert recipe == dinomix.TrainConfig.preset("authors")
+    assert places.images_per_place == 2 and val.name == "city-val"
+    assert options == {"weights": None, "out": tmp_path, "progress": False}
+    write_testset(tmp_path / "plain")
+    train(data, "--preset", "salad", "--val", tmp_path / "plain")
+    config, _, val, *_ = asked.pop()
+    assert config == dinomix.ModelConfig(**MODEL, aggregator="salad", trained_blocks=4)
+    assert val.name == "plain-test"  # it has no other split
+
+
+def test_processes_beside_the_first_stay_quiet(data, monkeypatch, tmp_path):
+    monkeypatch.setenv("RANK", "1")  # not the process that reports
+    monkeypatch.setattr(training, "train", lambda *a, **o: FinishedRun(tmp_path))
+    assert train(data, "--hold-out", 0.34).stdout == ""
+
+
+class FinishedRun:
+    def __init__(self, folder):
+        self.folder, self.best = folder, {"epoch": 1.0, "recall@1": 50.0, "recall@5": 75.0}
+
+
+@pytest.mark.parametrize("options", [[], ["--val", "city", "--hold-out", "0.2"]])
+def test_one_validation_set(data, options):
+    result = train(data, *options)
+    assert result.exit_code == 2 and "--val SET or --hold-out SHARE" in plain(result.stderr)
+
+
+@pytest.mark.parametrize(
+    ("options", "recipe", "complaint"),
+    [
+        (["--preset", "dino_mux"], "", "no preset 'dino_mux'; there are dino_mix, "),
+        (["--recipe", "best"], "", "no training preset 'best'; choose one of"),
+        ([], "epoch=1", r"TrainConfig has no fields \['epoch'\]; it has"),
+        ([], "lr=fast", "TrainConfig.lr is 'fast'; it should be a finite number"),
+        ([], "epochs", "cannot read the parameter 'epochs'; write name=value"),
+        ([], "lr=[1", r"cannot read the value in 'lr=\[1': line 1"),
+        (["--images-per-place", "9"], "", "none of the 6 places .* has 9 images"),
+        (["--weights", "w.pth"], RECIPE, "no weights at w.pth: give the path of a file"),
+        (["--hold-out", "2"], "", "share is 2.0"),
+        ([], "places_per_batch=400", "do not fill one batch of places_per_batch = 400"),
+    ],
+)
+def test_errors_of_train_are_one_line(data, options, recipe, complaint):
+    held = [] if "--hold-out" in options else ["--hold-out", "0.34"]
+    result = train(data, *held, *options, recipe=recipe)
+    assert result.exit_code == 1 and result.stdout == ""
+    assert re.search(rf"^error: .*{complaint}", result.stderr, re.MULTILINE)
+    assert "Traceback" not in result.stderr
+
+
+def test_errors_in_a_config_name_the_file(data, tmp_path):
+    path = tmp_path / "bad.yaml"
+    path.write_text("mix_depth: 1\nout_row: 4\n")
+    result = invoke("train", data / "places", "--hold-out", 0.5, "--config", path)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"error: {path}: unknown in a model's config: out_row; the")
+
+
+# ------------------------------------------------------------------------------- evaluate
+
+
+def test_evaluate_prints_what_the_package_measures(data, model):
+    expected = dinomix.evaluate(
+        dinomix.load_model(model), dinomix.TestSet(data / "city"), [1, 5], progress=False
+    )
+    result = invoke("evaluate", model, data / "city", "--k", "5,1", "--json")
+    assert result.stderr == ""
+    found = pd.DataFrame(json.loads(result.stdout))
+    pd.testing.assert_frame_equal(found, pd.DataFrame(expected), check_dtype=False)
+    result = invoke("evaluate", model, data / "city", "--k", "1,5", "--csv")
+    found = pd.read_csv(io.StringIO(result.stdout))
+    pd.testing.assert_frame_equal(found, pd.DataFrame(expected), check_dtype=False)
+
+
+def test_evaluate_shows_convention_and_recall(data, model):
+    result = invoke("evaluate", model, data / "city", "--k", "1,5")
+    text = plain(result.stdout)
+    assert "city-test, 5 database images, positives: 25 m" in text
+    for word in ("condition", "R@1", "R@5", "day", "night", "all", "queries"):
+        assert word in text
+    lines = [line for line in result.stdout.splitlines() if "all" in line]
+    assert "100.0" in lines[-1]  # of R@5, with five images in the database
+    assert "toy_vits14" in result.stderr and "describe" in result.stderr
+
+
+def test_evaluate_several(data, model, tmp_path):
+    options = ["--split", "val", "--device", "cpu", "--batch-size", 2, "--csv"]
+    write_testset(tmp_path / "town", split="val", places=3)
+    result = invoke("evaluate", model, data / "city", tmp_path / "town", *options)
+    found = pd.read_csv(io.StringIO(result.stdout))
+    assert list(dict.fromkeys(found["dataset"])) == ["city-val", "town-val"]
+
+
+def test_evaluate_benchmarks(data, model, tmp_path, monkeypatch):
+    monkeypatch.setenv("DINOMIX_DATA", str(tmp_path))
+    result = invoke("evaluate", model, "tokyo247")
+    assert result.exit_code == 1
+    assert re.match("error: tokyo247 is not there: .*dinomix prepare tokyo247", result.stderr)
+    write_testset(tmp_path / "tokyo247")
+    result = invoke("evaluate", model, "tokyo247")
+    assert result.exit_code == 1 and "75,984 database images" in result.stderr
+    with pytest.warns(UserWarning, match="75,984"):
+        result = invoke("evaluate", model, "tokyo247", "--other-counts", "--split", "val", "--json")
+    told = json.loads(result.stdout)
+    assert told[0]["dataset"] == "tokyo247 (5 database images, 5 queries)"
+
+
+def test_damaged_images(data, model, tmp_path):
+    folder = write_testset(tmp_path / "town")
+    damaged = sorted((folder / "images" / "test" / "queries").iterdir())[0]
+    damaged.write_bytes(b"no image")
+    result = invoke("evaluate", model, folder)
+    assert result.exit_code == 1 and str(damaged) in result.stderr
+    with pytest.warns(UserWarning, match="q0"):
+        result = invoke("evaluate", model, folder, "--skip-damaged", "--json", "--k", "5")
+    assert json.loads(result.stdout)[0]["recall"] == 80.0
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--json", "--csv"], "--json and --csv exclude each other"),
+        (["--k", "0"], "write whole numbers from 1 on, as 1,5,10"),
+        (["--k", "one"], "write whole numbers from 1 on"),
+        (["--k", ""], "write whole numbers from 1 on"),
+        (["--device", "gpu"], "'gpu' cannot be used here"),
+        (["--batch-size", "0"], "Invalid value for '--batch-size'"),
+        (["--workers", "-1"], "Invalid value for '--workers'"),
+    ],
+)
+def test_wrong_usage_of_evaluate(data, model, options, complaint):
+    result = invoke("evaluate", model, data / "city", *options)
+    assert result.exit_code == 2 and complaint in plain(result.stderr)
+
+
+def test_every_set_is_opened_before_anything_is_measured(data, model):
+    result = invoke("evaluate", model, data / "city", "nowhere")
+    assert result.exit_code == 1 and result.stdout == ""
+    assert result.stderr.startswith("error: there is no folder nowhere")
+    result = invoke("evaluate", "nothing", data / "city")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: there is no model nothing: give a run's folder")
+
+
+def test_scripts_get_json_alone(data, model):
+    """The real thing: two streams, an exit code."""
+    command = [
+        sys.executable,
+        "-m",
+        "dinomix",
+        "evaluate",
+        str(model),
+        str(data / "city"),
+        "--json",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert {row["condition"] for row in json.loads(done.stdout)} == {"day", "night", "all"}

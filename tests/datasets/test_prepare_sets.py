@@ -1,0 +1,497 @@
+"""Each published format, from a made download to a test set with the right positives."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import utm
+from scipy.io import loadmat, savemat
+
+import dinomix
+from dinomix.datasets.prepare import MissingImagesError
+from dinomix.datasets.prepare import prepare as prepare_loudly
+from dinomix.evaluation import positives as positives_of
+from tests.made_downloads import (
+    MSLS_CENTRES,
+    PITTS_UTM,
+    TOKYO_LATLON,
+    cells,
+    write_images,
+    write_msls,
+    write_nordland,
+    write_pitts,
+    write_sfxl,
+    write_tokyo,
+)
+
+
+def prepare(*args, **options):
+    return prepare_loudly(*args, progress=False, **options)
+
+
+def fields(path: Path) -> list[str]:
+    """The fields of a name: east, north, zone, letter, lat, lon, pano_id, tile, heading, pitch,
+    roll, height, timestamp, note, suffix."""
+    _, *parts = path.name.split("@")
+    assert len(parts) == 15
+    return parts
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+# Pittsburgh
+
+
+@pytest.mark.parametrize("name", ["pitts30k", "pitts250k"])
+def test_pittsburgh(tmp_path, name):
+    raw = write_pitts(tmp_path / "raw", name)
+    summary = prepare(name, raw, tmp_path / "out")
+    assert summary.name == name and summary.notes == ()
+    assert summary.counts == {
+        f"{split}/{side}": count
+        for split in ("train", "val", "test")
+        for side, count in (("database", 6), ("queries", 2))
+    }
+    for split in ("train", "val", "test"):
+        struct = loadmat(raw / "datasets" / f"{name}_{split}.mat")["dbStruct"][0, 0]
+        test = dinomix.TestSet(tmp_path / "out", split=split)
+        sources = {}  # the .mat's positions by the file that a link leads to
+        for folder, cell_array, positions in (
+            (raw, struct["dbImageFns"], struct["utmDb"]),
+            (raw / "queries_real", struct["qImageFns"], struct["utmQ"]),
+        ):
+            for i in range(len(cell_array)):
+                sources[str(folder / cell_array[i, 0].item())] = positions[:, i]
+        database = [sources[os.readlink(path)] for path in test.database]
+        queries = [sources[os.readlink(path)] for path in test.queries]
+        assert np.abs(test.database_utm - database).max() <= 0.005
+        found = positives_of(test.database_utm, test.query_utm, 25)
+        for query, positives in zip(queries, found, strict=True):
+            near = []
+            for i, place in enumerate(database):
+                if ((query[0] - place[0]) ** 2 + (query[1] - place[1]) ** 2) ** 0.5 <= 25:
+                    near.append(i)
+            assert list(positives) == near and len(near) in (2, 4)
+
+
+def test_pittsburgh_names(tmp_path):
+    raw = write_pitts(tmp_path / "raw")
+    prepare("pitts30k", raw, tmp_path / "out")
+    path = next(
+        path
+        for path in dinomix.TestSet(tmp_path / "out", split="val").database
+        if os.readlink(path).endswith("001/001000_pitch2_yaw13.jpg")
+    )
+    latitude, longitude = utm.to_latlon(*PITTS_UTM[0], 17, "T")
+    expected = ["0585000.13", "4477000.00", "17", "T", f"0{latitude:.5f}", f"-0{-longitude:.5f}"]
+    expected += ["001000", "36", "", "", "", "", "", "pitch2_yaw13", ".jpg"]
+    assert fields(path) == expected
+
+
+@pytest.mark.parametrize(
+    ("images", "queries", "mats"),
+    [("images", "queries", "."), ("Pittsburgh/images", "Pittsburgh/queries", "datasets")],
+)
+def test_pittsburgh_under_the_other_names_in_use(tmp_path, images, queries, mats):
+    made, raw = write_pitts(tmp_path / "made"), tmp_path / "raw"
+    (raw / images).mkdir(parents=True)
+    for number in range(3):
+        (made / f"00{number}").rename(raw / images / f"00{number}")
+    (made / "queries_real").rename(raw / queries)
+    (raw / mats).mkdir(exist_ok=True)
+    for mat in (made / "datasets").iterdir():
+        mat.rename(raw / mats / mat.name)
+    assert prepare("pitts30k", raw, tmp_path / "out").made == 24
+
+
+def test_pittsburgh_without_some_lists(tmp_path):
+    raw = write_pitts(tmp_path / "raw")
+    (raw / "datasets" / "pitts30k_train.mat").unlink()
+    summary = prepare("pitts30k", raw, tmp_path / "out")
+    assert summary.made == 16 and "no pitts30k_train.mat" in str(summary)
+    (raw / "datasets" / "pitts30k_test.mat").unlink()
+    with pytest.raises(FileNotFoundError, match=r"datasets/pitts30k_test.mat or .*netvlad_v100"):
+        prepare("pitts30k", raw, tmp_path / "out")
+
+
+def test_pittsburgh_without_its_query_folder(tmp_path):
+    raw = write_pitts(tmp_path / "raw")
+    (raw / "queries_real").rename(raw / "elsewhere")
+    with pytest.raises(
+        FileNotFoundError, match=r"no folder queries_real or .* with 000 in it.*http"
+    ):
+        prepare("pitts30k", raw, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"utmDb": None}, r"no field utmDb; it has whichSet, dbImageFns, qImageFns"),
+        ({"utmQ": np.ones((2, 3))}, r"utmQ in .* is float64 \(2, 3\), expected numbers \(2, 2\)"),
+        (
+            {"utmQ": np.ones((2, 2)).T * [1, 2]},
+            r"easting and northing of 2 images are out of range",
+        ),
+        ({"utmQ": np.array([[585e3, np.nan], [4e6, 4e6]])}, r"of 1 images.*000001.* at \(nan, 4e"),
+        ({"utmQ": np.array([[585e3, np.inf], [4e6, 4e6]])}, r"of 1 images.*000001.* at \(inf, 4e"),
+        ({"utmQ": np.array([[585e3, 99e3], [4e6, 4e6]])}, r"of 1 images.*000001.* at \(99000, 4e"),
+        ({"utmQ": np.array([[585e3, 6e5], [4e6, -1.0]])}, r"of 1 images.*000001.* at \(600000, -1"),
+        ({"qImageFns": np.ones((2, 1))}, r"qImageFns in .* no cell array of names: cell 0"),
+        ({"qImageFns": cells([])}, r"qImageFns in .* names no images"),
+        ({"qImageFns": cells(["000/a.jpg", "b.jpg"])}, r"'000/a.jpg' is no Pittsburgh name"),
+    ],
+)
+def test_mat_with_other_content(tmp_path, changes, complaint):
+    raw = write_pitts(tmp_path / "raw", **changes)
+    with pytest.raises(ValueError, match=complaint):
+        prepare("pitts30k", raw, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_damaged_mat(tmp_path):
+    raw = write_pitts(tmp_path / "raw")
+    mat = raw / "datasets" / "pitts30k_val.mat"
+    whole = mat.read_bytes()
+    for broken in (b"", b"no mat at all" * 99, whole[: len(whole) // 2]):
+        mat.write_bytes(broken)
+        with pytest.raises(
+            ValueError, match=r"pitts30k_val.mat is damaged, or is no MATLAB 5 file"
+        ):
+            prepare("pitts30k", raw, tmp_path / "out")
+    for content in ({"other": 1.0}, {"dbStruct": 1.0}):
+        savemat(mat, content)
+        with pytest.raises(ValueError, match=r"pitts30k_val.mat holds no struct dbStruct"):
+            prepare("pitts30k", raw, tmp_path / "out")
+
+
+# Tokyo 24/7
+
+
+@pytest.mark.parametrize("folder", ["247query_subset_v2", "247query_subset_v2/247query_subset_v2"])
+def test_tokyo(tmp_path, folder):
+    raw = write_tokyo(tmp_path / "raw", folder)
+    summary = prepare("tokyo247", raw, tmp_path / "out")
+    assert summary.counts == {"test/database": 24, "test/queries": 2}
+    assert len(summary.notes) == 1 and "480 pixels" in summary.notes[0]
+    test = dinomix.TestSet(tmp_path / "out")
+    assert all(path.suffix == ".png" and path.is_file() for path in test.database)
+    assert sorted(int(fields(path)[7]) for path in test.database) == sorted([*range(12)] * 2)
+    assert {fields(path)[6] for path in test.database} == {"a" * 22, "b" * 22}
+    for path, expected, latlon in zip(
+        test.queries, test.query_utm, sorted(TOKYO_LATLON, key=lambda x: x[1]), strict=True
+    ):
+        east, north, zone, letter = utm.from_latlon(*latlon)
+        assert np.abs(expected - (east, north)).max() <= 0.005
+        assert fields(path)[2:6] == [str(zone), letter, f"0{latlon[0]:.5f}", f"0{latlon[1]:.5f}"]
+    for positives in positives_of(test.database_utm, test.query_utm, 25):
+        assert len(positives) == 12  # the cut-outs of the panorama 10 m away, and no others
+
+
+def test_tokyo_takes_the_315_of_the_larger_query_set(tmp_path):
+    raw = write_tokyo(tmp_path / "raw", "247query_v3")
+    write_images(raw / "247query_v3", ["00001.jpg"])
+    summary = prepare("tokyo247", raw, tmp_path / "out")
+    assert summary.counts["test/queries"] == 2
+    names = {fields(path)[6] for path in dinomix.TestSet(tmp_path / "out").queries}
+    assert names == {"00010", "00379"}
+
+
+def test_tokyo_prefers_the_csv_and_says_where_it_differs(tmp_path):
+    raw = write_tokyo(tmp_path / "raw")
+    queries = raw / "247query_subset_v2"
+    (queries / "00010.csv").unlink()
+    latitude, longitude = TOKYO_LATLON[1]
+    (queries / "00379.csv").write_text(f"00379.jpg,{latitude + 0.001},{longitude}\n")
+    summary = prepare("tokyo247", raw, tmp_path / "out")
+    assert "1 queries have no .csv; tokyo247.mat gives their positions" in str(summary)
+    assert "up to 111 m away from those in tokyo247.mat" in str(summary)
+    east, north, *_ = utm.from_latlon(*TOKYO_LATLON[0])
+    assert np.abs(dinomix.TestSet(tmp_path / "out").query_utm[0] - (east, north)).max() <= 0.005
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("00010.jpg;35.6;139.7", "00010.csv begins with '00010.jpg;35.6;139.7', expected"),
+        ("", "00010.csv begins with '', expected"),
+        ("00010.jpg,139.7,35.6", r"latitude and longitude of 1 images.*00010 at \(139.7, 35.6\)"),
+    ],
+)
+def test_tokyo_csv_with_other_content(tmp_path, line, complaint):
+    raw = write_tokyo(tmp_path / "raw")
+    (raw / "247query_subset_v2" / "00010.csv").write_text(line)
+    with pytest.raises(ValueError, match=complaint):
+        prepare("tokyo247", raw, tmp_path / "out")
+
+
+def test_tokyo_names_missing_cut_outs_as_they_are_published(tmp_path):
+    raw = write_tokyo(tmp_path / "raw")
+    min(raw.glob("03814/*/*_012_330.png")).unlink()
+    with pytest.raises(MissingImagesError, match=r"1 of the 26 .*03814/.*_012_330.png\."):
+        prepare("tokyo247", raw, tmp_path / "out")
+
+
+def test_tokyo_name_of_another_pattern(tmp_path):
+    raw = write_tokyo(tmp_path / "raw")
+    mat = raw / "datasets" / "tokyo247.mat"
+    struct = loadmat(mat)["dbStruct"]
+    struct["dbImageFns"][0, 0][3, 0] = "03814/x_30.jpg"
+    savemat(mat, {"dbStruct": struct})
+    with pytest.raises(ValueError, match=r"'03814/x_30.jpg' is no Tokyo 24/7 name"):
+        prepare("tokyo247", raw, tmp_path / "out")
+
+
+# Nordland
+
+
+def test_nordland_with_its_clean_list(tmp_path):
+    raw = write_nordland(tmp_path / "raw", frames=50)
+    summary = prepare("nordland", raw, tmp_path / "out")
+    assert summary.counts == {"test/database": 24, "test/queries": 24}
+    assert "nordland_imageNames.txt lists 24 frames; results do not compare" in str(summary)
+    test = dinomix.TestSet(tmp_path / "out")
+    for side, season in ((test.database, "summer"), (test.queries, "winter")):
+        for frame, path in enumerate(side):  # names sort as frames do
+            assert os.readlink(path) == str(raw / season / f"images-{2 + 2 * frame:05d}.png")
+            assert fields(path)[6] == f"images-{2 + 2 * frame:05d}"
+            assert int(fields(path)[13]) == frame
+    np.testing.assert_array_equal(np.rint(test.database_utm[:, 0] * 10.5 / 25), np.arange(24))
+    for query, positives in enumerate(positives_of(test.database_utm, test.query_utm, 25)):
+        assert list(positives) == [i for i in range(24) if abs(i - query) <= 10]
+
+
+def test_nordland_takes_the_order_and_the_form_of_the_list(tmp_path):
+    raw = write_nordland(tmp_path / "raw", frames=4, every=None)
+    (raw / "winter").rename(raw / "unpacked")
+    (raw / "winter").mkdir()
+    (raw / "unpacked").rename(raw / "winter" / "winter")  # winter.tar.gz unpacked in winter
+    listing = raw / "dataset_imagenames" / "nordland_imageNames_index.txt"
+    listing.parent.mkdir()
+    listing.write_text("./nordland/summer/images-00003.png\n./nordland/summer/images-00001.png\n")
+    prepare("nordland", raw, tmp_path / "out")
+    test = dinomix.TestSet(tmp_path / "out")
+    assert [fields(path)[6] for path in test.queries] == ["images-00003", "images-00001"]
+
+
+def test_nordland_without_a_list_uses_all_frames_by_number(tmp_path):
+    raw = tmp_path / "raw"
+    for season in ("summer", "winter"):
+        write_images(raw / "data" / season, [f"{frame}.jpg" for frame in range(8, 12)])
+    summary = prepare("nordland", raw, tmp_path / "out")
+    assert "no clean list (nordland_imageNames.txt), so all 4 frames are used" in str(summary)
+    test = dinomix.TestSet(tmp_path / "out")
+    assert [fields(path)[6] for path in test.database] == ["8", "9", "10", "11"]
+    (raw / "data" / "winter" / "9.jpg").unlink()
+    with pytest.raises(MissingImagesError, match=r"1 of the 8 .*winter/9\."):
+        prepare("nordland", raw, tmp_path / "out")
+
+
+def test_nordland_errors(tmp_path):
+    raw = write_nordland(tmp_path / "raw")
+    listing = raw / "nordland_imageNames.txt"
+    listing.write_text("images-00001.png\nimages-00002.png\nimages-00001.png\n")
+    with pytest.raises(ValueError, match="lists 1 frames twice: images-00001"):
+        prepare("nordland", raw, tmp_path / "out")
+    listing.write_text("images-00001.png\n../../images-00002.png\n")
+    with pytest.raises(ValueError, match=r"1 images that lead out of their folder: '../../images"):
+        prepare("nordland", raw, tmp_path / "out")
+    listing.write_text("\n")
+    with pytest.raises(ValueError, match=r"lists or folders in .* name no image$"):
+        prepare("nordland", raw, tmp_path / "out")
+    listing.write_bytes(b"\xff\xfe\x00\x01")
+    with pytest.raises(ValueError, match=r"nordland_imageNames.txt is no text file"):
+        prepare("nordland", raw, tmp_path / "out")
+    (raw / "winter").rename(raw / "query")
+    with pytest.raises(FileNotFoundError, match=r"no folder winter with frames.*VPR-Bench"):
+        prepare("nordland", raw, tmp_path / "out")
+
+
+# SF-XL
+
+
+@pytest.mark.parametrize(("name", "version"), [("sfxl", "processed"), ("sfxl-small", "small")])
+def test_sfxl(tmp_path, name, version):
+    raw = write_sfxl(tmp_path / "raw", version, subfolder="37.77")
+    summary = prepare(name, raw, tmp_path / "out")
+    assert summary.counts == {
+        **{"val/database": 5, "val/queries": 2},
+        **{"test/database": 5, "test/queries": 2},
+    }
+    test = dinomix.TestSet(tmp_path / "out", split="test")
+    assert {path.name for path in test.queries} == set(
+        os.listdir(raw / version / "test" / "queries_v1")
+    )
+    np.testing.assert_allclose(test.database_utm[1], (543158.27, 4180593.76))
+    again = prepare(name, raw / version, tmp_path / "out")  # the version's own folder will do
+    assert (again.made, again.kept) == (0, 14)
+
+
+def test_sfxl_reads_the_lists_of_its_folders(tmp_path):
+    raw = write_sfxl(tmp_path / "raw")
+    folder = raw / "processed" / "test" / "database"
+    names = sorted(os.listdir(folder))
+    listing = folder.with_name("database_images_paths.txt")
+    listing.write_text("\n".join(names[:3]))
+    assert prepare("sfxl", raw, tmp_path / "out").counts["test/database"] == 3
+    (folder / names[0]).unlink()
+    with pytest.raises(MissingImagesError, match=r"1 of the 12 .*processed/test/database/@0543058"):
+        prepare("sfxl", raw, tmp_path / "elsewhere")
+    listing.write_text("../queries_v1/@1@.jpg\n")
+    with pytest.raises(ValueError, match=r"database_images_paths.txt names 1 images that lead out"):
+        prepare("sfxl", raw, tmp_path / "elsewhere")
+
+
+def test_sfxl_with_one_split_only(tmp_path):
+    raw = write_sfxl(tmp_path / "raw", "small")
+    (raw / "small" / "val").rename(tmp_path / "val")
+    summary = prepare("sfxl-small", raw, tmp_path / "out")
+    assert set(summary.counts) == {"test/database", "test/queries"}
+    assert "no folder val" in str(summary)
+    (raw / "small" / "test" / "queries_v1").rename(tmp_path / "queries")
+    with pytest.raises(FileNotFoundError, match=r"no folder .*small/test/queries_v1.*https"):
+        prepare("sfxl-small", raw, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "name", ["photo.jpg", "@0543158.27@nan@10@S@.jpg", "@43158.27@4180593.76@10@S@.jpg"]
+)
+def test_sfxl_names_without_a_position(tmp_path, name):
+    raw = write_sfxl(tmp_path / "raw")
+    write_images(raw / "processed" / "val" / "queries", [name])
+    with pytest.raises(ValueError, match=f"queries: easting and northing of 1 images.*{name} at"):
+        prepare("sfxl", raw, tmp_path / "out")
+
+
+def test_sfxl_same_name_in_two_subfolders(tmp_path):
+    raw = write_sfxl(tmp_path / "raw")
+    folder = raw / "processed" / "val" / "database"
+    name = min(os.listdir(folder))
+    write_images(folder / "37.70", [name])
+    with pytest.raises(ValueError, match=f"1 images would have the name.*37.70/{name}"):
+        prepare("sfxl", raw, tmp_path / "out")
+
+
+# MSLS
+
+
+def msls_keys(out: Path, side: str) -> list[str]:
+    paths = getattr(dinomix.TestSet(out, split="val"), side)
+    return sorted(fields(path)[6].removesuffix("_22characters") for path in paths)
+
+
+def test_msls_takes_the_queries_of_the_official_toolkit(tmp_path):
+    raw = write_msls(tmp_path / "raw")
+    summary = prepare("msls", raw, tmp_path / "out")
+    assert summary.counts == {"val/database": 4, "val/queries": 2}
+    assert msls_keys(tmp_path / "out", "database") == ["cph-d0", "cph-d1", "sf-d0", "sf-d1"]
+    assert msls_keys(tmp_path / "out", "queries") == ["cph-q0", "sf-q0"]
+    assert "the 2 that the official toolkit takes by subtask_index.csv" in str(summary)
+    assert "do not compare with those on the official 740" in str(summary)
+    test = dinomix.TestSet(tmp_path / "out", split="val")
+    for query, positives in zip(
+        test.queries, positives_of(test.database_utm, test.query_utm, 25), strict=True
+    ):
+        cities = {fields(test.database[i])[13].rpartition("_")[2] for i in positives}
+        assert len(positives) == 2 and cities == {fields(query)[13].rpartition("_")[2]}
+
+
+def test_msls_names(tmp_path):
+    prepare("msls", write_msls(tmp_path / "raw", subtasks=False), tmp_path / "out")
+    test = dinomix.TestSet(tmp_path / "out", split="val")
+    names = {fields(path)[6]: fields(path) for path in test.queries}
+    for city, (east, north, zone, letter) in MSLS_CENTRES.items():
+        latitude, longitude = utm.to_latlon(east + 3, north + 4, zone, letter)
+        assert names[f"{city}-q1_22characters"] == [
+            *(f"{east + 3:010.2f}", f"{north + 4:010.2f}", str(zone), letter),
+            *(f"{latitude:09.5f}", f"{longitude:010.5f}", f"{city}-q1_22characters"),
+            *("", "", "", "", "", "20170508", f"night_forward_{city}", ".jpg"),
+        ]
+
+
+def test_msls_with_a_list_of_keys_or_paths(tmp_path):
+    raw = write_msls(tmp_path / "raw")
+    listing = raw / "val_queries.txt"
+    listing.write_text("cph-far_22characters\n./train_val/sf/query/images/sf-q1_22characters.jpg\n")
+    summary = prepare("msls", raw, tmp_path / "out")
+    assert msls_keys(tmp_path / "out", "queries") == ["cph-far", "sf-q1"]
+    assert "queries: the 2 in val_queries.txt" in str(summary)
+    listing.write_text("")
+    with pytest.raises(ValueError, match="name no image for val/queries"):
+        prepare("msls", raw, tmp_path / "out2")
+    listing.write_text("cph-q0_22characters\nsf-qp_22characters\nnobody\n")
+    with pytest.raises(ValueError, match=r"names 2 keys that are no .*: nobody, sf-qp_22"):
+        prepare("msls", raw, tmp_path / "out2")
+
+
+def test_msls_without_any_list_takes_all_and_says_so(tmp_path):
+    raw = write_msls(tmp_path / "raw", subtasks=False)
+    summary = prepare("msls", raw / "train_val", tmp_path / "out")  # the inner folder will do
+    assert len(msls_keys(tmp_path / "out", "queries")) == 6  # all but the panoramas
+    assert "all 6, for there is no val_queries.txt and no subtask_index.csv" in str(summary)
+    assert "do not compare with those on the official 740" in str(summary)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "complaint"),
+    [
+        ("raw.csv", ",captured_at,", ",taken_at,", "raw.csv has no column captured_at; it has"),
+        ("raw.csv", "cph-d1_", "cph-d0_", "raw.csv has two rows of key 'cph-d0_22characters'"),
+        ("raw.csv", "cph-d1_", "cph-d7_", "other keys: cph-d1_22characters, cph-d7_22characters"),
+        ("raw.csv", "12.5,2017-05-08,True", "12.5", "ends within the row of key 'cph-dp_22char"),
+        ("raw.csv", "False", "True", "lists no photo that is no panorama"),
+        ("postprocessed.csv", "723943.0", "x", "cph-d1_22characters: could not convert string"),
+        ("postprocessed.csv", "723943.0", "nan", r"of 1 images.*cph-d1_22characters at \(nan, 6"),
+        ("postprocessed.csv", ",6177544.1", ",5177544.1", "1,000,000 m off lon and lat in raw.csv"),
+    ],
+)
+def test_msls_tables_with_other_content(tmp_path, file, old, new, complaint):
+    raw = write_msls(tmp_path / "raw")
+    edit(raw / "train_val" / "cph" / "database" / file, old, new)
+    with pytest.raises(ValueError, match=complaint):
+        prepare("msls", raw, tmp_path / "out")
+
+
+def test_msls_latitude_off_the_map(tmp_path):
+    raw = write_msls(tmp_path / "raw")
+    edit(raw / "train_val" / "cph" / "query" / "raw.csv", ",55.69", ",155.69")
+    with pytest.raises(
+        ValueError, match=r"latitude and longitude of 3 images.*cph-q0_22characters"
+    ):
+        prepare("msls", raw, tmp_path / "out")
+
+
+def test_msls_keys_that_lead_out_of_the_download(tmp_path):
+    raw = write_msls(tmp_path / "raw")
+    for file in ("raw.csv", "postprocessed.csv"):
+        edit(raw / "train_val" / "sf" / "database" / file, "sf-d1_", "../../sf-d1_")
+    with pytest.raises(ValueError, match=r"1 images that lead out of their folder: '../../sf-d1"):
+        prepare("msls", raw, tmp_path / "out")
+
+
+def test_msls_index_that_lacks_photos(tmp_path):
+    raw = write_msls(tmp_path / "raw")
+    edit(raw / "train_val" / "sf" / "query" / "subtask_index.csv", "sf-q1", "sf-q9")
+    with pytest.raises(ValueError, match=r"subtask_index.csv lacks 1 keys of raw.csv: sf-q1"):
+        prepare("msls", raw, tmp_path / "out")
+
+
+def test_msls_cities_must_not_meet(tmp_path):
+    raw = write_msls(tmp_path / "raw")
+    for side in ("database", "query"):
+        cph, sf = (raw / "train_val" / city / side for city in ("cph", "sf"))
+        for file in ("raw.csv", "postprocessed.csv"):
+            (sf / file).write_text((cph / file).read_text().replace("cph", "sf"))
+    with pytest.raises(ValueError, match="the cities cph and sf overlap in easting and northing"):
+        prepare("msls", raw, tmp_path / "out")
+
+
+def test_msls_without_a_city(tmp_path):
+    raw = write_msls(tmp_path / "raw")
+    (raw / "train_val" / "sf").rename(tmp_path / "sf")
+    with pytest.raises(FileNotFoundError, match=r"no file sf/database/raw.csv.*mapillary.com"):
+        prepare("msls", raw, tmp_path / "out")

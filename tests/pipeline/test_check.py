@@ -1,0 +1,343 @@
+"""The dry run: what is missing is said, what is there passes, and the estimates are what they say
+they are.
+"""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import huggingface_hub
+import nbformat
+import pytest
+import torch
+import yaml
+from nbformat.v4 import new_code_cell, new_notebook
+
+from dinomix.datasets import benchmarks
+from dinomix.datasets.benchmarks import Benchmark
+from dinomix.model import ModelConfig, build_model, save_model
+from dinomix.pipeline import check as forecast
+from dinomix.pipeline import check as inventory
+from dinomix.pipeline import check as module
+from dinomix.pipeline.check import Job, check, jobs_of, parameters_of
+from dinomix.pipeline.notebooks import NOTEBOOKS, load_profile
+from dinomix.study.study import Study, Variant
+from dinomix.training import TrainConfig
+from tests.conftest import write_places, write_testset
+
+PARAMETERS = {
+    "required": {},
+    "train_folder": "places",
+    "val_folder": "city",
+    "test_folders": ["city"],
+    "backbone": "toy_vits14",
+    "weights": "hub",
+    "image_size": 28,
+    "trained_blocks": 1,
+    "mix_depth": 1,
+    "out_channels": 8,
+    "out_rows": 2,
+    "images_per_place": 4,
+    "preset": "toy",
+    "train_changes": {"places_per_batch": 4},
+    "seeds": [0, 1],
+}
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Everything that `PARAMETERS` need."""
+    root = tmp_path / "data"
+    write_places(root / "places")
+    for split in ("val", "test"):
+        write_testset(root / "city", split=split, conditions=("day", "night"))
+    return root
+
+
+def checked(tmp_path: Path, data: Path, **changes) -> dict[str, SimpleNamespace]:
+    """The check of a profile of one notebook, by what."""
+    folder = tmp_path / "notebooks"
+    values = PARAMETERS | changes
+    source = "\n".join(f"{name} = {value!r}" for name, value in values.items())
+    cell = new_code_cell(source, metadata={"tags": ["parameters"]})
+    notebook = new_notebook(cells=[cell])
+    notebook.metadata["kernelspec"] = {"name": "python3", "language": "python"}
+    (folder / "profiles").mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, folder / "03_b.ipynb")
+    (folder / "profiles" / "p.yaml").write_text(
+        yaml.safe_dump({"common": {}, "notebooks": {"03_b": None}})
+    )
+    table = check("p", data, notebooks=folder)
+    assert list(table) == ["what", "found", "needed", "ok"] and table["what"].is_unique
+    return {row.what: row for row in table.itertuples()}
+
+
+def failing(found: dict) -> list[str]:
+    return [row.what for row in found.values() if not row.ok]
+
+
+def test_what_is_there_passes_and_nothing_is_written(tmp_path, data):
+    before = {path: path.stat().st_mtime_ns for path in data.rglob("*")}
+    found = checked(tmp_path, data)
+    assert not failing(found)
+    assert found["places"].found == "1 cities, 6 places, 24 images"
+    assert found["city, val"].found == "5 database images, 10 queries"
+    assert found["city, test"].found == "5 database images, 10 queries"
+    assert found["weights of toy_vits14"].found == "in the package"
+    assert found["work"].found == "2 runs and 0 models that do not learn"
+    assert {path: path.stat().st_mtime_ns for path in data.rglob("*")} == before
+
+
+@pytest.mark.parametrize("profile", ["smoke", "demo", "toy"])
+def test_toy_profiles_pass_on_a_fresh_checkout(tmp_path, profile):
+    table = check(profile, tmp_path / "data")
+    assert table["ok"].all(), table[~table["ok"]]
+    assert "will be rendered" in " ".join(table["found"])
+    assert not (tmp_path / "data").exists()
+
+
+def test_paper_profile_names_all_that_is_missing(tmp_path):
+    found = {row.what: row for row in check("paper", tmp_path).itertuples()}
+    for what in ("gsv-cities", "pitts30k-val", "tokyo247", "nordland", "sfxl-testv1-small"):
+        assert what in failing(found)
+    assert "23 cities" in found["gsv-cities"].needed
+    assert found["pitts250k-test"].needed == "83,952 database images, 8,280 queries"
+    assert found["tokyo247"].found == f"no folder {tmp_path / 'tokyo247'}"
+    assert "dinomix prepare tokyo247" in found["required: tokyo247/images/test"].needed
+    assert "dinov2_vitb14_pretrain.pth" in found["weights of dinov2_vitb14"].found
+    assert found["crossview-224/train"].ok
+    assert not list(tmp_path.iterdir())
+
+
+# ------------------------------------------------------------------------------- data sets
+
+
+def test_missing_images_and_places_are_told(tmp_path, data):
+    gone = next((data / "places" / "Images" / "Madeup").iterdir())
+    gone.unlink()
+    found = checked(tmp_path, data, required={"other/file": "what it is"})
+    assert failing(found) == ["places", "required: other/file"]
+    assert gone.name in found["places"].found
+    assert found["required: other/file"].needed == "what it is"
+    shutil.rmtree(data / "places")
+    assert checked(tmp_path, data)["places"].found == f"no folder {data / 'places'}"
+    (data / "places").mkdir()
+    assert "not in the GSV-Cities layout" in checked(tmp_path, data)["places"].found
+
+
+def test_places_must_fill_a_batch(tmp_path, data):
+    found = checked(tmp_path, data, train_changes={"places_per_batch": 7})
+    assert failing(found) == ["places"] and "batch of 7" in found["places"].needed
+
+
+def test_gsv_cities_has_all_its_cities(tmp_path, data):
+    (data / "places").rename(data / "gsv-cities")
+    found = checked(tmp_path, data, train_folder="gsv-cities")
+    assert failing(found) == ["gsv-cities"]
+    assert "23 cities" in found["gsv-cities"].needed and "1 cities" in found["gsv-cities"].found
+
+
+def test_test_sets_that_are_missing_or_broken_are_told(tmp_path, data):
+    database = data / "city" / "images" / "test" / "database"
+    first = next(database.iterdir())
+    first.rename(database / "nameless.jpg")
+    found = checked(tmp_path, data, test_folders=["city", "elsewhere", ["city", "drive"]])
+    assert failing(found) == ["city, test", "elsewhere, test", "city, drive"]
+    assert "nameless.jpg" in found["city, test"].found
+    assert found["elsewhere, test"].found == f"no folder {data / 'elsewhere'}"
+
+
+def test_benchmarks_must_have_their_counts(tmp_path, data, monkeypatch):
+    made = Benchmark("made", "made-up", "test", 5, 10, "-", "-", "-", "-")
+    small = Benchmark("made-large", "city", "test", 12, 10, "-", "-", "-", "-")
+    known = {"made": made, "made-large": small}
+    for place in (benchmarks, inventory):
+        monkeypatch.setattr(place, "BENCHMARKS", known)
+    shutil.copytree(data / "city", data / "made-up")
+    found = checked(tmp_path, data, test_folders=["made", "city"])
+    assert found["made"].ok
+    assert failing(found) == ["made-large"]  # the published set of that folder and split
+    assert found["made-large"].needed == "12 database images, 10 queries"
+    assert "gives 5 and 10" in found["made-large"].found
+
+
+def test_another_toy_city_in_the_way_is_told(tmp_path):
+    root = tmp_path / "data" / "toycity-smoke"
+    write_places(root / "train")
+    found = {row.what: row for row in check("smoke", tmp_path / "data").itertuples()}
+    assert "are not a toy city's" in found["toycity-smoke"].found
+    assert "toycity-smoke" in failing(found)
+
+
+# ------------------------------------------------------------------------------- weights
+
+
+TOY = ModelConfig(backbone="toy_vits14", image_size=28, out_channels=8)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_weights_from_a_file(tmp_path, data, suffix):
+    path = data / f"weights/w{suffix}"
+    found = checked(tmp_path, data, weights=f"weights/w{suffix}")
+    assert failing(found) == ["weights of toy_vits14"]
+    assert f"no weights at {path}" in found["weights of toy_vits14"].found
+    model = build_model(TOY)
+    path.parent.mkdir()
+    if suffix == ".pth":
+        torch.save(model.backbone.trunk.state_dict(), path)
+    else:
+        save_model(model, path)
+    found = checked(tmp_path, data, weights=f"weights/w{suffix}")
+    assert not failing(found) and found["weights of toy_vits14"].found == str(path)
+    path.write_bytes(path.read_bytes()[:1000])
+    found = checked(tmp_path, data, weights=f"weights/w{suffix}")
+    assert "is damaged" in found["weights of toy_vits14"].found
+
+
+def test_weights_of_another_backbone_are_told_tensor_by_tensor(tmp_path, data):
+    other = ModelConfig(backbone="toy_vitb14", image_size=28, out_channels=8)
+    save_model(build_model(other), data / "w.safetensors")
+    row = checked(tmp_path, data, weights="w.safetensors")["weights of toy_vits14"]
+    assert not row.ok
+    assert "does not fit toy_vits14" in row.found
+    assert "cls_token is (1, 1, 128), expected (1, 1, 64)" in row.found
+
+
+def test_hub_weights_must_be_in_the_cache(tmp_path, data, monkeypatch):
+    asked = []
+    cached = {("timm/test_resnet.r160_in1k", "model.safetensors"): "/a/file"}
+
+    def lookup(repository, file):
+        asked.append(repository)
+        return cached.get((repository, file))
+
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lookup)
+    changes = {"backbone": "timm/test_resnet.r160_in1k", "image_size": 64}
+    found = checked(tmp_path, data, **changes)
+    assert found["weights of timm/test_resnet.r160_in1k"].ok
+    cached.clear()
+    row = checked(tmp_path, data, **changes)["weights of timm/test_resnet.r160_in1k"]
+    assert not row.ok and set(asked) == {"timm/test_resnet.r160_in1k"}
+    assert "timm.create_model('test_resnet.r160_in1k', pretrained=True)" in row.needed
+
+
+# ------------------------------------------------------------------------------- the machine
+
+
+def test_too_little_disk_and_memory(tmp_path, data, monkeypatch):
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    monkeypatch.setattr(module.psutil, "virtual_memory", lambda: SimpleNamespace(available=10**9))
+    found = checked(tmp_path, data)
+    assert failing(found) == ["free disk", "free memory"]
+    assert "estimated" in found["free disk"].needed
+
+
+@pytest.mark.parametrize(("cuda", "ok"), [(False, False), (True, True)])
+def test_large_backbones_want_a_gpu(tmp_path, data, monkeypatch, cuda, ok):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    properties = SimpleNamespace(total_memory=80 * 10**9)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "A GPU")
+    row = checked(tmp_path, data, backbone="dinov2_vits14")["GPU"]
+    assert row.ok == ok and "dinov2_vits14" in row.needed
+    assert row.found == ("A GPU, 80.0 GB" if cuda else "none")
+
+
+def test_packages_of_other_versions_are_told(tmp_path, data, monkeypatch):
+    real = module.version
+    monkeypatch.setattr(module, "version", lambda name: "0.1" if name == "timm" else real(name))
+    row = checked(tmp_path, data)["packages"]
+    assert not row.ok and row.found.startswith("timm 0.1, not ")
+
+
+# ------------------------------------------------------------------------------- the forecast
+
+
+@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_parameters_are_what_the_cell_makes(path):
+    (cell,) = (
+        c for c in nbformat.read(path, 4).cells if "parameters" in c.metadata.get("tags", [])
+    )
+    expected: dict = {}
+    exec(cell.source, {"__builtins__": {}}, expected)
+    step = SimpleNamespace(path=path, parameters={"profile": "other"})
+    assert parameters_of(step) == expected | {"profile": "other"}
+
+
+def jobs_in(profile: str) -> list[Job]:
+    asked = [parameters_of(step) for step in load_profile(profile)]
+    return jobs_of(asked, Path("data"))
+
+
+def test_runs_are_counted_once():
+    """As many as the executed smoke profile leaves in its folder of runs."""
+    learning = [job for job in jobs_in("smoke") if job.variant.train]
+    models = [job.variant.model for job in learning]
+    # 3 methods with two seeds; one more depth, shape and augmentation; two backbones, one of them
+    # with two numbers of trained blocks; and the base model on map tiles.
+    assert len(learning) == 3 * 2 + 1 + 1 + 1 + (1 + 2) + 1
+    assert sum(model.mix_depth == 0 for model in models) == 1
+    assert sum(job.places == "crossview-smoke/train" for job in learning) == 1
+    assert [job.variant.method for job in jobs_in("smoke") if not job.variant.train] == [
+        "GeM, ViT, frozen"
+    ]
+
+
+def test_sizes_are_those_of_built_models():
+    config = ModelConfig(backbone="toy_vits14", trained_blocks=2, image_size=56, out_channels=8)
+    model = build_model(config)
+    counts = [p.numel() for p in model.parameters()]
+    trained = [p.numel() for p in model.parameters() if p.requires_grad]
+    frozen = model.backbone.frozen_features(torch.zeros(1, 3, 56, 56))
+    assert forecast.size_of(config) == forecast.Size(sum(counts), sum(trained), model.dim)
+    assert forecast.prefix_numbers(config) == frozen.numel()
+    uncut = ModelConfig(backbone="timm/test_resnet", image_size=64, trained_blocks="all")
+    assert forecast.prefix_numbers(uncut) == 0
+
+
+def test_disk_is_what_a_run_takes(tmp_path, data):
+    """But for headers, and for the checkpoint that a finished run has deleted."""
+    recipe = TrainConfig.preset("toy", epochs=1, places_per_batch=4, device="cpu")
+    study = Study.under(data, "places", "city", ["city"])
+    study.test(Variant("DINO-Mix", TOY, recipe))
+    found = sum(p.stat().st_size for p in (data / "runs").rglob("*.safetensors"))
+    found += sum(p.stat().st_size for p in (data / "runs").rglob("features.npy"))
+    job = Job(Variant("DINO-Mix", TOY, recipe), "places", "city", ("city",), 4)
+    images = {"places": 24, ("city", "val"): 15, "city": 15}
+    size = forecast.size_of(TOY)
+    checkpoint = 4 * (size.parameters + 2 * size.trained)
+    saved = forecast.disk_bytes([job], images, workers=1) - 2 * checkpoint
+    assert saved < found < 1.05 * saved
+    assert forecast.disk_bytes([job], images, workers=3) == saved + 3 * 2 * checkpoint
+    twice = [job, dataclasses.replace(job, variant=Variant("b", TOY, recipe, seed=1))]
+    prefix = 4 * forecast.prefix_numbers(TOY) * (24 + 15 + 15)  # which the two share
+    assert forecast.disk_bytes(twice, images, 1) == 2 * saved - prefix + 2 * checkpoint
+
+
+def test_memory_and_work_by_hand():
+    config = ModelConfig(backbone="toy_vits14", image_size=28, out_channels=1000, out_rows=2)
+    recipe = TrainConfig(epochs=3, places_per_batch=10, workers=2)
+    jobs = [
+        Job(Variant("a", config, recipe), "p", "v", ("big", ("t", "x")), 4),
+        Job(Variant("b", config, None), "p", "v", ("big",), 4),
+    ]
+    images = {"p": 100, ("v", "val"): 7, "big": 10**6, ("t", "x"): 1}
+    size = forecast.size_of(config)
+    model = 4 * (2 * size.parameters + 3 * size.trained)
+    descriptors = 2 * 10**6 * 2000 * 4
+    assert forecast.memory_bytes(jobs, images, workers=1) == 10**9 + model + descriptors
+    assert forecast.memory_bytes(jobs, images, workers=3) == 3 * (10**9 + model + descriptors)
+    batches = 2 * 2 * 10 * 4 * 3 * 28 * 28 * 4
+    images["big"] = 0
+    expected = 10**9 + model + 350 * 100 + batches
+    assert forecast.memory_bytes(jobs, images, workers=1) == expected
+    assert forecast.work(jobs, {"p": 20}, images) == (3 * 20 * 4, 4 * 7 + 1)
+
+
+def test_table_can_be_written_as_json(tmp_path, data):
+    checked(tmp_path, data)
+    table = check("p", data, notebooks=tmp_path / "notebooks")
+    assert json.loads(table.to_json(orient="records"))[0]["what"] == "packages"

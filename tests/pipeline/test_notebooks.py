@@ -1,0 +1,192 @@
+"""The pipeline on made notebooks, and what it promises of the real ones."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+import yaml
+from nbformat.v4 import new_code_cell, new_notebook
+from PIL import Image
+
+from dinomix.pipeline import notebooks as pipeline
+from dinomix.pipeline.notebooks import (
+    NotebookFailedError,
+    load_profile,
+    parse_overrides,
+    run_profile,
+)
+
+NOTEBOOKS = pipeline.NOTEBOOKS
+REAL = sorted(NOTEBOOKS.glob("*.ipynb"))
+
+
+def write_notebook(folder: Path, name: str, parameters: str, code: str, needs: list[str]) -> None:
+    cell = new_code_cell(parameters, metadata={"tags": ["parameters"]})
+    notebook = new_notebook(cells=[cell, new_code_cell(code)])
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook.metadata.update(kernelspec=kernel, dinomix={"needs": needs})
+    folder.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, folder / f"{name}.ipynb")
+
+
+LOG = "import os, pathlib; pathlib.Path(os.environ['DINOMIX_DATA'], 'log').open('a').write({!r})"
+
+
+@pytest.fixture
+def notebooks(tmp_path):
+    """Notebook 10_b needs 20_a; a third stands alone. Each appends a letter to a log."""
+    folder = tmp_path / "notebooks"
+    write_notebook(folder, "10_b", "size = 1", LOG.format("b"), ["20_a"])
+    write_notebook(folder, "20_a", "size = 1\nspeed = 2", LOG.format("a"), [])
+    write_notebook(folder, "30_c", "other = 0", LOG.format("c"), [])
+    profile = {"common": {"size": 5}, "notebooks": {"10_b": None, "20_a": {"speed": 7}, "30_c": {}}}
+    (folder / "profiles").mkdir()
+    (folder / "profiles" / "p.yaml").write_text(yaml.safe_dump(profile))
+    return folder
+
+
+def test_steps_come_in_dependency_order_with_their_parameters(notebooks):
+    steps = {step.name: step for step in load_profile("p", notebooks=notebooks)}
+    assert list(steps).index("20_a") < list(steps).index("10_b")
+    assert steps["10_b"].parameters == {"size": 5}
+    assert steps["20_a"].parameters == {"size": 5, "speed": 7}
+    assert steps["30_c"].parameters == {}
+    overridden = {s.name: s for s in load_profile("p", {"speed": 9}, notebooks)}
+    assert overridden["20_a"].parameters["speed"] == 9
+
+
+def test_runs_in_order_and_skips_what_is_up_to_date(notebooks, tmp_path):
+    data = tmp_path / "data"
+
+    def run(**options) -> str:
+        (data / "log").unlink(missing_ok=True)
+        copies = run_profile("p", data=data, notebooks=notebooks, **options)
+        assert all(copy.is_file() for copy in copies)
+        return (data / "log").read_text() if (data / "log").exists() else ""
+
+    data.mkdir()
+    assert run(only="10") == "ab"
+    assert run() == "c"
+    assert run() == ""
+    assert run(only="30", force=True) == "c"
+    assert run(overrides={"speed": 9}) == "ab"  # what needs a changed notebook runs again, too
+    executed = nbformat.read(data / "executed" / "p" / "20_a.ipynb", as_version=4)
+    injected = [c for c in executed.cells if "injected-parameters" in c.metadata.get("tags", [])]
+    assert "speed = 9" in injected[0].source and "size = 5" in injected[0].source
+
+
+def test_a_failing_notebook_is_named_and_kept(notebooks, tmp_path):
+    write_notebook(notebooks, "30_c", "other = 0", "raise KeyError('no such place')", [])
+    with pytest.raises(NotebookFailedError, match=r"30_c stopped with KeyError.*no such place"):
+        run_profile("p", only="30", data=tmp_path, notebooks=notebooks)
+    folder = tmp_path / "executed" / "p"
+    assert [path.name for path in folder.iterdir()] == ["30_c.unfinished.ipynb"]
+
+
+DRAW = """
+import os, pathlib
+assert os.environ["DINOMIX_NO_TRAINING"] == "1"
+folder = pathlib.Path(os.environ["DINOMIX_DATA"], "figures", "p")
+folder.mkdir(parents=True, exist_ok=True)
+from PIL import Image
+Image.new("RGB", (4, 4), "red").save(folder / "new.png")
+"""
+
+
+def test_figures_are_drawn_again_without_training(notebooks, tmp_path, monkeypatch):
+    """By the whole profile they replace what was there; by some notebooks they join it."""
+    write_notebook(notebooks, "30_c", "other = 0", DRAW, [])
+    monkeypatch.setenv("DINOMIX_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("DINOMIX_NO_TRAINING", "")  # put back afterwards
+    monkeypatch.setattr(pipeline, "run_profile", partial(run_profile, notebooks=notebooks))
+    for folder in (tmp_path / "data" / "figures" / "p", tmp_path / "out"):
+        folder.mkdir(parents=True)
+        Image.new("RGB", (4, 4), "blue").save(folder / "old.png")
+    out = str(tmp_path / "out")
+    assert pipeline.main(["p", "--only", "30", "--figures", out]) == 0
+    assert {path.name for path in Path(out).iterdir()} == {"old.png", "new.png"}
+    assert pipeline.main(["p", "--figures", out]) == 0
+    assert {path.name for path in Path(out).iterdir()} == {"new.png"}
+    assert Image.open(Path(out, "new.png")).convert("RGB").getpixel((0, 0)) == (255, 0, 0)
+
+
+def test_unknown_profile_notebook_and_parameters_are_named(notebooks, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no profile 'q'.*\['p'\]"):
+        load_profile("q", notebooks=notebooks)
+    with pytest.raises(ValueError, match=r"sead.*declared are"):
+        load_profile("p", {"sead": 1}, notebooks)
+    with pytest.raises(ValueError, match=r"no notebook's name starts with '99'"):
+        run_profile("p", only="99", data=tmp_path, notebooks=notebooks)
+    path = notebooks / "profiles" / "p.yaml"
+    path.write_text("common: {}\nnotebooks: {30_c: {size: 1}}")
+    with pytest.raises(ValueError, match=r"notebook 30_c is given \['size'\]"):
+        load_profile("p", notebooks=notebooks)
+    path.write_text("common: {}\nnotebooks: {40_d: }")
+    with pytest.raises(FileNotFoundError, match=r"40_d\.ipynb.*30_c"):
+        load_profile("p", notebooks=notebooks)
+
+
+def test_notebooks_that_need_each_other_are_refused(notebooks):
+    write_notebook(notebooks, "20_a", "size = 1\nspeed = 2", "", ["10_b"])
+    with pytest.raises(ValueError, match="cycle"):
+        load_profile("p", notebooks=notebooks)
+
+
+def test_overrides_are_read_as_yaml():
+    assert parse_overrides("seeds=[0, 1]; name=toy;x = 1e-3;") == {
+        "seeds": [0, 1],
+        "name": "toy",
+        "x": 1e-3,  # PyYAML by itself wants 1.0e-3
+    }
+    assert parse_overrides("") == {}
+    with pytest.raises(ValueError, match=r"'epochs'.*name=value"):
+        parse_overrides("epochs")
+    with pytest.raises(ValueError, match="parameter epochs is given twice"):
+        parse_overrides("epochs=1; epochs = 2")
+    with pytest.raises(ValueError, match=r"cannot read the value in 'seeds=\[0': line 1"):
+        parse_overrides("seeds=[0")
+
+
+def test_command_line_reports_errors_with_exit_code_1(capsys):
+    assert pipeline.main(["no-such-profile"]) == 1
+    assert "smoke" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("profile", ["smoke", "toy", "paper"])
+def test_every_profile_fits_the_notebooks(profile):
+    steps = load_profile(profile)
+    assert {step.name for step in steps} == {path.stem for path in REAL}
+    assert {step.parameters["profile"] for step in steps} == {profile}
+
+
+def test_paper_profile_stops_in_the_first_cell_and_says_what_to_get(tmp_path):
+    with pytest.raises(NotebookFailedError) as error:
+        run_profile("paper", data=tmp_path)
+    message = str(error.value)
+    assert "00_toy_city stopped with FileNotFoundError" in message
+    for path in ("gsv-cities", "pitts30k/images/test", "weights/dinov2_vitb14_pretrain.pth"):
+        assert str(tmp_path / path) in message
+    (copy,) = (tmp_path / "executed" / "paper").iterdir()
+    ran = [c for c in nbformat.read(copy, as_version=4).cells if c.get("execution_count")]
+    assert len(ran) == 3  # the parameters, those injected, and the first cell
+
+
+@pytest.mark.parametrize("path", REAL, ids=lambda path: path.stem)
+def test_notebooks_follow_the_house_style(path):
+    notebook = nbformat.read(path, as_version=4)
+    assert set(notebook.metadata["dinomix"]["needs"]) <= {other.stem for other in REAL}
+    parameters = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
+    assert len(parameters) == 1
+    namespace: dict = {}
+    exec(parameters[0].source, {"__builtins__": {}}, namespace)  # literals need no builtins
+    json.dumps(namespace)
+    assert set(papermill.inspect_notebook(path)) == set(namespace)
+    assert notebook.cells[0].cell_type == "markdown"
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            assert not cell.outputs and cell.execution_count is None
+            lines = [line for line in cell.source.splitlines() if line.strip()]
+            assert len(lines) <= 12 or cell is parameters[0]

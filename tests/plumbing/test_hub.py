@@ -1,0 +1,281 @@
+"""A model's way to the hub and back, what the folder holds, and what a stranger does with it."""
+
+import copy
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torchvision
+from huggingface_hub import HfApi, PyTorchModelHubMixin
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+import dinomix
+from dinomix.data import TestSet
+from dinomix.evaluation import evaluate
+from dinomix.model import ModelConfig, PlaceModel, build_model, load_model, save_model
+from dinomix.plumbing import hub as publishing
+from tests.conftest import write_testset
+
+SMALL = ModelConfig(
+    backbone="timm/test_resnet", trained_blocks=1, image_size=64, out_channels=8, out_rows=2
+)
+
+
+@pytest.fixture
+def model():
+    return build_model(SMALL).eval()
+
+
+@pytest.fixture
+def folder(model, tmp_path):
+    model.save_pretrained(tmp_path / "published")
+    return tmp_path / "published"
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A hub in a folder: one repository, `hub/<user>/<name>`, in place of the client's calls."""
+    root = tmp_path / "hub"
+
+    def create_repo(self, repo_id, **_):
+        (root / repo_id).mkdir(parents=True, exist_ok=True)
+        return type("Repo", (), {"repo_id": repo_id})()
+
+    def upload_folder(self, *, repo_id, folder_path, commit_message, **_):
+        shutil.copytree(folder_path, root / repo_id, dirs_exist_ok=True)
+        return f"{repo_id}: {commit_message}"
+
+    def hf_hub_download(repo_id, filename, *, revision=None, **_):
+        if repo_id.count("/") > 1:
+            raise HFValidationError(f"Repo id must be 'namespace/name': {repo_id}")
+        if revision not in (None, "main") or not (root / repo_id / filename).is_file():
+            raise LocalEntryNotFoundError(f"no {filename} in {repo_id} at {revision}")
+        return str(root / repo_id / filename)
+
+    monkeypatch.setattr(HfApi, "create_repo", create_repo)
+    monkeypatch.setattr(HfApi, "upload_folder", upload_folder)
+    monkeypatch.setattr(publishing, "hf_hub_download", hf_hub_download)
+    return root
+
+
+def edit_config(folder: Path, **fields) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+# The folder
+
+
+def test_a_model_comes_back_from_a_folder(model, folder):
+    loaded = PlaceModel.from_pretrained(folder)
+    assert loaded.config == SMALL
+    assert not loaded.training
+    images = torch.randn(2, 3, 64, 64)
+    assert torch.equal(loaded(images), model(images))
+    requires = [p.requires_grad for p in model.parameters()]
+    assert [p.requires_grad for p in loaded.parameters()] == requires
+
+
+def test_what_the_folder_holds(folder):
+    names = ["README.md", "config.json", "model.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == names
+    fields = json.loads((folder / "config.json").read_text())
+    assert fields.pop("dinomix_version") == dinomix.__version__
+    assert fields == SMALL.to_dict()
+    with safe_open(folder / "model.safetensors", framework="pt") as file:
+        assert json.loads(file.metadata()["dinomix_config"]) == fields
+    assert load_model(folder / "model.safetensors").config == SMALL
+
+
+def test_saving_again_writes_the_card_again_unless_it_was_taken_over(folder):
+    other = build_model(ModelConfig.from_dict(SMALL.to_dict() | {"out_rows": 3}))
+    other.save_pretrained(folder)
+    card = folder / "README.md"
+    assert "24 entries" in card.read_text()
+    assert PlaceModel.from_pretrained(folder).dim == 24
+    card.write_text("What I found out by hand.")
+    build_model(SMALL).save_pretrained(folder)
+    assert card.read_text() == "What I found out by hand."
+
+
+def test_a_place_model_is_what_it_was(model):
+    """The mixin adds methods and nothing that has to be saved or copied with care."""
+    images = torch.randn(2, 3, 64, 64)
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model)), PlaceModel(SMALL)):
+        assert other.config == SMALL
+        assert other.state_dict().keys() == model.state_dict().keys()
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(other(images), model(images))
+    assert PlaceModel(config=SMALL).config == SMALL
+    assert isinstance(model, PyTorchModelHubMixin)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_folder_that_lacks_a_file(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(FileNotFoundError, match=f"published holds no {name}.*save the model again"):
+        PlaceModel.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"auto_map": {"AutoModel": "code.Model"}}, "unknown in a model's config: auto_map"),
+        ({"out_rows": "2"}, "out_rows must be an integer of at least 1, not '2'"),
+        ({"backbone": ["toy_vits14"]}, "backbone must be a name"),
+        ({"aggregator_options": 5}, "aggregator_options must map names to numbers, not 5"),
+        ({"aggregator_options": "gem"}, "aggregator_options must map names to numbers, not 'gem'"),
+        ({"image_size": [64, 64, 3]}, r"image_size must be a number or \(height, width\)"),
+    ],
+)
+def test_a_config_is_read_strictly(folder, fields, message):
+    edit_config(folder, **fields)
+    with pytest.raises(ValueError, match=f"config.json is no config.*{message}"):
+        PlaceModel.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("{", "Expecting property name"), ("[1]", r"it holds \[1\] instead of")]
+)
+def test_a_config_that_is_none(folder, text, message):
+    (folder / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=f"config.json is no config.*{message}"):
+        PlaceModel.from_pretrained(folder)
+
+
+def test_a_config_that_is_another_models(folder):
+    edit_config(folder, trained_blocks=2)
+    with pytest.raises(
+        ValueError,
+        match=r"not the config that .*model\.safetensors carries: trained_blocks is 2, n",
+    ):
+        PlaceModel.from_pretrained(folder)
+
+
+def test_tensors_that_do_not_fit(folder):
+    path = folder / "model.safetensors"
+    with safe_open(path, framework="pt") as file:
+        header, tensors = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    tensors["aggregator.row_proj.bias"] = torch.zeros(3)
+    save_file(tensors, path, metadata=header)
+    with pytest.raises(ValueError, match=r"aggregator\.row_proj\.bias is \(3,\), expected \(2,\)"):
+        PlaceModel.from_pretrained(folder)
+    save_file(tensors, path)
+    with pytest.raises(ValueError, match="carries no dinomix config"):
+        PlaceModel.from_pretrained(folder)
+
+
+# The hub
+
+
+def test_a_model_goes_to_the_hub_and_comes_back(hub, model):
+    commit = model.push_to_hub("someone/places", commit_message="first")
+    assert commit == "someone/places: first"
+    names = ["README.md", "config.json", "model.safetensors"]
+    assert sorted(path.name for path in (hub / "someone/places").iterdir()) == names
+    card = (hub / "someone/places/README.md").read_text()
+    assert 'PlaceModel.from_pretrained("someone/places")' in card
+    images = torch.randn(2, 3, 64, 64)
+    loaded = PlaceModel.from_pretrained("someone/places", revision="main")
+    assert torch.equal(loaded(images), model(images))
+
+
+def test_what_the_hub_does_not_have(hub, model):
+    model.push_to_hub("someone/places")
+    with pytest.raises(RuntimeError, match=r"no folder no/such.*gave no config\.json.*no/such"):
+        PlaceModel.from_pretrained("no/such")
+    with pytest.raises(RuntimeError, match=r"no folder someone/places.*at v2"):
+        PlaceModel.from_pretrained("someone/places", revision="v2")
+
+
+def test_a_path_that_leads_nowhere(hub, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no folder .*gone, and no repository can have"):
+        PlaceModel.from_pretrained(tmp_path / "gone")
+
+
+# Our model in somebody else's hands
+
+
+class ForeignEvaluator:
+    """Recall as other code bases of the field compute it: it knows nothing of dinomix.
+
+    It resizes and normalises by itself, calls `model(images)` on batches from a DataLoader, and
+    ranks by inner products, as one does with descriptors of unit length.
+    """
+
+    def __init__(self, size: tuple[int, int], device: str = "cpu") -> None:
+        self.device = device
+        self.transform = torchvision.transforms.Compose(
+            [
+                torchvision.transforms.Resize(size),
+                torchvision.transforms.ToTensor(),
+                torchvision.transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+            ]
+        )
+
+    @torch.no_grad()
+    def descriptors(self, model, paths):
+        images = torch.stack([self.transform(Image.open(path)) for path in paths])
+        loader = torch.utils.data.DataLoader(
+            torch.utils.data.TensorDataset(images), batch_size=4, shuffle=False
+        )
+        model = model.eval().to(self.device)
+        return torch.cat([model(batch.to(self.device)) for (batch,) in loader]).numpy()
+
+    def recall(self, model, database, queries, right, k):
+        ours, theirs = (self.descriptors(model, paths) for paths in (database, queries))
+        np.testing.assert_allclose(np.linalg.norm(ours, axis=1), 1, atol=1e-5)
+        found = (theirs @ ours.T).argsort(axis=1)[:, ::-1][:, :k]
+        return 100 * np.mean([right[q] in row for q, row in enumerate(found.tolist())])
+
+
+@pytest.mark.parametrize(("backbone", "size"), [("toy_vits14", (56, 84)), ("toy_resnet", (64, 64))])
+def test_a_foreign_evaluator_finds_the_same(tmp_path, backbone, size):
+    config = ModelConfig(
+        backbone=backbone, trained_blocks=1, image_size=size, out_channels=8, out_rows=2
+    )
+    model = build_model(config)
+    test = TestSet(write_testset(tmp_path / "city", places=12))
+    for query, twin in zip(test.queries[::2], test.database[::2], strict=True):
+        image = Image.open(twin).point(lambda value: 0.8 * value)  # half of them can be found
+        image.save(query)
+    table = evaluate(model, test, ks=(1, 5), progress=False, device="cpu")
+    save_model(model, tmp_path / "model.safetensors")
+    stranger = ForeignEvaluator(config.size)
+    for k, recall in zip(table["k"], table["recall"], strict=True):
+        loaded = load_model(tmp_path / "model.safetensors")
+        # image i of the database shows the place of query i alone
+        found = stranger.recall(loaded, test.database, test.queries, range(12), k)
+        assert found == pytest.approx(recall)
+        assert 30 < recall < 100
+
+
+# The card's numbers are checked in test_modelcard.py
+
+
+def test_run_and_results_reach_the_card(model, tmp_path):
+    results = pd.DataFrame(
+        {
+            "dataset": "town",
+            "convention": "25 m",
+            "condition": "all",
+            "k": [1, 5],
+            "recall": [81.25, 93.7512],
+            "queries": 16,
+            "without_positives": 0,
+            "backbone": SMALL.backbone,
+            "dim": model.dim,
+        }
+    )
+    model.save_pretrained(tmp_path / "told", model_card_kwargs={"results": results})
+    assert "| town | 25 m | all | 16 | 0 | 81.25 | 93.751 |" in (
+        tmp_path / "told/README.md"
+    ).read_text(encoding="utf-8")

@@ -1,0 +1,157 @@
+"""Results tables as notebooks show them, and as pandas goes on with them."""
+
+import pickle
+import re
+
+import pandas as pd
+import pytest
+
+from dinomix.evaluation import ALL
+from dinomix.plumbing.tables import ResultsTable, show
+
+
+def row(method="mix", condition=ALL, k=1, recall=50.0, **values):
+    return {"dataset": "city", "condition": condition, "method": method, "k": k} | {
+        "recall": recall,
+        "queries": 8,
+        **values,
+    }
+
+
+def cells(table, **options):
+    """What is shown: {row's names: {column: text}}."""
+    data = show(table, **options).data
+    return {key: dict(zip(data.columns, texts, strict=True)) for key, *texts in data.itertuples()}
+
+
+def bold(table):
+    """Texts of the bold cells."""
+    markup = show(table).to_html()
+    ids = set(re.findall(r"#(T_\w+_row\d+_col\d+)", markup.split("</style>")[0]))
+    found = {id: re.search(rf'id="{id}"[^>]*>([^<]*)<', markup).group(1) for id in ids}
+    return sorted(found.values())
+
+
+def test_rows_are_what_differs_and_columns_are_k():
+    rows = [
+        row(method, condition, k, 10.0 * k + len(method))
+        for method in ("mix", "gem!!")
+        for condition in ("night", ALL, "day")
+        for k in (1, 5)
+    ]
+    shown = show(ResultsTable(rows))
+    assert shown.data.index.names == ["condition", "method"]
+    assert list(shown.data.columns) == ["R@1", "R@5"]
+    assert list(shown.data.index) == [
+        ("day", "mix"),
+        ("day", "gem!!"),
+        ("night", "mix"),
+        ("night", "gem!!"),
+        (ALL, "mix"),
+        (ALL, "gem!!"),
+    ]  # conditions by name, the row over all of them last; methods as they come
+    assert cells(ResultsTable(rows))[("day", "gem!!")] == {"R@1": "15.0", "R@5": "55.0"}
+    assert "dataset city; recall in percent</caption>" in shown.to_html()
+
+
+def test_spread_over_seeds():
+    table = ResultsTable([row(recall=r, seed=s, run=f"r{s}") for s, r in enumerate([50, 60, 58])])
+    assert cells(table) == {(ALL,): {"R@1": "56.0 [50.0, 60.0]"}}
+    assert cells(table, decimals=0) == {(ALL,): {"R@1": "56 [50, 60]"}}
+    assert "mean [lowest, highest] over seeds" in table._repr_html_()
+
+
+def test_best_of_each_column_and_condition_is_bold():
+    table = ResultsTable(
+        [
+            row("a", "day", 1, 50.0),
+            row("b", "day", 1, 61.0),
+            row("a", "day", 5, 92.0),
+            row("b", "day", 5, 71.0),
+            row("a", "night", 1, 33.0),
+            row("b", "night", 1, 33.0),
+            row("a", "snow", 1, 99.0),  # alone: nothing to be better than
+        ]
+    )
+    assert bold(table) == ["33.0", "33.0", "61.0", "92.0"]
+    assert cells(table)[("snow", "a")] == {"R@1": "99.0", "R@5": ""}
+
+
+def test_failures_that_nothing_could_prevent_are_told():
+    assert "no positive" in ResultsTable([row(without_positives=2)])._repr_html_()
+    assert "no positive" not in ResultsTable([row(without_positives=0)])._repr_html_()
+
+
+def test_missing_values_and_numbers_that_differ():
+    table = ResultsTable([row(mix_depth=2, recall=float("nan")), row(mix_depth=pd.NA)])
+    assert cells(table) == {("2",): {"R@1": "nan"}, ("",): {"R@1": "50.0"}}
+
+
+def test_names_are_text_and_never_markup():
+    evil = "<script>alert(1)</script>"
+    for table in (
+        ResultsTable([row(dataset=evil)]),
+        ResultsTable([row(evil), row("b")]),
+        ResultsTable([row(condition=evil)]),
+        ResultsTable([row(**{evil: 1}), row(**{evil: 2})]),
+    ):
+        assert "<script>" not in table._repr_html_()
+        assert "script" in table._repr_html_()
+
+
+def test_other_tables_are_named_and_shown_plainly():
+    with pytest.raises(ValueError, match=r"it lacks the columns \['condition', 'k'\]"):
+        show(pd.DataFrame({"recall": [1], "dataset": ["a"]}))
+    table = ResultsTable([row()])
+    plain = table[["method", "recall"]]
+    assert isinstance(plain, ResultsTable)
+    assert plain._repr_html_() == pd.DataFrame(plain)._repr_html_()
+    assert "<table" in table.iloc[:0]._repr_html_()
+    assert repr(table) == repr(pd.DataFrame(table))
+
+
+def test_pandas_goes_on_as_with_any_table(tmp_path):
+    rows = [row(m, c, k, 10.0 * k) for m in "ab" for c in ("day", ALL) for k in (1, 5)]
+    table, plain = ResultsTable(rows), pd.DataFrame(rows)
+    pd.testing.assert_frame_equal(table, plain)
+    for derived in (
+        table[table["k"] == 1],
+        table.assign(seed=0),
+        table.query("k == 1"),
+        table.sort_values("recall"),
+        table.reset_index(drop=True),
+        pd.concat([table, table], ignore_index=True),
+        pd.concat([table, plain], ignore_index=True),
+        table.copy(),
+        pickle.loads(pickle.dumps(table)),
+        table.merge(pd.DataFrame({"method": ["a", "b"], "year": [1, 2]})),
+    ):
+        assert isinstance(derived, ResultsTable)
+        assert "R@1" in derived._repr_html_()
+    keys = ["method", "k"]
+    pd.testing.assert_frame_equal(
+        table.groupby(keys)[["recall"]].mean(), plain.groupby(keys)[["recall"]].mean()
+    )
+    wide = table.pivot_table(index="method", columns="k", values="recall")
+    pd.testing.assert_frame_equal(
+        wide, plain.pivot_table(index="method", columns="k", values="recall")
+    )
+    assert "R@1" not in wide._repr_html_()
+    assert isinstance(table["recall"], pd.Series) and table["recall"].mean() == 30.0
+    assert type(pd.DataFrame(table)) is pd.DataFrame
+    table.to_csv(tmp_path / "t.csv", index=False)
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "t.csv"), plain)
+
+
+def test_parquet(tmp_path):
+    pytest.importorskip("pyarrow", reason="pandas writes Parquet through pyarrow")
+    table = ResultsTable([row()])
+    table.to_parquet(tmp_path / "t.parquet")
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "t.parquet"), pd.DataFrame([row()]))
+
+
+def test_input_is_left_as_it_was():
+    table = ResultsTable([row(), row("gem")])
+    before = pd.DataFrame(table).copy()
+    show(table)
+    pd.testing.assert_frame_equal(table, before)

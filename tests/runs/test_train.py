@@ -1,0 +1,986 @@
+"""Recipes against the paper's numbers, the loop against a plain one, and runs that are killed."""
+
+import json
+import math
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch.utils.data import default_collate
+
+from dinomix import losses
+from dinomix.backbones import normalization
+from dinomix.data import PlaceDataset, TestSet
+from dinomix.evaluation import evaluate
+from dinomix.images import Normalise, train_transform
+from dinomix.model import ModelConfig, build_model
+from dinomix.plumbing import workspace
+from dinomix.plumbing.files import config_hash
+from dinomix.runs import loop
+from dinomix.runs import run as checkpoints
+from dinomix.runs import train as training
+from dinomix.runs.loop import DivergedError, city_batches, epoch_batches, trained_parameters
+from dinomix.runs.machine import has_compiler, make_accelerator
+from dinomix.runs.train import train
+from dinomix.training import TrainConfig
+from tests.conftest import write_places, write_testset
+
+TINY = ModelConfig(
+    backbone="toy_vits14", trained_blocks=1, out_channels=8, out_rows=2, image_size=28
+)
+CNN = ModelConfig(
+    backbone="timm/test_resnet", trained_blocks="all", out_channels=8, out_rows=2, image_size=64
+)
+RECIPE = TrainConfig(epochs=3, places_per_batch=2, accumulation=2, lr=0.02, augment="randaugment")
+# Seven places make three batches, and a place that waits; two batches make a step, and one does.
+PLACES, BATCHES, STEPS = 7, 3, 2
+TIMING = ["seconds", "images_per_second"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    places = PlaceDataset(write_places(root / "places", places=PLACES))
+    return places, TestSet(write_testset(root / "city", places=12, conditions=("day", "night")))
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory):
+    """An unbroken run of RECIPE."""
+    return train(TINY, *data, RECIPE, out=tmp_path_factory.mktemp("runs"), progress=False)
+
+
+def assert_same_result(one, other):
+    pd.testing.assert_frame_equal(
+        one.history.drop(columns=TIMING), other.history.drop(columns=TIMING), check_exact=True
+    )
+    for which in ("best", "last"):
+        mine, its = one.load(which).state_dict(), other.load(which).state_dict()
+        assert mine.keys() == its.keys()
+        for key, tensor in mine.items():
+            assert torch.equal(tensor, its[key]), f"{key} of {which}"
+
+
+# ------------------------------------------------------------------------------- recipes
+
+
+def test_paper_recipe():
+    paper = TrainConfig.preset("paper")
+    assert paper == TrainConfig()
+    assert (paper.optimizer, paper.momentum, paper.weight_decay) == ("sgd", 0.9, 0.001)
+    assert (paper.epochs, paper.accumulation) == (50, 1)
+    for epoch in range(50):
+        for step in (100 * epoch, 100 * epoch + 99):
+            assert paper.learning_rate(step, 100) == pytest.approx(0.05 / 3 ** (epoch // 5))
+
+
+def test_authors_recipe():
+    authors = TrainConfig.preset("authors")
+    assert (authors.optimizer, authors.momentum, authors.weight_decay) == ("sgd", 0.9, 0.001)
+    assert (authors.epochs, authors.places_per_batch, authors.accumulation) == (60, 80, 4)
+    assert (authors.precision, authors.clip_value, authors.augment) == ("fp16", 0.5, "randaugment")
+    for step in range(650):
+        assert authors.learning_rate(step, 200) == pytest.approx(0.005 * (step + 1) / 650)
+    for epoch in range(4, 60):
+        drops = [mark for mark in (5, 10, 15, 25, 45) if mark <= epoch]
+        expected = 0.005 * 0.3 ** len(drops)
+        assert authors.learning_rate(200 * epoch, 200) == pytest.approx(expected)
+
+
+def test_cosine_rises_then_falls_to_zero():
+    config = TrainConfig(schedule="cosine", epochs=10, warmup_steps=20, lr=1)
+    rates = [config.learning_rate(step, 10) for step in range(100)]
+    assert rates[:20] == pytest.approx([(step + 1) / 20 for step in range(20)])
+    expected = [0.5 + 0.5 * math.cos(math.pi * (step - 20) / 80) for step in range(20, 100)]
+    assert rates[20:] == pytest.approx(expected)
+    assert 0 < rates[-1] < 0.001
+
+
+def test_constant_schedule():
+    config = TrainConfig(schedule="constant", lr=0.3)
+    assert {config.learning_rate(step, 10) for step in range(0, 500, 7)} == {0.3}
+
+
+@pytest.mark.parametrize("preset", ["paper", "authors", "toy"])
+def test_config_survives_json(preset):
+    config = TrainConfig.preset(preset, seed=3)
+    assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_equal_recipes_have_equal_identities():
+    one = TrainConfig(lr=1, milestones=[5, 10], workers=4, device="cpu")
+    other = TrainConfig(lr=1.0, milestones=(5, 10))
+    assert json.dumps(one.identity()) == json.dumps(other.identity())
+    assert one.identity() != TrainConfig(lr=1, milestones=(5, 11)).identity()
+
+
+@pytest.mark.parametrize(
+    ("preset", "name"),
+    [
+        ("paper", "34718f58703b"),
+        ("authors", "fd36e4c2892d"),
+        ("toy", "e279ebb29d26"),
+        ("robust", "027da4b93a03"),
+    ],
+)
+def test_recipes_keep_the_names_of_their_runs(preset, name):
+    """Recorded before there were `shuffle` and `compile`: finished runs are found again."""
+    config = TrainConfig.preset(preset)
+    assert config_hash(config.identity()) == name
+    city = TrainConfig.preset(preset, shuffle="city")
+    compiled = TrainConfig.preset(preset, compile=True)
+    assert "compile" not in city.identity() and "shuffle" not in compiled.identity()
+    names = {config_hash(recipe.identity()) for recipe in (config, city, compiled)}
+    assert len(names) == 3
+    for recipe in (config, city, compiled):
+        assert TrainConfig.from_dict(recipe.identity()) == recipe
+
+
+def test_the_toy_recipe_and_the_default_stay_in_float32():
+    for recipe in (TrainConfig(), TrainConfig.preset("toy"), TrainConfig.preset("paper")):
+        assert (recipe.precision, recipe.compile) == ("no", False)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("epochs", 0),
+        ("epochs", 2.0),
+        ("epochs", True),
+        ("places_per_batch", "80"),
+        ("shuffle", "cities"),
+        ("accumulation", 0),
+        ("optimizer", "adam"),
+        ("lr", 0),
+        ("lr", "5e-4"),
+        ("lr", float("nan")),
+        ("momentum", -0.1),
+        ("weight_decay", None),
+        ("schedule", "linear"),
+        ("milestones", 5),
+        ("milestones", (5, 5)),
+        ("milestones", (10, 5)),
+        ("milestones", (0, 5)),
+        ("milestones", (2.5,)),
+        ("gamma", 0),
+        ("warmup_steps", -1),
+        ("clip_value", 0),
+        ("clip_norm", -1.0),
+        ("precision", "fp8"),
+        ("compile", "yes"),
+        ("augment", True),
+        ("cache_prefix", 1),
+        ("alpha", 0),
+        ("beta", float("inf")),
+        ("base", "0"),
+        ("epsilon", -0.1),
+        ("seed", -1),
+        ("workers", 1.5),
+        ("device", 0),
+    ],
+)
+def test_wrong_fields_are_named(field, value):
+    with pytest.raises(ValueError, match=rf"TrainConfig\.{field} is .*it should be"):
+        TrainConfig(**{field: value})
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(ValueError, match=r"no training preset 'papers'.*authors.*paper.*toy"):
+        TrainConfig.preset("papers")
+    with pytest.raises(ValueError, match=r"no fields \['learning_rat'\]"):
+        TrainConfig.preset("toy", learning_rat=1)
+
+
+# ------------------------------------------------------------------------------- sampling
+
+
+def test_an_epoch_shows_each_place_once():
+    batches = epoch_batches(50, 8, seed=3, epoch=2)
+    assert batches.shape == (6, 8)
+    assert len(set(batches.flatten().tolist())) == 48
+    assert set(batches.flatten().tolist()) <= set(range(50))
+
+
+def test_order_depends_on_seed_and_epoch_alone():
+    first = epoch_batches(50, 8, seed=3, epoch=2)
+    np.random.seed(7)
+    assert np.array_equal(epoch_batches(50, 8, seed=3, epoch=2), first)
+    assert not np.array_equal(epoch_batches(50, 8, seed=3, epoch=3), first)
+    assert not np.array_equal(epoch_batches(50, 8, seed=4, epoch=2), first)
+
+
+def test_batches_of_all_cities_stay_what_they_were():
+    assert epoch_batches(11, 3, 5, 2).tolist() == [[4, 2, 5], [6, 0, 3], [9, 8, 10]]
+
+
+CITY_OF = np.repeat([0, 1, 3], [21, 5, 30])  # of the second city no batch is full
+
+
+def test_batches_of_one_city_each():
+    batches = city_batches(CITY_OF, 8, seed=3, epoch=2)
+    assert batches.dtype == np.int64 and batches.shape == (21 // 8 + 30 // 8, 8)
+    assert len(set(batches.flatten().tolist())) == batches.size
+    cities = CITY_OF[batches]  # (batches, 8)
+    assert (cities == cities[:, :1]).all()
+    assert sorted(cities[:, 0].tolist()) == [0, 0, 3, 3, 3]
+
+
+def test_batches_of_cities_depend_on_seed_and_epoch_alone():
+    first = city_batches(CITY_OF, 8, seed=3, epoch=2)
+    np.random.seed(7)
+    assert np.array_equal(city_batches(CITY_OF, 8, seed=3, epoch=2), first)
+    others = [city_batches(CITY_OF, 8, 3, epoch) for epoch in range(3, 40)]
+    assert not any(np.array_equal(other, first) for other in others)
+    assert not np.array_equal(city_batches(CITY_OF, 8, seed=4, epoch=2), first)
+    assert {place for other in others for place in other.flat if CITY_OF[place] != 1} == {
+        *range(21),
+        *range(26, 56),
+    }  # whoever waits in one epoch comes up in another
+    orders = {tuple(CITY_OF[other[:, 0]]) for other in others}
+    assert len(orders) > 5  # batches of the cities come mixed
+
+
+# ------------------------------------------------------------------------------- the loop
+
+
+NEEDS_COMPILER = pytest.mark.skipif(not has_compiler(), reason="torch.compile needs a C++ compiler")
+
+
+def changed(**changes):
+    return TrainConfig.from_dict({**RECIPE.to_dict(), **changes})
+
+
+def batches_of(places, config, epoch):
+    if config.shuffle == "city":
+        return city_batches(places.city_of, config.places_per_batch, config.seed, epoch)
+    return epoch_batches(len(places), config.places_per_batch, config.seed, epoch)
+
+
+def plain_training(model_config, places, config):
+    """Training written out without Accelerate, samplers, loaders, caches or checkpoints.
+
+    Returns:
+        the model, the mean loss of each epoch, and the gradients of the first step.
+    """
+    torch.manual_seed(config.seed)
+    model = build_model(model_config).train()
+    normalise = Normalise(*normalization(model_config.backbone))
+    drawn = places.with_transform(train_transform(model_config.image_size, config.augment))
+    learning = [p for p in model.parameters() if p.requires_grad]
+    if config.optimizer == "sgd":
+        optimizer = torch.optim.SGD(
+            learning, lr=1, momentum=config.momentum, weight_decay=config.weight_decay
+        )
+    else:
+        optimizer = torch.optim.AdamW(learning, lr=1, weight_decay=config.weight_decay)
+    mean_losses, first, step = [], {}, 0
+    for epoch in range(1, config.epochs + 1):
+        drawn.set_epoch(epoch)
+        epoch_losses = []
+        batches = batches_of(places, config, epoch)
+        for group in (batches[:2], batches[2:]):  # accumulation 2, then what is left
+            optimizer.zero_grad()
+            for batch in group:
+                images, labels = default_collate([drawn[int(i)] for i in batch])
+                with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
+                    desc = model(normalise(images.flatten(0, 1)))
+                loss = losses.multi_similarity_loss(desc, labels.repeat_interleave(4))
+                (loss / len(group)).backward()
+                epoch_losses.append(loss.item())
+            named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+            first = first or {name: p.grad.clone() for name, p in named}
+            if config.clip_value:
+                torch.nn.utils.clip_grad_value_(learning, config.clip_value)
+            if config.clip_norm:
+                torch.nn.utils.clip_grad_norm_(learning, config.clip_norm)
+            optimizer.param_groups[0]["lr"] = config.learning_rate(step, STEPS)
+            optimizer.step()
+            step += 1
+        mean_losses.append(np.mean(epoch_losses))
+    return model, mean_losses, first
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"clip_value": 0.003, "momentum": 0.5, "warmup_steps": 3},
+        {"clip_norm": 0.05, "optimizer": "adamw", "lr": 0.001, "schedule": "cosine"},
+    ],
+    ids=["plain", "clipped by value", "adamw, clipped by norm"],
+)
+def test_loop_equals_a_plain_one(data, tmp_path, changes):
+    config = changed(epochs=2, **changes)
+    model, expected_losses, _ = plain_training(TINY, data[0], config)
+    run = train(TINY, *data, config, out=tmp_path, progress=False)
+    assert run.history["loss"].tolist()[1:] == pytest.approx(expected_losses, rel=1e-6)
+    found = run.load("last").state_dict()
+    for key, tensor in model.state_dict().items():
+        torch.testing.assert_close(found[key], tensor, rtol=1e-5, atol=1e-7)
+
+
+@pytest.fixture(scope="module")
+def cities(data, tmp_path_factory):
+    """Two cities of five and three places: batches of two leave one of each."""
+    root = write_places(tmp_path_factory.mktemp("cities"), places=5, images=2)
+    write_places(root, places=3, images=2, city="Zenith")
+    return PlaceDataset(root, images_per_place=2), data[1]
+
+
+IN_CITY = TrainConfig.from_dict({**RECIPE.to_dict(), "shuffle": "city"})
+
+
+def test_a_batch_of_one_city_is_trained_on(cities, tmp_path, monkeypatch):
+    seen = []
+
+    class Noted(loop.DataLoader):
+        def __init__(self, places, batch_sampler, **options):
+            seen.append(batch_sampler)
+            super().__init__(places, batch_sampler=batch_sampler, **options)
+
+    monkeypatch.setattr(loop, "DataLoader", Noted)
+    run = train(TINY, *cities, IN_CITY, out=tmp_path, progress=False)
+    city_of = cities[0].city_of
+    assert city_of.tolist() == [0] * 5 + [1] * 3
+    expected = [city_batches(city_of, 2, IN_CITY.seed, epoch).tolist() for epoch in (1, 2, 3)]
+    assert seen == expected and len(expected[0]) == 3
+    assert run.history["step"].tolist() == [0, 2, 4, 6]  # accumulation 2, then what is left
+    assert run.train_config == IN_CITY
+
+
+def test_a_run_by_city_goes_on_where_it_broke_off(cities, tmp_path, monkeypatch):
+    whole = train(TINY, *cities, IN_CITY, out=tmp_path / "whole", progress=False)
+    with monkeypatch.context() as patch:
+        crash_at(patch, "multi_similarity_loss", 5)
+        with pytest.raises(Crash):
+            train(TINY, *cities, IN_CITY, out=tmp_path / "broken", progress=False)
+    assert_same_result(
+        train(TINY, *cities, IN_CITY, out=tmp_path / "broken", progress=False), whole
+    )
+
+
+def test_training_lowers_the_loss(data, tmp_path):
+    config = TrainConfig(epochs=15, places_per_batch=PLACES, optimizer="adamw", lr=0.03)
+    history = train(TINY, *data, config, out=tmp_path, progress=False).history
+    assert history["loss"].iloc[-1] < history["loss"].iloc[1] / 2
+    assert history["mined_share"].iloc[-1] < history["mined_share"].iloc[1]
+
+
+def test_history(run, data):
+    history = run.history
+    assert list(history) == checkpoints.COLUMNS
+    assert history["epoch"].tolist() == [0, 1, 2, 3]
+    assert history["step"].tolist() == [0, STEPS, 2 * STEPS, 3 * STEPS]
+    assert history.loc[0, ["loss", "mined_share", "lr", "images_per_second"]].isna().all()
+    trained = history[1:]
+    assert trained["lr"].tolist() == [0.02] * 3
+    assert trained["mined_share"].between(0, 1).all()
+    assert (trained["images_per_second"] > 0).all()
+    assert (trained["seconds"] * trained["images_per_second"] > BATCHES * 2 * 4).all()
+
+
+def test_recalls_are_those_of_the_saved_models(run, data):
+    for model, row in (
+        (run.load("best"), run.best),
+        (run.load(which="last"), run.history.iloc[-1]),
+    ):
+        table = evaluate(model, data[1], ks=(1, 5), progress=False)
+        recalls = table[table["condition"] == "all"].set_index("k")["recall"]
+        assert (row["recall@1"], row["recall@5"]) == (recalls[1], recalls[5])
+
+
+def test_frozen_weights_stay(run):
+    torch.manual_seed(RECIPE.seed)
+    before = dict(build_model(TINY).named_parameters())
+    after = dict(run.load("last").named_parameters())
+    for name, parameter in before.items():
+        assert torch.equal(parameter, after[name]) == (not parameter.requires_grad), name
+
+
+@pytest.mark.parametrize(
+    ("recalls", "best"),
+    [
+        ([(90, 99), (50, 60), (70, 80), (60, 90)], 2),  # the untrained model is no candidate
+        ([(0, 0), (50, 80), (50, 90), (40, 95)], 2),  # recall@5 decides a tie
+        ([(0, 0), (50, 80), (50, 80), (50, 80)], 1),  # then the earlier epoch
+    ],
+)
+def test_best_epoch(data, tmp_path, monkeypatch, recalls, best):
+    left = iter(recalls)
+    states = []
+
+    def scripted(model, test, **_):
+        states.append({key: value.clone() for key, value in model.state_dict().items()})
+        rows = [("all", k, float(recall)) for k, recall in zip((1, 5), next(left), strict=True)]
+        return pd.DataFrame([("day", 1, 100.0), *rows], columns=["condition", "k", "recall"])
+
+    monkeypatch.setattr(loop, "evaluate", scripted)
+    run = train(TINY, *data, RECIPE, out=tmp_path, progress=False)
+    assert run.best["epoch"] == best
+    assert (run.best["recall@1"], run.best["recall@5"]) == recalls[best]
+    for which, epoch in (("best", best), ("last", 3)):
+        for key, value in run.load(which).state_dict().items():
+            assert torch.equal(value, states[epoch][key])
+
+
+CACHED = {"augment": "none", "cache_prefix": True}
+
+
+@pytest.mark.parametrize("changes", [{}, CACHED], ids=["from images", "from a cached prefix"])
+def test_bf16_trains_in_half_precision_and_validates_in_full(data, tmp_path, monkeypatch, changes):
+    """Near to float32's losses, and after a kill the very same numbers."""
+    config = changed(precision="bf16", **changes)
+    half = train(TINY, *data, config, out=tmp_path / "whole", progress=False)
+    whole = train(TINY, *data, changed(**changes), out=tmp_path, progress=False)
+    whole_losses, half_losses = whole.history["loss"][1:], half.history["loss"][1:]
+    assert half_losses.tolist() == pytest.approx(whole_losses.tolist(), rel=0.05)
+    assert (half_losses != whole_losses).all()
+    test_recalls_are_those_of_the_saved_models(half, data)
+    assert {value.dtype for value in half.load("last").state_dict().values()} == {torch.float32}
+    with monkeypatch.context() as patch:
+        crash_at(patch, "multi_similarity_loss", 5)
+        with pytest.raises(Crash):
+            train(TINY, *data, config, out=tmp_path / "broken", progress=False)
+    assert_same_result(train(TINY, *data, config, out=tmp_path / "broken", progress=False), half)
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_channels_come_last_where_convolutions_are_in_half_precision(
+    data, tmp_path, monkeypatch, precision
+):
+    """As near to plain float32 as half precision with channels first is, within a factor of two."""
+    models = []
+
+    def noted(*args, **options):
+        models.append(build_model(*args, **options))
+        return models[-1]
+
+    monkeypatch.setattr(loop, "build_model", noted)
+    config = changed(epochs=1, precision=precision)
+    run = train(CNN, *data, config, out=tmp_path, progress=False)
+    weights = [value for value in models[0].state_dict().values() if value.ndim == 4]
+    kernels = [value for value in weights if min(value.shape[1:]) > 1]  # both layouts differ
+    assert kernels
+    for kernel in kernels:
+        last = kernel.is_contiguous(memory_format=torch.channels_last)
+        assert (last, kernel.is_contiguous()) == (precision == "bf16", precision == "no")
+    exact, exact_losses, _ = plain_training(CNN, data[0], changed(epochs=1))
+    plain, _, _ = plain_training(CNN, data[0], config)  # channels first
+    assert run.history["loss"].tolist()[1:] == pytest.approx(exact_losses, rel=0.02)
+    off = [
+        sum((value - its).square().sum() for value, its in zip(*both, strict=True)) ** 0.5
+        for both in (
+            (found.parameters(), exact.parameters()) for found in (run.load("last"), plain)
+        )
+    ]
+    assert off[0] <= 2 * off[1] + 1e-4
+    assert (off[1] > 0.01) == (precision == "bf16")  # there was something to compare
+
+
+@NEEDS_COMPILER
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [{}, CACHED], ids=["from images", "from a cached prefix"])
+def test_compiled_training_is_training(data, tmp_path, monkeypatch, changes):
+    """Losses to 1e-5 and what is learned to 1e-3 of the change; names and resuming as ever."""
+    config = changed(compile=True, epochs=2, **changes)
+    compiled = train(TINY, *data, config, out=tmp_path / "whole", progress=False)
+    plain, expected_losses, _ = plain_training(TINY, data[0], changed(epochs=2, **changes))
+    assert compiled.history["loss"].tolist()[1:] == pytest.approx(expected_losses, rel=1e-5)
+    torch.manual_seed(config.seed)
+    before, found = build_model(TINY).state_dict(), compiled.load("last").state_dict()
+    assert found.keys() == before.keys()
+    for key, value in plain.state_dict().items():
+        assert (found[key] - value).norm() <= 1e-3 * (value - before[key]).norm() + 1e-7, key
+    test_recalls_are_those_of_the_saved_models(compiled, data)
+    with monkeypatch.context() as patch:
+        crash_at(patch, "save_checkpoint", 3)
+        with pytest.raises(Crash):
+            train(TINY, *data, config, out=tmp_path / "broken", progress=False)
+    other = changed(compile=True, epochs=1, places_per_batch=3, **changes)
+    train(TINY, *data, other, out=tmp_path / "other", progress=False)  # shapes that must not matter
+    (folder,) = (path.parent for path in tmp_path.glob("broken/*/checkpoint.pt"))
+    assert checkpoints.load_checkpoint(folder)["model"].keys() == before.keys()
+    broken = train(TINY, *data, config, out=tmp_path / "broken", progress=False)
+    assert_same_result(broken, compiled)
+
+
+def test_overflow_that_the_scaler_skips_is_no_error(data, tmp_path, monkeypatch):
+    """fp16's loss scaling, made to overflow on the CPU, where torch has it but Accelerate not."""
+    scalers = []
+
+    def with_scaler(config):
+        accelerator = make_accelerator(config)
+        accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
+        accelerator.native_amp, accelerator.state._mixed_precision = True, "fp16"
+        scalers.append(accelerator.scaler)
+        return accelerator
+
+    monkeypatch.setattr(training, "make_accelerator", with_scaler)
+    steps = TrainConfig.from_dict({**RECIPE.to_dict(), "epochs": 4, "clip_value": 0.5})
+    run = train(TINY, *data, steps, out=tmp_path, progress=False)
+    assert scalers[0].get_scale() < 2.0**127
+    assert len(run.history) == 5
+    assert all(value.isfinite().all() for value in run.load("last").state_dict().values())
+
+
+def test_progress_bar_shows_loss_recall_and_speed(data, tmp_path, capsys):
+    train(TINY, *data, RECIPE, out=tmp_path / "a")
+    shown = capsys.readouterr().err
+    for word in ("epoch 3/3", "loss=", "recall@1=", "img/s=", "9/9"):
+        assert word in shown
+    train(TINY, *data, RECIPE, out=tmp_path / "b", progress=False)
+    assert "epoch" not in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------- repeatable
+
+
+def test_same_seed_same_weights_whatever_the_workers(run, data, tmp_path):
+    torch.rand(5), random.random(), np.random.rand()  # a run must not depend on what came before
+    config = TrainConfig.from_dict({**RECIPE.to_dict(), "workers": 2, "device": "cpu"})
+    again = train(TINY, *data, config, out=tmp_path, progress=False)
+    assert again.folder.name == run.folder.name
+    assert_same_result(again, run)
+
+
+def test_another_seed_gives_another_run(run, data, tmp_path):
+    config = TrainConfig.from_dict({**RECIPE.to_dict(), "seed": 1})
+    other = train(TINY, *data, config, out=tmp_path, progress=False)
+    assert other.folder.name != run.folder.name
+    assert other.history["loss"][3] != run.history["loss"][3]
+
+
+def test_global_generators_and_settings_are_left_alone(data, tmp_path):
+    random.seed(1), np.random.seed(2), torch.manual_seed(3)
+    expected = random.random(), np.random.rand(), torch.rand(())
+    random.seed(1), np.random.seed(2), torch.manual_seed(3)
+    train(TINY, *data, RECIPE, out=tmp_path, progress=False)
+    assert (random.random(), np.random.rand(), torch.rand(())) == expected
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_finished_run_is_loaded(run, data, monkeypatch):
+    monkeypatch.setattr(training, "make_accelerator", lambda config: pytest.fail("trained again"))
+    again = train(TINY, *data, RECIPE, out=run.folder.parent, progress=False)
+    assert_same_result(again, run)
+    assert (again.model_config, again.train_config) == (TINY, RECIPE)
+    names = {path.name for path in run.folder.iterdir()}
+    assert names == {"config.json", "history.csv", "best.safetensors", "last.safetensors", "lock"}
+
+
+def test_training_can_be_forbidden(run, data, tmp_path, monkeypatch):
+    monkeypatch.setenv(workspace.NO_TRAINING, "1")
+    same = train(TINY, *data, RECIPE, out=run.folder.parent, progress=False)
+    assert same.folder == run.folder
+    with pytest.raises(RuntimeError, match=rf"no finished run {tmp_path}.*run the notebooks"):
+        train(TINY, *data, RECIPE, out=tmp_path, progress=False)
+
+
+def test_find_run_finds_what_train_would_return(run, data, tmp_path):
+    found = training.find_run(TINY, *data, RECIPE, out=run.folder.parent)
+    assert found.folder == run.folder
+    assert training.find_run(TINY, *data, RECIPE, out=tmp_path) is None
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_are_named_by_content(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(b"one")
+    first = checkpoints.weights_id("toy_vits14", path)
+    (tmp_path / "copy.safetensors").write_bytes(b"one")
+    assert checkpoints.weights_id("toy_vits14", tmp_path / "copy.safetensors") == first
+    path.write_bytes(b"two")
+    assert checkpoints.weights_id("toy_vits14", path) != first
+    assert checkpoints.weights_id("toy_vits14", None) is None
+    assert checkpoints.weights_id("dinov2_vitb14", "hub") == "hub"
+    with pytest.raises(FileNotFoundError, match=r"no weights at .*gone\.safetensors"):
+        checkpoints.weights_id("toy_vits14", tmp_path / "gone.safetensors")
+
+
+def test_toy_hub_weights_are_named_by_content(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "TOY_WEIGHTS", tmp_path)
+    (tmp_path / "toy_vits14.safetensors").write_bytes(b"one")
+    first = checkpoints.weights_id("toy_vits14", "hub")
+    (tmp_path / "toy_vits14.safetensors").write_bytes(b"two")
+    assert checkpoints.weights_id("toy_vits14", "hub") != first
+
+
+def test_initial_weights_are_loaded(run, data, tmp_path):
+    path = run.folder / "last.safetensors"
+    started = train(TINY, *data, RECIPE, weights=path, out=tmp_path, progress=False)
+    assert started.folder.name != run.folder.name
+    learned, frozen = run.load("last").backbone, started.load("last").backbone
+    key = "trunk.blocks.0.attn.qkv.weight"  # random, so that it can come from the file only
+    assert torch.equal(learned.state_dict()[key], frozen.state_dict()[key])
+
+
+# ------------------------------------------------------------------------------- broken off
+
+
+class Crash(Exception):
+    pass
+
+
+def crash_at(monkeypatch, name, call):
+    """Let the run's function `name` raise at its n-th call, before it does anything."""
+    module = training if hasattr(training, name) else loop
+    original, calls = getattr(module, name), []
+
+    def crashing(*args, **options):
+        calls.append(name)
+        if len(calls) == call:
+            raise Crash
+        return original(*args, **options)
+
+    monkeypatch.setattr(module, name, crashing)
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("write_config", 1),
+        ("save_checkpoint", 1),
+        ("multi_similarity_loss", 5),
+        ("save_checkpoint", 3),
+        ("write_history", 3),
+        ("save_model", 1),
+        ("save_model", 2),
+        ("write_config", 2),
+    ],
+)
+def test_run_goes_on_wherever_it_broke_off(data, run, tmp_path, monkeypatch, name, call):
+    with monkeypatch.context() as patch:
+        crash_at(patch, name, call)
+        with pytest.raises(Crash):
+            train(TINY, *data, RECIPE, out=tmp_path, progress=False)
+    torch.rand(3)
+    assert_same_result(train(TINY, *data, RECIPE, out=tmp_path, progress=False), run)
+
+
+def test_batch_norm_and_generators_go_on(data, tmp_path, monkeypatch):
+    """A CNN has running means; and here each step draws from all three global generators."""
+
+    def noisy(desc, labels, *args):
+        noise = torch.randn_like(desc) * random.random() * np.random.rand()
+        return losses.multi_similarity_loss(desc + noise, labels, *args)
+
+    monkeypatch.setattr(loop, "multi_similarity_loss", noisy)
+    whole = train(CNN, *data, RECIPE, out=tmp_path / "whole", progress=False)
+    random.random(), np.random.rand(), torch.rand(())  # must not matter
+    with monkeypatch.context() as patch:
+        crash_at(patch, "save_checkpoint", 3)
+        with pytest.raises(Crash):
+            train(CNN, *data, RECIPE, out=tmp_path / "broken", progress=False)
+    broken = train(CNN, *data, RECIPE, out=tmp_path / "broken", progress=False)
+    assert_same_result(broken, whole)
+    means = [key for key in whole.load("last").state_dict() if key.endswith("running_mean")]
+    assert means
+
+
+KILLER = """
+import os, random, signal, sys, time
+from dinomix import ModelConfig, PlaceDataset, TestSet, TrainConfig, train
+
+root, seed = sys.argv[1], int(sys.argv[2])
+delays = random.Random(seed)
+model = ModelConfig("toy_vits14", 1, out_channels=8, out_rows=2, image_size=28)
+places, val = PlaceDataset(f"{root}/places"), TestSet(f"{root}/city")
+recipe = TrainConfig.preset("toy", epochs=6, places_per_batch=2)
+
+def start(out):
+    child = os.fork()
+    if not child:
+        train(model, places, val, recipe, out=out, progress=False)
+        os._exit(0)
+    return child
+
+began = time.monotonic()
+assert os.waitpid(start(f"{root}/whole"), 0)[1] == 0
+longest, kills = time.monotonic() - began, 0
+while kills < 3:  # a round is one run, killed until it manages to end
+    longest, out = longest / 2, f"{root}/broken{kills}"
+    while True:
+        child = start(out)
+        deadline = time.monotonic() + delays.uniform(0, longest)
+        while not (done := os.waitpid(child, os.WNOHANG))[0] and time.monotonic() < deadline:
+            time.sleep(0.001)
+        if done[0]:
+            assert done[1] == 0
+            break
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        kills += 1
+        longest *= 1.1  # in the end it will
+print(kills)
+"""
+
+
+def python(script, *args, launcher=()):
+    """Run a script in a process of its own, on one thread; what it printed."""
+    here = str(Path(__file__).parents[2])
+    result = subprocess.run(
+        [sys.executable, *launcher, script, *map(str, args)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": here},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the killer forks its victims")
+def test_killed_process_ends_like_an_unbroken_one(tmp_path):
+    write_places(tmp_path / "places", places=PLACES)
+    write_testset(tmp_path / "city", places=6)
+    script = tmp_path / "killer.py"
+    script.write_text(KILLER)
+    kills = int(python(script, tmp_path, time.time_ns()))
+    assert kills >= 3
+    (whole,) = (path.parent for path in tmp_path.glob("whole/*/config.json"))
+    rounds = [path.parent for path in tmp_path.glob("broken*/*/config.json")]
+    names = {"config.json", "history.csv", "best.safetensors", "last.safetensors", "lock"}
+    assert rounds
+    for folder in rounds:
+        assert_same_result(training.Run.open(folder), training.Run.open(whole))
+        assert {path.name for path in folder.iterdir()} == names
+        kept = folder.parent.glob("prefix/*/*")  # the toy recipe caches the frozen prefix
+        assert {path.name for path in kept} == {"features.npy", "lock"}
+
+
+def test_second_process_waits_for_the_first(tmp_path, capsys):
+    order = []
+
+    def second():
+        with checkpoints.locked(tmp_path):
+            order.append("second")
+
+    with checkpoints.locked(tmp_path):
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join(timeout=0.3)
+        order.append("first")
+    thread.join(timeout=10)
+    assert order == ["first", "second"]
+    assert "another process is at work" in capsys.readouterr().out
+
+
+def test_run_that_another_process_finished_meanwhile_is_loaded(data, run, tmp_path, monkeypatch):
+    """Whoever waited for the lock finds the run done, and does not train it again."""
+    accelerator = training.make_accelerator
+
+    def finish_meanwhile(config):
+        monkeypatch.setattr(training, "make_accelerator", accelerator)
+        train(TINY, *data, RECIPE, out=tmp_path, progress=False)
+        monkeypatch.setattr(training, "TrainingLoop", lambda *_: pytest.fail("trained again"))
+        return accelerator(config)
+
+    monkeypatch.setattr(training, "make_accelerator", finish_meanwhile)
+    assert_same_result(train(TINY, *data, RECIPE, out=tmp_path, progress=False), run)
+
+
+PART = """
+import json, os, sys
+import torch
+from dinomix import ModelConfig, PlaceDataset, TestSet, TrainConfig, train
+from dinomix.runs import loop
+from dinomix.runs import train as training
+
+root, out, model, recipe = sys.argv[1:]
+mined, gradients = [], []  # labels that each loss was computed from; gradients of each step
+loss = loop.multi_similarity_loss
+
+def noted_loss(desc, labels, *args):
+    mined.append(labels.tolist())
+    return loss(desc, labels, *args)
+
+class Noted(loop.TrainingLoop):
+    def _step(self, rate):
+        named = self.model.named_parameters()
+        gradients.append({name: p.grad.clone() for name, p in named if p.requires_grad})
+        super()._step(rate)
+
+loop.multi_similarity_loss, training.TrainingLoop = noted_loss, Noted
+train(
+    ModelConfig.from_dict(json.loads(model)),
+    PlaceDataset(f"{root}/places"),
+    TestSet(f"{root}/city"),
+    TrainConfig.from_dict(json.loads(recipe)),
+    out=out,
+    progress=False,
+)
+torch.save({"mined": mined, "gradients": gradients}, f"{out}/part{os.environ['RANK']}.pt")
+"""
+
+
+@pytest.mark.parametrize(
+    ("changes", "tolerance"),
+    [
+        ({"shuffle": "all"}, 1e-4),
+        ({"shuffle": "city"}, 1e-4),
+        ({"precision": "bf16", **CACHED}, 0.05),
+        pytest.param({"compile": True, **CACHED}, 1e-4, marks=[pytest.mark.slow, NEEDS_COMPILER]),
+    ],
+    ids=["float32", "by city", "bf16 from a cached prefix", "compiled"],
+)
+def test_two_processes_train_like_one(tmp_path, changes, tolerance):
+    """Each has half of a batch, but the miner must see all of it."""
+    write_places(tmp_path / "places", places=3, city="Another")
+    data = (
+        PlaceDataset(write_places(tmp_path / "places", places=4)),
+        TestSet(write_testset(tmp_path / "city", places=6)),
+    )
+    recipe = changed(device="cpu", clip_value=0.01, **changes)
+    one = train(TINY, *data, recipe, out=tmp_path / "one", progress=False)
+    script = tmp_path / "part.py"
+    script.write_text(PART)
+    configs = [json.dumps(config.to_dict()) for config in (TINY, recipe)]
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    python(script, tmp_path, tmp_path / "two", *configs, launcher=launcher)
+    two = training.Run.open(tmp_path / "two" / one.folder.name)
+    columns = ["step", "loss", "lr", *(["mined_share"] if tolerance < 0.01 else [])]
+    pd.testing.assert_frame_equal(one.history[columns], two.history[columns], rtol=tolerance)
+    its = two.load("last").state_dict()
+    for key, tensor in one.load("last").state_dict().items():
+        torch.testing.assert_close(its[key], tensor, rtol=tolerance, atol=tolerance / 100)
+
+    recalls = ["recall@1", "recall@5"]
+    if tolerance < 0.01:
+        assert one.history[recalls].equals(two.history[recalls])
+    test_recalls_are_those_of_the_saved_models(two, data)
+
+    batches = [batch for epoch in (1, 2, 3) for batch in batches_of(data[0], recipe, epoch)]
+    _, _, gradients = plain_training(TINY, data[0], recipe)
+    whole = sum(gradient.square().sum() for gradient in gradients.values()) ** 0.5
+    for rank in (0, 1):
+        part = torch.load(tmp_path / "two" / f"part{rank}.pt")
+        assert [sorted(labels) for labels in part["mined"]] == [
+            sorted(np.repeat(batch, 4).tolist()) for batch in batches
+        ]
+        assert part["gradients"][0].keys() == gradients.keys()
+        for name, gradient in gradients.items():
+            off = (part["gradients"][0][name] - gradient).norm()
+            assert off <= tolerance * (gradient.norm() + whole / 100), name
+
+
+# ------------------------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_loss_that_is_no_number_stops_and_keeps_the_checkpoint(
+    data, run, tmp_path, monkeypatch, value
+):
+    calls = []
+
+    def diverging(*args, **options):
+        calls.append(1)
+        loss = losses.multi_similarity_loss(*args, **options)
+        return loss * value if len(calls) == 2 * BATCHES else loss  # the last one of epoch 2
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "multi_similarity_loss", diverging)
+        told = rf"the loss is {value} in epoch 2, step 3, at learning rate 0\.02"
+        with pytest.raises(DivergedError, match=told) as caught:
+            train(TINY, *data, RECIPE, out=tmp_path, progress=False)
+    assert isinstance(caught.value, FloatingPointError)
+    (folder,) = tmp_path.iterdir()
+    kept = checkpoints.load_checkpoint(folder)
+    assert [row["epoch"] for row in kept["history"]] == [0, 1]
+    assert all(tensor.isfinite().all() for tensor in kept["model"].values())
+    with pytest.raises(FileNotFoundError, match="no finished run"):
+        training.Run.open(folder)
+    assert_same_result(train(TINY, *data, RECIPE, out=tmp_path, progress=False), run)
+
+
+def test_broken_weights_never_reach_the_checkpoint(data, tmp_path):
+    """One step a run: its loss is fine, and it leaves weights that are not."""
+    config = TrainConfig(epochs=1, places_per_batch=PLACES, lr=1e30, weight_decay=1e30)
+    with pytest.raises(DivergedError, match=r"is not finite in epoch 1, step 1, .* rate 1e\+30"):
+        train(TINY, *data, config, out=tmp_path, progress=False)
+    (folder,) = tmp_path.iterdir()
+    kept = checkpoints.load_checkpoint(folder)
+    assert len(kept["history"]) == 1
+    assert all(tensor.isfinite().all() for tensor in kept["model"].values())
+
+
+def test_learning_rate_that_explodes(data, tmp_path):
+    config = TrainConfig(epochs=5, places_per_batch=2, lr=1e30, weight_decay=0.1)
+    with pytest.raises(DivergedError, match="in epoch 1, step"):
+        train(TINY, *data, config, out=tmp_path, progress=False)
+
+
+def test_too_few_places(data, tmp_path):
+    config = TrainConfig(places_per_batch=PLACES + 1)
+    with pytest.raises(ValueError, match=r"7 places do not fill .* places_per_batch = 8"):
+        train(TINY, *data, config, out=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_cities_too_small_for_a_batch(cities, tmp_path):
+    config = TrainConfig(places_per_batch=6, shuffle="city")
+    with pytest.raises(ValueError, match=r"5 places of the largest city do not fill .* = 6"):
+        train(TINY, *cities, config, out=tmp_path)
+
+
+def test_nothing_to_train(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        loop, "build_model", lambda *args, **options: build_model(TINY).requires_grad_(False)
+    )
+    with pytest.raises(ValueError, match="nothing to train"):
+        train(TINY, *data, RECIPE, out=tmp_path)
+
+
+def test_gem_alone_can_be_trained(data, tmp_path):
+    config = ModelConfig("toy_vits14", 0, aggregator="gem", image_size=28)
+    assert len(trained_parameters(build_model(config))) == 1
+    run = train(config, *data, RECIPE, out=tmp_path, progress=False)
+    assert run.load("last").aggregator.p.item() != 3
+
+
+def test_fp16_needs_a_gpu(data, tmp_path):
+    config = TrainConfig.preset("authors", places_per_batch=2, device="cpu")
+    with pytest.raises(ValueError, match=r'precision "fp16" needs a GPU.*use "auto"'):
+        train(TINY, *data, config, out=tmp_path)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_device_that_is_not_there():
+    with pytest.raises(ValueError, match=r"device is 'cuda', but this machine offers"):
+        make_accelerator(TrainConfig(device="cuda"))
+
+
+def test_device_that_does_not_exist():
+    with pytest.raises(ValueError, match=r"TrainConfig\.device is 'gpu'"):
+        make_accelerator(TrainConfig(device="gpu"))
+
+
+def test_batch_must_divide_among_processes(monkeypatch):
+    monkeypatch.setattr("dinomix.runs.machine.Accelerator.num_processes", 3)
+    with pytest.raises(ValueError, match=r"places_per_batch = 80 cannot .* 3 processes"):
+        make_accelerator(TrainConfig(device="cpu"))
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_folder_of_another_run_is_refused(data, tmp_path, monkeypatch, finished):
+    crash_at(monkeypatch, "save_checkpoint", 1)
+    with pytest.raises(Crash):
+        train(TINY, *data, RECIPE, out=tmp_path, progress=False)
+    (path,) = tmp_path.glob("*/config.json")
+    config = json.loads(path.read_text())
+    config["train"]["lr"], config["finished"] = 0.5, finished
+    path.write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"another run: it differs in \['train'\]"):
+        train(TINY, *data, RECIPE, out=tmp_path, progress=False)
+
+
+def test_load_takes_best_or_last(run):
+    with pytest.raises(ValueError, match="which is 'first'"):
+        run.load("first")

@@ -1,0 +1,128 @@
+"""Search: every way of it against a slow loop, in blocks of any size."""
+
+import numpy as np
+import pytest
+
+from dinomix.scale import search as neighbours
+from dinomix.scale.search import SCANS, search
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def slowly(database: np.ndarray, query: np.ndarray) -> list[float]:
+    return [float(np.dot(query.astype(float), row.astype(float))) for row in database]
+
+
+def assert_exact(database, queries, k, found):
+    """What was found is what sorting all similarities gives, but for the order of equals."""
+    similarities, ranked = found
+    k = min(k, len(database))
+    assert similarities.shape == ranked.shape == (len(queries), k)
+    assert similarities.dtype == np.float32 and ranked.dtype == np.int64
+    for i, query in enumerate(queries):
+        scores = slowly(database, query)
+        np.testing.assert_allclose(similarities[i], sorted(scores, reverse=True)[:k], atol=1e-6)
+        np.testing.assert_allclose(similarities[i], [scores[j] for j in ranked[i]], atol=1e-6)
+        assert len(set(ranked[i].tolist())) == k
+
+
+@pytest.mark.parametrize("scan", SCANS)
+@pytest.mark.parametrize("block_rows", [1, 7, 50, 1000])
+@pytest.mark.parametrize(("n", "q", "k"), [(50, 7, 5), (3, 4, 10), (1, 1, 1), (101, 3, 20)])
+def test_search_equals_a_slow_loop(n, q, k, block_rows, scan):
+    rng = np.random.default_rng(n)
+    database, queries = unit(rng.normal(size=(n, 16))), unit(rng.normal(size=(q, 16)))
+    found = search(database, queries, k, scan=scan, block_bytes=block_rows * 16 * 4)
+    assert_exact(database, queries, k, found)
+
+
+@pytest.mark.parametrize("scan", SCANS)
+def test_neighbours_closer_than_rounding_are_told_apart(scan):
+    rng = np.random.default_rng(0)
+    place = unit(rng.normal(size=(1, 64)))
+    database = unit(place + 1e-4 * rng.normal(size=(300, 64)))  # bfloat16 cannot tell them apart
+    queries = unit(place + 1e-4 * rng.normal(size=(5, 64)))
+    rough = (np.abs(database[:, None] - database[None]).max(-1) < 2**-8).mean()
+    assert rough > 0.9
+    assert_exact(database, queries, 10, search(database, queries, 10, scan=scan, block_bytes=9999))
+
+
+@pytest.mark.parametrize("scan", SCANS)
+def test_duplicates_are_all_found(scan):
+    rng = np.random.default_rng(1)
+    database = np.repeat(unit(rng.normal(size=(4, 8))), 5, axis=0)
+    similarities, ranked = search(database, database[:1], 5, scan=scan, block_bytes=3 * 8 * 4)
+    assert sorted(ranked[0].tolist()) == [0, 1, 2, 3, 4]
+    np.testing.assert_allclose(similarities, 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("scan", SCANS)
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_database_on_disk_gives_what_it_gives_in_memory(tmp_path, scan, dtype):
+    rng = np.random.default_rng(2)
+    database, queries = unit(rng.normal(size=(90, 32))), unit(rng.normal(size=(6, 32)))
+    np.save(tmp_path / "database.npy", database.astype(dtype))
+    mapped = np.load(tmp_path / "database.npy", mmap_mode="r")
+    found = search(mapped, queries, 4, scan=scan, block_bytes=20 * 32 * 4)
+    assert_exact(database.astype(dtype).astype(np.float32), queries, 4, found)
+
+
+@pytest.mark.parametrize("scan", SCANS)
+def test_a_part_of_a_file_is_searched_as_such(tmp_path, scan):
+    rng = np.random.default_rng(3)
+    database = unit(rng.normal(size=(60, 8)))
+    np.save(tmp_path / "database.npy", database)
+    mapped = np.load(tmp_path / "database.npy", mmap_mode="r")
+    for part in (slice(10, 40), slice(0, 60, 2), slice(None, None, -1)):
+        found = search(mapped[part], database[:3], 4, scan=scan, block_bytes=7 * 8 * 4)
+        assert_exact(database[part], database[:3], 4, found)
+
+
+def test_search_leaves_its_input_alone_and_takes_any_memory_layout():
+    rng = np.random.default_rng(0)
+    database = np.asfortranarray(unit(rng.normal(size=(20, 8))))
+    before = database.copy()
+    _, ranked = search(database, database[::2], 1)
+    np.testing.assert_array_equal(database, before)
+    np.testing.assert_array_equal(ranked[:, 0], np.arange(0, 20, 2))
+
+
+def test_no_queries_find_nothing():
+    database = unit(np.random.default_rng(0).normal(size=(5, 4)))
+    similarities, ranked = search(database, database[:0], 3)
+    assert similarities.shape == ranked.shape == (0, 3)
+
+
+def test_search_errors_name_the_shapes():
+    row = np.ones((1, 4), np.float32)
+    with pytest.raises(ValueError, match=r"\(1, 4\) and \(1, 3\)"):
+        search(row, np.ones((1, 3), np.float32))
+    with pytest.raises(ValueError, match="0 descriptors"):
+        search(row[:0], row)
+    with pytest.raises(ValueError, match="nearest 0"):
+        search(row, row, 0)
+    with pytest.raises(ValueError, match="scan is 'int8'"):
+        search(row, row, 1, scan="int8")
+
+
+def test_candidates_without_hope_are_not_read_again(monkeypatch):
+    rng = np.random.default_rng(0)
+    places = np.repeat(rng.normal(size=(100, 64)), 10, axis=0)
+    database = unit(places + 0.3 * rng.normal(size=places.shape))
+    seen = []
+    compare = neighbours.compare_again
+    monkeypatch.setattr(
+        neighbours, "compare_again", lambda *a: seen.append((a[2] >= 0).sum(axis=1)) or compare(*a)
+    )
+    found = search(database, database[::50], 3, scan="bfloat16")
+    assert seen[0].max() < neighbours.CANDIDATES / 2 and seen[0].min() >= 3
+    assert_exact(database, database[::50], 3, found)
+
+
+@pytest.mark.parametrize("scan", SCANS)
+def test_a_database_without_any_descriptor_gives_no_columns(scan):
+    nothing = np.full((5, 4), np.nan, np.float32)
+    similarities, ranked = search(nothing, unit(np.ones((2, 4))), 3, scan=scan)
+    assert similarities.shape == ranked.shape == (2, 0)

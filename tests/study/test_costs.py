@@ -1,0 +1,170 @@
+"""Costs: counted by hand, measured beside what is known, and every promised error."""
+
+import math
+import time
+
+import pandas as pd
+import pytest
+import torch
+
+from dinomix.aggregators import AGGREGATORS
+from dinomix.model import ModelConfig, build_model, outline
+from dinomix.study import costs as module
+from dinomix.study.costs import cost_table, costs, descriptor_bytes, search_ms
+
+TOY = ModelConfig(backbone="toy_vits14", image_size=(70, 42), out_channels=8, out_rows=2)
+
+
+def vit_flops_slowly(config: ModelConfig, dim: int, heads: int, blocks: int) -> int:
+    """Multiplications and additions of a DINOv2 with a mixer, product by product."""
+
+    def product(rows: int, inner: int, columns: int) -> int:
+        return 2 * rows * inner * columns
+
+    height, width = config.size
+    patches = (height // 14) * (width // 14)
+    tokens = 1 + patches
+    total = product(patches, 3 * 14 * 14, dim)
+    for _ in range(blocks):
+        for _ in ("queries", "keys", "values"):
+            total += product(tokens, dim, dim)
+        for _ in range(heads):
+            total += product(tokens, dim // heads, tokens)  # queries by keys
+            total += product(tokens, tokens, dim // heads)  # attention by values
+        total += product(tokens, dim, dim)
+        total += product(tokens, dim, 4 * dim) + product(tokens, 4 * dim, dim)
+    for _ in range(config.mix_depth):
+        total += 2 * product(dim, patches, patches)
+    total += product(dim, patches, config.out_rows)  # rows first, which costs less
+    total += product(config.out_rows, dim, config.out_channels)
+    return total
+
+
+@pytest.mark.parametrize(
+    ("config", "dim", "heads"),
+    [
+        (TOY, 64, 2),
+        (ModelConfig(backbone="dinov2_vits14"), 384, 6),
+        (ModelConfig(backbone="dinov2_vitb14"), 768, 12),
+    ],
+)
+def test_flops_equal_a_count_by_hand(config, dim, heads):
+    counted = module._flops(outline(config).eval())
+    assert counted == vit_flops_slowly(config, dim, heads, blocks=12)
+
+
+def test_flops_of_a_cnn_equal_a_count_by_hand():
+    config = ModelConfig(
+        backbone="toy_resnet", image_size=112, stage=1, trained_blocks=1, aggregator="gem"
+    )
+
+    def conv(side: int, kernel: int, inside: int, outside: int) -> int:
+        return 2 * side**2 * kernel**2 * inside * outside
+
+    stem = conv(56, 3, 3, 16) + conv(56, 3, 16, 16) + conv(56, 3, 16, 32)
+    assert module._flops(outline(config).eval()) == stem + 4 * conv(28, 3, 32, 32)
+
+
+def test_costs_of_a_model(monkeypatch):
+    monkeypatch.setattr(module, "_memory_of_a_new_process", lambda config, batch_size: 7.0)
+    row = costs(TOY, device="cpu", batch_size=2, repeats=1)
+    model = build_model(TOY)
+    assert row["parameters"] == sum(p.numel() for p in model.parameters())
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert 0 < row["trained_parameters"] == trained < row["parameters"]
+    assert {key: row[key] for key in ("backbone", "aggregator", "dim", "image_size")} == {
+        "backbone": "toy_vits14",
+        "aggregator": "mix",
+        "dim": 16,
+        "image_size": "70 x 42",
+    }
+    assert (row["memory_mib"], row["device"], row["batch_size"]) == (7.0, "cpu", 2)
+    assert row["flops"] == vit_flops_slowly(TOY, 64, 2, 12)  # of one image, whatever the batch
+    assert row["latency_ms"] > 0
+
+
+def test_a_table_has_a_row_for_each_model(monkeypatch):
+    monkeypatch.setattr(module, "costs", lambda config, **options: {"n": config.dim, **options})
+    configs = [type("Config", (), {"dim": dim}) for dim in (1, 2)]
+    expected = pd.DataFrame({"n": [1, 2], "repeats": [3, 3]})
+    pd.testing.assert_frame_equal(cost_table(configs, repeats=3), expected)
+
+
+def test_time_is_the_median_after_warming_up(monkeypatch):
+    lengths = iter([0.05] * module.WARM_UP + [0.001, 0.002, 0.05])
+    seconds = module._median_seconds(lambda: time.sleep(next(lengths)), torch.device("cpu"), 3)
+    assert 0.002 <= seconds < 0.02
+    assert next(lengths, None) is None
+
+
+def test_latency_is_of_one_image(monkeypatch):
+    monkeypatch.setattr(module, "_memory_of_a_new_process", lambda *_: 0.0)
+    monkeypatch.setattr(module, "_median_seconds", lambda *_: 0.6)
+    assert costs(TOY, device="cpu", batch_size=4)["latency_ms"] == pytest.approx(150)
+
+
+@pytest.mark.parametrize("aggregator", list(AGGREGATORS))
+def test_every_aggregator_runs_with_arbitrary_weights(aggregator):
+    config = ModelConfig(backbone="toy_vits14", aggregator=aggregator, image_size=126)
+    forward = module._ready(outline(config).eval(), torch.device("cpu"), 2)
+    assert forward().isfinite().all()
+    assert not forward().requires_grad
+
+
+def test_memory_of_a_process_of_its_own():
+    """At least weights and images; an earlier peak in this process must not count."""
+    earlier = torch.ones(64 * module.MIB)  # 256 MiB
+    del earlier
+    config = ModelConfig(
+        backbone="toy_resnet", trained_blocks=0, aggregator="gem", image_size=448, stage=1
+    )
+    images = 8 * 3 * 448**2 * 4 / module.MIB
+    # the stem's last convolution: what it reads and what it writes are there at the same time
+    stem = 8 * (16 + 32) * 224**2 * 4 / module.MIB
+    measured = module._memory_of_a_new_process(config, batch_size=8)
+    assert images + stem < measured < 3 * (images + stem)
+
+
+def test_a_process_that_fails_says_why(monkeypatch):
+    monkeypatch.setattr(module.sys, "executable", "false")
+    with pytest.raises(RuntimeError, match="cannot measure the memory of ModelConfig"):
+        module._memory_of_a_new_process(TOY, 1)
+
+
+def test_bytes_of_a_descriptor():
+    assert descriptor_bytes(4096) == torch.zeros(4096).nbytes
+
+
+def test_search_is_timed_on_unit_descriptors(monkeypatch):
+    asked = []
+    monkeypatch.setattr(module, "search", lambda *arrays: asked.append(arrays) or time.sleep(0.01))
+    per_query = search_ms(6, database=30, queries=5, repeats=2)
+    assert 2 <= per_query < 20  # 10 ms for five
+    assert len(asked) == module.WARM_UP + 2
+    for array, rows in zip(asked[0], (30, 5), strict=True):
+        assert array.shape == (rows, 6) and array.dtype == "float32"
+        assert all(math.isclose(row @ row, 1, rel_tol=1e-5) for row in array)
+
+
+def test_search_is_timed_for_real():
+    assert 0 < search_ms(16, database=100, queries=10, repeats=1) < 1000
+
+
+@pytest.mark.parametrize("number", [0, -1, 1.0, True])
+@pytest.mark.parametrize("name", ["batch_size", "repeats"])
+def test_numbers_of_costs_below_one(name, number):
+    with pytest.raises(ValueError, match=f"{name} must be an integer of at least 1, not {number}"):
+        costs(TOY, **{name: number})
+
+
+@pytest.mark.parametrize("name", ["database", "queries", "repeats"])
+def test_numbers_of_a_search_below_one(name):
+    with pytest.raises(ValueError, match=f"{name} must be an integer of at least 1, not 0"):
+        search_ms(4, **{name: 0})
+    with pytest.raises(ValueError, match="dim must be an integer of at least 1, not -4"):
+        search_ms(-4)
+
+
+def test_a_config_that_no_model_fits():
+    with pytest.raises(ValueError, match="trained_blocks of toy_vits14"):
+        costs(ModelConfig(backbone="toy_vits14", trained_blocks=13, image_size=112))

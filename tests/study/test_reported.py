@@ -1,0 +1,43 @@
+"""Reported numbers: the ones the project was given, each on its own test set."""
+
+import pytest
+
+from dinomix.study import reported
+
+
+@pytest.mark.parametrize(
+    ("method", "dataset", "k", "recall"),
+    [
+        ("DINO-Mix, ViT-B, 4096-d (log)", "Pitts30k-test", 1, 91.68),
+        ("DINO-Mix, ViT-B, 4096-d (log)", "SF-XL-testv1, small", 10, 87.90),
+        ("DINO-Mix, ViT-B, 4096-d (log)", "Nordland", 5, 90.86),
+        ("DINO-Mix, ViT-g (README)", "Pitts30k-test", 1, 87.71),
+        ("CosPlace, ResNet-101, 2048-d", "Tokyo24/7", 1, 88.6),
+        ("BoQ, DINOv2-B, 12288-d", "Pitts250k-test", 1, 96.6),
+        ("BoQ, DINOv2-B, 12288-d", "Nordland, +-1", 1, 81.3),
+        ("FoL, ViT-L, global", "SF-XL-testv1, full", 1, 91.5),
+    ],
+)
+def test_a_number_stands_with_its_set(method, dataset, k, recall):
+    found = reported.recalls().set_index(["method", "dataset", "k"])["recall"]
+    assert found[method, dataset, k] == recall
+
+
+def test_nothing_is_made_up():
+    found = reported.recalls()
+    assert found["recall"].between(50, 100).all() and not found.isna().any().any()
+    assert ("CosPlace, ResNet-101, 2048-d", "SF-XL-val") not in set(
+        zip(found["method"], found["dataset"], strict=True)
+    )
+    conventions = found.groupby("dataset")["convention"].unique()
+    assert [len(names) for names in conventions] == [1] * len(conventions)
+    assert conventions["Nordland"][0] == "+-10 frames, winter on summer"
+    assert conventions["Nordland, +-1"][0] == "+-1 frame"
+
+
+def test_tables():
+    assert reported.test_sets().loc["Tokyo24/7", "queries"] == 315
+    wide = reported.table()
+    assert wide.loc["DINO-Mix, ViT-B, 4096-d (log)", "Nordland"] == "80.18 / 90.86 / 93.97"
+    assert wide.loc["Conv-AP, ResNet-50", "Nordland"] == ""
+    assert wide.columns.tolist() == reported.test_sets().index.tolist()

@@ -1,0 +1,66 @@
+"""Votes of neighbouring frames, against a loop over all pairs of them."""
+
+import numpy as np
+import pytest
+
+from dinomix.study.sequences import rank, recall_by_window, smooth
+
+DRIVES = np.array([7, 7, 7, 7, 7, 2, 3, 3, 3])
+
+
+@pytest.fixture
+def similarities():
+    return np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
+
+
+@pytest.mark.parametrize("window", [1, 3, 5, 99])
+def test_smooth_is_the_mean_over_neighbours_of_the_same_drive(similarities, window):
+    before = similarities.copy()
+    got = smooth(similarities, DRIVES, window)
+    for i in range(9):
+        near = [
+            similarities[j]
+            for j in range(9)
+            if abs(i - j) <= window // 2 and DRIVES[i] == DRIVES[j]
+        ]
+        np.testing.assert_allclose(got[i], np.mean(near, axis=0), rtol=1e-5, atol=1e-6)
+    assert got.dtype == np.float32
+    assert (similarities == before).all()
+
+
+def test_smooth_takes_no_frames_and_whole_numbers():
+    assert smooth(np.empty((0, 4)), np.empty(0), 3).shape == (0, 4)
+    assert smooth(np.array([[0], [1]]), [0, 0], 3).tolist() == [[0.5], [0.5]]
+
+
+@pytest.mark.parametrize("window", [0, 4, -1])
+def test_windows_that_have_no_middle_are_refused(similarities, window):
+    with pytest.raises(ValueError, match=f"window is {window}: take an odd"):
+        smooth(similarities, DRIVES, window)
+
+
+def test_sizes_that_do_not_fit_are_refused(similarities):
+    with pytest.raises(ValueError, match=r"\(9, 4\) and drives \(8,\)"):
+        smooth(similarities, DRIVES[:8], 3)
+    with pytest.raises(ValueError, match=r"similarities \(9,\)"):
+        smooth(similarities[:, 0], DRIVES, 3)
+
+
+def test_a_drive_in_pieces_is_refused(similarities):
+    with pytest.raises(ValueError, match="drive 2 is in several pieces"):
+        smooth(similarities, np.array([2, 2, 1, 1, 1, 2, 3, 3, 3]), 3)
+
+
+def test_rank_puts_the_most_similar_first_and_keeps_the_order_of_equals():
+    similarities = np.array([[0.1, 0.9, 0.5, 0.9]])
+    assert rank(similarities, 3).tolist() == [[1, 3, 2]]
+    assert rank(similarities, 10).shape == (1, 4)
+
+
+def test_neighbours_outvote_a_frame_that_is_wrong_by_itself():
+    """Database images 0 and 1; the middle one of three frames is blinded."""
+    similarities = np.array([[0.9, 0.1], [0.2, 0.5], [0.9, 0.1]])
+    positives_of = [np.array([0])] * 3
+    recall = recall_by_window(similarities, np.zeros(3), positives_of, windows=(1, 3), ks=(1, 2))
+    assert recall[1] == {1: pytest.approx(200 / 3), 2: 100}
+    assert recall[3] == {1: 100, 2: 100}

@@ -1,0 +1,213 @@
+"""Studies: the same numbers as one by one, each variant once, whoever dies on the way."""
+
+import dataclasses
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+import dinomix
+from dinomix.runs import cluster
+from dinomix.study.study import Study, Variant, variants
+from tests.conftest import write_places, write_testset
+
+RECIPE = dinomix.TrainConfig.preset("toy", epochs=2, places_per_batch=3, device="cpu")
+
+
+def config(**changes):
+    settings = {"backbone": "toy_vits14", "image_size": 28, "out_channels": 8, "trained_blocks": 1}
+    return dinomix.ModelConfig(**{**settings, **changes})
+
+
+VARIANTS = [
+    Variant("frozen", config(aggregator="gem", trained_blocks=0), None),
+    Variant("mix", config(), RECIPE),
+    Variant("mix", config(), RECIPE, seed=1),
+    Variant("flat", config(mix_depth=0), RECIPE),
+]
+
+
+@pytest.fixture
+def study(tmp_path):
+    write_places(tmp_path / "places", places=6)
+    write_testset(tmp_path / "city", places=4, conditions=("day", "night"))
+    write_testset(tmp_path / "city", places=3, split="val")
+    return Study(
+        places=tmp_path / "places",
+        val=tmp_path / "city",
+        tests=[tmp_path / "city", (tmp_path / "city", "val")],
+        out=tmp_path / "runs",
+        images_per_place=2,
+        ks=(1, 2),
+    )
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """As in a worker: the number of threads decides how sums are rounded."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def elsewhere(study, tmp_path):
+    """The same study with runs of its own."""
+    return dataclasses.replace(study, out=tmp_path / "elsewhere")
+
+
+def assert_same_weights(study, other):
+    """Every run of `other` is there in `study`, with the same weights."""
+    names = [path.parent.name for path in other.out.glob("*/config.json")]
+    for name in names:
+        mine, its = (dinomix.Run.open(s.out / name).load("last") for s in (study, other))
+        for key, value in its.state_dict().items():
+            assert mine.state_dict()[key].equal(value)
+    assert len(names) == 3
+
+
+def alone(study, variants=VARIANTS):
+    """The study's table from training and evaluating one by one in this process."""
+    return pd.concat([study.test(variant) for variant in variants], ignore_index=True)
+
+
+def test_a_variant_is_trained_and_evaluated_as_by_hand(study):
+    table = study.test(VARIANTS[2])
+    places = dinomix.PlaceDataset(study.places, images_per_place=2, seed=1)
+    run = dinomix.train(
+        config(),
+        places,
+        dinomix.TestSet(study.val, "val"),
+        dinomix.TrainConfig.preset("toy", epochs=2, places_per_batch=3, device="cpu", seed=1),
+        weights="hub",
+        out=study.out,
+        progress=False,
+    )
+    expected = dinomix.evaluate(run.load(), dinomix.TestSet(study.val), (1, 2), progress=False)
+    first = table[table["dataset"] == "city-test"].reset_index(drop=True)
+    assert first["recall"].tolist() == expected["recall"].tolist()
+    assert first["condition"].tolist() == expected["condition"].tolist()
+    assert set(table["dataset"]) == {"city-test", "city-val"}
+    assert set(table["run"]) == {run.folder.name}
+    assert set(table["seed"]) == {1} and set(table["method"]) == {"mix"}
+    assert set(table["val_recall"]) == {run.best["recall@1"]}
+    model = run.load()
+    assert set(table["parameters"]) == {sum(p.numel() for p in model.parameters())}
+    assert set(table["trained"]) == {sum(p.numel() for p in model.parameters() if p.requires_grad)}
+    assert len(list(study.out.glob("*/config.json"))) == 1  # it is the same run
+
+
+def test_untrained_variants_leave_no_run(study):
+    table = study.test(VARIANTS[0])
+    assert set(table["run"]) == {"untrained"} and set(table["epoch"]) == {0}
+    assert table["mix_depth"].isna().all() and table["val_recall"].isna().all()
+    assert not list(study.out.glob("*/config.json"))
+
+
+def test_what_is_done_costs_nothing(study, monkeypatch):
+    table = alone(study, VARIANTS[:2])
+
+    def no_cluster(workers):
+        raise AssertionError("nothing was left to do")
+
+    monkeypatch.setattr(cluster, "local_client", no_cluster)
+    pd.testing.assert_frame_equal(study.run(VARIANTS[:2], progress=False), table)
+    renamed = study.run([Variant("other name", config(), RECIPE)], progress=False)
+    assert set(renamed["method"]) == {"other name"}  # a name is not part of a run
+
+
+def test_processes_do_what_one_does_and_name_what_fails(study, elsewhere):
+    broken = Variant("broken", config(trained_blocks=13), RECIPE)
+    with pytest.raises(RuntimeError, match=r"1 of 5 variants failed.*\n.*'broken'.*\n.*0 to 12"):
+        study.run([broken, *VARIANTS], workers=2, progress=False)
+    assert all(study.is_done(variant) for variant in VARIANTS)
+    table = study.run(VARIANTS, progress=False)
+    assert list(dict.fromkeys(zip(table["method"], table["seed"], strict=True))) == [
+        ("frozen", 0),
+        ("mix", 0),
+        ("mix", 1),
+        ("flat", 0),
+    ]
+    pd.testing.assert_frame_equal(table, alone(elsewhere))
+    assert_same_weights(study, elsewhere)
+
+
+def test_a_killed_worker_costs_no_more_than_its_epoch(study, elsewhere):
+    """A real local Dask cluster of two; one of them is killed in the middle of a run."""
+    long = dinomix.TrainConfig.preset("toy", epochs=8, places_per_batch=3, device="cpu")
+    variants = [Variant("mix", config(), long, seed=seed) for seed in range(3)]
+    killed = []
+
+    def kill_one(client):
+        pids = client.run(os.getpid)
+        while not (found := list(study.out.glob("*/checkpoint.pt"))):
+            time.sleep(0.005)
+        victim = next(iter(pids.values()))
+        os.kill(victim, signal.SIGKILL)
+        killed.append((victim, found))
+
+    with cluster.local_client(2) as client:
+        killer = threading.Thread(target=kill_one, args=(client,))
+        killer.start()
+        table = study.run(variants, client=client, progress=False)
+        killer.join()
+        assert killed and killed[0][0] not in client.run(os.getpid).values()
+    pd.testing.assert_frame_equal(table, alone(elsewhere, variants))
+    assert_same_weights(study, elsewhere)
+
+
+def test_variants_are_read_from_literals():
+    methods = {
+        "mix": {},
+        "gem, frozen": {"aggregator": "gem", "trained_blocks": 0, "train": False},
+        "large": {"backbone": "toy_vitb14", "train": {"lr": 0.5}},
+        "mixvpr": {"preset": "mixvpr_resnet50", "image_size": 224, "weights": "file"},
+    }
+    found = variants(methods, config(), RECIPE, weights="w", seeds=[3, 4])
+    assert [(v.method, v.seed) for v in found] == [
+        ("mix", 3),
+        ("mix", 4),
+        ("gem, frozen", 3),
+        ("large", 3),
+        ("large", 4),
+        ("mixvpr", 3),
+        ("mixvpr", 4),
+    ]
+    mix, _, frozen, large, _, mixvpr, _ = found
+    assert mix == Variant("mix", config(), RECIPE, "w", 3)
+    assert frozen.model == config(aggregator="gem", trained_blocks=0) and frozen.train is None
+    assert frozen.weights == "w" and large.weights == "hub" and mixvpr.weights == "file"
+    assert large.train == dataclasses.replace(RECIPE, lr=0.5)
+    assert mixvpr.model == dataclasses.replace(dinomix.PRESETS["mixvpr_resnet50"], image_size=224)
+
+
+@pytest.mark.parametrize(
+    ("special", "complaint"),
+    [
+        ({"mix_dept": 3}, "deep: unknown in a model's config: mix_dept"),
+        ({"mix_depth": -1}, "deep: mix_depth must be"),
+        ({"train": {"lr": -1.0}}, "deep: TrainConfig.lr is -1.0"),
+        ({"preset": "mixvpr"}, "deep: no preset 'mixvpr'; there are .*mixvpr_resnet50"),
+    ],
+)
+def test_variants_name_what_is_wrong(special, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        variants({"deep": special}, config(), RECIPE)
+
+
+def test_a_study_of_folders_under_one():
+    study = Study.under(Path("/d"), "p/train", "city", ["city", ("city", "limits")], 3, ks=(1,))
+    assert study == Study(
+        places=Path("/d/p/train"),
+        val=Path("/d/city"),
+        tests=[Path("/d/city"), (Path("/d/city"), "limits")],
+        out=Path("/d/runs"),
+        images_per_place=3,
+        ks=(1,),
+    )

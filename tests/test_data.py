@@ -1,0 +1,386 @@
+import csv
+import random
+import shutil
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import utm
+from torch.utils.data import DataLoader
+from torchvision.transforms import v2
+
+from dinomix.data import PlaceDataset
+from dinomix.images import AUGMENTATIONS, Normalise, UnreadableImageError, train_transform
+from tests.conftest import SHARED, write_places
+
+TRANSFORM = train_transform(28)
+
+
+def write_table(root: Path, city: str, rows: list[dict], folder: str | None = None) -> None:
+    """A city as GSV-Cities publishes it, its images empty files."""
+    for name in ("Dataframes", f"Images/{folder or city}"):
+        (root / name).mkdir(parents=True, exist_ok=True)
+    with (root / "Dataframes" / f"{city}.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    for row in rows:
+        (root / "Images" / (folder or city) / published_name(row)).touch()
+
+
+def published_name(row: dict) -> str:
+    """As the README of GSV-Cities describes it, piece by piece."""
+    zeros = {"place_id": 7, "year": 4, "month": 2, "northdeg": 3}
+    order = ("city_id", "place_id", "year", "month", "northdeg", "lat", "lon", "panoid")
+    return "_".join(str(row[key]).zfill(zeros.get(key, 0)) for key in order) + ".jpg"
+
+
+def made_rows(city: str, places: int, seed: int) -> list[dict]:
+    """Rows in mixed order, with coordinates of many lengths."""
+    draw = random.Random(seed)
+    rows = [
+        {
+            "place_id": place,
+            "year": draw.randint(2007, 2022),
+            "month": draw.randint(1, 12),
+            "northdeg": draw.choice([0, 7, 45, 359, 584]),
+            "city_id": city,
+            "lat": draw.choice(["48.79733778544615", "48.80", "-0.5", "7", "1e1"]),
+            "lon": draw.choice(["2.231461206488333", "-71.069", "180", "-0.0895151"]),
+            "panoid": f"-x_{place}-{number}_",
+        }
+        for place in draw.sample(range(300_000), places)
+        for number in range(draw.randint(1, 6))
+    ]
+    draw.shuffle(rows)
+    return rows
+
+
+def test_a_plain_loop_finds_the_same_places(tmp_path):
+    cities = {"Rome": made_rows("Rome", 40, 1), "Oslo": made_rows("OSL", 30, 2)}
+    for city, rows in cities.items():
+        write_table(tmp_path, city, rows)
+    expected = defaultdict(list)
+    for number, city in enumerate(sorted(cities)):
+        for row in cities[city]:
+            path = f"Images/{city}/{published_name(row)}"
+            expected[number, row["place_id"]].append(path)
+    enough = {key: paths for key, paths in sorted(expected.items()) if len(paths) >= 3}
+    places = PlaceDataset(tmp_path, images_per_place=2, min_images=3)
+    assert [[p.decode() for p in paths] for paths in places.places] == list(enough.values())
+    assert places.city_of.tolist() == [number for number, _ in enough]
+    assert places.paths == [tmp_path / path for paths in enough.values() for path in paths]
+
+
+def test_made_data_keep_their_fingerprints_and_draws(places_root):
+    """Runs are named by them: recorded when names were still made row by row."""
+    assert PlaceDataset(places_root).fingerprint == "fda820f6a2eb11ef"
+    places = PlaceDataset(places_root, images_per_place=2, seed=1)
+    assert places.fingerprint == "13f80c7e99ba1de5"
+    places.set_epoch(3)
+    drawn = [[path.stem.rsplit("_", 1)[1] for path in places.draw(i)] for i in (0, 5)]
+    assert drawn == [["p0i1", "p0i0"], ["p5i3", "p5i2"]]
+    write_places(places_root, places=3, city="Another")
+    both = PlaceDataset(places_root, images_per_place=3)
+    assert both.fingerprint == "1fa262c64ad5c1e5"
+    rest, val = both.hold_out(0.3)
+    assert (rest.fingerprint, val.fingerprint) == ("19f80107091830dc", "b5b56fe1dec34933")
+
+
+def test_all_names_lie_in_one_array(places_root):
+    """Thousands of small arrays and strings would be copied into every loading process."""
+    places = PlaceDataset(places_root)
+    (whole,) = {id(paths.base): paths.base for paths in places.places}.values()
+    assert whole.nbytes == sum(paths.nbytes for paths in places.places)
+
+
+def test_images_may_lie_in_a_folder_named_by_city_id(tmp_path):
+    """As the code of GSV-Cities looks for them; its README shows a folder named as the CSV."""
+    write_table(tmp_path, "Paris", made_rows("PRS", 5, 0), folder="PRS")
+    places = PlaceDataset(tmp_path, images_per_place=1)
+    assert {path.parent.name for path in places.paths} == {"PRS"}
+    (tmp_path / "Images" / "PRS").rename(tmp_path / "Images" / "Paris")
+    assert {path.parent.name for path in PlaceDataset(tmp_path, images_per_place=1).paths} == {
+        "Paris"
+    }
+
+
+def test_reads_the_published_layout(places_root):
+    places = PlaceDataset(places_root, images_per_place=3)
+    assert len(places) == 6 and places.cities == ["Madeup"]
+    assert "6 places, 24 images" in repr(places)
+    images, label = places.with_transform(TRANSFORM)[4]
+    assert images.shape == (3, 3, 28, 28) and images.dtype == torch.uint8
+    assert label.item() == 4 and label.dtype == torch.int64
+    assert all("_0000004_" in path.name for path in places.draw(4))
+
+
+def test_places_of_two_cities_keep_apart(places_root):
+    write_places(places_root, places=3, city="Other")
+    both = PlaceDataset(places_root)
+    assert len(both) == 9  # both cities count their places from 0
+    assert len(PlaceDataset(places_root, cities=["Other"])) == 3
+    assert {path.parent.name for path in both.draw(6)} == {"Other"}
+
+
+def test_draws_depend_on_seed_epoch_and_index_only(places_root):
+    places = PlaceDataset(places_root, images_per_place=2).with_transform(TRANSFORM)
+    first = [places[i][0] for i in range(6)]
+    torch.rand(3)  # the global random state must not matter, nor the order of asking
+    again = [places[i][0] for i in reversed(range(6))][::-1]
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    loader = DataLoader(places, batch_size=2, num_workers=2)
+    in_workers = torch.cat([images for images, _ in loader])
+    assert torch.equal(in_workers, torch.stack(first))
+    places.set_epoch(1)
+    assert not torch.equal(places[0][0], first[0])
+    other_seed = PlaceDataset(places_root, images_per_place=2, seed=1).with_transform(TRANSFORM)
+    assert not all(torch.equal(other_seed[i][0], first[i]) for i in range(6))
+
+
+def test_draws_leave_the_global_random_state_alone(places_root):
+    places = PlaceDataset(places_root).with_transform(TRANSFORM)
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    places[0]
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_images_of_a_draw_differ_and_all_come_up(places_root):
+    places = PlaceDataset(places_root, images_per_place=2)
+    seen = set()
+    for epoch in range(20):
+        places.set_epoch(epoch)
+        chosen = places.draw(0)
+        assert len(set(chosen)) == 2
+        seen |= set(chosen)
+    assert len(seen) == 4
+
+
+def test_small_places_are_left_out(places_root):
+    table = places_root / "Dataframes" / "Madeup.csv"
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join(lines[:-2]) + "\n")  # the last place keeps 2 of its 4 images
+    assert len(PlaceDataset(places_root, images_per_place=4)) == 5
+    assert len(PlaceDataset(places_root, images_per_place=2)) == 6
+    with pytest.raises(ValueError, match=r"none of the 6 places .* has 5 images"):
+        PlaceDataset(places_root, images_per_place=5)
+
+
+def test_fingerprint_names_content_not_location(places_root, tmp_path):
+    places = PlaceDataset(places_root)
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(places_root, moved)
+    assert PlaceDataset(moved).fingerprint == places.fingerprint
+    assert PlaceDataset(places_root, images_per_place=2).fingerprint != places.fingerprint
+    assert PlaceDataset(places_root, seed=1).fingerprint != places.fingerprint
+
+
+def test_wrong_folder_says_what_was_expected(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"GSV-Cities layout.*Dataframes"):
+        PlaceDataset(tmp_path)
+
+
+def test_unknown_city_is_named(places_root):
+    with pytest.raises(FileNotFoundError, match=r"Atlantis.*Madeup"):
+        PlaceDataset(places_root, cities=["Atlantis"])
+
+
+def test_missing_images_are_reported_together(places_root):
+    images = sorted((places_root / "Images" / "Madeup").iterdir())
+    for path in images[:2]:
+        path.unlink()
+    write_places(places_root, places=3, city="Other")
+    shutil.rmtree(places_root / "Images" / "Other")
+    with pytest.raises(FileNotFoundError, match="14 images") as error:
+        PlaceDataset(places_root)
+    for path in images[:2]:
+        assert path.name in str(error.value)
+    assert "Images/Other/Other_" in str(error.value)
+
+
+def test_missing_columns_are_named(places_root):
+    table = places_root / "Dataframes" / "Madeup.csv"
+    text = table.read_text()
+    table.write_text(text.replace("northdeg", "heading"))
+    with pytest.raises(ValueError, match=r"Madeup\.csv .*lacks the columns \['northdeg'\]"):
+        PlaceDataset(places_root)
+
+
+@pytest.mark.parametrize(
+    ("row", "column", "value", "expected"),
+    [
+        (1, "place_id", "", "a whole number"),
+        (2, "place_id", "nan", "a whole number"),
+        (3, "place_id", "1.5", "a whole number"),
+        (3, "year", "MMXX", "a whole number"),
+        (4, "month", "inf", "a whole number"),
+        (24, "northdeg", "north", "a whole number"),
+        (5, "lat", "", "degrees from -90 to 90"),
+        (6, "lat", "90.0001", "degrees from -90 to 90"),
+        (7, "lon", "-180.5", "degrees from -180 to 180"),
+        (8, "lon", "3.0E", "degrees from -180 to 180"),
+        (9, "panoid", "../../x", "part of a file name"),
+        (10, "panoid", "a\\b", "part of a file name"),
+        (11, "city_id", "..", "part of a file name"),
+        (12, "city_id", "/etc", "part of a file name"),
+    ],
+)
+def test_a_row_that_cannot_be_is_named(places_root, row, column, value, expected):
+    table = places_root / "Dataframes" / "Madeup.csv"
+    lines = [line.split(",") for line in table.read_text().splitlines()]
+    lines[row][lines[0].index(column)] = value
+    table.write_text("\n".join(",".join(line) for line in lines))
+    with pytest.raises(ValueError) as error:
+        PlaceDataset(places_root)
+    message = str(error.value)
+    assert message.startswith(f"{table}, row {row} below the header: {column} is {value!r}")
+    assert expected in message and "more rows" not in message
+
+
+def test_several_rows_that_cannot_be_are_counted(places_root):
+    table = places_root / "Dataframes" / "Madeup.csv"
+    table.write_text(table.read_text().replace(",3.002,", ",east,"))
+    with pytest.raises(ValueError, match=r"row 3 .*lon is 'east'.*and so in 5 more rows"):
+        PlaceDataset(places_root)
+
+
+def test_doubles_are_named(places_root):
+    table = places_root / "Dataframes" / "Madeup.csv"
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join([*lines, lines[3], lines[3], lines[7]]))
+    with pytest.raises(ValueError, match=r"3 rows .*p0i2\.jpg in rows \[3, 25, 26\] below"):
+        PlaceDataset(places_root)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00x", b'place_id,"year\n1,2'])
+def test_damaged_tables_are_named(places_root, content):
+    (places_root / "Dataframes" / "Madeup.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=r"Madeup\.csv is not in the GSV-Cities layout"):
+        PlaceDataset(places_root)
+
+
+def test_a_row_with_a_field_too_many_is_named(places_root):
+    table = places_root / "Dataframes" / "Madeup.csv"
+    table.write_text(table.read_text().replace("p0i1", "p0i1,x"))
+    with pytest.raises(ValueError, match=r"Madeup\.csv .*line 3"):
+        PlaceDataset(places_root)
+
+
+def test_a_row_that_ends_early_is_named(places_root):
+    table = places_root / "Dataframes" / "Madeup.csv"
+    table.write_text(table.read_text().replace(",3.001,p0i1", ""))
+    with pytest.raises(ValueError, match=r"row 2 below the header: lon is ''"):
+        PlaceDataset(places_root)
+
+
+def test_a_city_asked_for_twice_is_refused(places_root):
+    with pytest.raises(ValueError, match="one of them twice"):
+        PlaceDataset(places_root, cities=["Madeup", "Madeup"])
+
+
+def test_a_table_without_rows_is_named(places_root):
+    table = places_root / "Dataframes" / "Madeup.csv"
+    table.write_text(table.read_text().splitlines()[0])
+    with pytest.raises(
+        ValueError, match=r"Madeup\.csv is not in the GSV-Cities layout: it has no rows"
+    ):
+        PlaceDataset(places_root)
+
+
+def test_fewer_images_than_asked_for_is_refused(places_root):
+    with pytest.raises(ValueError, match="min_images is 1"):
+        PlaceDataset(places_root, images_per_place=2, min_images=1)
+
+
+def test_images_without_a_transform_are_refused(places_root):
+    with pytest.raises(ValueError, match="with_transform"):
+        PlaceDataset(places_root)[0]
+
+
+@pytest.mark.skipif(not (SHARED / "realplaces").exists(), reason="no real photographs here")
+def test_real_photographs():
+    places = PlaceDataset(SHARED / "realplaces" / "gsv_layout", images_per_place=2)
+    assert len(places) == 404
+    assert places.with_transform(TRANSFORM)[0][0].shape == (2, 3, 28, 28)
+
+
+def test_places_can_be_held_out_to_validate_on(tmp_path):
+    places = PlaceDataset(write_places(tmp_path / "p", places=10, images=3), images_per_place=2)
+    rest, val = places.hold_out(share=0.3)
+    assert len(rest) == 7 and len(places) == 10
+    assert len(val.database) == 3 and len(val.queries) == 6
+    trained = {path.decode() for paths in rest.places for path in paths}
+    assert len(trained) == 21
+    held = {str(path.relative_to(places.root)) for path in (*val.database, *val.queries)}
+    assert len(held) == 9 and not trained & held
+    assert rest.fingerprint != places.fingerprint
+    again, same = places.hold_out(share=0.3)
+    assert (again.fingerprint, same.fingerprint) == (rest.fingerprint, val.fingerprint)
+
+
+def test_held_out_coordinates_are_utm(tmp_path):
+    places = PlaceDataset(write_places(tmp_path / "p", places=10, images=2), images_per_place=2)
+    _, val = places.hold_out(share=0.5)
+    for path, (east, north) in zip(val.database, val.database_utm, strict=True):
+        lat, lon = (float(v) for v in path.name.split("_")[5:7])
+        assert (lat, lon) == pytest.approx(utm.to_latlon(east, north, 31, "T"), abs=1e-6)
+
+
+def test_cities_around_the_world_are_held_out_in_zones_of_their_own(tmp_path):
+    corners = {"Oslo": ("59.91", "10.75"), "Rio": ("-22.9", "-43.2"), "Osaka": ("34.69", "135.5")}
+    for city, (lat, lon) in corners.items():
+        rows = made_rows(city, 4, 0)
+        for i, row in enumerate(rows):  # 0.001 degrees to the north are 111 m
+            row |= {"place_id": i // 2, "lat": f"{float(lat) + 0.001 * (i % 2)}", "lon": lon}
+        write_table(tmp_path, city, rows)
+    places = PlaceDataset(tmp_path, images_per_place=2)
+    rest, val = places.hold_out(share=0.9)
+    assert rest.city_of.shape == (len(rest),)
+    apart = np.linalg.norm(val.database_utm - val.query_utm, axis=1)
+    assert apart == pytest.approx(111, abs=1)
+    city = np.array([path.parent.name for path in val.database])
+    distance = np.linalg.norm(val.database_utm[:, None] - val.query_utm[None], axis=2)
+    assert len(set(city)) == 3 and distance[city[:, None] != city].min() > 1e6
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 1.0, 2.0, -1.0])
+def test_nothing_on_one_side_is_refused(places_root, share):
+    with pytest.raises(ValueError, match=f"share is {share}"):
+        PlaceDataset(places_root).hold_out(share)
+
+
+@pytest.mark.parametrize("augment", AUGMENTATIONS)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_batch_of_bytes_is_normalised_to_the_bits_of_single_images(places_root, augment, workers):
+    mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    places = PlaceDataset(places_root)
+    one_by_one = places.with_transform(
+        v2.Compose(
+            [
+                v2.Resize((42, 28), antialias=True),
+                v2.ToImage(),
+                *AUGMENTATIONS[augment](),
+                v2.ToDtype(torch.float32, scale=True),
+                v2.Normalize(mean, std),
+            ]
+        )
+    )
+    loader = DataLoader(
+        places.with_transform(train_transform((42, 28), augment)), 6, num_workers=workers
+    )
+    (pixels, _), normalise = next(iter(loader)), Normalise(mean, std)  # (6, 4, 3, 42, 28)
+    expected = torch.stack([one_by_one[i][0] for i in range(6)])
+    assert torch.equal(normalise(pixels.flatten(0, 1)), expected.flatten(0, 1))
+
+
+def test_a_damaged_training_image_is_named(places_root):
+    places = PlaceDataset(places_root).with_transform(TRANSFORM)
+    broken = places.draw(2)[1]
+    broken.write_bytes(broken.read_bytes()[:200])
+    with pytest.raises(UnreadableImageError) as error:
+        list(DataLoader(places, 2, num_workers=1))
+    assert str(broken) in str(error.value)

@@ -1,0 +1,344 @@
+"""The sets for single studies, and photos rendered again: layouts, resuming, what is refused."""
+
+import csv
+import io
+import json
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dinomix.data import PlaceDataset, TestSet
+from dinomix.evaluation import positives
+from toycity import (
+    Camera,
+    CrossviewConfig,
+    ToyCityConfig,
+    drive_of,
+    rerender,
+    write_crossview,
+    write_drive,
+    write_limits,
+    write_toycity,
+)
+from toycity.config import TRAIN_MIX
+from toycity.crossview import FLIGHTS, TILE, tile_for
+from toycity.files import JPEG_QUALITY, link_database
+
+QUIET = {"workers": 1, "progress": False}
+SIZE = (24, 32)
+CONFIG = ToyCityConfig.small(
+    image_size=SIZE,
+    train_places=2,
+    images_per_place=2,
+    val_places=2,
+    val_conditions=("dusk",),
+    test_conditions=("dusk",),
+)
+CROSSVIEW = CrossviewConfig.small(
+    image_size=SIZE, train_places=3, images_per_place=4, val_places=4, test_places=5
+)
+LIMITS = {"conditions": ("blur", "changed"), "severities": (0, 0.5, 1)}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A toy city with its limits and its drive."""
+    root = write_toycity(tmp_path_factory.mktemp("toy") / "city", CONFIG, **QUIET)
+    write_limits(root, **LIMITS, **QUIET)
+    return write_drive(root, ("night", "dusk"), spacing=6, **QUIET)
+
+
+@pytest.fixture(scope="module")
+def crossview(tmp_path_factory):
+    return write_crossview(tmp_path_factory.mktemp("crossview"), CROSSVIEW, **QUIET)
+
+
+@pytest.fixture
+def bare(tmp_path):
+    """A finished toy city without images, for calls that are refused or resumed."""
+    (tmp_path / "toycity.json").write_text(_manifest(recipe=1))
+    (tmp_path / "images" / "test" / "database").mkdir(parents=True)
+    return tmp_path
+
+
+def _manifest(recipe):
+    return json.dumps({"recipe": recipe, "config": vars(CONFIG)})
+
+
+def _jpeg(photo):
+    stream = io.BytesIO()
+    Image.fromarray(photo.rgb).save(stream, "JPEG", quality=JPEG_QUALITY)
+    return stream.getvalue()
+
+
+def _mtimes(root):
+    return {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+
+
+def test_rerendered_photos_are_those_in_the_files(root):
+    folders = sorted({path.parent for path in root.rglob("*.jpg")})
+    folders += [root / "images" / split / "database" for split in ("limits", "drive")]
+    paths = [sorted(folder.iterdir())[0] for folder in folders]
+    paths = [*reversed(paths), str(paths[0])]
+    photos = rerender(root, paths)
+    for photo, path in zip(photos, paths, strict=True):
+        with open(path, "rb") as file:
+            assert _jpeg(photo) == file.read()
+        assert photo.classes.shape == photo.depth.shape == SIZE
+
+
+def test_rerendered_photos_of_both_kinds_of_a_crossview_set(crossview):
+    paths = sorted(crossview.rglob("*.jpg"))[::9]
+    photos = rerender(crossview, [os.path.relpath(path) for path in paths])
+    assert all(_jpeg(photo) == path.read_bytes() for photo, path in zip(photos, paths, strict=True))
+
+
+def test_rerender_refuses(root, bare):
+    known = next((root / "images" / "test" / "queries_dusk").iterdir())
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.jpg is no image of"):
+        rerender(root, [known, root / "images" / "nowhere.jpg"])
+    with pytest.raises(FileNotFoundError, match="no finished toy city"):
+        rerender(root / "images", [known])
+    (bare / "toycity.json").write_text(_manifest(recipe=0))
+    with pytest.raises(ValueError, match="recipe 0, and this is recipe 1"):
+        rerender(bare, [])
+
+
+def test_limits_ask_for_the_same_spots_at_every_severity(root):
+    test, limits = TestSet(root), TestSet(root, split="limits")
+    assert [path.name for path in limits.database] == [path.name for path in test.database]
+    names = [f"{name}-{severity:.2f}" for name in ("blur", "changed") for severity in (0, 0.5, 1)]
+    assert list(dict.fromkeys(limits.conditions)) == names
+    assert len(limits.queries) == len(names) * CONFIG.test_queries
+    queries = [path.name.split("@") for path in limits.queries]
+    poses = np.array([(*fields[1:3], *fields[9:11]) for fields in queries])
+    poses = poses.reshape(2, 3, CONFIG.test_queries, 4)
+    assert (poses == poses[:, :1]).all()
+    assert (poses[0] != poses[1]).any()
+    # The config's own queries are other visits to the same spots.
+    away = np.linalg.norm(limits.query_utm[:, None] - test.query_utm, axis=-1)
+    assert (away.min(axis=1) < 8).all()
+
+
+def test_limits_change_photos_more_and_more(root):
+    def images(name):
+        folder = root / "images" / "limits" / f"queries_{name}"
+        return np.array([np.asarray(Image.open(p), float) for p in sorted(folder.iterdir())])
+
+    for condition in ("blur", "changed"):
+        plain, half, full = (images(f"{condition}-{s}") for s in ("0.00", "0.50", "1.00"))
+        assert 1 < np.abs(half - plain).mean() < np.abs(full - plain).mean()
+
+
+def test_more_limits_do_not_move_the_others(root, bare):
+    """What one condition shows at one severity does not depend on what else is asked for."""
+    write_limits(bare, conditions=("changed",), severities=(0.5,), **QUIET)
+    alone = bare / "images" / "limits" / "queries_changed-0.50"
+    there = root / "images" / "limits" / "queries_changed-0.50"
+    contents = [{path.name: path.read_bytes() for path in d.iterdir()} for d in (alone, there)]
+    assert contents[0] == contents[1]
+
+
+def test_drive_goes_on_in_the_order_of_the_names(root):
+    test = TestSet(root, split="drive")
+    drives, frames = drive_of(test.queries)
+    assert set(test.conditions) == {"night", "dusk"}
+    assert len(set(drives[np.array(test.conditions) == "dusk"])) == len(set(drives)) / 2
+    same = np.diff(drives) == 0
+    assert (np.diff(frames)[same] == 1).all()
+    assert (frames[1:][~same] == 0).all()
+    step = np.diff(test.query_utm, axis=0)[same]
+    assert (np.abs(np.linalg.norm(step, axis=1) - 6) < 1.5).all()
+    headings = np.array([int(path.name.split("@")[9]) for path in test.queries])
+    ahead = np.degrees(np.arctan2(step[:, 0], step[:, 1]))
+    off = (headings[:-1][same] - ahead + 180) % 360 - 180
+    assert np.abs(off).max() < 15
+    assert all(len(right) for right in positives(test.database_utm, test.query_utm, 25))
+
+
+def test_the_drives_database_is_another_drive_by_day(root):
+    test = TestSet(root, split="drive")
+    once = test.query_utm[np.array(test.conditions) == "dusk"]
+    assert test.database_utm.shape == once.shape
+    apart = np.linalg.norm(np.sort(test.database_utm, axis=0) - np.sort(once, axis=0), axis=1)
+    assert 0 < apart.max() < 5
+    headings = [
+        sorted(int(path.name.split("@")[9]) for path in paths)
+        for paths in (test.database, test.queries[: len(once)])
+    ]
+    assert headings[0] != headings[1]
+    seen = Image.open(test.database[0]).convert("L").resize((1, 1)).getpixel((0, 0))
+    night = Image.open(test.queries[-1]).convert("L").resize((1, 1)).getpixel((0, 0))
+    assert seen > 2 * night  # "night" is the last of the conditions
+
+
+def test_drive_is_the_same_under_every_condition(root):
+    poses = [
+        [path.name.split("@")[1:3] for path in sorted((root / "images" / "drive" / name).iterdir())]
+        for name in ("queries_night", "queries_dusk")
+    ]
+    assert poses[0] == poses[1]
+    assert len(poses[0]) > 10
+
+
+def test_drive_of_refuses_other_names():
+    drives, frames = drive_of(["x/07-0012@1@2@.jpg", "11-0000@1@2@.jpg"])
+    assert (drives.tolist(), frames.tolist()) == ([7, 11], [12, 0])
+    assert len(drive_of([])[0]) == 0
+    with pytest.raises(ValueError, match=r"@1@2@\.jpg is not a frame"):
+        drive_of(["07-0012@1@2@.jpg", "@1@2@.jpg"])
+
+
+def test_database_is_a_link_or_where_there_are_none_a_copy(root, tmp_path, monkeypatch):
+    link = root / "images" / "limits" / "database"
+    assert not os.path.isabs(os.readlink(link))
+
+    def refuse(*_, **__):
+        raise OSError("no links here")
+
+    monkeypatch.setattr(type(tmp_path), "symlink_to", refuse)
+    database = tmp_path / "test" / "database"
+    database.mkdir(parents=True)
+    (database / "a.jpg").write_bytes(b"a")
+    link_database(tmp_path, "limits")
+    assert (tmp_path / "limits" / "database" / "a.jpg").read_bytes() == b"a"
+    assert [path.name for path in (tmp_path / "limits").iterdir()] == ["database"]
+
+
+def test_finished_sets_are_left_alone_and_others_refused(root, crossview):
+    before = _mtimes(root), _mtimes(crossview)
+    write_limits(root, **LIMITS)
+    write_drive(root, ("night", "dusk"), 6)
+    write_crossview(crossview, CROSSVIEW)
+    with pytest.raises(
+        FileExistsError, match=r'"queries": 2.*"queries": 1.*remove that file and images/limits'
+    ):
+        write_limits(root, **LIMITS, queries=1)
+    with pytest.raises(FileExistsError, match=r'"spacing": 6.0.*"spacing": 5.0'):
+        write_drive(root, ("night", "dusk"), 5)
+    with pytest.raises(FileExistsError, match=r'"extent": 50.0.*"extent": 40.0'):
+        write_crossview(crossview, **(vars(CROSSVIEW) | {"extent": 40.0}))
+    assert (_mtimes(root), _mtimes(crossview)) == before
+
+
+def test_an_interrupted_set_is_resumed_and_another_one_refused(bare, monkeypatch):
+    import toycity.files as files
+
+    save, asked = files.save_jpeg, {"conditions": ("blur",), "severities": (0, 1)}
+
+    def save_three(photo, path):
+        if len(list(bare.rglob("*.jpg"))) == 3:
+            raise KeyboardInterrupt
+        save(photo, path)
+
+    monkeypatch.setattr(files, "save_jpeg", save_three)
+    with pytest.raises(KeyboardInterrupt):
+        write_limits(bare, **asked, **QUIET)
+    monkeypatch.undo()
+    there = {path: path.stat().st_mtime_ns for path in bare.rglob("*.jpg")}
+    assert len(there) == 3
+    assert not (bare / "limits.json").exists()
+    with pytest.raises(FileExistsError, match=r"blur.*snow"):
+        write_limits(bare, ("snow",), (0, 1), **QUIET)
+    write_limits(bare, **asked, **QUIET)
+    assert all(path.stat().st_mtime_ns == when for path, when in there.items())
+    assert len(list(bare.rglob("*.jpg"))) == 2 * CONFIG.test_queries
+    assert {path.name for path in bare.glob("*.json")} == {"toycity.json", "limits.json"}
+
+
+@pytest.mark.parametrize("split", ["limits", "drive"])
+def test_foreign_splits_are_refused(bare, split):
+    (bare / "images" / split).mkdir()
+    write = {"limits": write_limits, "drive": write_drive}[split]
+    with pytest.raises(FileExistsError, match=f"no {split}.json"):
+        write(bare)
+
+
+@pytest.mark.parametrize("write", [write_limits, write_drive])
+def test_sets_that_need_a_toy_city_say_so(write, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no finished toy city"):
+        write(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("write", "arguments", "error", "message"),
+    [
+        (write_limits, {"conditions": ()}, ValueError, "conditions is"),
+        (write_limits, {"conditions": ("fog",)}, KeyError, "fog"),
+        (write_limits, {"severities": (0.5, 0.5)}, ValueError, "none twice"),
+        (write_limits, {"severities": (0.5, 1.5)}, ValueError, "severity is 1.5"),
+        (write_limits, {"severities": (0.125,)}, ValueError, "0.125.*two decimals"),
+        (write_limits, {"queries": 0}, ValueError, "queries is 0"),
+        (write_limits, {"queries": 99}, ValueError, "queries is 99"),
+        (write_drive, {"conditions": ("night", "night")}, ValueError, "none twice"),
+        (write_drive, {"conditions": ("fog",)}, KeyError, "fog"),
+        (write_drive, {"spacing": 0}, ValueError, "spacing is 0"),
+    ],
+)
+def test_nonsense_is_refused_before_anything_is_written(bare, write, arguments, error, message):
+    with pytest.raises(error, match=message):
+        write(bare, **arguments, **QUIET)
+    assert [path.name for path in bare.glob("*.json")] == ["toycity.json"]
+
+
+def test_crossview_places_have_as_many_photos_as_tiles(crossview):
+    places = PlaceDataset(crossview / "train", images_per_place=4)
+    assert len(places) == 2 * CROSSVIEW.train_places
+    for table in (crossview / "train" / "Dataframes").iterdir():
+        with table.open() as file:
+            rows = list(csv.DictReader(file))
+        for place in range(CROSSVIEW.train_places):
+            own = [row for row in rows if int(row["place_id"]) == place]
+            tiles = [row for row in own if row["panoid"].startswith(TILE)]
+            photos = [row for row in own if row not in tiles]
+            assert len(tiles) == len(photos) == 2
+            # Each tile was cut for one of the photos.
+            pose = ("lat", "lon", "northdeg")
+            assert {tuple(t[k] for k in pose) for t in tiles} == {
+                tuple(p[k] for k in pose) for p in photos
+            }
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_crossview_asks_photos_for_tiles(crossview, split):
+    test = TestSet(crossview, split=split)
+    assert len(test.database) == 2 * getattr(CROSSVIEW, f"{split}_places")
+    assert all(f"@{TILE}@" in path.name for path in test.database)
+    assert set(test.conditions) == {"day"}
+    assert all(len(right) for right in positives(test.database_utm, test.query_utm, 25))
+    photos = rerender(crossview, [test.database[0], test.queries[0]])
+    assert np.isfinite(photos[0].depth).all()  # no sky from above
+    assert photos[0].depth.min() > 150 > photos[1].depth.min()
+
+
+def test_a_tile_shows_what_its_camera_sees():
+    camera = Camera(100, 200, heading=90)
+    px, py = np.array([25.0, 25, 50]), np.array([45.0, 0, 45])
+    origins, _ = tile_for(camera, 50).rays(px, py, 50, 50)
+    # The camera is 5 m above the lower edge; the top is ahead, the right edge at its right hand.
+    np.testing.assert_allclose(origins[:2].T, [(100, 200), (145, 200), (100, 175)], atol=1e-4)
+
+
+def test_tiles_and_photos_never_share_parked_cars():
+    """Cars are drawn by the name of the condition."""
+    photos = {name for name, *_ in TRAIN_MIX}
+    queries = {*CrossviewConfig().val_conditions, *CrossviewConfig().test_conditions}
+    assert not {name for name, _ in FLIGHTS} & (photos | queries)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"images_per_place": 5}, "images_per_place is 5"), ({"extent": 0}, "extent is 0")],
+)
+def test_crossview_config_refuses(change, message):
+    with pytest.raises(ValueError, match=message):
+        CrossviewConfig(**change)
+
+
+def test_crossview_refuses_a_config_with_sizes_and_foreign_folders(root, tmp_path):
+    with pytest.raises(TypeError, match="not both"):
+        write_crossview(tmp_path, CROSSVIEW, extent=40)
+    with pytest.raises(FileExistsError, match=r"no crossview\.json"):
+        write_crossview(root, CROSSVIEW)

@@ -1,0 +1,207 @@
+"""The toy data set on disk: layouts, resuming, byte-identity, and what is refused."""
+
+import csv
+import hashlib
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import utm
+from PIL import Image
+
+from toycity import ToyCityConfig, make_city, write_toycity
+from toycity.__main__ import main
+from toycity.files import started
+from toycity.layouts import CSV_COLUMNS
+from toycity.writer import MANIFEST
+
+TINY = ToyCityConfig.small(
+    image_size=(24, 32),
+    train_places=4,
+    images_per_place=2,
+    val_places=4,
+    test_places=5,
+    val_conditions=("snow",),
+    test_conditions=("viewpoint", "lowlight"),
+)
+
+
+def _digests(root):
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    return write_toycity(tmp_path_factory.mktemp("toy") / "city", TINY, workers=2, progress=False)
+
+
+def test_training_images_are_named_by_their_csv_rows(written):
+    for seed in TINY.train_seeds:
+        name = make_city(seed, TINY.blocks).name
+        with (written / "train" / "Dataframes" / f"{name}.csv").open() as file:
+            reader = csv.DictReader(file)
+            rows = list(reader)
+        assert tuple(reader.fieldnames) == CSV_COLUMNS
+        assert len(rows) == TINY.train_places * TINY.images_per_place
+        expected = {
+            f"{r['city_id']}_{int(r['place_id']):07d}_{r['year']}_{int(r['month']):02d}_"
+            f"{int(r['northdeg']):03d}_{r['lat']}_{r['lon']}_{r['panoid']}.jpg"
+            for r in rows
+        }
+        there = {path.name for path in (written / "train" / "Images" / name).iterdir()}
+        assert there == expected
+        # The images of a place lie around one spot of the city.
+        places = {}
+        for row in rows:
+            spot = utm.from_latlon(float(row["lat"]), float(row["lon"]))[:2]
+            places.setdefault(row["place_id"], []).append(spot)
+        assert all(np.ptp(np.array(spots), axis=0).max() < 15 for spots in places.values())
+
+
+def test_test_images_are_named_by_their_coordinates(written):
+    for split, places, queries, conditions in (
+        ("val", TINY.val_places, TINY.val_queries, TINY.val_conditions),
+        ("test", TINY.test_places, TINY.test_queries, TINY.test_conditions),
+    ):
+        folders = {
+            path.name: list(path.iterdir()) for path in (written / "images" / split).iterdir()
+        }
+        assert set(folders) == {"database", *(f"queries_{name}" for name in conditions)}
+        assert len(folders["database"]) == 2 * places
+        assert all(len(folders[f"queries_{name}"]) == queries for name in conditions)
+        database = np.array([_utm(path) for path in folders.pop("database")])
+        for path in (path for paths in folders.values() for path in paths):
+            away = np.linalg.norm(database - _utm(path), axis=1)
+            assert away.min() < 25  # every query has a positive
+
+
+def _utm(path):
+    fields = path.name.split("@")
+    assert len(fields) == 16
+    assert (fields[0], fields[3], fields[4], fields[15]) == ("", "31", "T", ".jpg")
+    east, north = float(fields[1]), float(fields[2])
+    latlon = utm.to_latlon(east, north, 31, "T")
+    np.testing.assert_allclose(latlon, (float(fields[5]), float(fields[6])), atol=1e-5)
+    return east, north
+
+
+def test_images_have_the_size_asked_for(written):
+    paths = list(written.rglob("*.jpg"))
+    assert all(Image.open(path).size == (32, 24) for path in paths)
+    assert json.loads((written / MANIFEST).read_text())["images"] == len(paths)
+    assert not list(written.rglob("*.part"))
+    assert not started(written / MANIFEST).exists()
+
+
+def test_another_process_writes_the_same_bytes(written, tmp_path):
+    assert _digests(write_toycity(tmp_path, TINY, workers=1, progress=False)) == _digests(written)
+
+
+def test_finished_set_is_left_alone(written):
+    before = {path: path.stat().st_mtime_ns for path in written.rglob("*")}
+    start = time.perf_counter()
+    assert write_toycity(written, TINY) == written
+    assert time.perf_counter() - start < 1
+    assert {path: path.stat().st_mtime_ns for path in written.rglob("*")} == before
+
+
+def test_resumes_after_a_kill_without_rendering_twice(written, tmp_path):
+    code = f"""
+import toycity.files as files
+from toycity import ToyCityConfig, write_toycity
+save, count = files.save_jpeg, 0
+def save_some(photo, path):
+    global count
+    count += 1
+    if count == 12:
+        open(path + ".part", "wb").write(b"half an image")
+        import os, signal
+        os.kill(os.getpid(), signal.SIGKILL)
+    save(photo, path)
+files.save_jpeg = save_some
+write_toycity({str(tmp_path)!r}, {TINY!r}, workers=1, progress=False)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True)
+    assert done.returncode == -9
+    assert not (tmp_path / MANIFEST).exists()
+    there = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.jpg")}
+    assert len(there) == 11
+    write_toycity(tmp_path, TINY, workers=1, progress=False)
+    assert all(path.stat().st_mtime_ns == when for path, when in there.items())
+    assert _digests(tmp_path) == _digests(written)
+
+
+def test_another_config_is_refused(written):
+    with pytest.raises(FileExistsError, match=r'"test_queries": 2.*"test_queries": 1.*another'):
+        write_toycity(written, **(vars(TINY) | {"test_queries": 1}))
+
+
+def test_another_config_is_refused_before_the_first_set_is_finished(tmp_path):
+    started(tmp_path / MANIFEST).write_text(json.dumps({"recipe": 0, "config": {}}))
+    with pytest.raises(FileExistsError, match="choose another folder"):
+        write_toycity(tmp_path, TINY)
+
+
+def test_foreign_folder_is_refused_and_kept(tmp_path):
+    theirs = tmp_path / "images" / "test" / "database" / "mine.jpg"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_bytes(b"mine")
+    with pytest.raises(FileExistsError, match="not a toy city's"):
+        write_toycity(tmp_path, TINY)
+    assert theirs.read_bytes() == b"mine"
+    assert not started(tmp_path / MANIFEST).exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"blocks": 1}, ValueError, "blocks is 1"),
+        ({"image_size": 0}, ValueError, "image_size is 0"),
+        ({"image_size": (20, 30, 40)}, ValueError, "image_size is"),
+        ({"test_queries": 0}, ValueError, "test_queries is 0"),
+        ({"train_places": 2.5}, ValueError, "train_places is 2.5"),
+        ({"severity": 2.0}, ValueError, "severity is 2.0"),
+        ({"test_conditions": ()}, ValueError, "test_conditions is empty"),
+        ({"test_conditions": ("fog",)}, ValueError, "fog"),
+        ({"val_seed": 301}, ValueError, "301"),
+    ],
+)
+def test_config_refuses(change, error, message):
+    with pytest.raises(error, match=message):
+        ToyCityConfig(**change)
+
+
+@pytest.mark.parametrize("name", ["train_places", "val_places", "test_places"])
+def test_more_places_than_the_city_has_are_refused(tmp_path, name):
+    with pytest.raises(ValueError, match=f"{name} is 5000"):
+        write_toycity(tmp_path, ToyCityConfig.small(**{name: 5000}), progress=False)
+
+
+def test_more_queries_than_views_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="test_queries is 99"):
+        write_toycity(tmp_path, ToyCityConfig.small(test_queries=99), progress=False)
+
+
+def test_config_and_sizes_together_are_refused(tmp_path):
+    with pytest.raises(TypeError, match="not both"):
+        write_toycity(tmp_path, TINY, image_size=64)
+
+
+def test_no_workers_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="workers is 0"):
+        write_toycity(tmp_path, TINY, workers=0, progress=False)
+
+
+def test_command_line(written, capsys):
+    with pytest.raises(FileExistsError):
+        main([str(written), "--image-size", "24", "32", "--small", "--quiet"])
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "--small" in capsys.readouterr().out

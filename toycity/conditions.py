@@ -1,0 +1,185 @@
+"""Conditions: what changes between the day a place was mapped and the day it is asked for."""
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+
+from toycity.camera import Camera
+
+Colour = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Light, season, traffic, changes and camera of a photo. Everything but the name is a number,
+    so any two conditions can be blended: `at(severity)` lies between the plain day and this one.
+
+    Light is linear, 1 being white paper in the sun; angles are degrees; lengths are metres.
+    """
+
+    name: str
+    months: tuple[int, ...] = (5, 6, 7, 8)  # when such photos are taken: written to file names
+    # light
+    sun_heading: float = 150.0
+    sun_elevation: float = 48.0
+    sun: Colour = (1.22, 1.12, 0.95)
+    zenith: Colour = (0.16, 0.33, 0.72)
+    horizon: Colour = (0.66, 0.76, 0.86)
+    ambient: float = 0.44  # how much of the sky's light reaches an open surface
+    clouds: float = 0.45  # share of the sky
+    haze: float = 900.0  # distance at which 63 % of the colour is the horizon's
+    lit: float = 0.0  # share of windows with a light on
+    lamps: float = 0.0  # brightness of lamps and signs
+    exposure: float = 1.0
+    # season
+    leaves: float = 1.0  # share of the foliage on the trees
+    autumn: float = 0.0
+    snow: float = 0.0
+    # street
+    traffic: float = 0.0  # chance of something large close to the camera, for each view of a place
+    changed: float = 0.0  # share of the buildings that were repainted, let anew or replaced
+    # camera
+    turn: float = 4.0  # half-width of the jitter of the heading
+    aside: float = 0.7  # ... across the street
+    along: float = 2.5  # ... along the street
+    zoom: float = 0.05  # ... of the field of view, as a share
+    motion: float = 0.0  # length of the motion blur as a share of the image's width
+    noise: float = 0.0  # standard deviation of the sensor noise at mid-grey
+
+    def at(self, severity: float) -> "Condition":
+        """The condition at `severity`: 0 is the plain day, 1 is this condition.
+
+        Raises:
+            ValueError: `severity` is outside [0, 1].
+        """
+        if not 0 <= severity <= 1:
+            raise ValueError(f"severity is {severity}: it goes from 0 (plain day) to 1")
+        if severity == 1:
+            return self
+        values = {
+            field.name: _blend(getattr(DAY, field.name), getattr(self, field.name), severity)
+            for field in dataclasses.fields(self)
+            if field.name not in ("name", "months")
+        }
+        return dataclasses.replace(self, **values)
+
+    def jitter(self, camera: Camera, rng: np.random.Generator) -> Camera:
+        """The camera of another visit: a little aside, ahead, turned and zoomed."""
+        turn, aside, along, zoom, pitch = rng.uniform(-1, 1, 5)
+        heading = np.radians(camera.heading)
+        right, ahead = aside * self.aside, along * self.along
+        return Camera(
+            x=float(camera.x + right * np.cos(heading) + ahead * np.sin(heading)),
+            y=float(camera.y - right * np.sin(heading) + ahead * np.cos(heading)),
+            z=camera.z,
+            heading=float((camera.heading + turn * self.turn) % 360),
+            pitch=float(camera.pitch + 1.5 * pitch),
+            fov=float(camera.fov * (1 + zoom * self.zoom)),
+        )
+
+
+def _blend(start, end, share: float):
+    if isinstance(start, tuple):
+        return tuple(_blend(a, b, share) for a, b in zip(start, end, strict=True))
+    return start + (end - start) * share
+
+
+DAY = Condition("day")
+
+_DUSK_SKY = {"zenith": (0.10, 0.13, 0.30), "horizon": (0.78, 0.45, 0.31)}
+_NIGHT_SKY = {"zenith": (0.004, 0.006, 0.016), "horizon": (0.022, 0.020, 0.026)}
+
+CONDITIONS: dict[str, Condition] = {
+    condition.name: condition
+    for condition in (
+        DAY,
+        Condition(
+            "viewpoint", turn=28, aside=1.6, along=8.0, zoom=0.28, sun_heading=205, clouds=0.6
+        ),
+        Condition(
+            "dusk",
+            months=(3, 4, 9),
+            sun_heading=262,
+            sun_elevation=7,
+            sun=(0.75, 0.36, 0.14),
+            **_DUSK_SKY,
+            ambient=0.42,
+            clouds=0.5,
+            haze=600,
+            lit=0.35,
+            lamps=0.5,
+            exposure=1.25,
+        ),
+        Condition(
+            "night",
+            months=(2, 3, 10, 11),
+            sun_elevation=35,
+            sun=(0.008, 0.010, 0.018),
+            **_NIGHT_SKY,
+            ambient=0.5,
+            clouds=0.3,
+            haze=700,
+            lit=0.38,
+            lamps=1.0,
+            exposure=1.25,
+        ),
+        Condition(
+            "autumn",
+            months=(10, 11),
+            sun_heading=195,
+            sun_elevation=26,
+            sun=(0.95, 0.76, 0.52),
+            zenith=(0.26, 0.36, 0.52),
+            horizon=(0.74, 0.73, 0.70),
+            clouds=0.7,
+            haze=560,
+            leaves=0.75,
+            autumn=1.0,
+        ),
+        Condition(
+            "snow",
+            months=(12, 1, 2),
+            sun_heading=170,
+            sun_elevation=22,
+            sun=(0.30, 0.31, 0.34),
+            zenith=(0.46, 0.50, 0.57),
+            horizon=(0.74, 0.76, 0.80),
+            ambient=0.80,
+            clouds=1.0,
+            haze=190,
+            lit=0.08,
+            lamps=0.1,
+            leaves=0.0,
+            autumn=0.6,
+            snow=1.0,
+            exposure=0.95,
+        ),
+        Condition("occlusion", traffic=1.0, along=1.0, sun_heading=120, sun_elevation=55),
+        Condition("blur", motion=0.13, sun_heading=190, clouds=0.6),
+        Condition(
+            "lowlight",
+            months=(1, 11, 12),
+            sun=(0.0, 0.0, 0.0),
+            zenith=(0.05, 0.07, 0.12),
+            horizon=(0.10, 0.11, 0.14),
+            clouds=0.8,
+            haze=500,
+            lit=0.05,
+            exposure=0.95,
+            noise=0.10,
+        ),
+        Condition("changed", changed=0.8, sun_heading=185, sun_elevation=42, clouds=0.3),
+    )
+}
+
+
+def condition_named(name: str) -> Condition:
+    """The condition called `name`.
+
+    Raises:
+        KeyError: there is no such condition; the message lists those there are.
+    """
+    if name not in CONDITIONS:
+        raise KeyError(f"no condition is called {name!r}; there are {', '.join(CONDITIONS)}")
+    return CONDITIONS[name]

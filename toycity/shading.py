@@ -1,0 +1,170 @@
+"""What each ray sees: the triangle it hits, its texture, light and shadow, and the haze."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from toycity.atlas import Atlas
+from toycity.camera import Camera, TopDown
+from toycity.city import City
+from toycity.conditions import Condition
+from toycity.mesh import ROAD, SKY, Mesh
+from toycity.sky import Sky, dot
+from toycity.streets import LAMP_HEIGHT, lamp_spots
+
+_LAMP_COLOUR = np.array((1.0, 0.66, 0.32), np.float32)
+_SNOW = np.array((0.80, 0.82, 0.86), np.float32)
+
+
+@dataclass
+class Samples:
+    """What N rays see."""
+
+    light: np.ndarray  # (3, N) float32, linear
+    classes: np.ndarray  # (N,) uint8
+    depth: np.ndarray  # (N,) float32
+    surface: np.ndarray  # (N,) int32: equal for neighbours on one surface, both in sun or in shade
+
+
+class Shader:
+    """Casts rays into a mesh and lights what they hit."""
+
+    def __init__(
+        self, embree, mesh: Mesh, city: City, condition: Condition, sky: Sky, atlas: Atlas
+    ):
+        self._embree, self._mesh, self._atlas = embree, mesh, atlas
+        self._condition, self._sky = condition, sky
+        # One row a quad, fetched at once: normal, tint, light, repeats, density.
+        columns = (mesh.normals, mesh.tints, mesh.lights, mesh.repeats, mesh.densities[:, None])
+        self._rows = np.concatenate(columns, axis=1).astype(np.float32)
+        above, below = sky.ambient()
+        self._above, self._below = above * condition.ambient, below * condition.ambient
+        self._lamps = _LampMap(city, condition.lamps)
+
+    def shade(
+        self,
+        camera: Camera | TopDown,
+        px: np.ndarray,
+        py: np.ndarray,
+        width: int,
+        height: int,
+        drift: float,
+    ) -> Samples:
+        """Cast one ray through each pixel position (N,)."""
+        mesh, sky = self._mesh, self._sky
+        origins, directions = camera.rays(px, py, width, height)
+        cast = self._embree.run(_rows(origins), _rows(directions), query="INTERSECT", output=True)
+        triangle = cast["primID"]
+        hit, miss = np.flatnonzero(triangle >= 0), np.flatnonzero(triangle < 0)
+        samples = Samples(
+            light=np.empty_like(directions),
+            classes=np.full(len(px), SKY, np.uint8),
+            depth=np.full(len(px), np.inf, np.float32),
+            surface=np.full(len(px), -1, np.int32),
+        )
+        if len(miss):
+            samples.light[:, miss] = sky.colour(directions.take(miss, axis=1), drift)
+        if not len(hit):
+            return samples
+
+        triangle, u, v = triangle.take(hit), cast["u"].take(hit), cast["v"].take(hit)
+        directions, distance = directions.take(hit, axis=1), cast["tfar"].take(hit)
+        quad = triangle >> 1
+        points = origins.take(hit, axis=1) + directions * distance
+        rows = _rows(self._rows.take(quad, axis=0))  # (12, n)
+        normals, tints, lights, repeats = rows[:3], rows[3:6], rows[6:9], rows[9:11]
+        facing = dot(normals, directions)
+        normals *= -np.sign(facing)  # towards the camera
+        classes = mesh.classes.take(quad)
+
+        # A quad's first triangle has corners 0, 1, 2 and its second 0, 2, 3.
+        both, second = u + v, (triangle & 1).astype(bool)
+        position = np.stack([np.where(second, u, both), np.where(second, both, v)]) * repeats
+        position -= np.where(repeats > 1, np.floor(position), 0)
+        slant = np.sqrt(np.maximum(np.abs(facing), np.float32(0.08)))
+        seen = camera.footprint(distance, width) * rows[11] / slant
+        texels = self._atlas.look_up(mesh.tiles.take(quad), *position, seen)  # (5, n)
+        tinted, glow = texels[3], texels[4]
+        albedo = np.square(texels[:3]) * (1 + tinted * (tints - 1))
+        if self._condition.snow > 0:
+            self._cover_with_snow(albedo, points, normals, classes)
+
+        light, shadow = self._light_on(points, normals)
+        colour = albedo * light
+        mirrored = np.float32(0.10) * self._above[:, None]  # a bit of the sky in the panes
+        colour += glow * (lights + mirrored)
+        if isinstance(camera, Camera):
+            clear = np.exp(distance * np.float32(-1 / self._condition.haze))
+            horizon = sky.horizon[:, None]
+            colour = horizon + (colour - horizon) * clear
+        samples.light[:, hit] = colour
+        samples.classes[hit] = classes
+        samples.depth[hit] = distance
+        samples.surface[hit] = mesh.surfaces.take(quad) * 2 + shadow
+        return samples
+
+    def _light_on(self, points: np.ndarray, normals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Light (3, n) that falls on surfaces, and which of them lie in the shadow of others."""
+        sky = self._sky
+        above, below = self._above[:, None], self._below[:, None]
+        open_above = (0.5 + 0.5 * normals[2]) * np.minimum(0.62 + points[2] / 30, 1)
+        light = below + (above - below) * open_above
+        # Surfaces in the shade still differ by where they face: the sky is brighter near the sun.
+        towards = dot(sky.sun_direction, normals)
+        light *= 1 + np.float32(0.18) * towards
+        shadow = np.zeros(points.shape[1], np.int32)
+        if sky.sun.max() > 0.002:
+            lit = np.flatnonzero(towards > 0.01)
+            start = points.take(lit, axis=1) + normals.take(lit, axis=1) * np.float32(0.02)
+            start += sky.sun_direction[:, None] * np.float32(0.02)
+            rays = np.empty((len(lit), 3), np.float32)
+            rays[:] = sky.sun_direction
+            shadow[lit] = self._embree.run(_rows(start), rays, query="OCCLUDED") != -1
+            direct = np.maximum(towards, 0) * (1 - shadow).astype(np.float32)
+            light += (sky.sun * np.float32(0.95))[:, None] * direct
+        if self._condition.lamps > 0:
+            light += self._lamps.on(points, normals) * _LAMP_COLOUR[:, None]
+        return light, shadow
+
+    def _cover_with_snow(self, albedo, points, normals, classes) -> None:
+        """Whiten, in place, what faces up; streets only in patches, where nobody drove."""
+        patches = self._sky.cover(points[0] * 6, points[1] * 6)
+        share = np.clip((normals[2] - 0.25) * 2.5, 0, 1)
+        share *= np.where(classes == ROAD, np.clip(0.62 + patches, 0.15, 1), np.float32(0.95))
+        albedo += (_SNOW[:, None] - albedo) * (share * np.float32(self._condition.snow))
+
+
+def _rows(array: np.ndarray) -> np.ndarray:
+    """The transpose, contiguous: Embree wants (N, 3), arithmetic is fastest on (3, N)."""
+    return np.ascontiguousarray(array.T)
+
+
+class _LampMap:
+    """Light of the street lamps, summed up once on a grid of one metre."""
+
+    def __init__(self, city: City, brightness: float):
+        self._corner = city.outline.min(axis=0) - 20
+        size = np.ceil(np.ptp(city.outline, axis=0) + 40).astype(int)
+        light = np.zeros((size[1], size[0]), np.float32)
+        reach = 24
+        offset = np.arange(-reach, reach + 1)
+        falloff = 1 / (1 + (offset[:, None] ** 2 + offset**2) / 30.0) ** 1.8
+        for x, y, _ in lamp_spots(city) if brightness > 0 else ():
+            column, row = np.rint(np.array((x, y)) - self._corner).astype(int)
+            rows, columns = (slice(max(at - reach, 0), at + reach + 1) for at in (row, column))
+            patch = light[rows, columns]
+            patch += falloff[: patch.shape[0], : patch.shape[1]] * 0.62 * brightness
+        self._light = light
+
+    def on(self, points: np.ndarray, normals: np.ndarray) -> np.ndarray:
+        """Lamp light (n,) on surfaces at points (3, n): most on the ground and below the lamps."""
+        rows, columns = self._light.shape
+        x, y = points[0] - self._corner[0], points[1] - self._corner[1]
+        column = np.clip(x.astype(np.int32), 0, columns - 1)
+        row = np.clip(y.astype(np.int32), 0, rows - 1)
+        up = (points[2] - np.float32(LAMP_HEIGHT - 1.5)) / np.float32(3.2)
+        height = np.where(up < 0, 1, 1 / (1 + up * up) ** 2)
+        facing = 0.55 + 0.45 * np.maximum(normals[2], 0)
+        return self._light.ravel().take(row * columns + column) * (height * facing).astype(
+            np.float32
+        )

@@ -1,0 +1,133 @@
+"""Many unlabelled street views of other cities: what the stand-in backbone is pre-trained on."""
+
+import csv
+import json
+from collections.abc import Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+
+import numpy as np
+
+from dinomix.plumbing.files import atomic_path, new_array
+from toycity.camera import Camera
+from toycity.city import City, make_city
+from toycity.conditions import CONDITIONS, condition_named
+from toycity.names import PRETRAIN_SEEDS, TEST_SEED, TRAIN_SEEDS, VAL_SEED
+from toycity.scene import Photo
+from toycity.work import Shot, render_shots
+
+COLUMNS = ("city", "condition", "spot", "x", "y", "heading", "pitch", "fov")
+
+
+def write_views(
+    folder: str | Path,
+    seeds: Sequence[int] = PRETRAIN_SEEDS[:8],
+    images: int = 20_000,
+    image_size: int | tuple[int, int] = 112,
+    *,
+    conditions: Sequence[str] = tuple(CONDITIONS),
+    group: int = 1,
+    blocks: int = 4,
+    workers: int | None = None,
+    progress: bool = True,
+) -> Path:
+    """Render `images` views at random spots of the cities of `seeds`, in random conditions.
+
+    Writes `views.npy`, uint8 (images, H, W, 3), which `numpy.load(..., mmap_mode="r")` opens
+    without reading it; `views.csv` with the camera of each row; and last `views.json` with the
+    arguments. Every `group` rows in a row show one spot through one fixed camera, in different
+    conditions where there are enough of them, as a webcam does over the year. Asking again for
+    what is there returns at once; an interrupted call leaves no `views.json`, and the next starts
+    again.
+
+    Returns the path of `views.npy`.
+
+    Raises:
+        ValueError: a number below 1, or a seed of the train, validation or test cities.
+        KeyError: an unknown condition.
+        FileExistsError: the folder holds views made with other arguments.
+    """
+    folder = Path(folder)
+    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    for name, value in (("images", images), ("group", group), ("image_size", min(size))):
+        if value < 1:
+            raise ValueError(f"{name} is {value}: it must be at least 1")
+    studied = sorted(set(seeds) & {*TRAIN_SEEDS, VAL_SEED, TEST_SEED})
+    if studied or not len(seeds):
+        raise ValueError(
+            f"seeds {list(seeds)} hold the study's own {studied}: take some of PRETRAIN_SEEDS, "
+            f"{PRETRAIN_SEEDS[0]} to {PRETRAIN_SEEDS[-1]}"
+        )
+    for name in conditions:
+        condition_named(name)
+    asked = {
+        "seeds": list(seeds),
+        "images": images,
+        "image_size": list(size),
+        "conditions": list(conditions),
+        "group": group,
+        "blocks": blocks,
+    }
+    target, manifest = folder / "views.npy", folder / "views.json"
+    if manifest.exists():
+        there = json.loads(manifest.read_text())
+        if there != asked:
+            raise FileExistsError(
+                f"{folder} holds views of {there}, not {asked}: use another folder"
+            )
+        return target
+    shots, rows = _plan(seeds, images, conditions, group, blocks)
+    with atomic_path(target) as temporary:
+        new_array(temporary, np.uint8, (images, *size, 3))
+        render_shots(shots, partial(_store, str(temporary)), size, workers, progress)
+        _array.cache_clear()
+    with atomic_path(folder / "views.csv") as temporary, temporary.open("w", newline="") as file:
+        csv.writer(file).writerows([COLUMNS, *rows])
+    with atomic_path(manifest) as temporary:
+        temporary.write_text(json.dumps(asked, indent=1))
+    return target
+
+
+def _plan(
+    seeds: Sequence[int], images: int, conditions: Sequence[str], group: int, blocks: int
+) -> tuple[list[Shot], list[tuple]]:
+    cities = {seed: make_city(seed, blocks) for seed in seeds}
+    rng = np.random.default_rng([*seeds, 13])
+    shots, rows = [], []
+    for spot in range(-(-images // group)):
+        city = cities[seeds[int(rng.integers(len(seeds)))]]
+        base = random_camera(city, rng)
+        order = rng.permutation(len(conditions))
+        for i in range(min(group, images - len(shots))):
+            condition = condition_named(conditions[order[i % len(order)]])
+            index = len(shots)
+            shots.append(Shot(city.seed, blocks, condition.name, 1.0, base, index, index))
+            pose = (base.x, base.y, base.heading, base.pitch, base.fov)
+            rows.append((city.seed, condition.name, spot, *(round(v, 3) for v in pose)))
+    return shots, rows
+
+
+def random_camera(city: City, rng: np.random.Generator) -> Camera:
+    """A camera somewhere on a street of the city, most often looking along the facades."""
+    place = city.places[int(rng.integers(len(city.places)))]
+    ahead, aside = rng.uniform(-6, 6), rng.uniform(-1, 1)  # between the rows of parked cars
+    a = np.radians(place.heading)
+    free = rng.uniform(0, 360)
+    along = place.heading + rng.choice((0, 180)) + rng.normal(15, 30)
+    return Camera(
+        x=float(place.x + ahead * np.sin(a) + aside * np.cos(a)),
+        y=float(place.y + ahead * np.cos(a) - aside * np.sin(a)),
+        z=float(rng.uniform(1.5, 2.4)),
+        heading=float((along if rng.random() < 0.75 else free) % 360),
+        pitch=float(rng.uniform(0, 14)),
+        fov=float(rng.uniform(55, 92)),
+    )
+
+
+def _store(path: str, photo: Photo, index: int) -> None:
+    _array(path)[index] = photo.rgb
+
+
+@lru_cache(maxsize=1)
+def _array(path: str) -> np.memmap:
+    return np.lib.format.open_memmap(path, "r+")

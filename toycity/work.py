@@ -1,0 +1,106 @@
+"""Rendering many photos in a few processes, each of which builds a scene once."""
+
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import lru_cache
+from multiprocessing import get_context
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from toycity.camera import Camera, TopDown
+from toycity.city import City, make_city
+from toycity.conditions import condition_named
+from toycity.scene import Photo, Scene
+
+CHUNK = 400  # photos that a worker takes at once; a scene is built once in each chunk
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One photo to take. `target` says where it goes, in the words of the job's `save`."""
+
+    city: int  # seed
+    blocks: int
+    condition: str
+    severity: float
+    camera: Camera | TopDown
+    seed: int
+    target: Any
+
+    @property
+    def scene(self) -> tuple[int, int, str, float]:
+        """What shots with the same mesh and light share."""
+        return self.city, self.blocks, self.condition, self.severity
+
+
+def render_shots(
+    shots: Iterable[Shot],
+    save: Callable[[Photo, Any], None],
+    size: int | tuple[int, int],
+    workers: int | None = None,
+    progress: bool = True,
+) -> None:
+    """Take every shot and hand it to `save(photo, target)`, in the process that rendered it.
+
+    `save` must be picklable (a function of a module, or a `functools.partial` of one). With
+    `workers` 1 everything happens in this process; None means one worker a core. Workers are
+    spawned, so a script that calls this needs the usual `if __name__ == "__main__":` guard.
+
+    Raises:
+        ValueError: `workers` is below 1.
+    """
+    workers = available_cores() if workers is None else workers
+    if workers < 1:
+        raise ValueError(f"workers is {workers}: at least one process has to do the work")
+    scenes: dict[tuple, list[Shot]] = {}
+    for shot in shots:
+        scenes.setdefault(shot.scene, []).append(shot)
+    chunks = [s[i : i + CHUNK] for s in scenes.values() for i in range(0, len(s), CHUNK)]
+    chunks.sort(key=len, reverse=True)  # short ones last, so that all workers end together
+    total = sum(map(len, chunks))
+    with tqdm(total=total, desc="toy city", unit="image", disable=not progress) as bar:
+        if workers == 1 or len(chunks) <= 1:
+            for chunk in chunks:
+                bar.update(_render_chunk(chunk, save, size))
+            return
+        with ProcessPoolExecutor(min(workers, len(chunks)), get_context("spawn")) as pool:
+            futures = [pool.submit(_render_chunk, chunk, save, size) for chunk in chunks]
+            try:
+                for future in as_completed(futures):
+                    bar.update(future.result())
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+
+def available_cores() -> int:
+    """Cores that this process may use; where the system does not tell, all that there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@lru_cache(maxsize=4)
+def _city(seed: int, blocks: int) -> City:
+    return make_city(seed, blocks)
+
+
+@lru_cache(maxsize=1)
+def _scene(seed: int, blocks: int, condition: str, severity: float) -> Scene:
+    return Scene(_city(seed, blocks), condition_named(condition).at(severity))
+
+
+def take(shot: Shot, size: int | tuple[int, int]) -> Photo:
+    """Take one photo. The last scene is kept, so shots of one scene should follow each other."""
+    return _scene(*shot.scene).render(shot.camera, size, shot.seed)
+
+
+def _render_chunk(
+    chunk: list[Shot], save: Callable[[Photo, Any], None], size: int | tuple[int, int]
+) -> int:
+    for shot in chunk:
+        save(take(shot, size), shot.target)
+    return len(chunk)
