@@ -1,76 +1,29 @@
-"""Multi-similarity loss and miner: each place pulls its images together, hard ones the most."""
+"""Multi-similarity loss and its miner: each place pulls its images together, hard ones the most.
+
+Wang et al., "Multi-Similarity Loss with General Pair Weighting for Deep Metric Learning", CVPR
+2019; DINO-Mix paper, Eq. 7.
+"""
 
 import torch
-from torch.nn import functional as F
-
-
-def cosine_similarities(desc: torch.Tensor) -> torch.Tensor:
-    """Cosine of each pair of rows: (B, D) -> (B, B), in float32 at least, also under autocast.
-
-    Half precision would not do: the loss takes exp(50 S), where a step of 1e-3 in S (float16 near
-    1) is five percent.
-    """
-    with torch.autocast(desc.device.type, enabled=False):
-        desc = F.normalize(desc.to(torch.promote_types(desc.dtype, torch.float32)), dim=1)
-        return desc @ desc.T
-
-
-def mine_pairs(
-    similarities: torch.Tensor, labels: torch.Tensor, epsilon: float = 0.1
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The pairs worth training on: positives and negatives of an anchor that overlap.
-
-    For anchor i with positives P (same label, but not i itself) and negatives N, the miner of
-    Wang et al. (Multi-Similarity Loss, CVPR 2019, Eqs. 9 and 10) keeps
-    a negative n where S[i, n] + epsilon > min S[i, P], and
-    a positive p where S[i, p] - epsilon < max S[i, N].
-    An anchor without positives or without negatives keeps nothing.
-
-    Args:
-        similarities: (B, B).
-        labels: (B,) integers, equal where images show the same place.
-
-    Returns:
-        two bool masks (B, B), a row an anchor: kept positives, kept negatives.
-    """
-    positive, negative = _pairs(labels)
-    hardest_positive = similarities.masked_fill(~positive, torch.inf).amin(1, keepdim=True)
-    hardest_negative = similarities.masked_fill(~negative, -torch.inf).amax(1, keepdim=True)
-    keep_positive = positive & (similarities - epsilon < hardest_negative)  # (B, B)
-    keep_negative = negative & (similarities + epsilon > hardest_positive)  # (B, B)
-    return keep_positive, keep_negative
-
-
-@torch.no_grad()
-def mined_share(
-    similarities: torch.Tensor, labels: torch.Tensor, epsilon: float = 0.1
-) -> torch.Tensor:
-    """Share of anchors for which the miner keeps a pair, from 0 to 1: () float32.
-
-    It falls while training goes well; near 0, the batches have nothing left to teach.
-    """
-    keep_positive, keep_negative = mine_pairs(similarities, labels, epsilon)
-    return (keep_positive | keep_negative).any(1).float().mean()
+import torch.nn.functional as F
+from torch import Tensor
 
 
 def multi_similarity_loss(
-    desc: torch.Tensor,
-    labels: torch.Tensor,
+    desc: Tensor,
+    labels: Tensor,
     alpha: float = 1.0,
     beta: float = 50.0,
     base: float = 0.0,
     epsilon: float = 0.1,
     mined: bool = True,
-) -> torch.Tensor:
-    """Multi-similarity loss on cosine similarities S, with its miner (DINO-Mix paper, Eq. 7).
-
-    The mean over the B anchors, one without a kept pair counting as 0, of
+) -> Tensor:
+    """The mean over the B anchors, one without a kept pair counting as 0, of
 
         log(1 + sum_P exp(-alpha (S - base))) / alpha + log(1 + sum_N exp(beta (S - base))) / beta
 
-    where P and N are the anchor's positives and negatives that `mine_pairs` keeps. Source: Wang
-    et al., "Multi-Similarity Loss with General Pair Weighting for Deep Metric Learning", CVPR
-    2019. Computed in float32 at least, also under autocast.
+    where S are cosine similarities, and P and N the anchor's positives and negatives that
+    `mine_pairs` keeps. Computed in float32 at least, also under autocast.
 
     Args:
         desc: (B, D) descriptors of any length but 0; only their directions matter.
@@ -83,6 +36,22 @@ def multi_similarity_loss(
     Raises:
         ValueError: desc is not (B, D) with B > 0, or labels are not (B,).
     """
+    return loss_and_mined_share(desc, labels, alpha, beta, base, epsilon, mined)[0]
+
+
+def loss_and_mined_share(
+    desc: Tensor,
+    labels: Tensor,
+    alpha: float = 1.0,
+    beta: float = 50.0,
+    base: float = 0.0,
+    epsilon: float = 0.1,
+    mined: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """`multi_similarity_loss`, and the share of anchors that keep a pair: (), () float32.
+
+    The share falls from 1 while training goes well; near 0, batches have nothing left to teach.
+    """
     if desc.ndim != 2 or not len(desc):
         raise ValueError(f"descriptors should be (B, D) with B > 0, but are {tuple(desc.shape)}")
     if labels.shape != desc.shape[:1]:
@@ -94,21 +63,55 @@ def multi_similarity_loss(
     if mined:
         positive, negative = mine_pairs(similarities.detach(), labels, epsilon)
     else:
-        positive, negative = _pairs(labels)
+        positive, negative = _all_pairs(labels)
     shifted = similarities - base
     pull = _log_one_plus_sum_exp(-alpha * shifted, positive) / alpha  # (B,)
     push = _log_one_plus_sum_exp(beta * shifted, negative) / beta  # (B,)
-    return (pull + push).mean()
+    return (pull + push).mean(), (positive | negative).any(1).float().mean()
 
 
-def _pairs(labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def mine_pairs(similarities: Tensor, labels: Tensor, epsilon: float = 0.1) -> tuple[Tensor, Tensor]:
+    """The pairs worth training on: an anchor's positives and negatives that overlap (Eq. 9, 10).
+
+    For anchor i with positives P (same label, but not i itself) and negatives N, it keeps
+    a negative n where S[i, n] + epsilon > min S[i, P], and
+    a positive p where S[i, p] - epsilon < max S[i, N].
+    An anchor without positives or without negatives keeps nothing.
+
+    Args:
+        similarities: (B, B).
+        labels: (B,) integers, equal where images show the same place.
+
+    Returns:
+        two bool masks (B, B), a row an anchor: kept positives, kept negatives.
+    """
+    positive, negative = _all_pairs(labels)
+    hardest_positive = similarities.masked_fill(~positive, torch.inf).amin(1, keepdim=True)
+    hardest_negative = similarities.masked_fill(~negative, -torch.inf).amax(1, keepdim=True)
+    keep_positive = positive & (similarities - epsilon < hardest_negative)  # (B, B)
+    keep_negative = negative & (similarities + epsilon > hardest_positive)  # (B, B)
+    return keep_positive, keep_negative
+
+
+def cosine_similarities(desc: Tensor) -> Tensor:
+    """Cosine of each pair of rows: (B, D) -> (B, B), in float32 at least, also under autocast.
+
+    Half precision would not do: the loss takes exp(50 S), where a step of 1e-3 in S (float16 near
+    1) is five percent.
+    """
+    with torch.autocast(desc.device.type, enabled=False):
+        desc = F.normalize(desc.to(torch.promote_types(desc.dtype, torch.float32)), dim=1)
+        return desc @ desc.T
+
+
+def _all_pairs(labels: Tensor) -> tuple[Tensor, Tensor]:
     """Masks (B, B) of all positive and all negative pairs; an image is no pair with itself."""
     same = labels[:, None] == labels[None, :]
     itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
     return same & ~itself, ~same
 
 
-def _log_one_plus_sum_exp(exponents: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def _log_one_plus_sum_exp(exponents: Tensor, mask: Tensor) -> Tensor:
     """log(1 + sum of exp over the mask) of each row, without overflow: (B, B) -> (B,)."""
     one = exponents.new_zeros(len(exponents), 1)  # log 1: no row is empty, so none is -inf
     return torch.logsumexp(torch.cat([exponents.masked_fill(~mask, -torch.inf), one], 1), 1)

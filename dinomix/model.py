@@ -7,33 +7,39 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+import timm
 import torch
+from pydantic import Field
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dinomix import __version__
 from dinomix.aggregators import build_aggregator, check_options
-from dinomix.backbones import TrainedBlocks, build_backbone, check_name
+from dinomix.backbones import TOY, build_backbone, check_name, normalization
+from dinomix.backbones.names import timm_name
 from dinomix.images import as_size
+from dinomix.plumbing.configs import Config, strict_dataclass
 from dinomix.plumbing.files import atomic_path
-from dinomix.plumbing.hub import Publishable
-from dinomix.plumbing.settings import check_fields
+from dinomix.plumbing.hub import HubMixin
 from dinomix.plumbing.summary import as_html, as_text, count_parameters
 from dinomix.plumbing.tensorfiles import read_safetensors
 from dinomix.weights import check_tensors, load_backbone_weights
 
 # Far more than any paper uses, and little enough that a stranger's config can neither fill the
 # memory nor keep a processor busy for hours.
-MOST = {"image_size": 4096, "mix_depth": 128, "layers": 128, "iterations": 1000}
+MOST_PIXELS = 4096  # a side
+MOST = {"layers": 128, "iterations": 1000}  # of these options of aggregators, and of all others:
 MOST_OTHERS = 65_536  # channels, clusters and the like
 MOST_ENTRIES = 2**20  # of a descriptor
 LONGEST = 10_000  # characters of a config in a file's header
 
+Count = Annotated[int, Field(ge=1, le=MOST_OTHERS)]
 
-@dataclasses.dataclass(frozen=True)
-class ModelConfig:
+
+@strict_dataclass
+class ModelConfig(Config):
     """Everything that decides a model but its weights. The defaults are the paper's best.
 
     Args:
@@ -57,68 +63,34 @@ class ModelConfig:
     """
 
     backbone: str = "dinov2_vitb14"
-    trained_blocks: TrainedBlocks = 3
+    trained_blocks: Annotated[int, Field(ge=0, le=MOST_OTHERS)] | Literal["all"] = 3
     train_tokens: bool = False
     aggregator: str = "mix"
-    mix_depth: int = 2
-    out_channels: int = 1024
-    out_rows: int = 4
-    image_size: int | tuple[int, int] = 224
-    stage: int | None = None
-    aggregator_options: Mapping[str, int | float] | tuple[tuple[str, int | float], ...] = ()
+    mix_depth: Annotated[int, Field(ge=0, le=128)] = 2
+    out_channels: Count = 1024
+    out_rows: Count = 4
+    image_size: Any = 224
+    stage: Annotated[int, Field(ge=0, le=MOST_OTHERS)] | None = None
+    aggregator_options: Any = ()
 
     def __post_init__(self) -> None:
-        for field in ("backbone", "aggregator"):
-            if not isinstance(getattr(self, field), str):
-                raise ValueError(f"{field} must be a name, not {getattr(self, field)!r}")
         check_name(self.backbone)
-        try:
-            options = dict(self.aggregator_options)
-            plain = not isinstance(self.aggregator_options, str) and all(
-                isinstance(key, str) and type(value) in (int, float)
-                for key, value in options.items()
-            )
-        except (TypeError, ValueError):
-            plain = False
-        if not plain:
-            raise ValueError(
-                f"aggregator_options must map names to numbers, not {self.aggregator_options!r}"
-            )
+        options = _options(self.aggregator_options)
         check_options(self.aggregator, options)
         for key, value in options.items():
-            most = MOST.get(key, MOST_OTHERS)
-            if not -most <= value <= most:  # NaN never is
+            if not abs(value) <= MOST.get(key, MOST_OTHERS):  # NaN never is
                 raise ValueError(
-                    f"aggregator_options: {key} must be a number up to {most:,}, not {value!r}"
+                    f"aggregator_options: {key} must be a number up to "
+                    f"{MOST.get(key, MOST_OTHERS):,}, not {value!r}"
                 )
         object.__setattr__(self, "aggregator_options", tuple(sorted(options.items())))
-        if type(self.train_tokens) is not bool:
-            raise ValueError(f"train_tokens must be True or False, not {self.train_tokens!r}")
-        if self.trained_blocks != "all":
-            self._check_integer("trained_blocks", 0, " or 'all'")
-        if self.stage is not None:
-            self._check_integer("stage", 0, " or None")
-        self._check_integer("mix_depth", 0)
-        self._check_integer("out_channels", 1)
-        self._check_integer("out_rows", 1)
         height, width = as_size(self.image_size)
-        if max(height, width) > MOST["image_size"]:
+        if max(height, width) > MOST_PIXELS:
             raise ValueError(
-                f"image_size must be at most {MOST['image_size']:,} pixels a side, "
-                f"not {self.image_size!r}"
+                f"image_size must be at most {MOST_PIXELS:,} pixels a side, not {self.image_size!r}"
             )
         # One way to write a square, so that equal configs are equal, and hash to one run.
         object.__setattr__(self, "image_size", height if height == width else (height, width))
-
-    def _check_integer(self, field: str, least: int, other: str = "") -> None:
-        value = getattr(self, field)
-        if type(value) is not int or value < least:
-            raise ValueError(
-                f"{field} must be an integer of at least {least}{other}, not {value!r}"
-            )
-        most = MOST.get(field, MOST_OTHERS)
-        if value > most:
-            raise ValueError(f"{field} must be at most {most:,}{other}, not {value!r}")
 
     @property
     def size(self) -> tuple[int, int]:
@@ -133,15 +105,32 @@ class ModelConfig:
             fields["image_size"] = list(self.image_size)
         return fields
 
-    @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> "ModelConfig":
-        """Build a config from literals; fields left out take their defaults.
 
-        Raises:
-            ValueError: for a key that is no field, or a value that its field does not take.
-        """
-        check_fields(cls, fields, "a model's config")
-        return cls(**fields)
+def _options(given: Any) -> dict[str, int | float]:
+    """Options of an aggregator from a mapping, or from the pairs that a config keeps."""
+    try:
+        options = dict(given)
+        plain = not isinstance(given, str) and all(
+            isinstance(key, str) and type(value) in (int, float) for key, value in options.items()
+        )
+    except (TypeError, ValueError):
+        plain = False
+    if not plain:
+        raise ValueError(f"aggregator_options must map names to numbers, not {given!r}")
+    return options
+
+
+def expected_input(config: ModelConfig) -> dict[str, Any]:
+    """How an image becomes what the model takes, in literals for people and for other programs."""
+    mean, std = normalization(config.backbone)
+    return {
+        "shape": ["batch", 3, *config.size],
+        "resize": "the whole image to (height, width), bilinear, antialiased, aspect not kept",
+        "channels": "RGB",
+        "range": "0 to 1, then (x - mean) / std",
+        "mean": list(mean),
+        "std": list(std),
+    }
 
 
 # On DINOv2, what is compared with DINO-Mix differs in the aggregator alone: 224 px, three trained
@@ -185,12 +174,12 @@ PRESETS: dict[str, ModelConfig] = {
 }
 
 
-class PlaceModel(nn.Module, Publishable):
+class PlaceModel(nn.Module, HubMixin):
     """Backbone and aggregator: normalised images (B, 3, H, W) -> descriptors (B, dim), unit length.
 
     `dinomix.backbones.normalization(config.backbone)` gives the mean and standard deviation with
-    which images are normalised. `save_pretrained`, `push_to_hub` and `from_pretrained` are
-    `dinomix.plumbing.hub.Publishable`'s.
+    which images are normalised. `save_pretrained`, `push_to_hub` and `from_pretrained` come from
+    `dinomix.plumbing.hub`.
 
     Raises:
         ValueError: (forward) for a tensor that is no batch of RGB images, or images of a size
@@ -262,6 +251,32 @@ class PlaceModel(nn.Module, Publishable):
 
     def _repr_html_(self) -> str:
         return as_html(self)
+
+    # What HubMixin asks for.
+
+    def save(self, path: str | Path) -> Path:
+        """See `save_model`."""
+        return save_model(self, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "PlaceModel":
+        """See `load_model`."""
+        return load_model(path)
+
+    def card_facts(self) -> dict[str, Any]:
+        """What the model card says of this model, and of its backbone's weights."""
+        name = self.config.backbone
+        total, trained = count_parameters(self)
+        licence = "mit" if name in TOY else timm.get_pretrained_cfg(timm_name(name)).license
+        return {
+            "licence": licence,  # as the hub abbreviates it; None: not known
+            "input": expected_input(self.config),
+            "facts": {
+                "descriptor": f"{self.dim} entries, float32, unit length",
+                "parameters": f"{total:,}",
+                "trained": f"{trained:,}",
+            },
+        }
 
 
 def build_model(config: ModelConfig, weights: str | Path | None = None) -> PlaceModel:

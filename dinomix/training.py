@@ -1,17 +1,39 @@
-"""TrainConfig: everything that decides how a model is trained, and the named recipes."""
+"""Training: P places x K images a batch, mined as one, validated after every epoch.
 
+`fit` is the algorithm. What a run keeps on disk, and how it goes on after a kill, is
+`dinomix.runs`'.
+"""
+
+import dataclasses
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Self
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
-from dinomix.images import AUGMENTATIONS
+import numpy as np
+import torch
+from accelerate import Accelerator
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+
+from dinomix.data import PlaceDataset, TestSet
+from dinomix.evaluation import ALL, evaluate
+from dinomix.images import train_transform
+from dinomix.losses import loss_and_mined_share
+from dinomix.model import PlaceModel
+from dinomix.plumbing.configs import Config, strict_dataclass
+from dinomix.retrieval import normaliser
 
 MACHINE = ("workers", "device")  # these say where a run happens, not what it computes
 LATER = {"shuffle": "all", "compile": False}  # there were runs before there were these fields
-MOST = {"workers": 1024}  # processes
-MOST_OTHERS = 2**32  # epochs, places, steps; and torch and NumPy take seeds as large
+MOST = 2**32  # epochs, places, steps; and torch and NumPy take seeds as large
 LARGEST = 1e30  # reals: beyond it, float32 soon ends
+FEATURE_IMAGES = 256  # that an aggregator such as NetVLAD chooses its first weights from
 
 PRESETS: dict[str, dict[str, Any]] = {
     # As the paper tells it. It leaves open how many places make a batch: 80, as in the authors'
@@ -46,9 +68,14 @@ PRESETS: dict[str, dict[str, Any]] = {
     "robust": {"augment": "robust"},
 }
 
+Count = Annotated[int, Field(ge=1, le=MOST)]
+Whole = Annotated[int, Field(ge=0, le=MOST)]
+Positive = Annotated[float, Field(gt=0, le=LARGEST)]
+NotNegative = Annotated[float, Field(ge=0, le=LARGEST)]
 
-@dataclass(frozen=True)
-class TrainConfig:
+
+@strict_dataclass
+class TrainConfig(Config):
     """How to train. The defaults are the paper's recipe; `preset` has the named ones.
 
     Attributes:
@@ -70,8 +97,8 @@ class TrainConfig:
         warmup_steps: optimiser steps over which the rate first rises linearly from lr/warmup_steps.
         clip_value, clip_norm: bounds on each gradient entry, on the norm of all; None for none.
         precision: of forward and backward pass: "no" (float32), "fp16" (CUDA), "bf16", or "auto":
-            the fastest of them here, see `runtime.fastest_precision`. Weights, loss and validation
-            are in float32 always.
+            the fastest of them here, see `runs.machine.fastest_precision`. Weights, loss and
+            validation are in float32 always.
         compile: train through `torch.compile`. It is meant for GPUs (on a CPU it gained nothing,
             see benchmarks/RESULTS.md), takes a minute or so at first, and rounds differently.
         augment: "none", "randaugment" or "robust", see `images.train_transform`.
@@ -88,63 +115,41 @@ class TrainConfig:
         ValueError: a field has the wrong type or an impossible value.
     """
 
-    epochs: int = 50
-    places_per_batch: int = 80
-    shuffle: str = "all"
-    accumulation: int = 1
-    optimizer: str = "sgd"
-    lr: float = 0.05
-    momentum: float = 0.9
-    weight_decay: float = 0.001
-    schedule: str = "steps"
-    milestones: tuple[int, ...] = (5, 10, 15, 20, 25, 30, 35, 40, 45)
-    gamma: float = 1 / 3
-    warmup_steps: int = 0
-    clip_value: float | None = None
-    clip_norm: float | None = None
-    precision: str = "no"
+    epochs: Count = 50
+    places_per_batch: Count = 80
+    shuffle: Literal["all", "city"] = "all"
+    accumulation: Count = 1
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: Positive = 0.05
+    momentum: NotNegative = 0.9
+    weight_decay: NotNegative = 0.001
+    schedule: Literal["steps", "cosine", "constant"] = "steps"
+    milestones: Annotated[tuple[Count, ...], Field(strict=False)] = (
+        *(5, 10, 15, 20, 25, 30, 35, 40, 45),
+    )
+    gamma: Positive = 1 / 3
+    warmup_steps: Whole = 0
+    clip_value: Positive | None = None
+    clip_norm: Positive | None = None
+    precision: Literal["no", "auto", "fp16", "bf16"] = "no"
     compile: bool = False
-    augment: str = "none"
+    augment: Literal["none", "randaugment", "robust"] = "none"
     cache_prefix: bool = False
-    alpha: float = 1.0
-    beta: float = 50.0
-    base: float = 0.0
-    epsilon: float = 0.1
-    seed: int = 0
-    workers: int = 0
+    alpha: Positive = 1.0
+    beta: Positive = 50.0
+    base: Annotated[float, Field(ge=-LARGEST, le=LARGEST)] = 0.0
+    epsilon: NotNegative = 0.1
+    seed: Whole = 0
+    workers: Annotated[int, Field(ge=0, le=1024)] = 0
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "places_per_batch", "accumulation"):
-            self._whole(name, least=1)
-        for name in ("warmup_steps", "seed", "workers"):
-            self._whole(name, least=0)
-        for name in ("lr", "gamma", "alpha", "beta"):
-            self._real(name, above=0)
-        for name in ("momentum", "weight_decay", "epsilon"):
-            self._real(name, least=0)
-        self._real("base")
-        for name in ("clip_value", "clip_norm"):
-            if getattr(self, name) is not None:
-                self._real(name, above=0)
-        self._choice("shuffle", ("all", "city"))
-        self._choice("optimizer", ("sgd", "adamw"))
-        self._choice("schedule", ("steps", "cosine", "constant"))
-        self._choice("precision", ("no", "auto", "fp16", "bf16"))
-        self._choice("augment", tuple(AUGMENTATIONS))
-        for name in ("compile", "cache_prefix"):
-            if type(getattr(self, name)) is not bool:
-                self._refuse(name, "True or False")
+        if sorted(set(self.milestones)) != list(self.milestones):
+            raise ValueError(
+                f"TrainConfig.milestones is {self.milestones}; it should be a list that rises"
+            )
         if self.augment != "none":  # no image stays the same from epoch to epoch
             object.__setattr__(self, "cache_prefix", False)
-        if not isinstance(self.device, str):
-            self._refuse("device", 'a name such as "auto", "cpu" or "cuda"')
-        marks = self.milestones
-        if not isinstance(marks, (tuple, list)) or any(type(m) is not int or m < 1 for m in marks):
-            self._refuse("milestones", "a list of epochs, whole numbers from 1 on")
-        if sorted(set(marks)) != list(marks):
-            self._refuse("milestones", "a list of epochs that rises")
-        object.__setattr__(self, "milestones", tuple(marks))  # JSON and YAML only have lists
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> Self:
@@ -157,24 +162,9 @@ class TrainConfig:
             raise ValueError(f"no training preset {name!r}; choose one of {sorted(PRESETS)}")
         return cls.from_dict({**PRESETS[name], **changes})
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The inverse of `to_dict`; fields that are left out keep their defaults.
-
-        Raises:
-            ValueError: a key is no field, or a field's value is none that it takes.
-        """
-        if not isinstance(values, Mapping):
-            raise ValueError(f"a TrainConfig is made of named values, not of {values!r}")
-        known = [field.name for field in fields(cls)]
-        unknown = sorted(set(values) - set(known), key=str)
-        if unknown:
-            raise ValueError(f"TrainConfig has no fields {unknown}; it has {known}")
-        return cls(**values)
-
     def to_dict(self) -> dict[str, Any]:
         """All fields as JSON can hold them."""
-        return {**asdict(self), "milestones": list(self.milestones)}
+        return {**dataclasses.asdict(self), "milestones": list(self.milestones)}
 
     def identity(self) -> dict[str, Any]:
         """The fields that decide the result: `to_dict` without workers and device.
@@ -198,25 +188,248 @@ class TrainConfig:
             factor = (1 + math.cos(math.pi * done)) / 2
         return self.lr * warmup * factor
 
-    def _whole(self, name: str, least: int) -> None:
-        value = getattr(self, name)
-        most = MOST.get(name, MOST_OTHERS)
-        if type(value) is not int or not least <= value <= most:
-            self._refuse(name, f"a whole number, at least {least} and at most {most:,}")
 
-    def _real(self, name: str, *, above: float = -math.inf, least: float = -math.inf) -> None:
-        value = getattr(self, name)
-        if type(value) not in (int, float) or not abs(value) <= LARGEST:
-            self._refuse(name, "a finite number (in YAML, write 5.0e-4 and not 5e-4)")
-        if value <= above or value < least:
-            self._refuse(
-                name, f"above {above:g}" if math.isfinite(above) else f"at least {least:g}"
-            )
-        object.__setattr__(self, name, float(value))  # so that 1 and 1.0 name the same run
+class DivergedError(FloatingPointError):
+    """The loss or the weights are no finite numbers any more."""
 
-    def _choice(self, name: str, choices: tuple[str, ...]) -> None:
-        if getattr(self, name) not in choices:
-            self._refuse(name, f"one of {list(choices)}")
 
-    def _refuse(self, name: str, expected: str) -> None:
-        raise ValueError(f"TrainConfig.{name} is {getattr(self, name)!r}; it should be {expected}")
+def batches_of(places: PlaceDataset, recipe: TrainConfig, epoch: int) -> np.ndarray:
+    """The places of each batch of an epoch: int64 (batches, P), no place twice.
+
+    They depend on (seed, epoch) alone. With shuffle="city", those of a batch lie in one city, and
+    the cities' batches come mixed; GSV-Cities' own code takes one city after the other. Incomplete
+    batches are left out: the last one, or each city's last one.
+
+    Raises:
+        ValueError: the places (of the largest city) do not fill one batch.
+    """
+    rng = np.random.default_rng((recipe.seed, epoch))
+    order, of_city = rng.permutation(len(places)), places.city_of
+    in_city = recipe.shuffle == "city"
+    groups = [order[of_city[order] == city] for city in np.unique(of_city)] if in_city else [order]
+    per_batch = recipe.places_per_batch
+    if (most := max(map(len, groups))) < per_batch:
+        where = " of the largest city" if in_city else ""
+        raise ValueError(
+            f"{most} places{where} do not fill one batch of places_per_batch = {per_batch}; "
+            "lower places_per_batch or add places."
+        )
+    whole = np.concatenate([group[: len(group) // per_batch * per_batch] for group in groups])
+    batches = whole.reshape(-1, per_batch)
+    return rng.permutation(batches) if in_city else batches
+
+
+def make_optimizer(
+    recipe: TrainConfig, model: nn.Module, *, fused: bool | None = None
+) -> torch.optim.Optimizer:
+    """The recipe's optimiser of what learns in a model that is on its device already.
+
+    Args:
+        fused: a step is one kernel; None says so on CUDA alone. On a CPU it gains nothing that
+            could be measured, and AdamW would round differently.
+
+    Raises:
+        ValueError: nothing learns.
+    """
+    learning = [p for p in model.parameters() if p.requires_grad]
+    if not learning:
+        raise ValueError(
+            "nothing to train: every parameter of the model is frozen. Raise trained_blocks or "
+            "choose an aggregator that has parameters."
+        )
+    if fused is None:
+        fused = learning[0].device.type == "cuda"
+    rates = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "fused": fused or None}
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(learning, momentum=recipe.momentum, **rates)
+    return torch.optim.AdamW(learning, **rates)
+
+
+def fit(
+    model: PlaceModel,
+    places: PlaceDataset,
+    val: TestSet,
+    recipe: TrainConfig,
+    optimizer: torch.optim.Optimizer,
+    here: Accelerator,
+    *,
+    frozen: Mapping[Path, Tensor] | None = None,
+    history: list[dict[str, float]] | None = None,
+    progress: bool = True,
+) -> Iterator[dict[str, float]]:
+    """Train `model` in place, and yield a row of its history after each epoch, validated.
+
+    Epoch 0 validates the model as it is. Whoever keeps model, optimiser and the global generators'
+    states after a row can go on from there, to the very same result.
+
+    Args:
+        places: drawn from by (seed, epoch); their transform is chosen here.
+        optimizer: from `make_optimizer`, through `here.prepare_optimizer`.
+        here: precision and processes. A batch is shared out among the processes, but mined whole;
+            the main process alone validates, and the others' rows have no recalls.
+        frozen: what the frozen prefix makes of each image, see `runs.prefix`; None: read images.
+        history: rows of epochs that are done; it grows.
+
+    Yields:
+        epoch, step (optimiser steps so far), loss and mined_share (means over the epoch's batches),
+        lr (of the last step), images_per_second (training alone), recall@1 and recall@5 (percent),
+        seconds (with validation).
+
+    Raises:
+        DivergedError: loss or weights became NaN or infinite.
+    """
+    history = [] if history is None else history
+    device, processes = next(model.parameters()).device, here.num_processes
+    places = places.with_transform(train_transform(model.config.image_size, recipe.augment))
+    places = places if frozen is None else places.with_frozen(frozen)
+    normalise = normaliser(model).to(device)
+    learning = [p for group in optimizer.param_groups for p in group["params"]]
+    net = model if frozen is None else FromPrefix(model)
+    if recipe.compile:
+        # What this process compiled before would count: after some shapes torch compiles for any
+        # shape, which rounds otherwise, and after some modules not at all.
+        torch.compiler.reset()
+        net = torch.compile(net)  # a wrapper: validation and checkpoints see the plain model
+    # Not through prepare_model: it would leave autocast on in validation.
+    net = DistributedDataParallel(net) if processes > 1 else net
+    batches_per_epoch = len(batches_of(places, recipe, epoch=1))
+    steps_per_epoch = math.ceil(batches_per_epoch / recipe.accumulation)
+
+    first, total = len(history), recipe.epochs * batches_per_epoch
+    done = max(0, first - 1) * batches_per_epoch
+    bar = tqdm(total=total, initial=done, unit="batch", disable=not progress)
+    for epoch in range(first, recipe.epochs + 1):
+        started = time.perf_counter()
+        bar.set_description(f"epoch {epoch}/{recipe.epochs}")
+        recall = history[-1].get("recall@1", math.nan) if history else math.nan
+        step, rate, speed, seen = max(0, epoch - 1) * steps_per_epoch, math.nan, math.nan, 0
+        losses, shares = [], []
+        places.set_epoch(epoch)
+        batches = batches_of(places, recipe, epoch) if epoch else ()
+        mine = [batch[here.process_index :: processes].tolist() for batch in batches]
+        loader = DataLoader(
+            places,
+            batch_sampler=mine,
+            num_workers=recipe.workers,
+            pin_memory=device.type == "cuda",
+        )
+        model.train()
+        for i, (images, labels) in enumerate(loader if mine else ()):
+            # Batches before an optimiser step: `accumulation`, or what is left of the epoch.
+            group = min(recipe.accumulation, len(batches) - i + i % recipe.accumulation)
+            last = i % recipe.accumulation == group - 1
+            labels = labels.repeat_interleave(images.shape[1]).to(device)  # (P*K,)
+            images = images.flatten(0, 1).to(device, non_blocking=True)  # (P*K, 3, H, W)
+            if frozen is None:
+                images = normalise(images)
+            with nullcontext() if last else here.no_sync(net):
+                with here.autocast():
+                    desc = net(images)  # (P*K, D)
+                if processes > 1:
+                    desc, labels = gather(here, desc, labels)
+                loss, share = loss_and_mined_share(
+                    desc, labels, recipe.alpha, recipe.beta, recipe.base, recipe.epsilon
+                )
+                rate = recipe.learning_rate(step, steps_per_epoch)
+                losses.append(loss.item())
+                shares.append(share.item())
+                if not math.isfinite(losses[-1]):
+                    raise _diverged(f"the loss is {losses[-1]}", epoch, step, rate)
+                # DDP averages the processes' gradients; here they are parts of one sum.
+                here.backward(loss * (processes / group))
+            if last:
+                for parameters in optimizer.param_groups:
+                    parameters["lr"] = rate
+                here.unscale_gradients()
+                if recipe.clip_value is not None:
+                    nn.utils.clip_grad_value_(learning, recipe.clip_value)
+                if recipe.clip_norm is not None:
+                    nn.utils.clip_grad_norm_(learning, recipe.clip_norm)
+                optimizer.step()  # with fp16, a step whose gradient overflowed is left out
+                optimizer.zero_grad()
+                step += 1
+            seen += len(images) * processes
+            speed = seen / (time.perf_counter() - started)
+            shown = {"loss": losses[-1], "recall@1": recall, "img/s": speed}
+            bar.set_postfix({k: f"{value:.4g}" for k, value in shown.items()}, refresh=False)
+            bar.update()
+        for name, value in model.state_dict().items():
+            if not value.isfinite().all():
+                raise _diverged(f"{name} is not finite", epoch, step, rate)
+        row = {
+            "epoch": epoch,
+            "step": step,
+            "loss": float(np.mean(losses)) if losses else math.nan,
+            "mined_share": float(np.mean(shares)) if shares else math.nan,
+            "lr": rate,
+            "images_per_second": speed,
+        }
+        if here.is_main_process:
+            bar.set_description(f"epoch {epoch}/{recipe.epochs}, validating")
+            row |= validate(model, val, recipe.workers, frozen)
+        history.append(row | {"seconds": time.perf_counter() - started})
+        yield history[-1]
+    bar.close()
+
+
+class FromPrefix(nn.Module):
+    """The model from where its frozen prefix ends, to descriptors (B, dim)."""
+
+    def __init__(self, model: PlaceModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, frozen: Tensor) -> Tensor:
+        return self.model.finish(frozen)
+
+
+def gather(here: Accelerator, desc: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The batch of all processes; the part of this one alone carries a gradient."""
+    parts = list(here.gather(desc.detach()).chunk(here.num_processes))
+    parts[here.process_index] = desc
+    return torch.cat(parts), here.gather(labels)
+
+
+def validate(
+    model: PlaceModel, val: TestSet, workers: int, frozen: Mapping[Path, Tensor] | None
+) -> dict[str, float]:
+    """Recall@1 and recall@5 over all queries, in percent."""
+    table = evaluate(
+        model,
+        val,
+        ks=(1, 5),
+        workers=workers,
+        device=next(model.parameters()).device,
+        frozen=frozen,
+        progress=False,
+    )
+    recalls = table[table["condition"] == ALL].set_index("k")["recall"]
+    return {f"recall@{k}": float(recalls[k]) for k in (1, 5)}
+
+
+@torch.no_grad()
+def initialise(model: PlaceModel, places: PlaceDataset) -> None:
+    """Show the aggregator the maps of the first training images, so that it finds its weights.
+
+    Args:
+        places: with a transform, or with the frozen prefix's features.
+    """
+    count = math.ceil(FEATURE_IMAGES / places.images_per_place)
+    order = np.random.default_rng(places.seed).permutation(len(places))[:count]
+    device = next(model.parameters()).device
+    normalise = normaliser(model).to(device)
+    model.eval()
+    maps = []
+    for i in order.tolist():
+        frozen = places[i][0].to(device)
+        if places.frozen is None:
+            frozen = model.backbone.frozen_features(normalise(frozen))
+        maps.append(model.backbone.finish(frozen)[0])
+    model.aggregator.initialise(torch.cat(maps))  # (N, s, h, w)
+
+
+def _diverged(what: str, epoch: int, step: int, rate: float) -> DivergedError:
+    return DivergedError(
+        f"{what} in epoch {epoch}, step {step}, at learning rate {rate:g}. Lower lr, clip "
+        "gradients or warm up for longer."
+    )

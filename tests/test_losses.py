@@ -8,7 +8,12 @@ from pytorch_metric_learning.distances import CosineSimilarity
 from pytorch_metric_learning.losses import MultiSimilarityLoss
 from pytorch_metric_learning.miners import MultiSimilarityMiner
 
-from dinomix.losses import cosine_similarities, mine_pairs, mined_share, multi_similarity_loss
+from dinomix.losses import (
+    cosine_similarities,
+    loss_and_mined_share,
+    mine_pairs,
+    multi_similarity_loss,
+)
 
 
 def batch(places=8, images=4, dim=16, spread=1.0, seed=0, dtype=torch.float32):
@@ -73,7 +78,9 @@ def test_mined_share_counts_anchors():
     positive, negative = slow_masks(similarities, labels, 0.1)
     anchors = sum(bool(positive[i].any() or negative[i].any()) for i in range(len(labels)))
     assert 0 < anchors < len(labels)  # else this test would say little
-    assert mined_share(similarities, labels).item() == pytest.approx(anchors / len(labels))
+    loss, share = loss_and_mined_share(desc, labels)
+    assert share.item() == pytest.approx(anchors / len(labels))
+    assert torch.equal(loss, multi_similarity_loss(desc, labels))
 
 
 @pytest.mark.parametrize("mined", [True, False])
@@ -152,7 +159,7 @@ def test_nothing_to_mine_is_zero_with_zero_gradient(labels):
     loss.backward()
     assert loss.item() == 0.0
     assert torch.equal(desc.grad, torch.zeros_like(desc))
-    assert mined_share(cosine_similarities(desc.detach()), labels).item() == 0.0
+    assert loss_and_mined_share(desc, labels)[1].item() == 0.0
 
 
 def test_anchor_without_positive_counts_as_zero():

@@ -17,9 +17,8 @@ from torch import Tensor
 from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule
 
-from dinomix.model import PlaceModel, file_header
+from dinomix.model import PlaceModel, expected_input, file_header
 from dinomix.plumbing.files import atomic_path
-from dinomix.plumbing.hub import expected_input
 
 OPSET = 18  # the one for which PyTorch's exporter is written
 TOLERANCE = 1e-5  # of an entry of a descriptor

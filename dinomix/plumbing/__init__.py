@@ -1,1 +1,3 @@
-"""plumbing"""
+"""Plumbing: what the method stands on and knows nothing of it: files that no kill leaves half
+written, strangers' files read as data, settings and configs, tables, the hub, the data folder.
+"""

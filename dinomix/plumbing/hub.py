@@ -1,51 +1,45 @@
-"""Publishing: a folder, or a repository on the hub, of a model's weights, config and card.
+"""A model's way to a folder or a repository of the Hugging Face hub, and back.
 
 ```
-folder/model.safetensors   as `dinomix.save_model` writes it, so that `dinomix.load_model` reads it
-folder/config.json         the fields of ModelConfig, and the version of dinomix
-folder/README.md           the model card, see `dinomix.plumbing.hub`
+folder/model.safetensors   what the model's own `save` writes
+folder/config.json         the fields of its config, and the version of dinomix
+folder/README.md           the model card, from card.md.j2
 ```
 """
 
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
-import timm
 from huggingface_hub import ModelCard, ModelCardData, PyTorchModelHubMixin, hf_hub_download
 from huggingface_hub.errors import HFValidationError
 
 from dinomix import __version__
-from dinomix.backbones import TOY, normalization
-from dinomix.backbones.names import timm_name
 from dinomix.plumbing.errors import HubError
 from dinomix.plumbing.files import atomic_path
 from dinomix.plumbing.settings import LARGEST, VERSION
-from dinomix.plumbing.summary import count_parameters
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from dinomix.model import ModelConfig, PlaceModel
-    from dinomix.runs.run import Run
-
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+TEMPLATE = Path(__file__).with_name("card.md.j2")
+GENERATED = "<!-- Written by dinomix."  # while it stands in a card, saving writes the card again
+TAGS = [
+    *("image-retrieval", "visual-place-recognition"),
+    *("model_hub_mixin", "pytorch_model_hub_mixin"),  # by which the hub counts its users
+]
 
 
-class Publishable(PyTorchModelHubMixin):
-    """What lets a PlaceModel go to the hub and come back.
+class HubMixin(PyTorchModelHubMixin):
+    """What lets a model go to the hub and come back; the mixin's own way is not strict.
 
-    `save_pretrained(folder)` and `push_to_hub(repo_id)` are huggingface_hub's own; both hand
-    `model_card_kwargs={"run": run, "results": table}` on to `dinomix.plumbing.hub.model_card`.
-    A model comes back strictly: the mixin would drop what it does not know in a config.
+    A class of this kind has `config` (with `to_dict` and `from_dict`), `dim`, `save(path)`,
+    `load(path)`, and `card_facts()` for its card. `save_pretrained(folder)` and
+    `push_to_hub(repo_id)` are huggingface_hub's; both hand
+    `model_card_kwargs={"run": run, "results": table}` on to `model_card`.
     """
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        from dinomix.model import save_model  # a PlaceModel is one of these
-
-        save_model(self, save_directory / WEIGHTS)
+        self.save(save_directory / WEIGHTS)
         fields = {**self.config.to_dict(), VERSION: __version__}
         with atomic_path(save_directory / CONFIG) as path:
             path.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
@@ -53,9 +47,9 @@ class Publishable(PyTorchModelHubMixin):
         if card.is_file() and GENERATED in card.read_text(encoding="utf-8", errors="replace"):
             card.unlink()  # the mixin writes one where there is none
 
-    def generate_model_card(self, **told: Any) -> ModelCard:
-        """See `dinomix.plumbing.hub.model_card`."""
-        return model_card(self, **told)
+    def generate_model_card(self, **details: Any) -> ModelCard:
+        """See `model_card`."""
+        return model_card(self, **details)
 
     def push_to_hub(
         self, repo_id: str, *, model_card_kwargs: dict[str, Any] | None = None, **options: Any
@@ -66,8 +60,8 @@ class Publishable(PyTorchModelHubMixin):
             repo_id: "user/name"; made if it is not there.
             options: of the mixin: commit_message, private, token, branch, create_pr, ...
         """
-        told = {"repo_id": repo_id, **(model_card_kwargs or {})}
-        return super().push_to_hub(repo_id, model_card_kwargs=told, **options)
+        details = {"repo_id": repo_id, **(model_card_kwargs or {})}
+        return super().push_to_hub(repo_id, model_card_kwargs=details, **options)
 
     @classmethod
     def from_pretrained(
@@ -79,7 +73,7 @@ class Publishable(PyTorchModelHubMixin):
         cache_dir: str | Path | None = None,
         force_download: bool = False,
         local_files_only: bool = False,
-    ) -> "PlaceModel":
+    ) -> Self:
         """The model that `save_pretrained` or `push_to_hub` wrote, on the CPU, to be evaluated.
 
         Only data is read: no code of the repository runs.
@@ -94,8 +88,6 @@ class Publishable(PyTorchModelHubMixin):
             ValueError: if a file is damaged, the config has unknown fields or wrong values, or
                 the tensors do not fit it.
         """
-        from dinomix.model import load_model
-
         options = {
             "revision": revision,
             "token": token,
@@ -104,8 +96,12 @@ class Publishable(PyTorchModelHubMixin):
             "local_files_only": local_files_only,
         }
         config_path, weights = (_find(repo_or_folder, name, options) for name in (CONFIG, WEIGHTS))
-        stated = _read_config(config_path).to_dict()
-        model = load_model(weights)
+        fields = _read_fields(config_path)
+        model = cls.load(weights)
+        try:
+            stated = type(model.config).from_dict(fields).to_dict()
+        except ValueError as error:
+            raise _no_config(config_path, error) from error
         carried = model.config.to_dict()
         differing = [
             f"{key} is {stated[key]!r}, not {carried[key]!r}"
@@ -141,53 +137,30 @@ def _find(repo_or_folder: str | Path, name: str, options: dict[str, Any]) -> Pat
         ) from error
 
 
-def _read_config(path: Path) -> "ModelConfig":
-    from dinomix.model import ModelConfig
-
+def _read_fields(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > LARGEST:
             raise ValueError(f"it has {path.stat().st_size:,} bytes")
         fields = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(fields, dict):
             raise ValueError(f"it holds {fields!r} instead of named fields")
-        fields.pop(VERSION, None)
-        return ModelConfig.from_dict(fields)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is no config that can be used here: {error}") from error
+        raise _no_config(path, error) from error
+    fields.pop(VERSION, None)
+    return fields
 
 
-# The model card: what somebody who finds a published model has to know to use and to trust it.
-TAGS = ["visual-place-recognition", "image-retrieval"]
-MIXIN_TAGS = ["model_hub_mixin", "pytorch_model_hub_mixin"]  # by which the hub counts its users
-# While this stands in a card, saving the model again writes the card again.
-GENERATED = "<!-- Written by dinomix. Without this line the card is yours, and stays as it is. -->"
-
-CITATION = """\
-```bibtex
-@article{dinomix2024,
-  author  = {Huang, Gaoshuang and others},
-  title   = {{DINO-Mix} enhancing visual place recognition with foundational vision model
-             and feature mixing},
-  journal = {Scientific Reports},
-  volume  = {14},
-  number  = {22100},
-  year    = {2024},
-  doi     = {10.1038/s41598-024-73853-3}
-}
-```"""
+def _no_config(path: Path, error: Exception) -> ValueError:
+    return ValueError(f"{path} is no config that can be used here: {error}")
 
 
 def model_card(
-    model: "PlaceModel",
-    *,
-    run: "Run | None" = None,
-    results: "pd.DataFrame | None" = None,
-    repo_id: str = "<user>/<name>",
+    model: Any, *, run: Any = None, results: Any = None, repo_id: str = "<user>/<name>"
 ) -> ModelCard:
     """The card of a model, with metadata that the hub understands.
 
     Args:
-        run: that trained it: adds the recipe and the recall on the validation set.
+        run: the Run that trained it: adds the recipe and the recall on the validation set.
         results: measured on test sets, from `dinomix.evaluate`; the tables of several test sets
             may be concatenated.
         repo_id: the repository's name on the hub, for the lines that say how to load the model.
@@ -196,102 +169,42 @@ def model_card(
         ValueError: if the run trained another model, or the results are another model's, lack a
             column, or hold two recalls for the same thing.
     """
-    config, licence = model.config, licence_of(model.config.backbone)
+    about, tables = model.card_facts(), {}
+    if run is not None:
+        if run.model_config != model.config:
+            raise ValueError(
+                f"{run.folder} trained another model, {run.model_config}, not {model.config}"
+            )
+        best = {"epoch": int(run.best["epoch"])} | {
+            k: run.best[k] for k in ("recall@1", "recall@5")
+        }
+        tables["best"] = [list(best), _cells(best.values())]
+        tables["recipe"] = _rows(run.train_config.identity(), "recipe", "value")
+    if results is not None:
+        tables["results"] = _recalls(results, model)
     metadata = ModelCardData(
         library_name="dinomix",
-        license=licence,
+        license=about["licence"],
         pipeline_tag="image-feature-extraction",
-        tags=sorted([*TAGS, *MIXIN_TAGS]),
+        tags=sorted(TAGS),
     )
-    sections = {
-        f"# Visual place recognition: {config.backbone} + {config.aggregator}": (
-            f"A photo becomes a descriptor of {model.dim} entries and unit length; photos of the "
-            "same place have similar descriptors, so that their nearest neighbours in a database "
-            "of photos with known positions tell where a photo was taken.\n\n"
-            f"Written by dinomix {__version__}."
-        ),
-        "## Use": _usage(repo_id),
-        "## Input": _table(("", ""), expected_input(config).items()),
-        "## Model": _model(model),
-    }
-    if run is not None:
-        sections["## Training"] = _training(run, config)
-    if results is not None:
-        sections["## Results"] = _results(results, model)
-    sections["## Licence"] = (
-        "The code is under the MIT licence. Weights that began as somebody's pretrained backbone "
-        f"stay under its licence, too: for {config.backbone} that is {licence or 'not known here'}."
-    )
-    sections["## Citation"] = (
-        "dinomix implements this paper, and other aggregators beside its mixer: if this model has "
-        f"one of those, please cite its paper, too.\n\n{CITATION}"
-    )
-    body = "\n\n".join(f"{title}\n\n{text}" for title, text in sections.items())
-    return ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{GENERATED}\n\n{body}\n")
-
-
-def expected_input(config: "ModelConfig") -> dict[str, Any]:
-    """How an image becomes what the model takes, in literals for people and for other programs."""
-    mean, std = normalization(config.backbone)
-    return {
-        "shape": ["batch", 3, *config.size],
-        "resize": "the whole image to (height, width), bilinear, antialiased, aspect not kept",
-        "channels": "RGB",
-        "range": "0 to 1, then (x - mean) / std",
-        "mean": list(mean),
-        "std": list(std),
-    }
-
-
-def licence_of(backbone: str) -> str | None:
-    """The licence of a backbone's pretrained weights, as the hub abbreviates it; None: unknown."""
-    if backbone in TOY:
-        return "mit"  # they are this project's own
-    return timm.get_pretrained_cfg(timm_name(backbone)).license
-
-
-def _usage(repo_id: str) -> str:
-    return f"""\
-```python
-from dinomix import PlaceModel
-from dinomix.retrieval import load_images
-
-model = PlaceModel.from_pretrained("{repo_id}")
-images = load_images(model, ["photo.jpg"])  # (B, 3, H, W), resized and normalised
-descriptors = model(images)  # (B, D)
-```
-
-Without installing dinomix, from its repository or (`source="local"`) from a checkout of it:
-
-```python
-model = torch.hub.load("<owner>/dinomix", "dino_mix", pretrained="{repo_id}")
-```"""
-
-
-def _model(model: "PlaceModel") -> str:
-    parameters, trained = count_parameters(model)
-    facts = {
-        "descriptor": f"{model.dim} entries, float32, unit length",
-        "parameters": f"{parameters:,}",
-        "trained": f"{trained:,}",
-    }
-    fields = model.config.to_dict().items()
-    return f"{_table(('', ''), facts.items())}\n\n{_table(('config', 'value'), fields)}"
-
-
-def _training(run: "Run", config: "ModelConfig") -> str:
-    if run.model_config != config:
-        raise ValueError(f"{run.folder} trained another model, {run.model_config}, not {config}")
-    best = run.best
-    recalls = {"epoch": int(best["epoch"])} | {k: best[k] for k in ("recall@1", "recall@5")}
-    return (
-        f"The best epoch on the validation set, recall in percent:\n\n"
-        f"{_table(recalls, [recalls.values()])}\n\n"
-        f"{_table(('recipe', 'value'), run.train_config.identity().items())}"
+    return ModelCard.from_template(
+        metadata,
+        template_path=str(TEMPLATE),
+        version=__version__,
+        repo_id=repo_id,
+        config=model.config,
+        dim=model.dim,
+        licence=about["licence"],
+        input=_rows(about["input"]),
+        facts=_rows(about["facts"]),
+        fields=_rows(model.config.to_dict(), "config", "value"),
+        **tables,
     )
 
 
-def _results(results: "pd.DataFrame", model: "PlaceModel") -> str:
+def _recalls(results: Any, model: Any) -> list[list[str]]:
+    """A header, then a row for each test set and condition, a column for each k."""
     same = ["dataset", "convention", "condition", "queries", "without_positives"]
     lacking = [c for c in (*same, "k", "recall", "backbone", "dim") if c not in results]
     if lacking:
@@ -305,22 +218,20 @@ def _results(results: "pd.DataFrame", model: "PlaceModel") -> str:
     if results.duplicated([*same, "k"]).any():
         raise ValueError("results hold two recalls for the same test set and k: give one model's")
     ks = sorted(results["k"].unique())
-    rows = []
+    rows = [[*same, *(f"R@{k}" for k in ks)]]
     for key, group in results.groupby(same, sort=False):
         recall = dict(zip(group["k"], group["recall"], strict=True))
-        rows.append([*key, *(recall.get(k, float("nan")) for k in ks)])
-    return (
-        "Recall at k in percent. A query is right if one of its k nearest database images is a "
-        "positive by the convention; queries without any positive count as failures.\n\n"
-        f"{_table((*same, *(f'R@{k}' for k in ks)), rows)}"
-    )
+        rows.append(_cells([*key, *(recall.get(k, float("nan")) for k in ks)]))
+    return rows
 
 
-def _table(header: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
-    """A table in Markdown, recalls and other reals of up to five digits."""
-    lines = [list(header), None, *rows]
-    shown = [["---"] * len(lines[0]) if line is None else map(_cell, line) for line in lines]
-    return "\n".join(f"| {' | '.join(line)} |" for line in shown)
+def _rows(named: Mapping[str, Any], *header: str) -> list[list[str]]:
+    return [list(header or ("", "")), *(_cells(pair) for pair in named.items())]
+
+
+def _cells(values: Iterable[Any]) -> list[str]:
+    """Values as a Markdown table shows them, reals by up to five digits."""
+    return [_cell(value) for value in values]
 
 
 def _cell(value: Any) -> str:

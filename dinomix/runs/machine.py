@@ -4,7 +4,7 @@ import os
 import random
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from torch import nn
 
 from dinomix.retrieval import pick_device
 from dinomix.training import TrainConfig
@@ -74,23 +73,6 @@ def has_compiler() -> bool:
     """Whether there is the C++ compiler that torch.compile calls for a CPU."""
     usual = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
     return shutil.which(os.environ.get("CXX", usual)) is not None
-
-
-def make_optimizer(
-    config: TrainConfig, parameters: Sequence[nn.Parameter], *, fused: bool | None = None
-) -> torch.optim.Optimizer:
-    """The config's optimiser of parameters that are on their device already.
-
-    Args:
-        fused: a step is one kernel; None says so on CUDA alone. On a CPU it gains nothing that
-            could be measured, and AdamW would round differently.
-    """
-    if fused is None:
-        fused = parameters[0].device.type == "cuda"
-    rates = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": fused or None}
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(parameters, momentum=config.momentum, **rates)
-    return torch.optim.AdamW(parameters, **rates)
 
 
 @contextmanager

@@ -1,6 +1,14 @@
-"""A run's folder: its identity, its lock, its checkpoint, and what is left when it is done."""
+"""A run's folder: its identity, its lock, its checkpoint, and what is left when it is done.
 
-import errno
+```
+folder/config.json        identity of the run, package version, finished
+folder/history.csv        a row an epoch, see `training.fit`
+folder/checkpoint.pt      while it is made: all that going on needs
+folder/best.safetensors   the model of the best epoch on the validation set
+folder/last.safetensors   the model of the last epoch, when the run is finished
+```
+"""
+
 import hashlib
 import json
 from collections.abc import Iterator
@@ -11,11 +19,12 @@ from typing import Any
 
 import pandas as pd
 import torch
+from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from dinomix import __version__
 from dinomix.backbones import TOY
-from dinomix.model import ModelConfig, PlaceModel, load_model
+from dinomix.model import ModelConfig, PlaceModel, load_model, save_model
 from dinomix.plumbing.files import atomic_path, to_json
 from dinomix.plumbing.tensorfiles import read_torch
 from dinomix.training import TrainConfig
@@ -24,28 +33,14 @@ from dinomix.weights import TOY_WEIGHTS
 CONFIG, HISTORY, CHECKPOINT = "config.json", "history.csv", "checkpoint.pt"
 BEST, LAST = "best.safetensors", "last.safetensors"
 COLUMNS = [
-    "epoch",
-    "step",
-    "loss",
-    "mined_share",
-    "lr",
-    "recall@1",
-    "recall@5",
-    "seconds",
-    "images_per_second",
+    *("epoch", "step", "loss", "mined_share", "lr"),
+    *("recall@1", "recall@5", "seconds", "images_per_second"),
 ]
 
 
 @dataclass(frozen=True)
 class Run:
     """A finished training run.
-
-    ```
-    folder/config.json        identity of the run, package version, finished
-    folder/history.csv        `history`
-    folder/best.safetensors   the model of the best epoch on the validation set
-    folder/last.safetensors   the model of the last epoch
-    ```
 
     Attributes:
         train_config: as identified; workers and device are the defaults.
@@ -74,8 +69,7 @@ class Run:
         if not config or not config["finished"]:
             raise FileNotFoundError(f"{folder} holds no finished run; train() makes or ends one.")
         try:
-            model, recipe = ({**config[part]} for part in ("model", "train"))
-            configs = ModelConfig.from_dict(model), TrainConfig.from_dict(recipe)
+            configs = ModelConfig.from_dict(config["model"]), TrainConfig.from_dict(config["train"])
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{folder / CONFIG} cannot be used here: {error}") from error
         return cls(folder, *configs, history=read_history(folder))
@@ -108,6 +102,103 @@ def best_row(history: list[dict[str, float]]) -> dict[str, float]:
     """The trained epoch with the highest recall@1; ties go to recall@5, then to the earlier one."""
     trained = [row for row in history if row["epoch"] > 0]
     return max(trained, key=lambda row: (row["recall@1"], row["recall@5"], -row["epoch"]))
+
+
+class RunFolder:
+    """The folder of a run in the making. A kill between any two writes costs an epoch at most.
+
+    Args:
+        identity: what decides the run's result; the folder's name is its hash.
+    """
+
+    def __init__(self, path: Path, identity: dict[str, Any]) -> None:
+        self.path, self.identity = path, identity
+
+    def is_finished(self) -> bool:
+        """Whether the run is done.
+
+        Raises:
+            ValueError: the folder belongs to another run than its name says.
+        """
+        config = read_config(self.path)
+        if config is None:
+            return False
+        expected = json.loads(to_json(self.identity))
+        other = sorted(key for key in expected if config.get(key) != expected[key])
+        if other:
+            raise ValueError(
+                f"{self.path / CONFIG} is about another run: it differs in {other} from the one "
+                "that belongs in this folder. Was it edited by hand? Move the folder away and "
+                "train again."
+            )
+        return config["finished"]
+
+    def begin(self) -> None:
+        """Write down whose folder it is, after what a killed process left is gone."""
+        for leftover in self.path.glob(".tmp*"):  # safetensors' own half-written files
+            leftover.unlink()
+        write_config(self.path, self.identity, finished=False)
+
+    def checkpoint(self) -> dict[str, Any] | None:
+        """The state that `save` saved last, on the CPU; None before the first one.
+
+        Raises:
+            ValueError: the file is damaged, or not `save`'s.
+        """
+        path = self.path / CHECKPOINT
+        if not path.exists():
+            return None
+        try:
+            state = read_torch(path)
+            if not isinstance(state, dict):
+                raise ValueError(f"{path} holds no state of a run")
+        except ValueError as error:
+            raise ValueError(f"{error}\nWithout this file, train begins the run again.") from error
+        return state
+
+    def save(self, model: PlaceModel, history: list[dict[str, float]], **state: Any) -> None:
+        """Save the state after an epoch; from it alone, the other files can be made again."""
+        state = {"model": model.state_dict(), "history": history, **state}
+        with atomic_path(self.path / CHECKPOINT) as path, path.open("wb") as file:
+            torch.save(state, file)  # given a path, it would not tell that the disk is full
+        self.publish(model, history)
+
+    def publish(self, model: PlaceModel, history: list[dict[str, float]]) -> None:
+        """What a reader sees of a checkpoint: the history, and the model if it is the best."""
+        write_history(self.path, history)
+        epoch = len(history) - 1
+        if epoch and best_row(history)["epoch"] == epoch:
+            save_model(model, self.path / BEST)
+
+    def finish(self, model: PlaceModel) -> None:
+        """Save the last model, say that the run is done, and drop the checkpoint."""
+        save_model(model, self.path / LAST)
+        write_config(self.path, self.identity, finished=True)
+        self.remove_checkpoint()
+
+    def remove_checkpoint(self) -> None:
+        """All of it is in the other files; a kill may have come before it was removed."""
+        with suppress(OSError):  # who may only read a run can do without
+            (self.path / CHECKPOINT).unlink()
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Let one process at a time work in a folder; a second one says so and waits.
+
+    The kernel drops the lock when its process dies, whatever killed it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        tqdm.write(f"another process is at work in {folder}; waiting until it ends")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def weights_id(backbone: str, weights: str | Path | None) -> str | None:
@@ -156,77 +247,6 @@ def write_config(folder: Path, identity: dict[str, Any], finished: bool) -> None
         path.write_text(json.dumps(json.loads(to_json(config)), indent=2) + "\n")
 
 
-def is_finished(folder: Path, identity: dict[str, Any]) -> bool:
-    """Whether the run in this folder is done.
-
-    Raises:
-        ValueError: the folder belongs to another run than its name says.
-    """
-    config = read_config(folder)
-    if config is None:
-        return False
-    expected = json.loads(to_json(identity))
-    other = sorted(key for key in expected if config.get(key) != expected[key])
-    if other:
-        raise ValueError(
-            f"{folder / CONFIG} is about another run: it differs in {other} from the one that "
-            "belongs in this folder. Was it edited by hand? Move the folder away and train again."
-        )
-    return config["finished"]
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Let one process at a time work in a folder; a second one says so and waits.
-
-    The kernel drops the lock when its process dies, whatever killed it. Where files cannot be
-    locked (Windows, some network file systems), nothing is.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    with (folder / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            tqdm.write(f"another process is at work in {folder}; waiting until it ends")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.ENOTSUP):
-                raise
-        try:
-            yield
-        finally:  # closing would not do while a loader's forked worker holds the file, too
-            fcntl.flock(file, fcntl.LOCK_UN)
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Delete safetensors' half-written files of a killed process; for the holder of the lock.
-
-    Those of `storage.atomic_path` go with the first file that is written.
-    """
-    for leftover in folder.glob(".tmp*"):
-        leftover.unlink()
-
-
-def remove_checkpoint(folder: Path) -> None:
-    """Delete the checkpoint of a finished run, all of which is in the other files.
-
-    A kill may have come between the two, so that the next one who asks for the run does it.
-    """
-    with suppress(OSError):  # who may only read a run can do without
-        (folder / CHECKPOINT).unlink()
-
-
-def write_history(folder: Path, history: list[dict[str, float]]) -> None:
-    """Save the rows so far as CSV, every digit of them."""
-    with atomic_path(folder / HISTORY) as path:
-        pd.DataFrame(history, columns=COLUMNS).to_csv(path, index=False)
-
-
 def read_history(folder: Path) -> pd.DataFrame:
     """What `write_history` wrote, to the last bit (pandas' own number parser may round).
 
@@ -241,25 +261,7 @@ def read_history(folder: Path) -> pd.DataFrame:
         raise ValueError(f"{folder / HISTORY} is damaged: {error}") from error
 
 
-def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
-    """Save tensors and plain values, atomically."""
-    with atomic_path(folder / CHECKPOINT) as path, path.open("wb") as file:
-        torch.save(state, file)  # given a path, it would not tell that the disk is full
-
-
-def load_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """What `save_checkpoint` saved, on the CPU, or None where there is no checkpoint.
-
-    Raises:
-        ValueError: the file is damaged, or not `save_checkpoint`'s.
-    """
-    path = folder / CHECKPOINT
-    if not path.exists():
-        return None
-    try:
-        state = read_torch(path)
-        if not isinstance(state, dict):
-            raise ValueError(f"{path} holds no state of a run")
-    except ValueError as error:
-        raise ValueError(f"{error}\nWithout this file, train begins the run again.") from error
-    return state
+def write_history(folder: Path, history: list[dict[str, float]]) -> None:
+    """Save the rows so far as CSV, every digit of them."""
+    with atomic_path(folder / HISTORY) as path:
+        pd.DataFrame(history, columns=COLUMNS).to_csv(path, index=False)

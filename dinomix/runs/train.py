@@ -1,31 +1,29 @@
-"""Training: P places x K images a batch, validated and saved after every epoch."""
+"""`train`: a run is made, gone on with, or found again."""
 
 import os
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
-import numpy as np
+import torch
 
 from dinomix.data import PlaceDataset, TestSet
-from dinomix.model import ModelConfig
+from dinomix.images import train_transform
+from dinomix.model import ModelConfig, build_model
 from dinomix.plumbing.errors import ExplainedError
 from dinomix.plumbing.files import config_hash
 from dinomix.plumbing.workspace import NO_TRAINING, data_root
-from dinomix.runs.loop import DivergedError, TrainingLoop
-from dinomix.runs.machine import make_accelerator, reproducible
-from dinomix.runs.run import (
-    Run,
-    is_finished,
-    locked,
-    remove_checkpoint,
-    remove_leftovers,
-    weights_id,
-    write_config,
+from dinomix.retrieval import pick_device
+from dinomix.runs.machine import make_accelerator, reproducible, rng_state, set_rng_state
+from dinomix.runs.prefix import prefix_features
+from dinomix.runs.run import Run, RunFolder, locked, weights_id
+from dinomix.training import (
+    DivergedError,
+    TrainConfig,
+    batches_of,
+    fit,
+    initialise,
+    make_optimizer,
 )
-from dinomix.training import TrainConfig
-
-__all__ = ["DivergedError", "Run", "TrainConfig", "find_run", "train"]
 
 
 def train(
@@ -61,43 +59,27 @@ def train(
             a run folder that belongs to another run.
         DivergedError: loss or weights became NaN or infinite. The last good checkpoint stays.
     """
-    per_batch = train_config.places_per_batch
-    in_city = train_config.shuffle == "city"
-    most = np.bincount(places.city_of).max() if in_city else len(places)
-    if most < per_batch:
-        where = " of the largest city" if in_city else ""
-        raise ValueError(
-            f"{most} places{where} do not fill one batch of places_per_batch = {per_batch}; "
-            "lower places_per_batch or add places."
-        )
-    folder, identity = _identify(model_config, places, val, train_config, weights, out)
-    if is_finished(folder, identity):
-        remove_checkpoint(folder)
-        return Run.open(folder)
+    batches_of(places, train_config, epoch=1)  # or an error, before anything is written
+    folder = _folder(model_config, places, val, train_config, weights, out)
+    if folder.is_finished():
+        folder.remove_checkpoint()
+        return Run.open(folder.path)
     if os.environ.get(NO_TRAINING):
         raise ExplainedError(
-            f"there is no finished run {folder}, and {NO_TRAINING} forbids to train it: run the "
-            "notebooks of this profile first"
+            f"there is no finished run {folder.path}, and {NO_TRAINING} forbids to train it: run "
+            "the notebooks of this profile first"
         )
-    accelerator = make_accelerator(train_config)
-    main = accelerator.is_main_process
-    with locked(folder) if main else nullcontext():
-        accelerator.wait_for_everyone()
-        if not is_finished(folder, identity):  # it may be now, if we had to wait
+    here = make_accelerator(train_config)
+    main = here.is_main_process
+    with locked(folder.path) if main else nullcontext():
+        here.wait_for_everyone()
+        if not folder.is_finished():  # it may be now, if we had to wait
             if main:
-                remove_leftovers(folder)
-                write_config(folder, identity, finished=False)
+                folder.begin()
             with reproducible(train_config.seed):
-                shown = progress and main
-                loop = TrainingLoop(
-                    model_config, places, val, train_config, weights, folder, accelerator, shown
-                )
-                loop.run(shown)
-            if main:
-                write_config(folder, identity, finished=True)
-                remove_checkpoint(folder)
-        accelerator.wait_for_everyone()
-    return Run.open(folder)
+                _train(model_config, places, val, train_config, weights, folder, here, progress)
+        here.wait_for_everyone()
+    return Run.open(folder.path)
 
 
 def find_run(
@@ -110,19 +92,11 @@ def find_run(
     out: str | Path | None = None,
 ) -> Run | None:
     """The finished run that `train` would return for these arguments, or None."""
-    folder, identity = _identify(model_config, places, val, train_config, weights, out)
-    return Run.open(folder) if is_finished(folder, identity) else None
+    folder = _folder(model_config, places, val, train_config, weights, out)
+    return Run.open(folder.path) if folder.is_finished() else None
 
 
-def _identify(
-    model_config: ModelConfig,
-    places: PlaceDataset,
-    val: TestSet,
-    train_config: TrainConfig,
-    weights: str | Path | None,
-    out: str | Path | None,
-) -> tuple[Path, dict[str, Any]]:
-    """The run's folder, and what its name is the hash of."""
+def _folder(model_config, places, val, train_config, weights, out) -> RunFolder:
     identity = {
         "model": model_config.to_dict(),
         "train": train_config.identity(),
@@ -131,4 +105,64 @@ def _identify(
         "weights": weights_id(model_config.backbone, weights),
     }
     out = data_root() / "runs" if out is None else Path(out)
-    return out / config_hash(identity), identity
+    return RunFolder(out / config_hash(identity), identity)
+
+
+def _train(model_config, places, val, recipe, weights, folder, here, progress) -> None:
+    """Begin or resume, and save after each epoch; the order here is that of the random draws."""
+    main = here.is_main_process
+    device = pick_device(recipe.device)  # Accelerate itself knows no "cuda:1"
+    if device.type == "cuda" and here.num_processes > 1:
+        device = here.device  # each process has its own GPU
+    checkpoint = folder.checkpoint()
+    model = build_model(model_config, weights=None if checkpoint else weights)
+    # Half-precision convolutions want channels last; in float32 it would only round otherwise.
+    half = here.mixed_precision != "no"
+    model.to(device, memory_format=torch.channels_last if half else torch.preserve_format)
+    if checkpoint:
+        model.load_state_dict(checkpoint["model"])
+    frozen = None
+    if recipe.cache_prefix and model.backbone.has_prefix:
+        paths = [*places.paths, *val.database, *val.queries]
+        frozen = prefix_features(
+            model,
+            paths,
+            folder.path.parent / "prefix",
+            device=device,
+            progress=progress and main,
+        )
+    if model.aggregator.needs_features and not checkpoint:
+        shown = places.with_transform(train_transform(model_config.image_size, recipe.augment))
+        initialise(model, shown if frozen is None else shown.with_frozen(frozen))
+    optimizer = make_optimizer(recipe, model)
+    optimizer = here.prepare_optimizer(optimizer, device_placement=False)
+    history = []
+    if checkpoint:
+        optimizer.load_state_dict(checkpoint["optimizer"])
+        if here.scaler and checkpoint["scaler"]:
+            here.scaler.load_state_dict(checkpoint["scaler"])
+        history = checkpoint["history"]
+        if main:
+            folder.publish(model, history)  # the kill may have come between the two
+        set_rng_state(checkpoint["rng"])
+    rows = fit(
+        *(model, places, val, recipe, optimizer, here),
+        frozen=frozen,
+        history=history,
+        progress=progress and main,
+    )
+    try:
+        for _ in rows:
+            if main:
+                folder.save(
+                    model,
+                    history,
+                    optimizer=optimizer.state_dict(),
+                    scaler=here.scaler.state_dict() if here.scaler else None,
+                    rng=rng_state(),
+                )
+            here.wait_for_everyone()
+    except DivergedError as error:
+        raise DivergedError(f"{error} The checkpoint before it stays in {folder.path}.") from None
+    if main:
+        folder.finish(model)

@@ -9,10 +9,10 @@ import sys
 import pandas as pd
 import pytest
 import torch
+from dinomix.runs.loop import DivergedError
 
 import dinomix
 from dinomix.runs import train as training
-from dinomix.runs.loop import DivergedError
 from tests.cli.test_cli import invoke, plain
 from tests.conftest import write_places, write_testset
 

@@ -128,9 +128,9 @@ def test_a_folder_that_lacks_a_file(folder, name):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"auto_map": {"AutoModel": "code.Model"}}, "unknown in a model's config: auto_map"),
-        ({"out_rows": "2"}, "out_rows must be an integer of at least 1, not '2'"),
-        ({"backbone": ["toy_vits14"]}, "backbone must be a name"),
+        ({"auto_map": {"AutoModel": "code.Model"}}, r"ModelConfig has no fields \['auto_map'\]"),
+        ({"out_rows": "2"}, "out_rows is '2'; it should be a whole number"),
+        ({"backbone": ["toy_vits14"]}, r"backbone is \['toy_vits14'\]; it should be text"),
         ({"aggregator_options": 5}, "aggregator_options must map names to numbers, not 5"),
         ({"aggregator_options": "gem"}, "aggregator_options must map names to numbers, not 'gem'"),
         ({"image_size": [64, 64, 3]}, r"image_size must be a number or \(height, width\)"),

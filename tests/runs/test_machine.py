@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from torch import nn
 
-from dinomix.runs.machine import fastest_precision, has_compiler, make_accelerator, make_optimizer
-from dinomix.training import TrainConfig
+from dinomix.runs.machine import fastest_precision, has_compiler, make_accelerator
+from dinomix.training import TrainConfig, make_optimizer
 
 
 @pytest.mark.parametrize(
@@ -45,8 +46,9 @@ def test_compiling_needs_a_compiler(monkeypatch):
 def taught(name, fused, device="cpu"):
     """Weights after twenty steps against random gradients, and their optimiser."""
     generator = torch.Generator().manual_seed(0)
-    weight = torch.randn(300, 20, generator=generator).to(device).requires_grad_()
-    optimizer = make_optimizer(TrainConfig(optimizer=name, lr=0.01), [weight], fused=fused)
+    weight = nn.Parameter(torch.randn(300, 20, generator=generator).to(device))
+    model = nn.ParameterList([weight])
+    optimizer = make_optimizer(TrainConfig(optimizer=name, lr=0.01), model, fused=fused)
     for _ in range(20):
         weight.grad = torch.randn(300, 20, generator=generator).to(device)
         optimizer.step()

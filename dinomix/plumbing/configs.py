@@ -1,0 +1,89 @@
+"""Configs: frozen dataclasses whose fields pydantic checks, with errors of one line a field."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any, Self, dataclass_transform
+
+from pydantic import ConfigDict, ValidationError
+from pydantic.dataclasses import dataclass
+
+# No "4" for 4, no True for 1, no 2.0 for 2; an integer is a real number, NaN and infinity are none.
+STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+@dataclass_transform(frozen_default=True)
+def strict_dataclass(cls: type) -> type:
+    """Make a class of annotated fields a frozen dataclass that refuses what its fields don't take.
+
+    The ValueError says "ModelConfig.mix_depth is '2'; it should be a valid integer", a line each.
+    """
+    made = dataclass(frozen=True, config=STRICT)(cls)
+    checked = made.__init__
+
+    @functools.wraps(checked)
+    def __init__(self, *args: Any, **fields: Any) -> None:
+        try:
+            checked(self, *args, **fields)
+        except ValidationError as error:
+            raise ValueError(in_words(made, error)) from None
+
+    made.__init__ = __init__
+    return made
+
+
+class Config:
+    """What all configs have beside their fields."""
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
+        """Build a config from literals; fields left out take their defaults.
+
+        Raises:
+            ValueError: for a key that is no field, or a value that its field does not take.
+        """
+        if not isinstance(fields, Mapping):
+            raise ValueError(f"{cls.__name__} is made of named fields, not of {fields!r}")
+        known = [field.name for field in dataclasses.fields(cls)]
+        if unknown := [key for key in fields if key not in known]:
+            raise ValueError(
+                f"{cls.__name__} has no fields {unknown}; the fields are {', '.join(known)}"
+            )
+        return cls(**fields)
+
+
+WORDS = {
+    "Value error, ": "",
+    "Input should be ": "",
+    "a valid integer": "a whole number",
+    "a valid number": "a number",
+    "a valid boolean": "True or False",
+    "a valid string": "text",
+    "a valid tuple": "a list",
+    "greater than or equal to": "at least",
+    "less than or equal to": "at most",
+}
+
+
+def in_words(cls: type, error: ValidationError) -> str:
+    """One line for each field that is wrong: what it is, and what it should be."""
+    problems: dict[str, tuple[Any, list[str]]] = {}
+    lines = []
+    for problem in error.errors():
+        message = problem["msg"]
+        for words, plainer in WORDS.items():
+            message = message.replace(words, plainer)
+        if not problem["loc"]:  # from __post_init__, which says it all
+            lines.append(message)
+            continue
+        field, *inside = problem["loc"]
+        if problem["type"] == "unexpected_keyword_argument":
+            message = "left out: there is no such field"
+        elif inside and isinstance(inside[-1], int):
+            message = f"a list of what is {message}"
+        problems.setdefault(str(field), (problem["input"], []))[1].append(message)
+    lines += [
+        f"{cls.__name__}.{field} is {value!r}; it should be {' or '.join(messages)}"
+        for field, (value, messages) in problems.items()
+    ]
+    return "\n".join(lines)
