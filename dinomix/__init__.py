@@ -1,54 +1,70 @@
 """DINO-Mix for visual place recognition: the method, its training and its evaluation.
 
-The names below are the ones that scripts and notebooks may rely on. They are loaded when first
-used, so that `import dinomix` is instant and parts that need no torch (the toy city's renderer)
-never pay for it.
+The method reads from top to bottom in this order:
+    images        a file becomes a tensor       losses       descriptors become a loss
+    backbones     a tensor becomes a map        data         training places, test sets
+    aggregators   a map becomes a descriptor    retrieval    descriptors, nearest neighbours
+    weights       pretrained backbones          evaluation   recall@k
+    model         config, model, file           training     the recipe and the step
+All else lies in rooms above it, a folder each; `docs/architecture.md` shows the house.
+
+The names below are those that scripts and notebooks may rely on. They are loaded when first used,
+so that `import dinomix` is instant, and what needs no torch never pays for it.
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-_HOME = {
-    "ModelConfig": "model",
-    "PlaceModel": "model",
-    "PRESETS": "model",
-    "build_model": "model",
-    "save_model": "model",
-    "load_model": "model",
-    "load_published": "exchange.published",
-    "Aggregator": "aggregators",
-    "register_aggregator": "aggregators",
-    "open_model": "exchange.opening",
-    "open_testset": "exchange.opening",
-    "export_onnx": "exchange.export",
-    "export_program": "exchange.export",
-    "mine_pairs": "losses",
-    "multi_similarity_loss": "losses",
-    "PlaceDataset": "data",
-    "TestSet": "data",
-    "Benchmark": "datasets.benchmarks",
-    "BENCHMARKS": "datasets.benchmarks",
-    "open_benchmark": "datasets.benchmarks",
-    "TrainConfig": "training",
-    "Run": "runs.run",
-    "train": "runs.train",
-    "Study": "study.study",
-    "Variant": "study.study",
-    "describe": "retrieval",
-    "describe_to": "scale.descriptors",
-    "open_descriptors": "scale.descriptors",
-    "open_skipped": "scale.descriptors",
-    "skipped_images": "retrieval",
-    "search": "scale.search",
-    "ApproximateIndex": "scale.approximate",
-    "positives": "evaluation",
-    "recall_at_k": "evaluation",
-    "retrieve": "evaluation",
-    "evaluate": "evaluation",
-    "localize": "localization",
+if TYPE_CHECKING:  # for editors and type checkers; a test compares it with HOMES
+    from dinomix.aggregators import Aggregator, register_aggregator
+    from dinomix.data import PlaceDataset, TestSet
+    from dinomix.datasets.benchmarks import BENCHMARKS, Benchmark, open_benchmark
+    from dinomix.evaluation import evaluate, positives, recall_at_k, retrieve
+    from dinomix.exchange.export import export_onnx, export_program
+    from dinomix.exchange.opening import open_model, open_testset
+    from dinomix.exchange.published import load_published
+    from dinomix.localization import localize
+    from dinomix.losses import mine_pairs, multi_similarity_loss
+    from dinomix.model import (
+        PRESETS,
+        ModelConfig,
+        PlaceModel,
+        build_model,
+        load_model,
+        save_model,
+    )
+    from dinomix.retrieval import describe, skipped_images
+    from dinomix.runs.run import Run
+    from dinomix.runs.train import train
+    from dinomix.scale.approximate import ApproximateIndex
+    from dinomix.scale.descriptors import describe_to, open_descriptors, open_skipped
+    from dinomix.scale.search import search
+    from dinomix.study.study import Study, Variant
+    from dinomix.training import TrainConfig
+
+HOMES = {
+    "aggregators": ["Aggregator", "register_aggregator"],
+    "data": ["PlaceDataset", "TestSet"],
+    "datasets.benchmarks": ["BENCHMARKS", "Benchmark", "open_benchmark"],
+    "evaluation": ["evaluate", "positives", "recall_at_k", "retrieve"],
+    "exchange.export": ["export_onnx", "export_program"],
+    "exchange.opening": ["open_model", "open_testset"],
+    "exchange.published": ["load_published"],
+    "localization": ["localize"],
+    "losses": ["mine_pairs", "multi_similarity_loss"],
+    "model": ["PRESETS", "ModelConfig", "PlaceModel", "build_model", "load_model", "save_model"],
+    "retrieval": ["describe", "skipped_images"],
+    "runs.run": ["Run"],
+    "runs.train": ["train"],
+    "scale.approximate": ["ApproximateIndex"],
+    "scale.descriptors": ["describe_to", "open_descriptors", "open_skipped"],
+    "scale.search": ["search"],
+    "study.study": ["Study", "Variant"],
+    "training": ["TrainConfig"],
 }
+_HOME = {name: module for module, names in HOMES.items() for name in names}
 __all__ = ["__version__", *_HOME]
 
 

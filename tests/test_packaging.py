@@ -1,5 +1,6 @@
 """What the repository promises about itself: requirements in step, light imports, names."""
 
+import ast
 import importlib
 import inspect
 import pkgutil
@@ -70,6 +71,13 @@ def test_every_public_name_is_there():
         assert name in dir(dinomix)
     with pytest.raises(AttributeError, match="teleport"):
         _ = dinomix.teleport
+
+
+def test_editors_see_the_names_that_are_loaded_lazily():
+    tree = ast.parse(Path(dinomix.__file__).read_text())
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    seen = {line.module: [name.name for name in line.names] for line in block.body}
+    assert seen == {f"dinomix.{home}": names for home, names in dinomix.HOMES.items()}
 
 
 def test_no_public_name_is_a_modules_too():

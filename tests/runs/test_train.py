@@ -1,4 +1,4 @@
-"""Recipes against the paper's numbers, the loop against a plain one, and runs that are killed."""
+"""Runs against a plain loop, and runs that are killed, found again, shared among processes."""
 
 import json
 import math
@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -25,7 +24,6 @@ from dinomix.evaluation import evaluate
 from dinomix.images import Normalise, train_transform
 from dinomix.model import ModelConfig, build_model
 from dinomix.plumbing import workspace
-from dinomix.plumbing.files import config_hash
 from dinomix.runs import run as folders
 from dinomix.runs import train as runs
 from dinomix.runs.machine import has_compiler, make_accelerator
@@ -68,204 +66,6 @@ def assert_same_result(one, other):
         assert mine.keys() == its.keys()
         for key, tensor in mine.items():
             assert torch.equal(tensor, its[key]), f"{key} of {which}"
-
-
-# ------------------------------------------------------------------------------- recipes
-
-
-def test_paper_recipe():
-    paper = TrainConfig.preset("paper")
-    assert paper == TrainConfig()
-    assert (paper.optimizer, paper.momentum, paper.weight_decay) == ("sgd", 0.9, 0.001)
-    assert (paper.epochs, paper.accumulation) == (50, 1)
-    for epoch in range(50):
-        for step in (100 * epoch, 100 * epoch + 99):
-            assert paper.learning_rate(step, 100) == pytest.approx(0.05 / 3 ** (epoch // 5))
-
-
-def test_authors_recipe():
-    authors = TrainConfig.preset("authors")
-    assert (authors.optimizer, authors.momentum, authors.weight_decay) == ("sgd", 0.9, 0.001)
-    assert (authors.epochs, authors.places_per_batch, authors.accumulation) == (60, 80, 4)
-    assert (authors.precision, authors.clip_value, authors.augment) == ("fp16", 0.5, "randaugment")
-    for step in range(650):
-        assert authors.learning_rate(step, 200) == pytest.approx(0.005 * (step + 1) / 650)
-    for epoch in range(4, 60):
-        drops = [mark for mark in (5, 10, 15, 25, 45) if mark <= epoch]
-        expected = 0.005 * 0.3 ** len(drops)
-        assert authors.learning_rate(200 * epoch, 200) == pytest.approx(expected)
-
-
-def test_cosine_rises_then_falls_to_zero():
-    config = TrainConfig(schedule="cosine", epochs=10, warmup_steps=20, lr=1)
-    rates = [config.learning_rate(step, 10) for step in range(100)]
-    assert rates[:20] == pytest.approx([(step + 1) / 20 for step in range(20)])
-    expected = [0.5 + 0.5 * math.cos(math.pi * (step - 20) / 80) for step in range(20, 100)]
-    assert rates[20:] == pytest.approx(expected)
-    assert 0 < rates[-1] < 0.001
-
-
-def test_constant_schedule():
-    config = TrainConfig(schedule="constant", lr=0.3)
-    assert {config.learning_rate(step, 10) for step in range(0, 500, 7)} == {0.3}
-
-
-@pytest.mark.parametrize("preset", ["paper", "authors", "toy"])
-def test_config_survives_json(preset):
-    config = TrainConfig.preset(preset, seed=3)
-    assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
-
-
-def test_equal_recipes_have_equal_identities():
-    one = TrainConfig(lr=1, milestones=[5, 10], workers=4, device="cpu")
-    other = TrainConfig(lr=1.0, milestones=(5, 10))
-    assert json.dumps(one.identity()) == json.dumps(other.identity())
-    assert one.identity() != TrainConfig(lr=1, milestones=(5, 11)).identity()
-
-
-@pytest.mark.parametrize(
-    ("preset", "name"),
-    [
-        ("paper", "34718f58703b"),
-        ("authors", "fd36e4c2892d"),
-        ("toy", "e279ebb29d26"),
-        ("robust", "027da4b93a03"),
-    ],
-)
-def test_recipes_keep_the_names_of_their_runs(preset, name):
-    """Recorded before there were `shuffle` and `compile`: finished runs are found again."""
-    config = TrainConfig.preset(preset)
-    assert config_hash(config.identity()) == name
-    city = TrainConfig.preset(preset, shuffle="city")
-    compiled = TrainConfig.preset(preset, compile=True)
-    assert "compile" not in city.identity() and "shuffle" not in compiled.identity()
-    names = {config_hash(recipe.identity()) for recipe in (config, city, compiled)}
-    assert len(names) == 3
-    for recipe in (config, city, compiled):
-        assert TrainConfig.from_dict(recipe.identity()) == recipe
-
-
-def test_the_toy_recipe_and_the_default_stay_in_float32():
-    for recipe in (TrainConfig(), TrainConfig.preset("toy"), TrainConfig.preset("paper")):
-        assert (recipe.precision, recipe.compile) == ("no", False)
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("epochs", 0),
-        ("epochs", 2.0),
-        ("epochs", True),
-        ("places_per_batch", "80"),
-        ("shuffle", "cities"),
-        ("accumulation", 0),
-        ("optimizer", "adam"),
-        ("lr", 0),
-        ("lr", "5e-4"),
-        ("lr", float("nan")),
-        ("momentum", -0.1),
-        ("weight_decay", None),
-        ("schedule", "linear"),
-        ("milestones", 5),
-        ("milestones", (5, 5)),
-        ("milestones", (10, 5)),
-        ("milestones", (0, 5)),
-        ("milestones", (2.5,)),
-        ("gamma", 0),
-        ("warmup_steps", -1),
-        ("clip_value", 0),
-        ("clip_norm", -1.0),
-        ("precision", "fp8"),
-        ("compile", "yes"),
-        ("augment", True),
-        ("cache_prefix", 1),
-        ("alpha", 0),
-        ("beta", float("inf")),
-        ("base", "0"),
-        ("epsilon", -0.1),
-        ("seed", -1),
-        ("workers", 1.5),
-        ("device", 0),
-    ],
-)
-def test_wrong_fields_are_named(field, value):
-    with pytest.raises(ValueError, match=rf"TrainConfig\.{field} is .*it should be"):
-        TrainConfig(**{field: value})
-
-
-def test_unknown_names_are_refused():
-    with pytest.raises(ValueError, match=r"no training preset 'papers'.*authors.*paper.*toy"):
-        TrainConfig.preset("papers")
-    with pytest.raises(ValueError, match=r"no fields \['learning_rat'\]"):
-        TrainConfig.preset("toy", learning_rat=1)
-
-
-# ------------------------------------------------------------------------------- sampling
-
-
-class Places(NamedTuple):
-    """All that batches are drawn from."""
-
-    city_of: np.ndarray
-
-    def __len__(self):
-        return len(self.city_of)
-
-
-def epoch_batches(places, per_batch, seed, epoch):
-    recipe = TrainConfig(places_per_batch=per_batch, seed=seed)
-    return batches_of(Places(np.zeros(places, int)), recipe, epoch)
-
-
-def city_batches(city_of, per_batch, seed, epoch):
-    recipe = TrainConfig(places_per_batch=per_batch, seed=seed, shuffle="city")
-    return batches_of(Places(city_of), recipe, epoch)
-
-
-def test_an_epoch_shows_each_place_once():
-    batches = epoch_batches(50, 8, seed=3, epoch=2)
-    assert batches.shape == (6, 8)
-    assert len(set(batches.flatten().tolist())) == 48
-    assert set(batches.flatten().tolist()) <= set(range(50))
-
-
-def test_order_depends_on_seed_and_epoch_alone():
-    first = epoch_batches(50, 8, seed=3, epoch=2)
-    np.random.seed(7)
-    assert np.array_equal(epoch_batches(50, 8, seed=3, epoch=2), first)
-    assert not np.array_equal(epoch_batches(50, 8, seed=3, epoch=3), first)
-    assert not np.array_equal(epoch_batches(50, 8, seed=4, epoch=2), first)
-
-
-def test_batches_of_all_cities_stay_what_they_were():
-    assert epoch_batches(11, 3, 5, 2).tolist() == [[4, 2, 5], [6, 0, 3], [9, 8, 10]]
-
-
-CITY_OF = np.repeat([0, 1, 3], [21, 5, 30])  # of the second city no batch is full
-
-
-def test_batches_of_one_city_each():
-    batches = city_batches(CITY_OF, 8, seed=3, epoch=2)
-    assert batches.dtype == np.int64 and batches.shape == (21 // 8 + 30 // 8, 8)
-    assert len(set(batches.flatten().tolist())) == batches.size
-    cities = CITY_OF[batches]  # (batches, 8)
-    assert (cities == cities[:, :1]).all()
-    assert sorted(cities[:, 0].tolist()) == [0, 0, 3, 3, 3]
-
-
-def test_batches_of_cities_depend_on_seed_and_epoch_alone():
-    first = city_batches(CITY_OF, 8, seed=3, epoch=2)
-    np.random.seed(7)
-    assert np.array_equal(city_batches(CITY_OF, 8, seed=3, epoch=2), first)
-    others = [city_batches(CITY_OF, 8, 3, epoch) for epoch in range(3, 40)]
-    assert not any(np.array_equal(other, first) for other in others)
-    assert not np.array_equal(city_batches(CITY_OF, 8, seed=4, epoch=2), first)
-    assert {place for other in others for place in other.flat if CITY_OF[place] != 1} == {
-        *range(21),
-        *range(26, 56),
-    }  # whoever waits in one epoch comes up in another
-    orders = {tuple(CITY_OF[other[:, 0]]) for other in others}
-    assert len(orders) > 5  # batches of the cities come mixed
 
 
 # ------------------------------------------------------------------------------- the loop
@@ -364,7 +164,7 @@ def test_a_batch_of_one_city_is_trained_on(cities, tmp_path, monkeypatch):
     run = train(TINY, *cities, IN_CITY, out=tmp_path, progress=False)
     city_of = cities[0].city_of
     assert city_of.tolist() == [0] * 5 + [1] * 3
-    expected = [city_batches(city_of, 2, IN_CITY.seed, epoch).tolist() for epoch in (1, 2, 3)]
+    expected = [batches_of(cities[0], IN_CITY, epoch).tolist() for epoch in (1, 2, 3)]
     assert seen == [[], *expected] and len(expected[0]) == 3
     assert run.history["step"].tolist() == [0, 2, 4, 6]  # accumulation 2, then what is left
     assert run.train_config == IN_CITY

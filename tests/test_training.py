@@ -1,0 +1,265 @@
+"""Recipes against the paper's numbers, batches, and `fit` against a plain loop, without a run."""
+
+import json
+import math
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import default_collate
+
+from dinomix.backbones import normalization
+from dinomix.data import PlaceDataset, TestSet
+from dinomix.evaluation import evaluate
+from dinomix.images import Normalise, train_transform
+from dinomix.losses import multi_similarity_loss
+from dinomix.model import ModelConfig, build_model
+from dinomix.plumbing.files import config_hash
+from dinomix.runs.machine import make_accelerator
+from dinomix.training import TrainConfig, batches_of, fit, make_optimizer
+from tests.conftest import write_places, write_testset
+
+# ------------------------------------------------------------------------------- recipes
+
+
+def test_paper_recipe():
+    paper = TrainConfig.preset("paper")
+    assert paper == TrainConfig()
+    assert (paper.optimizer, paper.momentum, paper.weight_decay) == ("sgd", 0.9, 0.001)
+    assert (paper.epochs, paper.accumulation) == (50, 1)
+    for epoch in range(50):
+        for step in (100 * epoch, 100 * epoch + 99):
+            assert paper.learning_rate(step, 100) == pytest.approx(0.05 / 3 ** (epoch // 5))
+
+
+def test_authors_recipe():
+    authors = TrainConfig.preset("authors")
+    assert (authors.optimizer, authors.momentum, authors.weight_decay) == ("sgd", 0.9, 0.001)
+    assert (authors.epochs, authors.places_per_batch, authors.accumulation) == (60, 80, 4)
+    assert (authors.precision, authors.clip_value, authors.augment) == ("fp16", 0.5, "randaugment")
+    for step in range(650):
+        assert authors.learning_rate(step, 200) == pytest.approx(0.005 * (step + 1) / 650)
+    for epoch in range(4, 60):
+        drops = [mark for mark in (5, 10, 15, 25, 45) if mark <= epoch]
+        expected = 0.005 * 0.3 ** len(drops)
+        assert authors.learning_rate(200 * epoch, 200) == pytest.approx(expected)
+
+
+def test_cosine_rises_then_falls_to_zero():
+    config = TrainConfig(schedule="cosine", epochs=10, warmup_steps=20, lr=1)
+    rates = [config.learning_rate(step, 10) for step in range(100)]
+    assert rates[:20] == pytest.approx([(step + 1) / 20 for step in range(20)])
+    expected = [0.5 + 0.5 * math.cos(math.pi * (step - 20) / 80) for step in range(20, 100)]
+    assert rates[20:] == pytest.approx(expected)
+    assert 0 < rates[-1] < 0.001
+
+
+def test_constant_schedule():
+    config = TrainConfig(schedule="constant", lr=0.3)
+    assert {config.learning_rate(step, 10) for step in range(0, 500, 7)} == {0.3}
+
+
+@pytest.mark.parametrize("preset", ["paper", "authors", "toy"])
+def test_config_survives_json(preset):
+    config = TrainConfig.preset(preset, seed=3)
+    assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_equal_recipes_have_equal_identities():
+    one = TrainConfig(lr=1, milestones=[5, 10], workers=4, device="cpu")
+    other = TrainConfig(lr=1.0, milestones=(5, 10))
+    assert json.dumps(one.identity()) == json.dumps(other.identity())
+    assert one.identity() != TrainConfig(lr=1, milestones=(5, 11)).identity()
+
+
+@pytest.mark.parametrize(
+    ("preset", "name"),
+    [
+        ("paper", "34718f58703b"),
+        ("authors", "fd36e4c2892d"),
+        ("toy", "e279ebb29d26"),
+        ("robust", "027da4b93a03"),
+    ],
+)
+def test_recipes_keep_the_names_of_their_runs(preset, name):
+    """Recorded before there were `shuffle` and `compile`: finished runs are found again."""
+    config = TrainConfig.preset(preset)
+    assert config_hash(config.identity()) == name
+    city = TrainConfig.preset(preset, shuffle="city")
+    compiled = TrainConfig.preset(preset, compile=True)
+    assert "compile" not in city.identity() and "shuffle" not in compiled.identity()
+    names = {config_hash(recipe.identity()) for recipe in (config, city, compiled)}
+    assert len(names) == 3
+    for recipe in (config, city, compiled):
+        assert TrainConfig.from_dict(recipe.identity()) == recipe
+
+
+def test_the_toy_recipe_and_the_default_stay_in_float32():
+    for recipe in (TrainConfig(), TrainConfig.preset("toy"), TrainConfig.preset("paper")):
+        assert (recipe.precision, recipe.compile) == ("no", False)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("epochs", 0),
+        ("epochs", 2.0),
+        ("epochs", True),
+        ("places_per_batch", "80"),
+        ("shuffle", "cities"),
+        ("accumulation", 0),
+        ("optimizer", "adam"),
+        ("lr", 0),
+        ("lr", "5e-4"),
+        ("lr", float("nan")),
+        ("momentum", -0.1),
+        ("weight_decay", None),
+        ("schedule", "linear"),
+        ("milestones", 5),
+        ("milestones", (5, 5)),
+        ("milestones", (10, 5)),
+        ("milestones", (0, 5)),
+        ("milestones", (2.5,)),
+        ("gamma", 0),
+        ("warmup_steps", -1),
+        ("clip_value", 0),
+        ("clip_norm", -1.0),
+        ("precision", "fp8"),
+        ("compile", "yes"),
+        ("augment", True),
+        ("cache_prefix", 1),
+        ("alpha", 0),
+        ("beta", float("inf")),
+        ("base", "0"),
+        ("epsilon", -0.1),
+        ("seed", -1),
+        ("workers", 1.5),
+        ("device", 0),
+    ],
+)
+def test_wrong_fields_are_named(field, value):
+    with pytest.raises(ValueError, match=rf"TrainConfig\.{field} is .*it should be"):
+        TrainConfig(**{field: value})
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(ValueError, match=r"no training preset 'papers'.*authors.*paper.*toy"):
+        TrainConfig.preset("papers")
+    with pytest.raises(ValueError, match=r"no fields \['learning_rat'\]"):
+        TrainConfig.preset("toy", learning_rat=1)
+
+
+# ------------------------------------------------------------------------------- sampling
+
+
+class Places(NamedTuple):
+    """All that batches are drawn from."""
+
+    city_of: np.ndarray
+
+    def __len__(self):
+        return len(self.city_of)
+
+
+def epoch_batches(places, per_batch, seed, epoch):
+    recipe = TrainConfig(places_per_batch=per_batch, seed=seed)
+    return batches_of(Places(np.zeros(places, int)), recipe, epoch)
+
+
+def city_batches(city_of, per_batch, seed, epoch):
+    recipe = TrainConfig(places_per_batch=per_batch, seed=seed, shuffle="city")
+    return batches_of(Places(city_of), recipe, epoch)
+
+
+def test_an_epoch_shows_each_place_once():
+    batches = epoch_batches(50, 8, seed=3, epoch=2)
+    assert batches.shape == (6, 8)
+    assert len(set(batches.flatten().tolist())) == 48
+    assert set(batches.flatten().tolist()) <= set(range(50))
+
+
+def test_order_depends_on_seed_and_epoch_alone():
+    first = epoch_batches(50, 8, seed=3, epoch=2)
+    np.random.seed(7)
+    assert np.array_equal(epoch_batches(50, 8, seed=3, epoch=2), first)
+    assert not np.array_equal(epoch_batches(50, 8, seed=3, epoch=3), first)
+    assert not np.array_equal(epoch_batches(50, 8, seed=4, epoch=2), first)
+
+
+def test_batches_of_all_cities_stay_what_they_were():
+    assert epoch_batches(11, 3, 5, 2).tolist() == [[4, 2, 5], [6, 0, 3], [9, 8, 10]]
+
+
+CITY_OF = np.repeat([0, 1, 3], [21, 5, 30])  # of the second city no batch is full
+
+
+def test_batches_of_one_city_each():
+    batches = city_batches(CITY_OF, 8, seed=3, epoch=2)
+    assert batches.dtype == np.int64 and batches.shape == (21 // 8 + 30 // 8, 8)
+    assert len(set(batches.flatten().tolist())) == batches.size
+    cities = CITY_OF[batches]  # (batches, 8)
+    assert (cities == cities[:, :1]).all()
+    assert sorted(cities[:, 0].tolist()) == [0, 0, 3, 3, 3]
+
+
+def test_batches_of_cities_depend_on_seed_and_epoch_alone():
+    first = city_batches(CITY_OF, 8, seed=3, epoch=2)
+    np.random.seed(7)
+    assert np.array_equal(city_batches(CITY_OF, 8, seed=3, epoch=2), first)
+    others = [city_batches(CITY_OF, 8, 3, epoch) for epoch in range(3, 40)]
+    assert not any(np.array_equal(other, first) for other in others)
+    assert not np.array_equal(city_batches(CITY_OF, 8, seed=4, epoch=2), first)
+    assert {place for other in others for place in other.flat if CITY_OF[place] != 1} == {
+        *range(21),
+        *range(26, 56),
+    }  # whoever waits in one epoch comes up in another
+    orders = {tuple(CITY_OF[other[:, 0]]) for other in others}
+    assert len(orders) > 5  # batches of the cities come mixed
+
+
+# ------------------------------------------------------------------------------- fit
+
+
+def test_fit_is_the_plain_loop_and_needs_no_disk(tmp_path):
+    """Two epochs of SGD written out here; what `fit` yields is what a run's history holds."""
+    places = PlaceDataset(write_places(tmp_path / "places", places=5))
+    val = TestSet(write_testset(tmp_path / "city", places=6))
+    config = ModelConfig("toy_vits14", 1, out_channels=8, out_rows=2, image_size=28)
+    recipe = TrainConfig(epochs=2, places_per_batch=2, lr=0.02, device="cpu")
+    torch.manual_seed(0)
+    model, twin = build_model(config), build_model(config)
+    twin.load_state_dict(model.state_dict())
+
+    rows = list(
+        fit(model, places, val, recipe, make_optimizer(recipe, model), make_accelerator(recipe))
+    )
+    assert [row["epoch"] for row in rows] == [0, 1, 2] and [row["step"] for row in rows] == [
+        0,
+        2,
+        4,
+    ]
+    assert not (tmp_path / "runs").exists()
+
+    learning = [p for p in twin.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(learning, lr=0.02, momentum=0.9, weight_decay=0.001)
+    normalise = Normalise(*normalization(config.backbone))
+    drawn = places.with_transform(train_transform(28, "none"))
+    twin.train()
+    for epoch in (1, 2):
+        drawn.set_epoch(epoch)
+        losses = []
+        for batch in batches_of(places, recipe, epoch):
+            images, labels = default_collate([drawn[int(i)] for i in batch])
+            desc = twin(normalise(images.flatten(0, 1)))
+            loss = multi_similarity_loss(desc, labels.repeat_interleave(4))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        assert rows[epoch]["loss"] == pytest.approx(np.mean(losses), rel=1e-6)
+    for ours, its in zip(model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(ours, its, rtol=1e-5, atol=1e-7)
+    table = evaluate(model, val, ks=(1, 5), progress=False, device="cpu")
+    recalls = table[table["condition"] == "all"].set_index("k")["recall"]
+    assert (rows[2]["recall@1"], rows[2]["recall@5"]) == (recalls[1], recalls[5])
