@@ -6,14 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dinomix.aggregators import (
-    AGGREGATORS,
-    Aggregator,
-    FeatureMixer,
-    GeM,
-    build_aggregator,
-    unit_length,
-)
+from dinomix.aggregators import AGGREGATORS, Aggregator, FeatureMixer, GeM, build_aggregator
 
 # Options that make each small; also for the model's tests.
 SMALL = {
@@ -259,11 +252,6 @@ def test_a_wrong_size_is_named(name, option, value):
     with pytest.raises(ValueError, match=rf"^{option} must be an integer of at least \d, not") as e:
         build_aggregator(name, 8, (3, 4), **{option: value})
     assert repr(value) in str(e.value)
-
-
-def test_unit_length_keeps_float64():
-    x = torch.randn(3, 7, dtype=torch.float64)
-    torch.testing.assert_close(unit_length(x), x / x.norm(dim=1, keepdim=True))
 
 
 def test_build_aggregator_passes_what_each_takes():
