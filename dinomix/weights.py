@@ -35,11 +35,11 @@ def load_backbone_weights(backbone: Backbone, weights: str | Path | None) -> Non
     if weights is None:
         return
     source, tensors = _read(backbone, weights)
-    expected = backbone.trunk.state_dict()
+    expected, computed = backbone.trunk.state_dict(), dict(backbone.trunk.named_buffers())
     tensors = {
         key: tensor
         for key, tensor in tensors.items()
-        if key in expected or not _is_dispensable(key, tensor, backbone)
+        if key in expected or not _is_dispensable(key, tensor, backbone, computed)
     }
     check_tensors(tensors, expected, f"{source} does not fit {backbone.name}")
     backbone.trunk.load_state_dict(tensors)
@@ -68,15 +68,14 @@ def _read(backbone: Backbone, weights: str | Path) -> tuple[str | Path, Tensors]
         raise ValueError(f"{path} does not fit {backbone.name}: {error}") from error
 
 
-def _is_dispensable(key: str, tensor: Tensor, backbone: Backbone) -> bool:
+def _is_dispensable(key: str, tensor: Tensor, backbone: Backbone, computed: Tensors) -> bool:
     """Whether the trunk, which has no such tensor, gives the same maps without it."""
     if key.startswith(CUT) or key in backbone.cut_keys:
         return True
     if key.endswith(("q_bias", "k_bias", "v_bias")):  # all 0 in DINOv3's release
         return not tensor.any()
     # What the trunk computes itself, maybe rounded to bfloat16 in the file: rope.periods.
-    own = dict(backbone.trunk.named_buffers()).get(key)
-    rounding = torch.finfo(torch.bfloat16).eps
+    own, rounding = computed.get(key), torch.finfo(torch.bfloat16).eps
     return (
         own is not None
         and own.shape == tensor.shape
