@@ -28,11 +28,7 @@ def dino_mix(pretrained=None, **changes):
 
 
 def dino_mix_toy(pretrained="backbone", **changes):
-    """The small DINO-Mix of the toy city, in evaluation mode; its backbone's weights come with it.
-
-    Args:
-        pretrained, changes: as of `dino_mix`.
-    """
+    """The small DINO-Mix of the toy city, whose backbone's weights come with it; see `dino_mix`."""
     return _build("dino_mix_toy", pretrained, changes)
 
 

@@ -1,11 +1,10 @@
 """Weights of a backbone from the hub, from the package or from a file, whatever its layout."""
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dinomix.backbones import TOY, Backbone
 from dinomix.plumbing.errors import HubError
@@ -35,73 +34,38 @@ def load_backbone_weights(backbone: Backbone, weights: str | Path | None) -> Non
     """
     if weights is None:
         return
-    if str(weights) == "hub" and backbone.name not in TOY:
-        source, tensors = f"the hub's {backbone.name}", _from_hub(backbone)
-    else:
-        source, hint = Path(weights), "give the path of a file, 'hub' or None"
-        if str(weights) == "hub":
-            source = TOY_WEIGHTS / f"{backbone.name}.safetensors"
-            hint = f"`make weights` pre-trains {backbone.name}"
-        if not source.is_file():
-            raise FileNotFoundError(f"no weights at {source}: {hint}")
-        tensors = read_tensors(source)
-        try:
-            tensors = to_timm_layout(tensors)
-        except ValueError as error:
-            raise ValueError(f"{source} does not fit {backbone.name}: {error}") from error
-    wanted = backbone.trunk.state_dict().keys()
-    computed = dict(backbone.trunk.named_buffers())
-    kept = {
+    source, tensors = _read(backbone, weights)
+    expected, computed = backbone.trunk.state_dict(), dict(backbone.trunk.named_buffers())
+    tensors = {
         key: tensor
         for key, tensor in tensors.items()
-        if key in wanted or not _is_dispensable(key, tensor, backbone, computed)
+        if key in expected or not _is_dispensable(key, tensor, backbone, computed)
     }
-    load_strict(backbone.trunk, kept, f"{source} does not fit {backbone.name}")
+    check_tensors(tensors, expected, f"{source} does not fit {backbone.name}")
+    backbone.trunk.load_state_dict(tensors)
 
 
-def load_strict(module: nn.Module, tensors: Tensors, complaint: str) -> None:
-    """Copy `tensors` into `module`: all of its tensors, and nothing else.
-
-    Raises:
-        ValueError: `complaint`, then each tensor that is missing, unexpected, of another shape or
-            of another kind of numbers.
-    """
-    check_tensors(tensors, module.state_dict(), complaint)
-    module.load_state_dict(tensors)
-
-
-def check_tensors(tensors: Tensors, expected: Tensors, complaint: str) -> None:
-    """Compare names, shapes, and whether there are reals or whole numbers in them.
-
-    Raises:
-        ValueError: as `load_strict`.
-    """
-    problems = [f"missing {key}" for key in expected if key not in tensors]
-    problems += [f"unexpected {key}" for key in tensors if key not in expected]
-    problems += [
-        f"{key} is {shape_of(tensors[key])}, expected {shape_of(expected[key])}"
-        for key in expected
-        if key in tensors and tensors[key].shape != expected[key].shape
-    ]
-    problems += [
-        f"{key} is {tensors[key].dtype}, expected {expected[key].dtype}"
-        for key in expected
-        if key in tensors and tensors[key].is_floating_point() != expected[key].is_floating_point()
-    ]
-    if len(problems) > SHOWN:
-        problems[SHOWN:] = [f"and {len(problems) - SHOWN:,} more"]
-    if problems:
-        raise ValueError("\n  ".join([f"{complaint}:", *problems]))
-
-
-def _from_hub(backbone: Backbone) -> Tensors:
+def _read(backbone: Backbone, weights: str | Path) -> tuple[str | Path, Tensors]:
+    """Where the weights are from, and the tensors by timm's names."""
+    if str(weights) == "hub" and backbone.name not in TOY:
+        try:
+            return f"the hub's {backbone.name}", backbone.pretrained()
+        except Exception as error:  # each hub client has errors of its own
+            raise HubError(
+                f"timm's hub gave no weights for {backbone.name} ({error}): without a network, "
+                "give the path of a downloaded file"
+            ) from error
+    path, hint = Path(weights), "give the path of a file, 'hub' or None"
+    if str(weights) == "hub":
+        path = TOY_WEIGHTS / f"{backbone.name}.safetensors"
+        hint = f"`make weights` pre-trains {backbone.name}"
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights at {path}: {hint}")
+    tensors = read_tensors(path)
     try:
-        return backbone.pretrained()
-    except Exception as error:  # each hub client has errors of its own
-        raise HubError(
-            f"timm's hub gave no weights for {backbone.name} ({error}): without a network, "
-            "give the path of a downloaded file"
-        ) from error
+        return path, to_timm_layout(tensors)
+    except ValueError as error:
+        raise ValueError(f"{path} does not fit {backbone.name}: {error}") from error
 
 
 def _is_dispensable(key: str, tensor: Tensor, backbone: Backbone, computed: Tensors) -> bool:
@@ -111,12 +75,37 @@ def _is_dispensable(key: str, tensor: Tensor, backbone: Backbone, computed: Tens
     if key.endswith(("q_bias", "k_bias", "v_bias")):  # all 0 in DINOv3's release
         return not tensor.any()
     # What the trunk computes itself, maybe rounded to bfloat16 in the file: rope.periods.
-    own = computed.get(key)
-    return own is not None and own.shape == tensor.shape and _close(own, tensor)
+    own, rounding = computed.get(key), torch.finfo(torch.bfloat16).eps
+    return (
+        own is not None
+        and own.shape == tensor.shape
+        and torch.allclose(own.cpu().float(), tensor.float(), rtol=rounding, atol=0)
+    )
 
 
-def _close(a: Tensor, b: Tensor) -> bool:
-    return torch.allclose(a.cpu().float(), b.float(), rtol=torch.finfo(torch.bfloat16).eps, atol=0)
+def check_tensors(tensors: Tensors, expected: Tensors, complaint: str) -> None:
+    """Compare names, shapes, and whether there are reals or whole numbers in them.
+
+    Raises:
+        ValueError: `complaint`, then each tensor that is missing, unexpected or different.
+    """
+    problems = [f"missing {key}" for key in expected if key not in tensors]
+    problems += [f"unexpected {key}" for key in tensors if key not in expected]
+    pairs = [(key, tensors[key], expected[key]) for key in expected if key in tensors]
+    problems += [
+        f"{key} is {shape_of(found)}, expected {shape_of(wanted)}"
+        for key, found, wanted in pairs
+        if found.shape != wanted.shape
+    ]
+    problems += [
+        f"{key} is {found.dtype}, expected {wanted.dtype}"
+        for key, found, wanted in pairs
+        if found.is_floating_point() != wanted.is_floating_point()
+    ]
+    if len(problems) > SHOWN:
+        problems[SHOWN:] = [f"and {len(problems) - SHOWN:,} more"]
+    if problems:
+        raise ValueError("\n  ".join([f"{complaint}:", *problems]))
 
 
 def shape_of(tensor: Tensor) -> str:
@@ -124,24 +113,36 @@ def shape_of(tensor: Tensor) -> str:
     return str(tuple(tensor.shape))
 
 
-# Layouts of backbones' weights: how a file names its tensors.
-
-
 def to_timm_layout(tensors: Tensors) -> Tensors:
-    """Rename tensors to timm's layout, from whichever of `LAYOUTS` recognises them.
+    """Rename a backbone's tensors to timm's layout, from whichever their names are recognised as.
 
     Raises:
         ValueError: tensors that become one do not go together.
     """
-    for recognises, convert in LAYOUTS:
-        if any(recognises(key) for key in tensors):
-            return convert(tensors)
-    return tensors
-
-
-def _from_dinomix(tensors: Tensors) -> Tensors:
     prefix = "backbone.trunk."
-    return {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
+    if any(key.startswith(prefix) for key in tensors):  # our own files
+        return {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
+    if "storage_tokens" in tensors:
+        return _from_dinov3(tensors)
+    dinov2 = re.compile(r"mask_token|register_tokens|blocks\.\d+\.(mlp\.w12|\d+\.ls1)\.")
+    return _from_dinov2(tensors) if any(map(dinov2.match, tensors)) else tensors
+
+
+def _from_dinov2(tensors: Tensors) -> Tensors:
+    """DINOv2's release: other names for SwiGLU and registers, and maybe blocks in chunks."""
+    renamed = {}
+    for key, tensor in tensors.items():
+        key = re.sub(r"^blocks\.\d+\.(\d+\.)", r"blocks.\1", key)  # blocks.{chunk}.{block}
+        renamed[key.replace(".mlp.w12.", ".mlp.fc1.").replace(".mlp.w3.", ".mlp.fc2.")] = tensor
+    if {"register_tokens", "cls_token", "pos_embed"} <= renamed.keys():
+        # timm adds the class token's position to the token itself
+        positions, token = renamed["pos_embed"], renamed["cls_token"]
+        if token.ndim != 3 or positions.ndim != 3 or positions[:, :1].shape != token.shape:
+            raise ValueError("pos_embed has no position for cls_token")
+        renamed["reg_token"] = renamed.pop("register_tokens")
+        renamed["cls_token"] = token + positions[:, :1]
+        renamed["pos_embed"] = positions[:, 1:]
+    return renamed
 
 
 def _from_dinov3(tensors: Tensors) -> Tensors:
@@ -158,40 +159,10 @@ def _from_dinov3(tensors: Tensors) -> Tensors:
             mask = tensors.get(f"{key}_mask", torch.ones_like(tensor))
             if mask.shape != tensor.shape or tensor.ndim != 1 or len(tensor) % 3:
                 raise ValueError(f"{key} is no bias of q, k and v with a mask of its own")
-            parts = (tensor * mask).chunk(3)
-            bias = key.removesuffix("qkv.bias") + "{}_bias"
-            renamed |= {bias.format(part): t for part, t in zip("qkv", parts, strict=True)}
+            for part, bias in zip("qkv", (tensor * mask).chunk(3), strict=True):
+                renamed[key.removesuffix("qkv.bias") + f"{part}_bias"] = bias
         elif not key.endswith(".bias_mask"):
             for theirs, ours in names.items():
                 key = key.replace(theirs, ours)
             renamed[key] = tensor
     return renamed
-
-
-def _from_dinov2(tensors: Tensors) -> Tensors:
-    """DINOv2's release: other names for SwiGLU and registers, and maybe blocks in chunks."""
-    renamed = {}
-    for key, tensor in tensors.items():
-        key = re.sub(r"^blocks\.\d+\.(\d+\.)", r"blocks.\1", key)  # blocks.{chunk}.{block}
-        key = key.replace(".mlp.w12.", ".mlp.fc1.").replace(".mlp.w3.", ".mlp.fc2.")
-        renamed[key] = tensor
-    if {"register_tokens", "cls_token", "pos_embed"} <= renamed.keys():
-        # timm adds the class token's position to the token itself
-        positions, token = renamed["pos_embed"], renamed["cls_token"]
-        if token.ndim != 3 or positions.ndim != 3 or positions[:, :1].shape != token.shape:
-            raise ValueError("pos_embed has no position for cls_token")
-        renamed["reg_token"] = renamed.pop("register_tokens")
-        renamed["cls_token"] = token + positions[:, :1]
-        renamed["pos_embed"] = positions[:, 1:]
-    return renamed
-
-
-# What recognises a layout by one of its keys, and what turns it into timm's; the first that fits.
-LAYOUTS: list[tuple[Callable[[str], object], Callable[[Tensors], Tensors]]] = [
-    (re.compile(r"backbone\.trunk\.").match, _from_dinomix),
-    (re.compile(r"storage_tokens$").match, _from_dinov3),
-    (
-        re.compile(r"mask_token|register_tokens|blocks\.\d+\.(mlp\.w12|\d+\.ls1)\.").match,
-        _from_dinov2,
-    ),
-]

@@ -2,11 +2,8 @@
 
 To add one: a subclass of `Aggregator` that sets `dim` and writes `pool`, decorated with
 `register_aggregator` (or, in this package, a line in `AGGREGATORS`). Its constructor takes by name
-whichever settings of `build_aggregator` it needs, and options of its own, with defaults.
-`dinomix.ModelConfig(aggregator=...)` knows it from then on, and its own options as
-`aggregator_options={...}`. The class attribute `takes_token` asks for the class token too,
-`needs_features` for maps of training images before the training (`initialise`). CONTRIBUTING.md
-has an example.
+whichever settings of `build_aggregator` it needs, and options of its own, with defaults, which are
+`dinomix.ModelConfig(aggregator_options={...})`. CONTRIBUTING.md has an example.
 """
 
 import inspect
@@ -14,7 +11,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from dinomix.aggregators.base import Aggregator, unit_length
+from dinomix.aggregators.base import Aggregator
 from dinomix.aggregators.boq import BoQ
 from dinomix.aggregators.convap import ConvAP
 from dinomix.aggregators.cosplace import CosPlaceHead
@@ -22,23 +19,6 @@ from dinomix.aggregators.gem import GeM
 from dinomix.aggregators.mixer import FeatureMixer
 from dinomix.aggregators.netvlad import NetVLAD
 from dinomix.aggregators.salad import SALAD
-
-__all__ = [
-    "AGGREGATORS",
-    "SALAD",
-    "Aggregator",
-    "BoQ",
-    "ConvAP",
-    "CosPlaceHead",
-    "FeatureMixer",
-    "GeM",
-    "NetVLAD",
-    "build_aggregator",
-    "check_options",
-    "own_aggregators",
-    "register_aggregator",
-    "unit_length",
-]
 
 AGGREGATORS: dict[str, type[Aggregator]] = {
     "mix": FeatureMixer,
@@ -51,64 +31,6 @@ AGGREGATORS: dict[str, type[Aggregator]] = {
 }
 BUILT_IN = frozenset(AGGREGATORS)
 SETTINGS = ("in_channels", "grid", "mix_depth", "out_channels", "out_rows")
-
-
-def register_aggregator(name: str) -> Callable[[type[Aggregator]], type[Aggregator]]:
-    """A decorator that makes a class known as `ModelConfig(aggregator=name)`.
-
-    A saved model holds the name, not the class: where it is loaded, the class has to be registered
-    before, by importing the module that it lies in. Defining the same class again, as a notebook's
-    cell does that runs twice, puts the new one in the old one's place.
-
-    Args:
-        name: lower-case letters, digits and underscores, a letter first.
-
-    Raises:
-        ValueError: the name is not made so or belongs to another class; the class is no Aggregator,
-            or its constructor takes something that no config could give.
-    """
-    if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise ValueError(
-            f"an aggregator's name is made of a-z, 0-9 and _, a letter first, not {name!r}"
-        )
-
-    def register(aggregator: type[Aggregator]) -> type[Aggregator]:
-        if not (isinstance(aggregator, type) and issubclass(aggregator, Aggregator)):
-            raise ValueError(
-                f"{aggregator!r} cannot be the aggregator {name!r}: derive the class from "
-                "dinomix.aggregators.Aggregator"
-            )
-        _check_constructor(aggregator)
-        holder = AGGREGATORS.get(name)
-        if name in BUILT_IN or (holder is not None and _origin(holder) != _origin(aggregator)):
-            raise ValueError(
-                f"there is an aggregator {name!r} already, {_origin(holder)}: choose another name"
-            )
-        AGGREGATORS[name] = aggregator
-        return aggregator
-
-    return register
-
-
-def own_aggregators() -> dict[str, type[Aggregator]]:
-    """Those that `register_aggregator` added, to be registered in other processes, too."""
-    return {name: found for name, found in AGGREGATORS.items() if name not in BUILT_IN}
-
-
-def _origin(aggregator: type[Aggregator]) -> str:
-    return f"{aggregator.__module__}.{aggregator.__qualname__}"
-
-
-def _check_constructor(aggregator: type[Aggregator]) -> None:
-    """Raise ValueError for an argument that is neither a setting nor an option with a default."""
-    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    for key, parameter in inspect.signature(aggregator).parameters.items():
-        optional = key in SETTINGS or parameter.default is not inspect.Parameter.empty
-        if parameter.kind not in named or not optional:
-            raise ValueError(
-                f"the constructor of {_origin(aggregator)} takes {str(parameter)!r}: an aggregator "
-                f"takes by name any of {', '.join(SETTINGS)}, and options with a default"
-            )
 
 
 def build_aggregator(
@@ -130,12 +52,10 @@ def build_aggregator(
         ValueError: for an unknown name, or an option that the aggregator does not have.
     """
     check_options(name, options)
-    settings = dict(
-        zip(SETTINGS, (in_channels, grid, mix_depth, out_channels, out_rows), strict=True)
-    )
+    values = (in_channels, grid, mix_depth, out_channels, out_rows)
+    settings = dict(zip(SETTINGS, values, strict=True))
     taken = inspect.signature(AGGREGATORS[name]).parameters
-    given = {key: settings[key] for key in taken if key in settings}
-    return AGGREGATORS[name](**given, **options)
+    return AGGREGATORS[name](**{k: settings[k] for k in taken if k in settings}, **options)
 
 
 def check_options(name: str, options: dict[str, Any]) -> None:
@@ -147,9 +67,58 @@ def check_options(name: str, options: dict[str, Any]) -> None:
             "on the command line by dinomix --import MODULE"
         )
     own = [key for key in inspect.signature(AGGREGATORS[name]).parameters if key not in SETTINGS]
-    unknown = sorted(set(options) - set(own))
-    if unknown:
+    if unknown := sorted(set(options) - set(own)):
+        has = f"it has {own}" if own else "it has none of its own"
+        raise ValueError(f"aggregator {name!r} has no options {unknown}; {has}")
+
+
+def register_aggregator(name: str) -> Callable[[type[Aggregator]], type[Aggregator]]:
+    """A decorator that makes a class known as `ModelConfig(aggregator=name)`.
+
+    A saved model holds the name, not the class: import the class's module before you load it.
+    Defining the same class again, as a notebook's cell does that runs twice, replaces the old one.
+
+    Args:
+        name: lower-case letters, digits and underscores, a letter first.
+
+    Raises:
+        ValueError: the name is not made so or belongs to another class; the class is no Aggregator,
+            or its constructor takes something that no config could give.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise ValueError(
-            f"aggregator {name!r} has no options {unknown}; "
-            + (f"it has {own}" if own else "it has none of its own")
+            f"an aggregator's name is made of a-z, 0-9 and _, a letter first, not {name!r}"
         )
+
+    def register(aggregator: type[Aggregator]) -> type[Aggregator]:
+        if not (isinstance(aggregator, type) and issubclass(aggregator, Aggregator)):
+            raise ValueError(
+                f"{aggregator!r} cannot be the aggregator {name!r}: derive the class from "
+                "dinomix.aggregators.Aggregator"
+            )
+        for key, parameter in inspect.signature(aggregator).parameters.items():
+            named = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+            if not named or (key not in SETTINGS and parameter.default is parameter.empty):
+                raise ValueError(
+                    f"the constructor of {_origin(aggregator)} takes {str(parameter)!r}: an "
+                    f"aggregator takes by name any of {', '.join(SETTINGS)}, and options with a "
+                    "default"
+                )
+        holder = AGGREGATORS.get(name)
+        if name in BUILT_IN or (holder is not None and _origin(holder) != _origin(aggregator)):
+            raise ValueError(
+                f"there is an aggregator {name!r} already, {_origin(holder)}: choose another name"
+            )
+        AGGREGATORS[name] = aggregator
+        return aggregator
+
+    return register
+
+
+def own_aggregators() -> dict[str, type[Aggregator]]:
+    """Those that `register_aggregator` added, to be registered in other processes, too."""
+    return {name: found for name, found in AGGREGATORS.items() if name not in BUILT_IN}
+
+
+def _origin(aggregator: type[Aggregator]) -> str:
+    return f"{aggregator.__module__}.{aggregator.__qualname__}"

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 class Aggregator(nn.Module):
     """Pools feature maps (B, s, h, w) to descriptors (B, dim) of unit length.
 
-    A subclass sets `dim` and writes `pool`. Three more things are for those that need them:
-    `takes_token`, `needs_features` and `initialise`.
+    A subclass sets `dim` and writes `pool`; the rest is for those that need it.
 
     Attributes:
         dim: D, the descriptor's length.
@@ -29,16 +28,11 @@ class Aggregator(nn.Module):
         """Set first weights from the maps (N, s, h, w) of training images."""
 
     def forward(self, maps: Tensor, *token: Tensor) -> Tensor:
-        return unit_length(self.pool(maps, *token))
-
-
-def unit_length(x: Tensor) -> Tensor:
-    """L2-normalise the rows of (B, D), in float32 or better even under autocast."""
-    return F.normalize(at_least_float32(x), dim=1)
+        return F.normalize(at_least_float32(self.pool(maps, *token)), dim=1)
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """`x` in float32, or as it is if that is more: float64 stays."""
+    """`x` in float32, even under autocast, or as it is if that is more: float64 stays."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 

@@ -9,21 +9,20 @@ from dinomix.aggregators.base import Aggregator, check_counts
 class BoQ(Aggregator):
     """Learned queries look for what tells places apart (Ali-bey et al. 2024, Section 3).
 
-    Blocks of a transformer refine the map's positions one after the other, and in each a bag of
-    queries of its own, the same for all images, attends to them. What all bags found is projected
-    along the queries.
+    Blocks of a transformer refine the map's positions one after the other. In each, a bag of
+    queries, the same for all images, attends to them; what all bags found is projected along the
+    queries.
 
     Args:
         in_channels: s; any grid fits.
-        channels: c, to which a 3x3 convolution reduces the map; there is an attention head for
-            each 64. The authors take 512 on a ResNet and 384 on DINOv2.
+        channels: c, to which a 3x3 convolution reduces the map, an attention head for each 64;
+            the authors take 512 on a ResNet and 384 on DINOv2.
         queries: in each block's bag.
         layers: how many blocks.
         row_dim: r; the descriptor has c * r entries, entry i * r + j being row j of channel i.
 
     Raises:
-        ValueError: for a size that is no integer of at least 1, or channels that cannot be shared
-            out among the heads.
+        ValueError: for a size below 1, or channels that cannot be shared out among the heads.
     """
 
     def __init__(

@@ -19,15 +19,11 @@ class ConvAP(Aggregator):
             c * cells + i being cell i (row by row) of channel c.
 
     Raises:
-        ValueError: if the coarse grid's sides are not integers of at least 1.
+        ValueError: for a side of the coarse grid below 1.
     """
 
     def __init__(
-        self,
-        in_channels: int,
-        out_channels: int = 512,
-        pool_rows: int = 2,
-        pool_columns: int = 2,
+        self, in_channels: int, out_channels: int = 512, pool_rows: int = 2, pool_columns: int = 2
     ) -> None:
         super().__init__()
         check_counts(pool_rows=pool_rows, pool_columns=pool_columns)

@@ -1,8 +1,8 @@
 """DINO-Mix's feature mixer, which is also MixVPR's aggregator."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn import functional
 
 from dinomix.aggregators.base import Aggregator
 
@@ -21,7 +21,7 @@ class FeatureMixer(Aggregator):
         out_rows: r; the descriptor has d * r entries, entry c * r + i being row i of channel c.
 
     Raises:
-        ValueError: for a map of another grid.
+        ValueError: (forward) for a map of another grid.
     """
 
     def __init__(
@@ -35,32 +35,27 @@ class FeatureMixer(Aggregator):
         super().__init__()
         self.grid = tuple(grid)
         self.dim = out_channels * out_rows
-        positions = self.grid[0] * self.grid[1]
+        positions = self.grid[0] * self.grid[1]  # n
         self.mix = nn.Sequential(*(MixLayer(positions) for _ in range(mix_depth)))
         self.channel_proj = nn.Linear(in_channels, out_channels)
         self.row_proj = nn.Linear(positions, out_rows)
 
     def pool(self, maps: Tensor) -> Tensor:
-        if tuple(maps.shape[-2:]) != self.grid:
+        h, w = maps.shape[-2:]
+        if (h, w) != self.grid:
             raise ValueError(
-                f"the mixer's weights fit maps of {_by(self.grid)}, not {_by(maps.shape[-2:])}: "
+                f"the mixer's weights fit maps of {self.grid[0]}x{self.grid[1]}, not {h}x{w}: "
                 "build the model with the image_size of these images, or resize them"
             )
         x = maps.flatten(2)  # (B, s, n), n = h*w
         x = self.mix(x)
-        x = self._project(x)  # (B, d, r)
-        return x.flatten(1)  # (B, d*r)
-
-    def _project(self, x: Tensor) -> Tensor:
-        """row_proj of channel_proj, (B, s, n) -> (B, d, r), the paper's Eq. 4-6.
-
-        The paper reduces the channels first. Both projections are linear, so the order only
-        decides the cost, and n / r times fewer columns are left to the larger one this way round.
-        """
+        # row_proj(channel_proj(x)), Eq. 4-6. The paper reduces the channels first. Both are linear,
+        # so the order only decides the cost: this way the larger one has n / r times fewer columns.
         channels, rows = self.channel_proj, self.row_proj
-        x = functional.linear(x, rows.weight)  # (B, s, r)
-        x = functional.linear(x.transpose(1, 2), channels.weight).transpose(1, 2)  # (B, d, r)
-        return x + torch.outer(channels.bias, rows.weight.sum(1)) + rows.bias
+        x = F.linear(x, rows.weight)  # (B, s, r)
+        x = F.linear(x.transpose(1, 2), channels.weight).transpose(1, 2)  # (B, d, r)
+        x = x + torch.outer(channels.bias, rows.weight.sum(1)) + rows.bias
+        return x.flatten(1)  # (B, d*r)
 
 
 class MixLayer(nn.Module):
@@ -80,7 +75,3 @@ class MixLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.mix(x)
-
-
-def _by(grid: tuple[int, ...]) -> str:
-    return "x".join(map(str, grid))

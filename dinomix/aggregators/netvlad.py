@@ -13,19 +13,17 @@ class NetVLAD(Aggregator):
     """A VLAD with soft, learned assignment (Arandjelovic et al. 2016, Eq. 3 and 4).
 
     Each local descriptor x, of unit length, is shared out among K clusters by a softmax over
-    w_k.x + b_k, and the residuals x - c_k are summed with these weights. Each cluster's sum is made
-    unit length before all become one descriptor. Weights, biases and centroids learn apart from
-    each other, but start as w_k = 2 alpha c_k and b_k = -alpha |c_k|^2: the nearer, the more.
-
-    Random centroids serve until `initialise` puts the training images' own in their place.
+    w_k.x + b_k, and the residuals x - c_k are summed with these weights, to unit length in each
+    cluster. Weights, biases and centroids learn apart from each other, but start as
+    w_k = 2 alpha c_k and b_k = -alpha |c_k|^2: the nearer, the more. Centroids are random until
+    `initialise` finds the training images' own.
 
     Args:
         in_channels: s; any grid fits.
         clusters: K; the descriptor has K * s entries, entry k * s + i being channel i of cluster k.
 
     Raises:
-        ValueError: for fewer than two clusters; (initialise) for fewer local descriptors than
-            clusters.
+        ValueError: for fewer than two clusters, or (initialise) more than local descriptors.
     """
 
     needs_features = True

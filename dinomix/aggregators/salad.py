@@ -14,10 +14,9 @@ class SALAD(Aggregator):
 
     A small network scores each token against each cluster, and a learned score stands for the
     dustbin, where uninformative tokens go. Sinkhorn iterations turn the scores into a transport
-    plan, which weighs the sum of reduced tokens in each cluster; the dustbin is thrown away.
-
-    As in the authors' code, the iterations begin with the clusters. That takes a constant in a
-    column of scores away again, and so the dustbin's score never changes a descriptor.
+    plan, which weighs the sum of reduced tokens in each cluster; the dustbin is thrown away. As in
+    the authors' code they begin with the clusters, which takes a constant in a column of scores
+    away again: the dustbin's score never changes a descriptor.
 
     Args:
         in_channels: s; any grid of more positions than clusters fits.
@@ -26,12 +25,11 @@ class SALAD(Aggregator):
         token_dim: g, to which the class token is reduced. The descriptor has g + m * l entries:
             the class token's, then those of one cluster after the other.
         hidden: width of the three small networks' hidden layers.
-        dropout: in the hidden layers of those for scores and tokens; from the authors' code.
+        dropout: in the hidden layers of those for scores and tokens (authors' code).
         iterations: of Sinkhorn.
 
     Raises:
-        ValueError: for a size that is no integer of at least 1; (forward) for maps of no more
-            positions than clusters.
+        ValueError: for a size below 1; (forward) for maps of no more positions than clusters.
     """
 
     takes_token = True
@@ -47,13 +45,8 @@ class SALAD(Aggregator):
         iterations: int = 3,
     ) -> None:
         super().__init__()
-        check_counts(
-            clusters=clusters,
-            cluster_dim=cluster_dim,
-            token_dim=token_dim,
-            hidden=hidden,
-            iterations=iterations,
-        )
+        check_counts(clusters=clusters, cluster_dim=cluster_dim, token_dim=token_dim)
+        check_counts(hidden=hidden, iterations=iterations)
         self.clusters, self.iterations = clusters, iterations
         self.dim = token_dim + clusters * cluster_dim
         # Linear over the channels of each position: the paper's 1x1 convolutions.

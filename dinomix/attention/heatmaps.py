@@ -1,4 +1,13 @@
-"""Where a model looks: heat maps of its descriptor (paper, Fig. 9)."""
+"""Where a model looks: heat maps of its descriptor (paper, Fig. 9).
+
+Grad-CAM (Selvaraju et al. 2017) weighs each channel of a map with the mean over the positions of
+its gradient; the heat is the positive part of the weighted sum. Gradients are taken from the map
+on, so that frozen backbones have heat as trained ones do. Models are left as they were.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 
 import matplotlib
 import numpy as np
@@ -6,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dinomix.attention.gradcam import check_images, device_of, grad_cam, left_alone
+from dinomix.backbones import Backbone, ViTBackbone
 from dinomix.model import PlaceModel
 
 
@@ -14,10 +23,6 @@ def match_attention(
     model: PlaceModel, queries: Tensor, matches: Tensor, block: int | None = None
 ) -> np.ndarray:
     """What made each query match its database image: Grad-CAM of their cosine similarity.
-
-    Grad-CAM (Selvaraju et al. 2017): each channel of the map is weighed with its mean gradient
-    over the positions; the heat is the positive part of the weighted sum. Frozen backbones have
-    it as trained ones do, and the model is left as it was.
 
     Args:
         queries: normalised images (B, 3, H, W), on any device.
@@ -37,11 +42,9 @@ def match_attention(
     check_images(matches)
     if len(queries) != len(matches):
         raise ValueError(f"{len(queries)} queries with {len(matches)} matches: give each query one")
-    with left_alone(model):
-        with torch.no_grad():
-            found = model(matches.to(device_of(model)))  # (B, D)
-        targets = [match.dot for match in found]
-        return grad_cam(model, model.aggregator, queries, targets, block)
+    with left_alone(model), torch.no_grad():
+        found = model(matches.to(device_of(model)))  # (B, D)
+    return _grad_cam(model, model.aggregator, queries, [match.dot for match in found], block)
 
 
 def energy_attention(model: PlaceModel, images: Tensor, block: int | None = None) -> np.ndarray:
@@ -49,22 +52,110 @@ def energy_attention(model: PlaceModel, images: Tensor, block: int | None = None
 
     Zero all over where that length does not depend on the map, as with an aggregator that
     normalises the parts of its descriptor itself: `match_attention` has an answer there.
-
-    Args:
-        images: normalised (B, 3, H, W).
-        block: as in `match_attention`.
-
-    Returns:
-        heat float32 (B, h, w) on the map's grid, at least 0.
-
-    Raises:
-        ValueError: as `match_attention`.
+    Arguments, result and errors are those of `match_attention`.
     """
     check_images(images)
     # The normalised descriptor has length 1 whatever the image shows: its gradient is zero.
     targets = [lambda descriptor: descriptor.square().sum()] * len(images)
+    return _grad_cam(model, model.aggregator.pool, images, targets, block)
+
+
+def _grad_cam(
+    model: PlaceModel,
+    describe: Callable[..., Tensor],
+    images: Tensor,
+    targets: list[Callable[[Tensor], Tensor]],
+    block: int | None,
+) -> np.ndarray:
+    """Heat (B, h, w) of each image's target, a number computed from what `describe` gives (D,)."""
     with left_alone(model):
-        return grad_cam(model, model.aggregator.pool, images, targets, block)
+        with torch.no_grad():
+            features, finish, as_map = _split(model.backbone, images.to(device_of(model)), block)
+        features = features.detach().requires_grad_()
+        with torch.enable_grad():
+            maps, token = finish(features)
+            outputs = describe(maps, token) if model.aggregator.takes_token else describe(maps)
+            values = torch.stack(
+                [target(out) for target, out in zip(targets, outputs, strict=True)]
+            )
+            (gradients,) = torch.autograd.grad(values.sum(), features)
+    features = features.detach()
+    activations, slopes = (as_map(x).cpu().numpy() for x in (features, gradients))  # (B, s, h, w)
+    weights = slopes.mean(axis=(2, 3), keepdims=True)  # (B, s, 1, 1)
+    heat = np.maximum((weights * activations).sum(axis=1), 0)
+    # Where the true gradient is zero, what is left of it is rounding errors, which are no heat.
+    change = gradients.flatten(1).norm(dim=1) * features.flatten(1).norm(dim=1)
+    constant = (change <= 1e-4 * values.detach().abs()).cpu().numpy()
+    return np.where(constant[:, None, None], 0, heat).astype(np.float32)
+
+
+def _split(
+    backbone: Backbone, images: Tensor, block: int | None
+) -> tuple[Tensor, Callable, Callable]:
+    """The features of a block; how they become map and class token; and how they are a map."""
+    if block is None:
+        maps, token = backbone.features(images)
+        return maps, lambda maps: (maps, token), lambda maps: maps
+    if not isinstance(backbone, ViTBackbone):
+        raise ValueError(
+            f"{backbone.name} is no plain transformer: block must be None, not {block}"
+        )
+    if type(block) is not int or not 0 <= block < backbone.num_blocks:
+        raise ValueError(
+            f"block of {backbone.name} must be 0 to {backbone.num_blocks - 1}, not {block!r}"
+        )
+    grid = backbone.grid_of(tuple(images.shape[-2:]))
+    as_map = partial(backbone.as_map, grid=grid)
+
+    def finish(tokens: Tensor) -> tuple[Tensor, Tensor]:
+        tokens = backbone.run_blocks(tokens, slice(block + 1, None), grid)
+        return as_map(tokens), tokens[:, 0]
+
+    (tokens,) = tokens_after([backbone.trunk.blocks[block]], backbone, images)
+    return tokens, finish, as_map
+
+
+def tokens_after(
+    blocks: Sequence[nn.Module], backbone: ViTBackbone, images: Tensor
+) -> list[Tensor]:
+    """All tokens (B, prefix + h*w, s) that each of these blocks of the backbone gives."""
+    seen: list[Tensor] = []
+    hooks = [
+        block.register_forward_hook(lambda module, inputs, tokens: seen.append(tokens))
+        for block in blocks
+    ]
+    try:
+        backbone(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return seen
+
+
+@contextmanager
+def left_alone(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, and no gradients for parameters, for a while; then all is as it was."""
+    modes = [(module, module.training) for module in model.modules()]
+    learning = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        model.eval().requires_grad_(False)
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for parameter, learns in learning:
+            parameter.requires_grad_(learns)
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model lies, and its input has to be."""
+    return next(model.parameters()).device
+
+
+def check_images(images: Tensor) -> None:
+    """Raise ValueError unless these are RGB images, at least one."""
+    if images.ndim != 4 or images.shape[1] != 3 or not len(images):
+        raise ValueError(f"images must be (B, 3, H, W), B > 0, not {tuple(images.shape)}")
 
 
 def rollout(model: PlaceModel, images: Tensor) -> np.ndarray:

@@ -6,10 +6,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw
-from torch import Tensor, nn
+from torch import Tensor
 
-from dinomix.attention.gradcam import check_images, device_of, left_alone
-from dinomix.attention.heatmaps import overlay, upsample
+from dinomix.attention.heatmaps import (
+    check_images,
+    device_of,
+    left_alone,
+    overlay,
+    tokens_after,
+    upsample,
+)
 from dinomix.backbones import ViTBackbone
 from dinomix.model import PlaceModel
 
@@ -18,15 +24,10 @@ WIDTH = 336  # pixels of a picture
 
 @torch.no_grad()
 def block_maps(model: PlaceModel, images: Tensor) -> list[Tensor]:
-    """The patch features that each block of a vision transformer gives.
+    """The patch features of normalised images (B, 3, H, W) after each block, first block first.
 
-    Of any other backbone there is one map, the one that the aggregator gets.
-
-    Args:
-        images: normalised (B, 3, H, W), on any device.
-
-    Returns:
-        for each block, the first one first: (B, s, h, w), on the CPU.
+    Each is (B, s, h, w), on the CPU. A backbone that is no plain vision transformer gives one map,
+    the one that the aggregator gets.
 
     Raises:
         ValueError: the tensor is no batch of RGB images.
@@ -37,33 +38,17 @@ def block_maps(model: PlaceModel, images: Tensor) -> list[Tensor]:
         if not isinstance(backbone, ViTBackbone):
             return [backbone(images).float().cpu()]
         grid = backbone.grid_of(tuple(images.shape[-2:]))
-        seen: list[Tensor] = []
-
-        def note(module: nn.Module, inputs: object, tokens: Tensor) -> None:
-            seen.append(backbone.as_map(tokens, grid).float().cpu())
-
-        hooks = [block.register_forward_hook(note) for block in backbone.trunk.blocks]
-        try:
-            backbone(images)
-        finally:
-            for hook in hooks:
-                hook.remove()
-    return seen
+        tokens = tokens_after(backbone.trunk.blocks, backbone, images)
+        return [backbone.as_map(each, grid).float().cpu() for each in tokens]
 
 
 @dataclass(frozen=True)
 class Match:
-    """How alike a patch of one image and all patches of another are.
+    """How alike a patch of one image and all patches of another are."""
 
-    Attributes:
-        grid: rows and columns of patches, of both images.
-        patch: row and column of the patch that is asked about.
-        heat: cosine similarities float32 (h, w).
-    """
-
-    grid: tuple[int, int]
-    patch: tuple[int, int]
-    heat: np.ndarray
+    grid: tuple[int, int]  # rows and columns of patches, of both images
+    patch: tuple[int, int]  # row and column of the one patch
+    heat: np.ndarray  # cosine similarities float32 (h, w)
 
     @property
     def best(self) -> tuple[int, int]:
@@ -116,13 +101,12 @@ def marked(
         pixels = overlay(np.asarray(image), upsample(heat[None], size[::-1])[0])
         image = Image.fromarray(pixels)
     draw = ImageDraw.Draw(image)
-    (row, column), (rows, columns) = patch, grid
-    box = [
-        column * size[0] / columns,
-        row * size[1] / rows,
-        (column + 1) * size[0] / columns - 1,
-        (row + 1) * size[1] / rows - 1,
-    ]
-    draw.rectangle(box, outline="black", width=4)  # visible on bright and on dark
-    draw.rectangle([box[0] + 1, box[1] + 1, box[2] - 1, box[3] - 1], outline="white", width=2)
+    left, top, right, bottom = (
+        (patch[axis] + step) * size[1 - axis] / grid[axis] - step
+        for step in (0, 1)
+        for axis in (1, 0)
+    )
+    # Two frames, visible on bright and on dark.
+    draw.rectangle([left, top, right, bottom], outline="black", width=4)
+    draw.rectangle([left + 1, top + 1, right - 1, bottom - 1], outline="white", width=2)
     return image

@@ -7,6 +7,7 @@ import pandas as pd
 
 from dinomix.attention.heatmaps import resize
 
+COLUMNS = ["image", "class", "share", "area", "gain"]
 DRAWS = 1000  # of the bootstrap
 
 
@@ -19,7 +20,7 @@ def class_shares(heat: np.ndarray, classes: np.ndarray, names: Sequence[str]) ->
         names: of the classes.
 
     Returns:
-        one row for each image and class: image (0 to B - 1), class, share of the heat, area (the
+        a row for each image and class: image (0 to B - 1), class, share of the heat, area (the
         class's share of the pixels, and so of even heat), gain = share / area. Shares sum to 1;
         they are NaN for an image without heat, and gain is NaN for a class without pixels.
 
@@ -44,13 +45,9 @@ def class_shares(heat: np.ndarray, classes: np.ndarray, names: Sequence[str]) ->
         share = np.bincount(labels.ravel(), picture.ravel(), minlength=len(names))
         share = share / (picture.sum() or np.nan)
         gain = share / np.where(area > 0, area, np.nan)
-        rows.append(
-            pd.DataFrame(
-                {"image": image, "class": list(names), "share": share, "area": area, "gain": gain}
-            )
-        )
-    columns = ["image", "class", "share", "area", "gain"]
-    return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=columns)
+        values = (image, list(names), share, area, gain)
+        rows.append(pd.DataFrame(dict(zip(COLUMNS, values, strict=True))))
+    return pd.concat(rows or [pd.DataFrame(columns=COLUMNS)], ignore_index=True)
 
 
 def share_change(before: pd.DataFrame, after: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
@@ -79,12 +76,5 @@ def share_change(before: pd.DataFrame, after: pd.DataFrame, seed: int = 0) -> pd
     rng = np.random.default_rng(seed)
     draws = change[rng.integers(len(change), size=(DRAWS, len(change)))].mean(axis=1)
     low, high = np.percentile(draws, [2.5, 97.5], axis=0)
-    return pd.DataFrame(
-        {
-            "before": first.mean(),
-            "after": second.mean(),
-            "change": change.mean(axis=0),
-            "low": low,
-            "high": high,
-        }
-    )
+    columns = {"before": first.mean(), "after": second.mean(), "change": change.mean(axis=0)}
+    return pd.DataFrame(columns | {"low": low, "high": high})

@@ -24,14 +24,13 @@ from dinomix.backbones.names import (
     timm_options,
 )
 from dinomix.backbones.rope import RopeViTBackbone
-from dinomix.backbones.vit import ViTBackbone, resize_positions
+from dinomix.backbones.vit import ViTBackbone
 from dinomix.images import as_size
 
 __all__ = [
     "DINOV2",
     "DINOV3",
     "TOY",
-    "TOY_IMAGE_SIZE",
     "Backbone",
     "MapBackbone",
     "RopeViTBackbone",
@@ -40,7 +39,6 @@ __all__ = [
     "build_backbone",
     "check_name",
     "normalization",
-    "resize_positions",
 ]
 
 
@@ -55,9 +53,7 @@ def build_backbone(
     """Build a backbone with random weights (`dinomix.weights` loads pretrained ones).
 
     Args:
-        name: `dinov2_vits14`, `b`, `l`, `g` (also with `_reg`), `dinov3_vits16`, `vits16plus`,
-            `vitb16`, `vitl16`, `vith16plus`, `vit7b16`, `toy_vits14`, `toy_vitb14`, `toy_resnet`,
-            or `timm/<model>` for any network of timm.
+        name: of `DINOV2`, `DINOV3` or `TOY`, or `timm/<model>` for any network of timm.
         image_size: pixels, a side or (height, width); decides `.grid`.
         trained_blocks: how many of the last blocks learn; what comes before is frozen, and runs
             without an autograd graph. "all": everything learns, embeddings and stem too.
@@ -79,8 +75,7 @@ def build_backbone(
         )
     else:
         network = timm.create_model(timm_name(name), **timm_options(name))
-    transformer = _transformer_class(network)
-    if transformer is not None:
+    if transformer := _transformer_class(network):
         if stage is not None:
             raise ValueError(
                 f"{name} has no stages to choose from: stage must be None, not {stage!r}"

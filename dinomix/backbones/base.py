@@ -11,31 +11,31 @@ TrainedBlocks = int | Literal["all"]
 
 
 class Backbone(nn.Module):
-    """What all backbones share: `.trunk`, the cut timm network, of which the last part learns.
+    """A network of timm, cut to a feature map: (B, 3, H, W) -> (B, s, h, w).
 
     Attributes:
-        name: as given to `build_backbone`, and so `trained_blocks`.
+        name, trained_blocks: as given to `build_backbone`.
+        trunk: the cut network.
+        cut_keys: names of the tensors that the whole network has and `.trunk` has not.
         out_channels: s, channels of the map.
         grid: (h, w), rows and columns of the map for images of the size given to `build_backbone`.
         num_blocks: how many blocks (or stages) `trained_blocks` chooses from.
         has_token: whether there is a class token.
         has_prefix: whether `frozen_features` does the frozen blocks' work, once for all.
-        cut_keys: names of the tensors that the whole network has and `.trunk` has not.
     """
 
     name: str
+    trained_blocks: TrainedBlocks
     trunk: nn.Module
+    cut_keys: frozenset[str]
     out_channels: int
     grid: tuple[int, int]
     num_blocks: int
-    trained_blocks: TrainedBlocks
     has_token: bool = False
     has_prefix: bool = False
-    cut_keys: frozenset[str]
 
-    def trained_modules(self) -> list[nn.Module]:
-        """The modules that learn, in order of use."""
-        raise NotImplementedError
+    def forward(self, images: Tensor) -> Tensor:  # (B, 3, H, W) -> (B, s, h, w)
+        return self.features(images)[0]
 
     def features(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Map (B, s, h, w) and class token (B, s), None where there is none, of (B, 3, H, W)."""
@@ -48,20 +48,12 @@ class Backbone(nn.Module):
     def finish(
         self, frozen: Tensor, grid: tuple[int, int] | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """What the trained part makes of it: map (B, s, h, w) and class token (B, s) or None.
-
-        Args:
-            frozen: from `frozen_features`.
-            grid: rows and columns of the map, where they are not `self.grid`.
-        """
+        """`features`, from `frozen_features` of images whose map has `grid` (None: `self.grid`)."""
         raise NotImplementedError
 
-    def forward(self, images: Tensor) -> Tensor:  # (B, 3, H, W) -> (B, s, h, w)
-        return self.features(images)[0]
-
-    def pretrained(self) -> dict[str, Tensor]:
-        """Tensors of timm's pretrained network, which it fetches through its hub."""
-        return timm.create_model(timm_name(self.name), pretrained=True).state_dict()
+    def trained_modules(self) -> list[nn.Module]:
+        """The modules that learn, in order of use."""
+        raise NotImplementedError
 
     def freeze(self) -> None:
         """Leave gradients and training mode to the trained modules alone."""
@@ -83,3 +75,7 @@ class Backbone(nn.Module):
         for module in self.trained_modules():
             module.train(mode)
         return self
+
+    def pretrained(self) -> dict[str, Tensor]:
+        """Tensors of timm's pretrained network, which it fetches through its hub."""
+        return timm.create_model(timm_name(self.name), pretrained=True).state_dict()

@@ -1,5 +1,6 @@
 """Any other network of timm, mostly CNNs: the map of one of its stages."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -41,16 +42,30 @@ class MapBackbone(Backbone):
         if not hasattr(trunk, "forward_intermediates"):
             raise ValueError(f"timm {timm.__version__} gives no feature map of {name}")
         self.name, self.trunk, self.trained_blocks = name, trunk, trained_blocks
-        self.cut_keys = frozenset(network.state_dict().keys() - self.trunk.state_dict().keys())
+        self.cut_keys = frozenset(network.state_dict().keys() - trunk.state_dict().keys())
         self.num_blocks = self.stage = stage
         self._ends = [info["module"] for info in network.feature_info[: stage + 1]]
         self.freeze()
+        # Modules to run one after the other; None: leave it to timm, from the images on.
         self._frozen: list[nn.Module] = []
         self._rest: list[nn.Module] | None = None
-        self.out_channels, *grid = self._map_shape(image_size)
-        self.grid = tuple(grid)
-        self._frozen, self._rest = self._cut(image_size)
+        self._try_out(image_size)
         self.has_prefix = self._rest is not None
+
+    def frozen_features(self, images: Tensor) -> Tensor:
+        """The map before the first trained stage; the images where the network cannot be cut."""
+        if self.trained_blocks == "all":
+            return images
+        with torch.no_grad():
+            return _run(self._frozen, images.detach())
+
+    def finish(self, frozen: Tensor, grid: tuple[int, int] | None = None) -> tuple[Tensor, None]:
+        if self._rest is not None:
+            return _run(self._rest, frozen), None  # (B, s, h, w)
+        maps = self.trunk.forward_intermediates(
+            frozen, indices=[self.stage], output_fmt="NCHW", intermediates_only=True
+        )
+        return maps[0], None  # (B, s, h, w)
 
     def trained_modules(self) -> list[nn.Module]:
         if self.trained_blocks == "all":
@@ -66,72 +81,42 @@ class MapBackbone(Backbone):
         network = timm.create_model(timm_name(self.name), pretrained=True, **self._options)
         return network.state_dict()
 
-    def frozen_features(self, images: Tensor) -> Tensor:
-        """The map before the first trained stage; the images where the network cannot be cut."""
-        if self.trained_blocks == "all":
-            return images
-        with torch.no_grad():
-            return _chain(self._frozen, images.detach())
-
-    def finish(
-        self, frozen: Tensor, grid: tuple[int, int] | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        if self._rest is not None:
-            return _chain(self._rest, frozen), None  # (B, s, h, w)
-        maps = self.trunk.forward_intermediates(
-            frozen, indices=[self.stage], output_fmt="NCHW", intermediates_only=True
-        )
-        return maps[0], None  # (B, s, h, w)
-
-    def _cut(self, image_size: tuple[int, int]) -> tuple[list[nn.Module], list[nn.Module] | None]:
-        """The frozen units and the others, up to the map; ([], None) if they are no plain chain.
-
-        Whether a network runs its units one after the other is seen by trying it.
-        """
-        if self.trained_blocks == "all":
-            return [], None
-        units = list(_units(self.trunk, self._ends))
-        names = [name for name, _ in units]
-        if self._ends[-1] not in names:
-            return [], None
-        units = [unit for _, unit in units[: names.index(self._ends[-1]) + 1]]
-        first = len(units) - len(self.trained_modules())
-        training = self.training
+    @torch.no_grad()
+    def _try_out(self, image_size: tuple[int, int]) -> None:
+        """Find the map's shape, and whether the units, one after the other, make the same map."""
         # No random numbers: whoever seeded the weights would get others.
-        probe = torch.linspace(-2, 2, 3 * image_size[0] * image_size[1]).view(1, 3, *image_size)
+        probe = torch.linspace(-2, 2, 3 * math.prod(image_size)).view(1, 3, *image_size)
         self.eval()
-        with torch.no_grad():
-            whole, _ = self.finish(probe)
-            try:
-                is_chain = torch.equal(_chain(units, probe), whole)
-            except (RuntimeError, TypeError):  # a unit that takes or gives something else
-                is_chain = False
-        self.train(training)
-        return (units[:first], units[first:]) if is_chain else ([], None)
-
-    def _map_shape(self, image_size: tuple[int, int]) -> tuple[int, int, int]:
-        training = self.training
         try:
-            with torch.no_grad():
-                return tuple(self.eval()(torch.zeros(1, 3, *image_size)).shape[1:])
+            maps = self(probe)  # (1, s, h, w)
         except (AssertionError, RuntimeError) as error:
             size = "x".join(map(str, image_size))
             raise ValueError(f"{self.name} cannot take images of {size}: {error}") from error
-        finally:
-            self.train(training)
+        self.out_channels, self.grid = maps.shape[1], tuple(maps.shape[2:])
+        if self.trained_blocks != "all":
+            units = dict(_units(self.trunk, self._ends))
+            chain = list(units.values())[: list(units).index(self._ends[-1]) + 1]
+            try:
+                is_chain = torch.equal(_run(chain, probe), maps)
+            except (RuntimeError, TypeError):  # a unit that takes or gives something else
+                is_chain = False
+            if is_chain:
+                first = len(chain) - len(self.trained_modules())
+                self._frozen, self._rest = chain[:first], chain[first:]
+        self.train()
 
 
-def _chain(units: list[nn.Module], x: Tensor) -> Tensor:
+def _run(units: list[nn.Module], x: Tensor) -> Tensor:
     for unit in units:
         x = unit(x)
     return x
 
 
-def _units(module: nn.Module, taps: list[str], prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """Modules in order of use, opened up just enough that every tap is one of them."""
+def _units(module: nn.Module, ends: list[str], prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """Modules in order of use, opened up just enough that every stage's end is one of them."""
     for child_name, child in module.named_children():
         path = prefix + child_name
-        if any(tap.startswith(f"{path}.") for tap in taps):
-            yield from _units(child, taps, f"{path}.")
+        if any(end.startswith(f"{path}.") for end in ends):
+            yield from _units(child, ends, f"{path}.")
         else:
             yield path, child

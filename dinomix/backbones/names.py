@@ -21,6 +21,7 @@ DINOV3 = {
     "dinov3_vit7b16": "vit_7b_patch16_dinov3",
 }
 # DINOv2's architecture, small enough to pre-train on the toy city: 12 blocks, an 8 x 8 grid.
+TOY_IMAGE_SIZE = 112
 TOY_VITS = {
     "toy_vits14": {"embed_dim": 64, "num_heads": 2},
     "toy_vitb14": {"embed_dim": 128, "num_heads": 4},
@@ -30,7 +31,6 @@ TOY_RESNETS = {
     "toy_resnet": {"channels": (32, 64, 128, 192), "stem_type": "deep", "stem_width": 16},
 }
 TOY = (*TOY_VITS, *TOY_RESNETS)
-TOY_IMAGE_SIZE = 112
 
 
 def timm_name(name: str) -> str:
@@ -51,9 +51,8 @@ def check_name(name: str) -> None:
     if name in listed or (name.startswith("timm/") and _is_in_timm(timm_name(name))):
         return
     every = listed + [f"timm/{model}" for model in timm.list_models()]
-    close = difflib.get_close_matches(name, every, n=3) or difflib.get_close_matches(
-        f"timm/{name}", every, n=3
-    )
+    close = difflib.get_close_matches(name, every, n=3)
+    close = close or difflib.get_close_matches(f"timm/{name}", every, n=3)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     raise ValueError(
         f"unknown backbone {name!r}: {hint}Backbones are {', '.join(listed)} and timm/<model> "
@@ -63,10 +62,10 @@ def check_name(name: str) -> None:
 
 def _is_in_timm(name: str) -> bool:
     """Whether timm has this model, and weights of this tag where one stands behind a dot."""
-    if not timm.is_model(name):
-        return False
     try:
-        return "." not in name or bool(timm.get_pretrained_cfg(name, allow_unregistered=False))
+        return timm.is_model(name) and (
+            "." not in name or bool(timm.get_pretrained_cfg(name, allow_unregistered=False))
+        )
     except RuntimeError:
         return False
 

@@ -1,10 +1,10 @@
 """Vision transformers of DINOv3's kind: each block turns queries and keys by their positions."""
 
+from typing import Any
+
 import torch
-from timm.models.eva import Eva
 from torch import Tensor
 
-from dinomix.backbones.base import TrainedBlocks
 from dinomix.backbones.names import DINOV3
 from dinomix.backbones.vit import ViTBackbone
 
@@ -20,18 +20,11 @@ class RopeViTBackbone(ViTBackbone):
     other descriptors from the same weights.
     """
 
-    def __init__(
-        self,
-        name: str,
-        network: Eva,
-        image_size: tuple[int, int],
-        trained_blocks: TrainedBlocks,
-        train_tokens: bool,
-    ) -> None:
-        super().__init__(name, network, image_size, trained_blocks, train_tokens)
+    def __init__(self, *arguments: Any) -> None:  # ViTBackbone's
+        super().__init__(*arguments)
         # timm 1.0.22 makes it on the CPU whatever the default device is.
-        rope = network.rope.to(network.patch_embed.proj.weight.device)
-        if name in DINOV3:
+        rope = self.trunk.rope.to(self.trunk.patch_embed.proj.weight.device)
+        if self.name in DINOV3:
             rope.periods.copy_(rope.periods.bfloat16())
 
     def run_blocks(self, tokens: Tensor, which: slice, grid: tuple[int, int]) -> Tensor:
@@ -42,7 +35,6 @@ class RopeViTBackbone(ViTBackbone):
 
     def _embed(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
         vit = self.trunk
-        prefix = [token for token in (vit.cls_token, vit.reg_token) if token is not None]
-        prefix = [token.expand(len(images), -1, -1) for token in prefix]
         x = vit.patch_embed(images).flatten(1, -2)  # (B, h*w, s)
-        return vit.norm_pre(vit.pos_drop(torch.cat([*prefix, x], dim=1)))  # (B, prefix + h*w, s)
+        x = torch.cat([*self._prefix(len(x)), x], dim=1)
+        return vit.norm_pre(vit.pos_drop(x))  # (B, prefix + h*w, s)

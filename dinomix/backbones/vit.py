@@ -12,7 +12,11 @@ from dinomix.backbones.base import Backbone, TrainedBlocks
 
 
 class ViTBackbone(Backbone):
-    """A plain vision transformer without its last norm and head; any multiple of the patch fits."""
+    """A plain vision transformer without its last norm and head; any multiple of the patch fits.
+
+    Patch embedding, tokens and the first blocks are frozen and run without a graph, unless all
+    blocks train, or the tokens do (`train_tokens`).
+    """
 
     def __init__(
         self,
@@ -33,13 +37,63 @@ class ViTBackbone(Backbone):
         self.out_channels = network.embed_dim
         self.patch_size: tuple[int, int] = network.patch_embed.patch_size
         self.grid = self.grid_of(image_size)
-        self.train_tokens = train_tokens
         self.has_token = network.cls_token is not None
         self.has_prefix = trained_blocks != "all" and not train_tokens
         self.freeze()
         for token in (network.cls_token, network.reg_token, network.pos_embed):
             if train_tokens and token is not None:
                 token.requires_grad_(True)
+
+    def features(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        return self.finish(self.frozen_features(images), self.grid_of(tuple(images.shape[-2:])))
+
+    def frozen_features(self, images: Tensor) -> Tensor:
+        """All tokens as the first trained block finds them: (B, prefix + h*w, s)."""
+        grid = self.grid_of(tuple(images.shape[-2:]))
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.has_prefix):
+            x = self._embed(images, grid)
+            return self.run_blocks(x, slice(0, self.first_trained), grid)
+
+    def finish(
+        self, frozen: Tensor, grid: tuple[int, int] | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        grid = grid or self.grid
+        x = self.run_blocks(frozen, slice(self.first_trained, None), grid)
+        return self.as_map(x, grid), x[:, 0] if self.has_token else None
+
+    def tokens(self, images: Tensor) -> Tensor:
+        """All tokens of the last block, class and registers first: (B, prefix + h*w, s)."""
+        grid = self.grid_of(tuple(images.shape[-2:]))
+        return self.run_blocks(self.frozen_features(images), slice(self.first_trained, None), grid)
+
+    def _embed(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
+        vit = self.trunk
+        x = vit.patch_embed(images)  # (B, h*w, s)
+        placed = 0 if vit.no_embed_class else vit.num_prefix_tokens  # prefix tokens with a position
+        antialias = vit.reg_token is not None
+        positions = resize_positions(vit.pos_embed, grid, placed, antialias=antialias)
+        if placed:
+            x = torch.cat([*self._prefix(len(x)), x], dim=1) + positions
+        else:
+            x = torch.cat([*self._prefix(len(x)), x + positions], dim=1)
+        return vit.norm_pre(vit.patch_drop(vit.pos_drop(x)))  # (B, prefix + h*w, s)
+
+    def _prefix(self, batch: int) -> list[Tensor]:
+        """Class token and registers, those that there are: (B, 1, s), (B, registers, s)."""
+        tokens = (self.trunk.cls_token, self.trunk.reg_token)
+        return [token.expand(batch, -1, -1) for token in tokens if token is not None]
+
+    def run_blocks(self, tokens: Tensor, which: slice, grid: tuple[int, int]) -> Tensor:
+        """The blocks `which`, one after the other, of all tokens: (B, prefix + h*w, s) kept.
+
+        `grid` is for blocks that look at positions.
+        """
+        return self.trunk.blocks[which](tokens)
+
+    def as_map(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        """The patches among all tokens, (B, prefix + h*w, s), on their grid: (B, s, h, w)."""
+        patches = tokens[:, self.trunk.num_prefix_tokens :]  # (B, h*w, s)
+        return patches.transpose(1, 2).unflatten(2, grid)
 
     @property
     def first_trained(self) -> int:
@@ -69,60 +123,6 @@ class ViTBackbone(Backbone):
                 f"pixels, not {image_size[0]}x{image_size[1]}: the nearest are {nearest}"
             )
         return tuple(side // patch for side, patch in sides)
-
-    def features(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        return self.finish(self.frozen_features(images), self.grid_of(tuple(images.shape[-2:])))
-
-    def frozen_features(self, images: Tensor) -> Tensor:
-        """All tokens as the first trained block finds them: (B, prefix + h*w, s)."""
-        grid = self.grid_of(tuple(images.shape[-2:]))
-        in_graph = self.train_tokens or self.trained_blocks == "all"
-        with torch.set_grad_enabled(in_graph and torch.is_grad_enabled()):
-            return self.run_blocks(self._embed(images, grid), slice(0, self.first_trained), grid)
-
-    def finish(
-        self, frozen: Tensor, grid: tuple[int, int] | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        grid = grid or self.grid
-        x = self.run_blocks(frozen, slice(self.first_trained, None), grid)
-        return self.as_map(x, grid), x[:, 0] if self.has_token else None
-
-    def tokens(self, images: Tensor) -> Tensor:
-        """All tokens of the last block, class and registers first: (B, prefix + h*w, s)."""
-        grid = self.grid_of(tuple(images.shape[-2:]))
-        return self.run_blocks(self.frozen_features(images), slice(self.first_trained, None), grid)
-
-    def as_map(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-        """The patches among all tokens, (B, prefix + h*w, s), on their grid: (B, s, h, w)."""
-        patches = tokens[:, self.trunk.num_prefix_tokens :]  # (B, h*w, s)
-        return patches.transpose(1, 2).unflatten(2, grid)
-
-    def run_blocks(self, tokens: Tensor, which: slice, grid: tuple[int, int]) -> Tensor:
-        """What some of the blocks, one after the other, make of tokens.
-
-        Args:
-            tokens: all of them, as the first of these blocks finds them: (B, prefix + h*w, s).
-            which: `slice(2, 5)` is blocks 2, 3 and 4.
-            grid: h and w, for blocks that look at positions.
-
-        Returns:
-            (B, prefix + h*w, s)
-        """
-        return self.trunk.blocks[which](tokens)
-
-    def _embed(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
-        vit = self.trunk
-        prefix = [token for token in (vit.cls_token, vit.reg_token) if token is not None]
-        prefix = [token.expand(len(images), -1, -1) for token in prefix]
-        x = vit.patch_embed(images)  # (B, h*w, s)
-        placed = 0 if vit.no_embed_class else vit.num_prefix_tokens  # prefix tokens with a position
-        antialias = vit.reg_token is not None
-        positions = resize_positions(vit.pos_embed, grid, placed, antialias=antialias)
-        if placed:
-            x = torch.cat([*prefix, x], dim=1) + positions
-        else:
-            x = torch.cat([*prefix, x + positions], dim=1)
-        return vit.norm_pre(vit.patch_drop(vit.pos_drop(x)))  # (B, prefix + h*w, s)
 
 
 def resize_positions(

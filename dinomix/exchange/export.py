@@ -7,7 +7,6 @@ there is no wrong file.
 
 import copy
 import json
-import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -43,7 +42,7 @@ def export_onnx(model: PlaceModel, path: str | Path, *, external_data: bool = Fa
         ValueError: if `path` does not end in .onnx.
         RuntimeError: if the model cannot be exported, or its export gives other descriptors.
     """
-    path = _checked(path, ".onnx")
+    path = _require_suffix(path, ".onnx")
     try:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401  PyTorch's exporter needs it
@@ -52,16 +51,10 @@ def export_onnx(model: PlaceModel, path: str | Path, *, external_data: bool = Fa
 
     model = _copy(model)
     program = _trace(model)
+    names = {"input_names": [INPUT], "output_names": [OUTPUT]}
     try:
         onnx = torch.onnx.export(
-            program,
-            (),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            optimize=True,
-            verbose=False,
+            program, (), dynamo=True, opset_version=OPSET, optimize=True, verbose=False, **names
         )
     except Exception as error:
         raise RuntimeError(f"{model!r} cannot be written as ONNX: {error}") from error
@@ -77,8 +70,10 @@ def export_onnx(model: PlaceModel, path: str | Path, *, external_data: bool = Fa
         data = Path(f"{draft}.data")
         if data.exists():
             path.unlink(missing_ok=True)  # rather no model than one with another's weights
-            _move(data, Path(f"{path}.data"))
-        _move(draft, path)
+            with atomic_path(f"{path}.data") as temporary:
+                data.replace(temporary)
+        with atomic_path(path) as temporary:
+            draft.replace(temporary)
     return path
 
 
@@ -87,16 +82,13 @@ def export_program(model: PlaceModel, path: str | Path) -> Path:
 
     `torch.export.load(path).module()` maps images (B, 3, H, W) to descriptors (B, D) on the CPU,
     without dinomix and timm. The archive holds the same metadata as the ONNX file, as JSON in the
-    extra file `dinomix.json`.
-
-    Args:
-        model: any PlaceModel; it is left as it is, and exported in evaluation mode.
+    extra file `dinomix.json`. The model is left as it is, and exported in evaluation mode.
 
     Raises:
         ValueError: if `path` does not end in .pt2.
         RuntimeError: if the model cannot be exported, or its export gives other descriptors.
     """
-    path = _checked(path, ".pt2")
+    path = _require_suffix(path, ".pt2")
     model = _copy(model)
     program = _trace(model)
     _compare(program.module(), model)
@@ -105,16 +97,11 @@ def export_program(model: PlaceModel, path: str | Path) -> Path:
     return path
 
 
-def _checked(path: str | Path, suffix: str) -> Path:
+def _require_suffix(path: str | Path, suffix: str) -> Path:
     path = Path(path)
     if path.suffix != suffix:
         raise ValueError(f"this export is saved as {suffix}, not as {path}")
     return path
-
-
-def _move(file: Path, path: Path) -> None:
-    with atomic_path(path) as temporary:
-        os.replace(file, temporary)
 
 
 def _copy(model: PlaceModel) -> PlaceModel:

@@ -31,11 +31,18 @@ def open_model(source: str | Path) -> PlaceModel:
         ValueError: for a file that is damaged or holds no whole model.
     """
     path = Path(source)
-    if path.is_dir():
-        return _open_folder(path)
     if path.is_file():
         ours = path.suffix == ".safetensors" and "dinomix_config" in read_safetensors_header(path)
         return load_model(path) if ours else load_published(path)
+    if (path / WEIGHTS).is_file():
+        return PlaceModel.from_pretrained(path)
+    if path.is_dir():
+        if not _is_run(path):
+            raise FileNotFoundError(
+                f"{path} holds no model: neither a run of train ({CONFIG} that says whether it is "
+                f"finished) nor what save_pretrained writes ({CONFIG} and {WEIGHTS})"
+            )
+        return Run.open(path).load()
     if HUB_ID.fullmatch(str(source)) and path.suffix not in MODEL_SUFFIXES:
         if not path.parent.is_dir():  # else it is a mistyped path, and the hub's answer takes long
             return PlaceModel.from_pretrained(str(source))
@@ -49,28 +56,20 @@ def open_model(source: str | Path) -> PlaceModel:
     )
 
 
-def _open_folder(folder: Path) -> PlaceModel:
-    """A run tells whether it is finished; what `save_pretrained` wrote knows nothing of that."""
-    if (folder / WEIGHTS).is_file():
-        return PlaceModel.from_pretrained(folder)
+def _is_run(folder: Path) -> bool:
+    """Whether the config says if it is finished, as that of `save_pretrained` does not."""
     try:
-        is_run = "finished" in json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        return "finished" in json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, TypeError, ValueError):
-        is_run = False
-    if is_run:
-        return Run.open(folder).load()
-    raise FileNotFoundError(
-        f"{folder} holds no model: neither a run of train ({CONFIG} that says whether it is "
-        f"finished) nor what save_pretrained writes ({CONFIG} and {WEIGHTS})"
-    )
+        return False
 
 
 def open_testset(source: str | Path, split: str | None = None, *, strict: bool = True) -> TestSet:
     """The test set that `source` stands for.
 
     Args:
-        source: a name in `benchmarks.BENCHMARKS`, which is opened from the data folder, or a
-            folder in the UTM layout; "./tokyo247" is a folder even where "tokyo247" is a benchmark.
+        source: a name in `dinomix.BENCHMARKS`, which is opened from the data folder, or a folder
+            in the UTM layout; "./tokyo247" is a folder even where "tokyo247" is a benchmark.
         split: of a folder, see `TestSet`; a benchmark has its own.
         strict: of `open_benchmark`.
 

@@ -5,10 +5,8 @@ DINOv2, and of MixVPR (Ali-bey et al. 2023; github.com/amaralibey/MixVPR) on Res
 the mixer as we do: `aggregator.mix.{layer}.mix.{0,1,3}`, `aggregator.channel_proj` and
 `aggregator.row_proj`. How they name the backbone, a `Layout` says.
 
-Such a file may come from PyTorch Lightning, with the tensors under `state_dict` and beside them
-what its training had to remember. All of it is read as data (`dinomix.weights.read_tensors`), and
-no type is allowed beyond those that PyTorch itself holds for harmless: files that Lightning 2.6
-wrote, with optimizer, schedules and callbacks, need no other.
+Such a file may come from PyTorch Lightning, with the tensors under `state_dict` beside optimizer,
+schedules and callbacks. All of it is read as data: see `dinomix.plumbing.tensorfiles`.
 """
 
 import dataclasses
@@ -19,31 +17,22 @@ from pathlib import Path
 import torch
 
 from dinomix.model import PRESETS, ModelConfig, PlaceModel, build_model, outline
-from dinomix.plumbing.tensorfiles import read_tensors
-from dinomix.weights import Tensors, check_tensors, shape_of
+from dinomix.plumbing.tensorfiles import Tensors, read_tensors
+from dinomix.weights import check_tensors, shape_of
 
 CHANNELS, ROWS = "aggregator.channel_proj.weight", "aggregator.row_proj.weight"
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How published files of one method name their tensors, and what their shapes say.
+    """How published files of one method name their tensors, and what their shapes say."""
 
-    Args:
-        method: what the files hold.
-        trunk: what stands in their names for our `backbone.trunk.`.
-        preset: of `dinomix.PRESETS`, for whatever the shapes leave open.
-        backbones: our backbone for each number of channels.
-        stride: pixels from one cell of the map to the next.
-        unused: names, behind `trunk`, of tensors of (1, channels) that a trained model never uses.
-    """
-
-    method: str
-    trunk: str
-    preset: str
-    backbones: dict[int, str]
-    stride: int
-    unused: tuple[str, ...] = ()
+    method: str  # what the files hold
+    trunk: str  # what stands in their names for our `backbone.trunk.`
+    preset: str  # of `dinomix.PRESETS`, for whatever the shapes leave open
+    backbones: dict[int, str]  # our backbone for each number of channels
+    stride: int  # pixels from one cell of the map to the next
+    unused: tuple[str, ...] = ()  # names, behind `trunk`, of (1, channels) that no model needs
 
     def recognises(self, tensors: Tensors) -> bool:
         """Whether the names are those of this layout: backbone and mixer."""
@@ -57,17 +46,13 @@ class Layout:
         return key.replace("backbone.trunk.", self.trunk)
 
 
+DINOV2 = {384: "vits14", 768: "vitb14", 1024: "vitl14", 1536: "vitg14"}
 LAYOUTS = (
     Layout(
         "DINO-Mix",
         trunk="backbone.dino_model.",
         preset="dino_mix",
-        backbones={
-            384: "dinov2_vits14",
-            768: "dinov2_vitb14",
-            1024: "dinov2_vitl14",
-            1536: "dinov2_vitg14",
-        },
+        backbones={channels: f"dinov2_{vit}" for channels, vit in DINOV2.items()},
         stride=14,
         unused=("mask_token",),
     ),
@@ -101,7 +86,14 @@ def load_published(path: str | Path) -> PlaceModel:
     tensors = read_tensors(path)
     layout = next((layout for layout in LAYOUTS if layout.recognises(tensors)), None)
     if layout is None:
-        raise ValueError(_unrecognised(path, tensors))
+        known = "; ".join(f"{layout.method} ({layout.trunk}*, aggregator.*)" for layout in LAYOUTS)
+        found = Counter(".".join(key.split(".")[:2]) for key in tensors).most_common(6)
+        seen = ", ".join(f"{prefix} ({count})" for prefix, count in found)
+        raise ValueError(
+            f"{path} is in no published layout known here. Known are {known}. It holds "
+            f"{len(tensors)} tensors: {seen or 'none'}. For a model of dinomix there is "
+            "load_model, for a backbone alone build_model(config, weights=path)"
+        )
     config = _config(layout, tensors, path)
     skeleton = outline(config)
     own = skeleton.state_dict()
@@ -122,47 +114,32 @@ def load_published(path: str | Path) -> PlaceModel:
 
 def _config(layout: Layout, tensors: Tensors, path: str | Path) -> ModelConfig:
     """What the shapes say: the projections are (d, s) and (r, n), the map is square."""
+    misfit = f"{path} does not fit {layout.method}:\n  "
     for key in (CHANNELS, ROWS):
         if key not in tensors:
-            raise ValueError(f"{path} does not fit {layout.method}:\n  missing {key}")
+            raise ValueError(f"{misfit}missing {key}")
         if tensors[key].ndim != 2:
-            raise ValueError(
-                f"{path} does not fit {layout.method}:\n"
-                f"  {key} is {shape_of(tensors[key])}, expected two axes"
-            )
-    out_channels, channels = tensors[CHANNELS].shape
-    out_rows, positions = tensors[ROWS].shape
+            raise ValueError(f"{misfit}{key} is {shape_of(tensors[key])}, expected two axes")
+    (out_channels, channels), (out_rows, positions) = tensors[CHANNELS].shape, tensors[ROWS].shape
     if channels not in layout.backbones:
         raise ValueError(
-            f"{path}: {CHANNELS} is {shape_of(tensors[CHANNELS])}, and no backbone of "
+            f"{misfit}{CHANNELS} is {shape_of(tensors[CHANNELS])}, and no backbone of "
             f"{layout.method} has maps of {channels} channels; known are {layout.backbones}"
         )
     side = math.isqrt(positions)
     if side**2 != positions:
         raise ValueError(
-            f"{path}: {ROWS} is {shape_of(tensors[ROWS])}, and {positions} positions are no "
+            f"{misfit}{ROWS} is {shape_of(tensors[ROWS])}, and {positions} positions are no "
             "square map"
         )
-    layers = {key.split(".")[2] for key in tensors if key.startswith("aggregator.mix.")}
     try:
         return dataclasses.replace(
             PRESETS[layout.preset],
             backbone=layout.backbones[channels],
             image_size=layout.stride * side,
-            mix_depth=len(layers),
+            mix_depth=len({k.split(".")[2] for k in tensors if k.startswith("aggregator.mix.")}),
             out_channels=out_channels,
             out_rows=out_rows,
         )
     except ValueError as error:
         raise ValueError(f"{path} holds no {layout.method} that can be built: {error}") from error
-
-
-def _unrecognised(path: str | Path, tensors: Tensors) -> str:
-    known = "; ".join(f"{layout.method} ({layout.trunk}*, aggregator.*)" for layout in LAYOUTS)
-    found = Counter(".".join(key.split(".")[:2]) for key in tensors).most_common(6)
-    seen = ", ".join(f"{prefix} ({count})" for prefix, count in found)
-    return (
-        f"{path} is in no published layout known here. Known are {known}. It holds "
-        f"{len(tensors)} tensors: {seen or 'none'}. For a model of dinomix there is load_model, "
-        "for a backbone alone build_model(config, weights=path)"
-    )

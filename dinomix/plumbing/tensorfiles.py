@@ -26,8 +26,7 @@ TIED = 2  # how often a file's numbers may be used: models share some between tw
 def read_tensors(path: str | Path) -> Tensors:
     """The named tensors in a .safetensors or PyTorch file, on the CPU.
 
-    A PyTorch file may be a checkpoint with its tensors under `state_dict` or `model`. It is read
-    as data: types other than tensors, numbers, text and collections of them are never unpickled.
+    A PyTorch file may be a checkpoint with its tensors under `state_dict` or `model`.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -51,24 +50,24 @@ def read_tensors(path: str | Path) -> Tensors:
 
 
 def read_torch(path: str | Path, mapped: bool = False) -> Any:
-    """What a PyTorch file holds, on the CPU, read as data: nothing in it is run.
+    """What a PyTorch file holds, on the CPU; `mapped` leaves a zip file's numbers on the disk.
 
-    Args:
-        mapped: leave numbers on the disk until they are used; for zip files alone.
+    Types other than tensors, numbers, text and collections of them are never unpickled.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: for a damaged file, one with objects of other types (naming them), or one that
             unpacks to more than its own size.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no file of weights at {path}")
+    path = _existing(path)
     _refuse_bomb(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # a damaged file can raise almost anything
-        others = _objects_in(path, error)
+        try:
+            others = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+        except Exception:  # damaged, or of an older format, of which torch names the first one
+            others = re.findall(r"GLOBAL (\S+) w(?:as|hose)", str(error))
         if not others:
             # Not torch's words: they say how to run what a file asks for.
             raise ValueError(f"{path} is damaged, or is no PyTorch file of plain data") from error
@@ -97,24 +96,24 @@ def read_safetensors(path: str | Path) -> tuple[Tensors, dict[str, str]]:
 
 
 def read_safetensors_header(path: str | Path) -> dict[str, str]:
-    """The metadata in the header of a .safetensors file; its tensors stay on the disk.
-
-    Raises:
-        as `read_safetensors`.
-    """
+    """The metadata in a .safetensors file's header; raises as `read_safetensors`."""
     with _open_safetensors(path) as file:
         return file.metadata() or {}
 
 
 @contextmanager
 def _open_safetensors(path: str | Path) -> Iterator[safe_open]:
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no file of weights at {path}")
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(_existing(path), framework="pt") as file:
             yield file
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged, or is no safetensors file: {error}") from error
+
+
+def _existing(path: str | Path) -> Path:
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no file of weights at {path}")
+    return Path(path)
 
 
 def _require_numbers(path: str | Path, tensors: Tensors) -> None:
@@ -139,16 +138,8 @@ def _refuse_bomb(path: Path) -> None:
             unpacked = sum(entry.file_size for entry in archive.infolist())
     except Exception:  # no zip file, or a damaged one, of which torch will tell
         return
-    if unpacked > path.stat().st_size:
+    size = path.stat().st_size
+    if unpacked > size:
         raise ValueError(
-            f"{path} has {path.stat().st_size:,} bytes and unpacks to {unpacked:,}, "
-            "which no file of PyTorch does"
+            f"{path} has {size:,} bytes and unpacks to {unpacked:,}, which no file of PyTorch does"
         )
-
-
-def _objects_in(path: Path, error: Exception) -> list[str]:
-    """Names of the classes and functions, other than tensors' own, that a PyTorch file asks for."""
-    try:
-        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-    except Exception:  # damaged, or of an older format, of which torch's error names the first one
-        return re.findall(r"GLOBAL (\S+) w(?:as|hose)", str(error))

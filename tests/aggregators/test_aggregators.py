@@ -4,16 +4,21 @@ import math
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dinomix.aggregators import (
     AGGREGATORS,
+    SALAD,
     Aggregator,
+    BoQ,
+    ConvAP,
+    CosPlaceHead,
     FeatureMixer,
     GeM,
+    NetVLAD,
     build_aggregator,
-    unit_length,
 )
+from tests.aggregators.slowly import assert_equal, scrambled, unit
 
 # Options that make each small; also for the model's tests.
 SMALL = {
@@ -21,14 +26,6 @@ SMALL = {
     "salad": {"clusters": 5, "cluster_dim": 3, "token_dim": 4, "hidden": 16},
     "boq": {"channels": 32, "queries": 3, "row_dim": 2},
 }
-
-
-def scrambled(module: nn.Module) -> nn.Module:
-    """`module` with parameters that all matter, in float64."""
-    generator = torch.Generator().manual_seed(0)
-    for parameter in module.parameters():
-        parameter.data = 0.5 * torch.randn(parameter.shape, generator=generator)
-    return module.double()
 
 
 def mix_slowly(image_maps: Tensor, tensors: dict[str, Tensor], depth: int) -> list[float]:
@@ -61,8 +58,7 @@ def mix_slowly(image_maps: Tensor, tensors: dict[str, Tensor], depth: int) -> li
         for r, row_bias in enumerate(p["row_proj.bias"]):
             # Entry c * r + i: all rows of one channel, then the next channel.
             out.append(sum(p["row_proj.weight"][r][i] * row[i] for i in range(n)) + row_bias)
-    length = math.sqrt(sum(v * v for v in out))
-    return [v / length for v in out]
+    return unit(out)
 
 
 @pytest.mark.parametrize("depth", [0, 1, 3])
@@ -72,19 +68,31 @@ def test_mixer_equals_the_formulas(depth, grid):
     maps = torch.randn(2, 6, *grid, dtype=torch.float64)
     out = mixer(maps)
     assert out.shape == (2, 12)
-    for image_maps, descriptor in zip(maps, out, strict=True):
-        expected = torch.tensor(mix_slowly(image_maps, mixer.state_dict(), depth)).double()
-        torch.testing.assert_close(descriptor, expected)
+    assert_equal(out, [mix_slowly(image_maps, mixer.state_dict(), depth) for image_maps in maps])
 
 
 @pytest.mark.parametrize(
-    ("depth", "parameters"),
-    [(0, 788_484), (1, 920_580), (2, 1_052_676), (3, 1_184_772), (4, 1_316_868)],
+    ("build", "parameters", "dim"),
+    [
+        *(
+            (lambda depth=depth: FeatureMixer(768, (16, 16), mix_depth=depth), parameters, 4096)
+            for depth, parameters in enumerate((788_484, 920_580, 1_052_676, 1_184_772, 1_316_868))
+        ),
+        (lambda: ConvAP(2048), 1_049_088, 2048),
+        # A ResNet-50's channels to as many: one linear layer, and GeM's exponent.
+        (lambda: CosPlaceHead(2048, out_channels=2048), 2048 * 2048 + 2048 + 1, 2048),
+        # VGG-16's channels, 64 clusters, before any PCA.
+        (lambda: NetVLAD(512), 2 * 64 * 512 + 64, 32_768),
+        # ViT-B: three networks with 512 hidden channels, to 64, 128 and 256, and the dustbin.
+        (lambda: SALAD(768), 1_411_009, 8448),
+        # ViT-B, and a ResNet-50's third stage: 64 queries in each of two blocks.
+        (lambda: BoQ(768, channels=384), 8_626_080, 12_288),
+        (lambda: BoQ(1024), 15_301_152, 16_384),
+    ],
 )
-def test_parameters_of_the_papers_mixer(depth, parameters):
-    mixer = FeatureMixer(768, (16, 16), mix_depth=depth, out_channels=1024, out_rows=4)
-    assert sum(p.numel() for p in mixer.parameters()) == parameters
-    assert mixer.dim == 4096
+def test_parameters_of_the_papers_aggregators(build, parameters, dim):
+    aggregator = build()
+    assert (sum(p.numel() for p in aggregator.parameters()), aggregator.dim) == (parameters, dim)
 
 
 def test_names_of_the_mixers_tensors():
@@ -123,20 +131,15 @@ def test_another_grid_is_refused(grid):
         mixer(torch.randn(1, 8, *grid))
 
 
-def gem_slowly(maps: Tensor, p: float, eps: float) -> Tensor:
-    out = torch.zeros(maps.shape[:2], dtype=torch.float64)
-    for b in range(maps.shape[0]):
-        for c in range(maps.shape[1]):
-            values = [max(v, eps) ** p for v in maps[b, c].flatten().tolist()]
-            out[b, c] = (sum(values) / len(values)) ** (1 / p)
-        out[b] /= math.sqrt(sum(v * v for v in out[b].tolist()))
-    return out
+def gem_slowly(image_maps: Tensor, p: float, eps: float = 1e-6) -> list[float]:
+    channels = [[max(v, eps) ** p for v in row] for row in image_maps.flatten(1).tolist()]
+    return unit((sum(values) / len(values)) ** (1 / p) for values in channels)
 
 
 @pytest.mark.parametrize("p", [1.0, 3.0, 6.5])
 def test_gem_equals_its_formula(p):
     maps = torch.randn(2, 5, 3, 4, dtype=torch.float64)
-    torch.testing.assert_close(GeM(5, p=p).double()(maps), gem_slowly(maps, p, 1e-6))
+    assert_equal(GeM(5, p=p).double()(maps), [gem_slowly(image_maps, p) for image_maps in maps])
 
 
 def test_gem_learns_its_exponent_and_survives_flat_maps():
@@ -261,33 +264,10 @@ def test_a_wrong_size_is_named(name, option, value):
     assert repr(value) in str(e.value)
 
 
-def test_unit_length_keeps_float64():
-    x = torch.randn(3, 7, dtype=torch.float64)
-    torch.testing.assert_close(unit_length(x), x / x.norm(dim=1, keepdim=True))
-
-
 def test_build_aggregator_passes_what_each_takes():
     mixer = build_aggregator("mix", 8, (2, 3), mix_depth=1, out_channels=5, out_rows=2)
     assert (len(mixer.mix), mixer.dim, mixer.grid) == (1, 10, (2, 3))
     assert build_aggregator("gem", 8, (2, 3), out_channels=5).dim == 8
-
-
-def test_an_aggregator_of_ones_own(monkeypatch):
-    class Mean(Aggregator):
-        def __init__(self, in_channels: int, power: float = 1.0) -> None:
-            super().__init__()
-            self.dim = in_channels
-            self.power = power
-
-        def pool(self, maps: Tensor) -> Tensor:
-            return maps.mean(dim=(2, 3)).sign() * maps.mean(dim=(2, 3)).abs() ** self.power
-
-    monkeypatch.setitem(AGGREGATORS, "mean", Mean)
-    maps = torch.randn(4, 8, 2, 3)
-    mean = maps.mean(dim=(2, 3))
-    expected = mean / mean.norm(dim=1, keepdim=True)
-    torch.testing.assert_close(build_aggregator("mean", 8, (2, 3))(maps), expected)
-    assert build_aggregator("mean", 8, (2, 3), power=0.5).power == 0.5
 
 
 def test_an_unknown_aggregator():
@@ -298,7 +278,5 @@ def test_an_unknown_aggregator():
 def test_unknown_options():
     with pytest.raises(ValueError, match=r"'convap' has no options \['rows'\]; it has \['pool_ro"):
         build_aggregator("convap", 8, (2, 3), rows=3)
-    with pytest.raises(
-        ValueError, match=r"'mix' has no options \['clusters'\]; it has none of its"
-    ):
+    with pytest.raises(ValueError, match=r"'mix' has no options \['clusters'\]; it has none of i"):
         build_aggregator("mix", 8, (2, 3), clusters=3)

@@ -7,13 +7,7 @@ import torch
 from torch import Tensor
 
 from dinomix.aggregators import NetVLAD
-from tests.aggregators.test_aggregators import scrambled
-
-
-def local_descriptors(image_maps: Tensor) -> list[list[float]]:
-    """One a position, of unit length."""
-    rows = image_maps.flatten(1).T.tolist()
-    return [[v / math.sqrt(sum(u * u for u in row)) for v in row] for row in rows]
+from tests.aggregators.slowly import linear, local_descriptors, scrambled, unit
 
 
 def distance(x: list[float], c: list[float]) -> float:
@@ -33,27 +27,16 @@ def vlad_slowly(xs: list[list[float]], shares: list[list[float]], centroids: Ten
             sum(share[k] * (x[i] - c[i]) for x, share in zip(xs, shares, strict=True))
             for i in range(len(c))
         ]
-        length = math.sqrt(sum(v * v for v in total))
-        out += [v / length for v in total]
-    length = math.sqrt(sum(v * v for v in out))
-    return torch.tensor([v / length for v in out]).double()
+        out += unit(total)
+    return torch.tensor(unit(out)).double()
 
 
 def test_netvlad_equals_its_formulas():
     netvlad = scrambled(NetVLAD(5, clusters=3))
     maps = torch.randn(2, 5, 2, 4, dtype=torch.float64)
-    weight, bias = netvlad.assign.weight.tolist(), netvlad.assign.bias.tolist()
     for image_maps, descriptor in zip(maps, netvlad(maps), strict=True):
         xs = local_descriptors(image_maps)
-        shares = [
-            softmax(
-                [
-                    sum(w * v for w, v in zip(row, x, strict=True)) + b
-                    for row, b in zip(weight, bias, strict=True)
-                ]
-            )
-            for x in xs
-        ]
+        shares = [softmax(linear(netvlad.assign, x)) for x in xs]
         torch.testing.assert_close(descriptor, vlad_slowly(xs, shares, netvlad.centroids))
 
 
@@ -104,9 +87,7 @@ def test_first_centroids_are_the_same_each_time():
 
 def test_too_few_local_descriptors():
     netvlad = NetVLAD(4, clusters=13)
-    with pytest.raises(
-        ValueError, match=r"13 clusters need at least as many .* there are 12: give"
-    ):
+    with pytest.raises(ValueError, match=r"13 clusters need at least .* there are 12: give"):
         netvlad.initialise(torch.randn(2, 4, 2, 3))
     netvlad.initialise(torch.randn(2, 4, 7, 1))
 
@@ -118,10 +99,3 @@ def test_saved_weights_replace_random_centroids():
     assert not torch.allclose(trained(maps), fresh(maps))
     fresh.load_state_dict(trained.state_dict())
     assert torch.equal(trained(maps), fresh(maps))
-
-
-def test_parameters_of_the_papers_netvlad():
-    """VGG-16's 512 channels, 64 clusters: 32,768 entries before any PCA."""
-    netvlad = NetVLAD(512)
-    assert sum(p.numel() for p in netvlad.parameters()) == 2 * 64 * 512 + 64 == 65_600
-    assert netvlad.dim == 32_768

@@ -7,23 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from dinomix.aggregators import SALAD
-from tests.aggregators.test_aggregators import SMALL, scrambled
+from tests.aggregators.slowly import assert_equal, linear, scrambled, unit
+from tests.aggregators.test_aggregators import SMALL
 
 
 def mlp_slowly(mlp: nn.Sequential, x: list[float]) -> list[float]:
-    first, last = (
-        (layer.weight.tolist(), layer.bias.tolist())
-        for layer in mlp
-        if isinstance(layer, nn.Linear)
-    )
-    hidden = [
-        max(0.0, sum(w * v for w, v in zip(row, x, strict=True)) + bias)
-        for row, bias in zip(*first, strict=True)
-    ]
-    return [
-        sum(w * v for w, v in zip(row, hidden, strict=True)) + bias
-        for row, bias in zip(*last, strict=True)
-    ]
+    first, last = (layer for layer in mlp if isinstance(layer, nn.Linear))
+    return linear(last, [max(0.0, v) for v in linear(first, x)])
 
 
 def sinkhorn_slowly(
@@ -38,11 +28,6 @@ def sinkhorn_slowly(
         plan = [[row[k] * takes[k] / totals[k] for k in range(m + 1)] for row in plan]
         plan = [[v / sum(row) for v in row] for row in plan]
     return plan
-
-
-def unit(x: list[float]) -> list[float]:
-    length = math.sqrt(sum(v * v for v in x))
-    return [v / length for v in x]
 
 
 def salad_slowly(image_maps: Tensor, token: Tensor, salad: SALAD, iterations: int) -> list[float]:
@@ -65,9 +50,8 @@ def test_salad_equals_its_formulas(iterations):
     tokens = torch.randn(2, 6, dtype=torch.float64)
     out = salad(maps, tokens)
     assert out.shape == (2, salad.dim) == (2, 4 + 5 * 3)
-    for image_maps, token, descriptor in zip(maps, tokens, out, strict=True):
-        expected = torch.tensor(salad_slowly(image_maps, token, salad, iterations)).double()
-        torch.testing.assert_close(descriptor, expected)
+    images = zip(maps, tokens, strict=True)
+    assert_equal(out, [salad_slowly(*image, salad, iterations) for image in images])
 
 
 def test_marginals_of_the_plan():
@@ -119,12 +103,3 @@ def test_maps_of_too_few_positions(grid):
     expected = rf"what 5 clusters leave .* maps of {grid[0]}x{grid[1]} leave nothing: take fewer"
     with pytest.raises(ValueError, match=expected):
         salad(torch.randn(1, 6, *grid), torch.randn(1, 6))
-
-
-def test_parameters_of_the_papers_salad():
-    """DINOv2's ViT-B: three networks with 512 hidden channels, to 64, 128 and 256, and the bin."""
-    salad = SALAD(768)
-    hidden = 768 * 512 + 512
-    last = sum(512 * outputs + outputs for outputs in (64, 128, 256))
-    assert sum(p.numel() for p in salad.parameters()) == 3 * hidden + last + 1 == 1_411_009
-    assert salad.dim == 8448

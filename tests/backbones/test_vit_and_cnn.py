@@ -10,15 +10,9 @@ from timm.layers import SwiGLUPacked, resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from dinomix.backbones import (
-    DINOV2,
-    MapBackbone,
-    ViTBackbone,
-    as_size,
-    build_backbone,
-    normalization,
-    resize_positions,
-)
+from dinomix.backbones import DINOV2, MapBackbone, ViTBackbone, build_backbone, normalization
+from dinomix.backbones.vit import resize_positions
+from dinomix.images import as_size
 
 
 def tiny_vit(**changes) -> VisionTransformer:
