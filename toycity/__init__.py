@@ -29,12 +29,11 @@ from toycity.city import City, Place, make_city
 from toycity.conditions import CONDITIONS, Condition
 from toycity.config import ToyCityConfig
 from toycity.crossview import CrossviewConfig, write_crossview
-from toycity.drive import drive_of, write_drive
-from toycity.limits import write_limits
 from toycity.mesh import CLASSES
 from toycity.names import PRETRAIN_SEEDS, TEST_SEED, TRAIN_SEEDS, VAL_SEED
 from toycity.photos import rerender
 from toycity.scene import Photo, Scene
+from toycity.splits import drive_of, write_drive, write_limits
 from toycity.views import random_camera, write_views
 from toycity.writer import write_toycity
 

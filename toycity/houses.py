@@ -1,14 +1,49 @@
-"""From a building's description to its quads: a grid of bays and floors, and shop fronts."""
+"""From a building's description to its quads: bays and floors, shop fronts, roofs."""
+
+from itertools import pairwise
 
 import numpy as np
 
-from toycity.fronts import Front
-from toycity.mesh import BUILDING, MeshBuilder, up
-from toycity.roofs import add_roof
-from toycity.styles import ACCENTS, DOORS, SHOPS, SIGNS, VARIANTS, WALLS, WINDOWS, Building
+from toycity.city import Building
+from toycity.mesh import BUILDING, WARM, MeshBuilder, up
+from toycity.tiles import DOORS, SHOPS, SIGNS, VARIANTS, WALLS, WINDOWS
 
-WARM = np.array((1.0, 0.72, 0.38), np.float32)  # light behind windows
 SIGN_HEIGHT = 0.75
+# Shop fronts, signs, awnings and doors are painted from one list all over the city.
+ACCENTS = (
+    *((0.62, 0.16, 0.14), (0.16, 0.30, 0.24), (0.17, 0.24, 0.42), (0.78, 0.56, 0.16)),
+    *((0.34, 0.24, 0.18), (0.86, 0.84, 0.80), (0.22, 0.22, 0.24), (0.42, 0.55, 0.58)),
+    *((0.70, 0.36, 0.16), (0.48, 0.22, 0.34)),
+)
+# Corners of a box, as which end of (along, up, out); and its faces, seen from outside.
+_CUBE = np.array([(i, j, k) for i in (0, 1) for j in (0, 1) for k in (0, 1)]).T
+_FACES = np.array([(1, 5, 7, 3), (0, 1, 3, 2), (5, 4, 6, 7), (3, 7, 6, 2), (0, 4, 5, 1)])
+
+
+class Front:
+    """The plane of a facade: points from metres along it, above it and out of it."""
+
+    def __init__(self, house: Building):
+        self.start = np.append(house.lot[0], 0.0)
+        self.along = np.append(house.lot[1] - house.lot[0], 0.0)
+        self.width = float(np.linalg.norm(self.along))
+        self.along /= self.width
+        self.out = np.array((self.along[1], -self.along[0], 0.0))
+
+    def at(self, s, z, out=0.0) -> np.ndarray:
+        """Points (..., 3)."""
+        s, z, out = (np.asarray(v, float)[..., None] for v in (s, z, out))
+        return self.start + s * self.along + z * up(1) + out * self.out
+
+    def quads(self, s0, s1, z0, z1, out=0.0) -> np.ndarray:
+        """Upright rectangles (n, 4, 3)."""
+        corners = [self.at(s0, z0, out), self.at(s1, z0, out), self.at(s1, z1, out)]
+        return np.stack([*corners, self.at(s0, z1, out)], axis=-2)
+
+    def slab(self, s0: float, s1: float, z0: float, z1: float, out: float) -> np.ndarray:
+        """The five visible sides (5, 4, 3) of a box in front of the facade, its bottom included."""
+        s, z, reach = np.array([[s0, s1], [z0, z1], [0.0, out]])[np.arange(3)[:, None], _CUBE]
+        return self.at(s, z, reach)[_FACES]
 
 
 def add_house(mesh: MeshBuilder, house: Building, lit: float, lamps: float) -> None:
@@ -19,8 +54,12 @@ def add_house(mesh: MeshBuilder, house: Building, lit: float, lamps: float) -> N
     _upper_floors(mesh, house, front, rng, lights, lit)
     _ground_floor(mesh, house, front, rng, lights, lit, lamps)
     _other_walls(mesh, house, lights, lit)
-    _cornice(mesh, house, front)
-    add_roof(mesh, house, rng)
+    for z0, z1, out, tile in (
+        (house.height - 0.45, house.height, 0.35, "cornice"),
+        (house.ground_height - 0.12, house.ground_height + 0.06, 0.10, "plain"),
+    ):
+        mesh.add(front.slab(0, front.width, z0, z1, out), tile, BUILDING, house.trim)
+    {"flat": _flat, "gable": _gable, "mansard": _mansard}[house.roof](mesh, house, rng)
 
 
 def _window_lights(lights: np.random.Generator, count: int, lit: float) -> np.ndarray:
@@ -112,8 +151,7 @@ def _shop_front(mesh, front: Front, s0, s1, height, accent, lamps, rng) -> None:
     glow = (0.25 + 0.75 * accent**2) * lamps * (rng.random() < 0.7)
     mesh.add(board[1:], "plain", BUILDING, accent)
     sign = f"sign/{rng.integers(SIGNS)}"
-    length = (s1 - s0 - 0.24) / SIGN_HEIGHT
-    if length > 6:  # the name once, in the middle, with plain board on either side
+    if (s1 - s0 - 0.24) / SIGN_HEIGHT > 6:  # the name in the middle, plain board on either side
         middle, half = (s0 + s1) / 2, 2.5 * SIGN_HEIGHT
         ends = np.array([s0 + 0.12, middle - half, middle + half, s1 - 0.12])
         boards = front.quads(ends[:-1], ends[1:], top - SIGN_HEIGHT, top, 0.16)
@@ -124,8 +162,7 @@ def _shop_front(mesh, front: Front, s0, s1, height, accent, lamps, rng) -> None:
     if rng.random() < 0.35:
         low, high, reach = top - SIGN_HEIGHT - 0.75, top - SIGN_HEIGHT, rng.uniform(1.0, 1.5)
         a, b = s0 + 0.2, s1 - 0.2
-        p = [front.at(a, low, reach), front.at(b, low, reach)]
-        cloth = np.array([*p, front.at(b, high, 0.17), front.at(a, high, 0.17)])
+        cloth = front.at([a, b, b, a], [low, low, high, high], [reach, reach, 0.17, 0.17])
         flap = front.quads(a, b, low - 0.25, low, reach)
         repeat = (max(1, round((b - a) / 1.5)), 1)
         paint = ACCENTS[rng.integers(len(ACCENTS))]
@@ -133,32 +170,83 @@ def _shop_front(mesh, front: Front, s0, s1, height, accent, lamps, rng) -> None:
         mesh.add(both, f"awning/{rng.integers(2)}", BUILDING, paint, repeat)
     if rng.random() < 0.35:  # a sign that hangs out over the pavement
         at = rng.uniform(s0 + 0.4, s1 - 0.4)
-        ends = [(at - 0.06, 0.2, 1.15), (at + 0.06, 1.15, 0.2)]
-        for s, near, far in ends:
-            p = [front.at(s, height + 0.1, near), front.at(s, height + 0.1, far)]
-            p += [front.at(s, height + 0.95, far), front.at(s, height + 0.95, near)]
-            mesh.add(np.array(p), f"sign/{rng.integers(SIGNS)}", BUILDING, accent, light=glow)
+        low, high = height + 0.1, height + 0.95
+        for s, near, far in ((at - 0.06, 0.2, 1.15), (at + 0.06, 1.15, 0.2)):
+            side = front.at(s, [low, low, high, high], [near, far, far, near])
+            mesh.add(side, f"sign/{rng.integers(SIGNS)}", BUILDING, accent, light=glow)
 
 
 def _other_walls(mesh, house: Building, lights, lit: float) -> None:
     """Party walls, plain, and the wall to the courtyard, with windows."""
-    lot = np.c_[house.lot, np.zeros(4)]
-    wall = WALLS[house.wall]
+    lot, wall = np.c_[house.lot, np.zeros(4)], WALLS[house.wall]
     rise = up(house.height)
-    for a, b in ((1, 2), (3, 0)):
-        length = np.linalg.norm(lot[b] - lot[a])
+
+    def side(a: int, b: int) -> tuple[np.ndarray, float]:
         quad = np.array([lot[a], lot[b], lot[b] + rise, lot[a] + rise])
+        return quad, np.linalg.norm(lot[b] - lot[a])
+
+    for a, b in ((1, 2), (3, 0)):
+        quad, length = side(a, b)
         repeat = (max(1, round(length / 3)), max(1, round(house.height / 3)))
         mesh.add(quad, f"wall/{wall}", BUILDING, np.array(house.paint) * 0.92, repeat)
-    length = np.linalg.norm(lot[3] - lot[2])
-    quad = np.array([lot[2], lot[3], lot[3] + rise, lot[2] + rise])
+    quad, length = side(2, 3)
     repeat = (max(1, round(length / 3.4)), house.floors + 1)
     light = WARM * 0.3 * lit * lights.random()
     mesh.add(quad, f"window/{wall}/small/0", BUILDING, house.paint, repeat, light)
 
 
-def _cornice(mesh, house: Building, front: Front) -> None:
-    z = house.height
-    mesh.add(front.slab(0, front.width, z - 0.45, z, 0.35), "cornice", BUILDING, house.trim)
-    z = house.ground_height
-    mesh.add(front.slab(0, front.width, z - 0.12, z + 0.06, 0.10), "plain", BUILDING, house.trim)
+# ---------------------------------------------------------------------- roofs
+
+
+def _flat(mesh, house: Building, rng) -> None:
+    lot = np.c_[house.lot, np.full(4, house.height)]
+    inner = lot.mean(axis=0) + 0.94 * (lot - lot.mean(axis=0)) - up(0.5)
+    mesh.add(inner, "roof/flat", BUILDING, repeat=(4, 3))
+    rim = [[lot[i], lot[(i + 1) % 4], inner[(i + 1) % 4], inner[i]] for i in range(4)]
+    mesh.add(np.array(rim), "plain", BUILDING, house.trim)
+    middle, turn = lot.mean(axis=0) - up(0.5), rng.uniform(0, 360)
+    size = (rng.uniform(1.5, 3), rng.uniform(1.5, 3), rng.uniform(1.5, 2.8))
+    mesh.box(middle, turn, size, "wall/panel", BUILDING, (0.6, 0.6, 0.6))
+
+
+def _gable(mesh, house: Building, rng) -> None:
+    _pitched(mesh, house, (0.25, house.ridge / 2), house.ridge, rng)
+
+
+def _mansard(mesh, house: Building, rng) -> None:
+    _pitched(mesh, house, (0.12, 2.6), 3.4, rng)
+    front = Front(house)
+    count = max(1, house.bays - 1)
+    for s in (np.arange(count) + 0.5) * front.width / count:  # dormers
+        face = front.quads(s - 0.6, s + 0.6, house.height + 0.2, house.height + 2.0, -0.15)
+        mesh.add(face, "window/plaster/casement/0", BUILDING, house.trim)
+        box = front.at(s, house.height + 0.2, -0.85)
+        heading = np.degrees(np.arctan2(front.out[0], front.out[1]))
+        mesh.box(box, heading, (1.39, 1.2, 1.85), "roof/flat", BUILDING)
+
+
+def _pitched(mesh, house: Building, lower: tuple[float, float], ridge: float, rng) -> None:
+    """Slopes that rise from the eaves to `lower` (share of the depth, height) and on to the ridge
+    in the middle, `ridge` metres above the eaves.
+    """
+    eaves = np.c_[house.lot, np.full(4, house.height)]
+    profile = [(0.0, 0.0), lower, (0.5, ridge), (1 - lower[0], lower[1]), (1.0, 0.0)]
+
+    def line(share: float, rise: float) -> tuple[np.ndarray, np.ndarray]:
+        left, right = (eaves[a] + share * (eaves[b] - eaves[a]) for a, b in ((0, 3), (1, 2)))
+        return left + up(rise), right + up(rise)
+
+    lines = [line(*point) for point in profile]
+    slopes = [[a[0], a[1], b[1], b[0]] for a, b in pairwise(lines)]
+    slopes = [q for q in slopes if np.linalg.norm(q[3] - q[0]) > 1e-3]
+    width = np.linalg.norm(eaves[1] - eaves[0])
+    mesh.add(np.array(slopes), "roof/tiles", BUILDING, house.roof_paint, (max(1, width / 4), 1.5))
+    for end in (0, 1):
+        a, b, top, c, d = (pair[end] for pair in lines)
+        gable = np.array([[a, d, c, b], [b, c, top, top]])
+        mesh.add(gable, f"wall/{WALLS[house.wall]}", BUILDING, house.paint, (3, 1))
+    for _ in range(int(rng.integers(1, 3))):
+        share = rng.uniform(0.1, 0.9)
+        foot = (1 - share) * lines[2][0] + share * lines[2][1] - up(0.8)
+        size = (0.7, rng.uniform(0.6, 1.2), 2.0)
+        mesh.box(foot, rng.uniform(0, 90), size, "chimney", BUILDING, (0.62, 0.42, 0.36))

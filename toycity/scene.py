@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from toycity.atlas import atlas
 from toycity.camera import Camera, TopDown
 from toycity.city import City
 from toycity.conditions import DAY, Condition
@@ -15,6 +14,7 @@ from toycity.mesh import Mesh, MeshBuilder
 from toycity.shading import Shader
 from toycity.sky import Sky
 from toycity.streets import add_ground, add_lamps, add_trees
+from toycity.tiles import atlas
 from toycity.traffic import add_traffic
 
 # Where a pixel at an edge is sampled besides its centre.

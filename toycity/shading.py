@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from toycity.atlas import Atlas
 from toycity.camera import Camera, TopDown
 from toycity.city import City
 from toycity.conditions import Condition
 from toycity.mesh import ROAD, SKY, Mesh
 from toycity.sky import Sky, dot
 from toycity.streets import LAMP_HEIGHT, lamp_spots
+from toycity.texture import Atlas
 
 _LAMP_COLOUR = np.array((1.0, 0.66, 0.32), np.float32)
 _SNOW = np.array((0.80, 0.82, 0.86), np.float32)

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from toycity.canvas import noise
 from toycity.conditions import Condition
+from toycity.texture import noise
 
 _CLOUD = 256  # texels a side of the cloud cover, which tiles
 _HILLS = 1024  # directions in which the hills have a height

@@ -2,11 +2,10 @@
 
 import numpy as np
 
-from toycity.city import DEPTH, PAVEMENT, City
+from toycity.city import DEPTH, PAVEMENT, City, Street, inset
 from toycity.conditions import Condition
 from toycity.mesh import BUILDING, ROAD, VEGETATION, MeshBuilder, up
-from toycity.plan import Street, inset
-from toycity.street_tiles import LEAVES
+from toycity.tiles import LEAVES
 
 KERB = 0.14
 LAMP_HEIGHT = 5.2

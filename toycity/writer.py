@@ -12,29 +12,25 @@ root/toycity.json                                  written last: the set is comp
 import dataclasses
 import json
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from toycity import names
-from toycity.conditions import condition_named
+from toycity.camera import Camera
+from toycity.city import City, make_city
+from toycity.conditions import Condition, condition_named
 from toycity.config import TRAIN_MIX, ToyCityConfig
-from toycity.files import being_written, is_written, write_photos, write_table
-from toycity.layouts import (
-    MappedCity,
-    Row,
-    gsv_path,
-    gsv_row,
-    gsv_tables,
-    month,
-    training_views,
-)
-from toycity.work import Shot
+from toycity.files import being_written, is_written, write_table
+from toycity.work import Shot, write_photos
 
 RECIPE = 1  # raised whenever the same config would give other images
 MANIFEST = "toycity.json"
 QUERY_DRAWS = 15  # stream of random numbers: which views are asked for, and from where
+MAPPED = "201506"  # year and month of the database
+Row = dict[str, int | float | str]  # of a city's CSV
 
 
 def write_toycity(
@@ -47,9 +43,9 @@ def write_toycity(
 ) -> Path:
     """Render the toy data set into `root`, or what is still missing of it; return `root`.
 
-    Pass a `ToyCityConfig`, or its fields by name. A finished set is left as it is, at once. An
-    interrupted one is resumed: images are renamed into place when complete, so that each one that
-    is there stays. The same config gives the same bytes on the same machine.
+    Pass a `ToyCityConfig`, or its fields by name. A finished set is left as it is, at once; of an
+    interrupted one every complete image stays. The same config gives the same bytes on the same
+    machine.
 
     Raises:
         FileExistsError: `root` holds another toy city, or images that are not a toy city's.
@@ -57,7 +53,7 @@ def write_toycity(
         TypeError: both a config and sizes.
     """
     config = one_config(ToyCityConfig, config, sizes)
-    return write_splits(Path(root), MANIFEST, config, _training, _testing, workers, progress)
+    return write_splits(Path(root), MANIFEST, config, _training, testing, workers, progress)
 
 
 def one_config(kind: type, config: Any, sizes: dict) -> Any:
@@ -85,9 +81,12 @@ def write_splits(
         return root
     rows, shots = zip(*training(train, config), strict=True)
     shots = [*shots, *testing(images, config)]
+    tables: dict[str, list[Row]] = {}
+    for row in rows:
+        tables.setdefault(row["city_id"], []).append(row)
     with being_written(root / name, asked, len(shots)):
-        for path, table in gsv_tables(train, rows).items():
-            write_table(path, table)
+        for city, table in tables.items():
+            write_table(train / "Dataframes" / f"{city}.csv", table)
         write_photos(shots, config.size, workers, progress)
     return root
 
@@ -121,8 +120,11 @@ def read_config(root: Path, name: str = MANIFEST, kind: type = ToyCityConfig) ->
 
 def toycity_shots(root: Path, config: ToyCityConfig) -> Iterator[Shot]:
     """Every photo of the toy city in `root`."""
-    yield from _testing(root / "images", config)
+    yield from testing(root / "images", config)
     yield from (shot for _, shot in _training(root / "train", config))
+
+
+# ---------------------------------------------------------------------- training: GSV-Cities
 
 
 def _training(train: Path, config: ToyCityConfig) -> Iterator[tuple[Row, Shot]]:
@@ -143,18 +145,150 @@ def _training(train: Path, config: ToyCityConfig) -> Iterator[tuple[Row, Shot]]:
                 number += 1
 
 
-def _testing(images: Path, config: ToyCityConfig) -> Iterator[Shot]:
-    """The validation and the test city: a daytime database, and queries of the same spots under
-    every condition, each from a camera of its own.
+def training_views(config: ToyCityConfig, seed: int) -> tuple[City, list[Camera]]:
+    """A training city and the view of each of its places: a spot and a side of the street.
+
+    Spots lie 36 m apart, so that two places of a batch never show the same facades.
+
+    Raises:
+        ValueError: more places than the city has.
+    """
+    city = make_city(seed, config.blocks)
+    views = [view for place in city.places[::3] for view in place.views()]
+    _check_places("train_places", config, len(views), city)
+    return city, views[: config.train_places]
+
+
+def gsv_row(
+    city: City, camera: Camera, place_id: int, when: int, rng: np.random.Generator, panoid: str
+) -> Row:
+    """The row of a training photo in its city's CSV. `when` is the month; the year is drawn."""
+    latitude, longitude = city.latlon(camera.x, camera.y)
+    return {
+        "place_id": place_id,
+        "year": int(rng.integers(2009, 2021)),
+        "month": when,
+        "northdeg": round(camera.heading) % 360,
+        "city_id": city.name,
+        "lat": round(latitude, 7),
+        "lon": round(longitude, 7),
+        "panoid": panoid,
+    }
+
+
+def gsv_path(train: Path, row: Row) -> str:
+    """Where the training photo of `row` lies."""
+    return str(train / "Images" / str(row["city_id"]) / names.gsv_name(row))
+
+
+# ---------------------------------------------------------------------- testing: UTM names
+
+
+def testing(
+    images: Path,
+    config: ToyCityConfig,
+    database: "Callable[[MappedCity, Path], Iterable[Shot]] | None" = None,
+) -> Iterator[Shot]:
+    """The validation and the test city: a database, by default of daytime photos, and queries of
+    the same spots under every condition, each from a camera of its own.
     """
     for split, queries, conditions in (
         ("val", config.val_queries, config.val_conditions),
         ("test", config.test_queries, config.test_conditions),
     ):
         mapped = MappedCity.of(config, split)
-        yield from mapped.database(images / split / "database")
+        yield from (database or MappedCity.database)(mapped, images / split / "database")
         rng = np.random.default_rng([mapped.city.seed, QUERY_DRAWS])
         asked = mapped.query_numbers(queries, rng, f"{split}_queries")
         for name in conditions:
             folder = images / split / f"queries_{name}"
             yield from mapped.visits(folder, asked, name, config.severity, rng)
+
+
+@dataclass(frozen=True)
+class MappedCity:
+    """The validation or test city, and the views of its database: two for each mapped place."""
+
+    city: City
+    blocks: int
+    views: list[Camera]
+
+    @classmethod
+    def of(cls, config: ToyCityConfig, split: str) -> "MappedCity":
+        """The city of "val" or "test".
+
+        Raises:
+            ValueError: more places than the city has.
+        """
+        city = make_city(getattr(config, f"{split}_seed"), config.blocks)
+        count = _check_places(f"{split}_places", config, len(city.places), city)
+        views = [view for place in city.places[:count] for view in place.views()]
+        return cls(city, config.blocks, views)
+
+    def query_numbers(self, count: int, rng: np.random.Generator, name: str) -> list[int]:
+        """Numbers of the views that `count` queries ask for, in random order.
+
+        Raises:
+            ValueError: more queries than views; `name` is what the argument is called.
+        """
+        if count > len(self.views):
+            raise ValueError(
+                f"{name} is {count}: there are {len(self.views)} views to ask for; ask for fewer"
+            )
+        return rng.permutation(len(self.views))[:count].tolist()
+
+    def database(self, folder: Path) -> Iterator[Shot]:
+        """Every view by day."""
+        for number, view in enumerate(self.views):
+            path = folder / utm_name(self.city, view, "database", number, MAPPED)
+            yield Shot(self.city.seed, self.blocks, "day", 1.0, view, number, str(path))
+
+    def visits(
+        self,
+        folder: Path,
+        numbers: Iterable[int],
+        condition: str,
+        severity: float,
+        rng: np.random.Generator,
+        note: str | None = None,
+    ) -> Iterator[Shot]:
+        """Other visits to the views of `numbers`: queries.
+
+        What is drawn does not depend on the severity: the same `rng` gives the same visits.
+        """
+        blended = condition_named(condition).at(severity)
+        for number in numbers:
+            camera = blended.jitter(self.views[number], rng)
+            when = f"{year(condition)}{month(blended, rng):02d}"
+            path = folder / utm_name(self.city, camera, note or condition, number, when)
+            seed = 100_000 + int(rng.integers(2**31))
+            yield Shot(self.city.seed, self.blocks, condition, severity, camera, seed, str(path))
+
+
+def utm_name(city: City, camera: Camera, note: str, number: int, timestamp: str) -> str:
+    """File name of a test photo; in its city, `note` and `number` tell it from all others."""
+    east, north = city.utm(camera.x, camera.y)
+    pano = names.image_id(city.seed, note, number)
+    pose = {"heading": camera.heading, "pitch": camera.pitch}
+    return names.utm_name(east, north, pano=pano, **pose, timestamp=timestamp, note=note)
+
+
+def month(condition: Condition, rng: np.random.Generator) -> int:
+    """A month in which such photos are taken."""
+    return int(condition.months[int(rng.integers(len(condition.months)))])
+
+
+def year(condition: str) -> int:
+    """When the test city was visited: `changed` is years later."""
+    return 2019 + 5 * (condition == "changed")
+
+
+def _check_places(name: str, config: ToyCityConfig, there: int, city: City) -> int:
+    """The number of places asked for."""
+    asked = getattr(config, name)
+    if asked > there:
+        raise ValueError(
+            f"{name} is {asked}, but {city.name} with blocks={config.blocks} has {there}: "
+            "ask for fewer places or more blocks"
+        )
+    return asked
