@@ -2,7 +2,6 @@
 
 import dataclasses
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 import numpy as np
 
@@ -23,11 +22,6 @@ class Street:
     nodes: np.ndarray  # (n, 2) crossings, metres
     width: float
     trees: tuple[bool, bool]  # on the left and on the right pavement
-
-    @property
-    def segments(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """The stretches between crossings, as pairs of points (2,)."""
-        return list(pairwise(self.nodes))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ for each view of the database, and the queries are other visits, which jitter by
 """
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -24,22 +25,9 @@ from pydantic.dataclasses import dataclass
 
 from toycity import names
 from toycity.camera import Camera, TopDown, top_down
-from toycity.conditions import condition_named
 from toycity.config import STRICT, TRAIN_MIX, Conditions, Count, ToyCityConfig
 from toycity.work import Shot
-from toycity.writer import (
-    MAPPED,
-    MappedCity,
-    Row,
-    gsv_path,
-    gsv_row,
-    month,
-    one_config,
-    testing,
-    training_views,
-    utm_name,
-    write_splits,
-)
+from toycity.writer import Row, one_config, testing, training_visits, write_splits
 
 MANIFEST = "crossview.json"
 TILE = "tile"  # starts the panoid of a tile in training, and is its note in testing
@@ -107,37 +95,21 @@ def crossview_shots(root: Path, config: CrossviewConfig) -> Iterator[Shot]:
 
 def _training(train: Path, config: CrossviewConfig) -> Iterator[tuple[Row, Shot]]:
     """Photos under the conditions of the toy city's training, each followed by its tile."""
-    mixed, severities, shares = zip(*TRAIN_MIX, strict=True)
     count = config.images_per_place // 2
-    visit = condition_named("viewpoint").at(0.2)  # headings within 9 degrees of the place's
-    for seed in config.train_seeds:
-        city, views = training_views(config, seed)
-        rng = np.random.default_rng([seed, 18])
-        number = 0
-        for place_id, view in enumerate(views):
-            # No condition twice, as long as there are others.
-            for which in rng.choice(len(mixed), count, replace=count > len(mixed), p=shares):
-                camera = visit.jitter(view, rng)
-                flight, cover = FLIGHTS[int(rng.integers(len(FLIGHTS)))]
-                for condition, severity, kind, eye in (
-                    (mixed[which], severities[which], "photo", camera),
-                    (flight, cover, TILE, tile_for(camera, config.extent)),
-                ):
-                    when = month(condition_named(condition), rng)
-                    panoid = (kind + names.image_id(seed, kind, number))[:22]
-                    row = gsv_row(city, camera, place_id, when, rng, panoid)
-                    scene = (seed, config.blocks, condition, severity)
-                    yield row, Shot(*scene, eye, number, gsv_path(train, row))
-                number += 1
+    replace = count > len(TRAIN_MIX)  # no condition twice, as long as there are others
+    # Headings lie within 9 degrees of the place's.
+    for visit in training_visits(config, stream=18, apart=0.2, count=count, replace=replace):
+        flight = FLIGHTS[int(visit.rng.integers(len(FLIGHTS)))]
+        for kind, scene, eye in (
+            ("photo", visit.scene, visit.camera),
+            (TILE, visit.scene[:2] + flight, tile_for(visit.camera, config.extent)),
+        ):
+            panoid = (kind + names.image_id(visit.city.seed, kind, visit.number))[:22]
+            yield visit.photo(train, panoid, scene, eye)
 
 
 def _testing(images: Path, config: CrossviewConfig) -> Iterator[Shot]:
     """Tiles of one flight as the database, and photos of other visits as queries."""
-
-    def tiles(mapped: MappedCity, folder: Path) -> Iterator[Shot]:
-        scene = (mapped.city.seed, mapped.blocks, *FLIGHTS[0])
-        for number, view in enumerate(mapped.views):
-            path = folder / utm_name(mapped.city, view, TILE, number, MAPPED)
-            yield Shot(*scene, tile_for(view, config.extent), number, str(path))
-
-    return testing(images, config, tiles)
+    flight, cover = FLIGHTS[0]
+    eye = partial(tile_for, extent=config.extent)
+    return testing(images, config, note=TILE, condition=flight, severity=cover, eye=eye)

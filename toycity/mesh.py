@@ -11,7 +11,6 @@ from toycity.tiles import atlas
 
 CLASSES = ("sky", "building", "road", "vegetation", "vehicle", "person")
 SKY, BUILDING, ROAD, VEGETATION, VEHICLE, PERSON = range(len(CLASSES))
-WARM = np.array((1.0, 0.72, 0.38), np.float32)  # light behind windows
 
 # A unit box's sides left, right, front, rear and top, each from its lower left corner on, as seen
 # from outside; coordinates are along the box, to its right, and up.

@@ -188,7 +188,7 @@ def _drive_shots(root: Path, conditions: Sequence[str], spacing: float) -> Itera
     for number, camera in enumerate(chain(*streets)):
         camera = DAY.jitter(camera, rng)
         path = images / "database" / utm_name(city, camera, "drive", number, MAPPED)
-        yield Shot(city.seed, mapped.blocks, "day", 1.0, camera, number, str(path))
+        yield Shot((city.seed, mapped.blocks, "day", 1.0), camera, number, str(path))
     for round_number, condition in enumerate(conditions):
         when = f"{year(condition)}{month(condition_named(condition), rng):02d}"
         scene = (city.seed, mapped.blocks, condition, 1.0)
@@ -196,7 +196,7 @@ def _drive_shots(root: Path, conditions: Sequence[str], spacing: float) -> Itera
             for frame, (camera, seed) in enumerate(frames):
                 name = f"{number:02d}-{frame:04d}"
                 file = name + utm_name(city, camera, f"{condition}-{name}", frame, when)
-                yield Shot(*scene, camera, seed, str(images / f"queries_{condition}" / file))
+                yield Shot(scene, camera, seed, str(images / f"queries_{condition}" / file))
 
 
 SPLITS = {"limits": _limits_shots, "drive": _drive_shots}  # their photos, (root, **arguments)

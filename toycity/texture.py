@@ -1,5 +1,7 @@
 """Textures: a canvas to paint a tile on, and the atlas, in which rays look tiles up."""
 
+from typing import Self
+
 import numpy as np
 
 TILE = 64  # texels a side
@@ -26,26 +28,22 @@ class Canvas:
 
     `rgb` holds colours in [0, 1]; where `tint` is 1 the colour is multiplied by that of the wall
     that wears the tile; where `glow` is 1 the texel shines if a light is on behind it.
+    Strokes return the canvas.
     """
 
-    def __init__(self, colour: tuple[float, float, float] = (1.0, 1.0, 1.0), tint: float = 0.0):
+    def __init__(self, colour=(1.0, 1.0, 1.0), tint: float = 0.0, glow: float = 0.0):
         self.rgb = np.empty((TILE, TILE, 3))
         self.rgb[:] = colour
         self.tint = np.full((TILE, TILE), tint)
-        self.glow = np.zeros((TILE, TILE))
+        self.glow = np.full((TILE, TILE), glow)
         self.s, self.t = np.meshgrid(*[(np.arange(TILE) + 0.5) / TILE] * 2)
 
-    def copy(self) -> "Canvas":
-        """A canvas of its own with the same paint."""
-        other = Canvas()
-        other.rgb, other.tint, other.glow = self.rgb.copy(), self.tint.copy(), self.glow.copy()
-        return other
-
-    def paint(self, where: np.ndarray, colour, tint: float = 0.0, glow: float = 0.0) -> None:
-        """Paint the texels `where` (a boolean mask) is true."""
+    def paint(self, where: np.ndarray, colour, tint: float = 0.0, glow: float = 0.0) -> Self:
+        """Paint the texels where a mask (TILE, TILE) is true."""
         self.rgb[where] = colour
         self.tint[where] = tint
         self.glow[where] = glow
+        return self
 
     def box(self, s0: float, t0: float, s1: float, t1: float) -> np.ndarray:
         """Mask of a rectangle."""
@@ -55,17 +53,19 @@ class Canvas:
         """Mask of a disc."""
         return (self.s - s) ** 2 + (self.t - t) ** 2 < radius**2
 
-    def rect(self, s0: float, t0: float, s1: float, t1: float, colour, tint=0.0, glow=0.0) -> None:
+    def rect(self, s0: float, t0: float, s1: float, t1: float, colour, tint=0.0, glow=0.0) -> Self:
         """Paint a rectangle."""
-        self.paint(self.box(s0, t0, s1, t1), colour, tint, glow)
+        return self.paint(self.box(s0, t0, s1, t1), colour, tint, glow)
 
-    def shade(self, where: np.ndarray, factor: float) -> None:
-        """Darken or brighten the texels `where` is true."""
+    def shade(self, where: np.ndarray, factor: float) -> Self:
+        """Darken or brighten the texels where a mask is true."""
         self.rgb[where] *= factor
+        return self
 
-    def tone(self, factor: np.ndarray) -> None:
+    def tone(self, factor: np.ndarray) -> Self:
         """Darken or brighten every texel by a factor of its own (TILE, TILE)."""
         self.rgb *= factor[..., None]
+        return self
 
     def texels(self) -> np.ndarray:
         """The tile as bytes (TILE, TILE, 5): red, green, blue, tint, glow."""

@@ -1,5 +1,6 @@
 """The painted tiles: walls, windows, shops and roofs of houses; ground, plants, cars, landmarks."""
 
+from copy import deepcopy
 from functools import cache
 
 import numpy as np
@@ -27,8 +28,8 @@ def atlas() -> Atlas:
 
 def _house_tiles() -> dict[str, Canvas]:
     rng = np.random.default_rng(20)
-    walls = {"plaster": _plaster(rng), "brick": _brick(rng), "stone": _stone(rng)}
-    walls["panel"] = _panel(rng)
+    walls = {"plaster": Canvas(tint=1.0).tone(0.97 + 0.035 * noise(rng, 5))}
+    walls |= {"brick": _brick(rng), "stone": _stone(rng), "panel": _panel(rng)}
     tiles = {f"wall/{kind}": wall for kind, wall in walls.items()}
     for kind, wall in walls.items():
         for style in WINDOWS:
@@ -39,7 +40,9 @@ def _house_tiles() -> dict[str, Canvas]:
     tiles |= {f"shop/{i}": _shop(i, rng) for i in range(SHOPS)}
     tiles |= {f"sign/{i}": _sign(rng) for i in range(SIGNS)}
     tiles |= {f"awning/{i}": _awning(i) for i in range(2)}
-    tiles |= {"roof/tiles": _roof_tiles(rng), "roof/flat": _gravel(rng), "cornice": _cornice()}
+    tiles["roof/tiles"] = _roof_tiles(rng)
+    tiles["roof/flat"] = Canvas((0.55, 0.54, 0.53)).tone(1 + 0.10 * noise(rng, 6))
+    tiles["cornice"] = _cornice()
     return tiles
 
 
@@ -47,7 +50,7 @@ def _street_tiles() -> dict[str, Canvas]:
     rng = np.random.default_rng(21)
     tiles = {
         "plain": Canvas(tint=1.0),
-        "lamp": _lamp(),
+        "lamp": Canvas((0.95, 0.93, 0.85), glow=1.0),
         "asphalt": _speckled(rng, (0.36, 0.36, 0.37), 0.06),
         "paving": _paving(rng),
         "kerb": _speckled(rng, (0.62, 0.61, 0.59), 0.06),
@@ -68,25 +71,17 @@ def _street_tiles() -> dict[str, Canvas]:
     return tiles
 
 
-def _plaster(rng: np.random.Generator) -> Canvas:
-    c = Canvas(tint=1.0)
-    c.tone(0.97 + 0.035 * noise(rng, 5))
-    return c
-
-
 def _brick(rng: np.random.Generator) -> Canvas:
     c = Canvas(tint=1.0)
     up, along = _courses(c, 16, 6, (0.80, 1.06), rng)
-    c.paint((up < 0.25) | (along < 0.09), (0.94, 0.92, 0.90), tint=0.75)
-    return c
+    return c.paint((up < 0.25) | (along < 0.09), (0.94, 0.92, 0.90), tint=0.75)
 
 
 def _stone(rng: np.random.Generator) -> Canvas:
     c = Canvas(tint=1.0)
     up, along = _courses(c, 6, 3, (0.93, 1.03), rng)
     c.tone(1 + 0.02 * noise(rng, 5))
-    c.shade((up < 0.10) | (along < 0.05), 0.82)
-    return c
+    return c.shade((up < 0.10) | (along < 0.05), 0.82)
 
 
 def _courses(
@@ -102,8 +97,7 @@ def _courses(
 def _panel(rng: np.random.Generator) -> Canvas:
     c = Canvas(tint=1.0)
     c.tone(0.97 + 0.02 * noise(rng, 3))
-    c.shade((c.t < 0.035) | (c.s < 0.025), 0.70)
-    return c
+    return c.shade((c.t < 0.035) | (c.s < 0.025), 0.70)
 
 
 def _pane(c: Canvas, s0, t0, s1, t1, frame, variant: int, mullions=(1, 1), width=0.035) -> None:
@@ -132,7 +126,7 @@ def _pane(c: Canvas, s0, t0, s1, t1, frame, variant: int, mullions=(1, 1), width
 
 def _window(wall: Canvas, kind: str, style: str, variant: int) -> Canvas:
     """A bay of a wall with a window."""
-    c = wall.copy()
+    c = deepcopy(wall)
     frame = (0.24, 0.25, 0.27) if kind == "panel" else (0.90, 0.89, 0.86)
     sill = (0.78, 0.76, 0.72)
     if style == "casement":
@@ -145,7 +139,7 @@ def _window(wall: Canvas, kind: str, style: str, variant: int) -> Canvas:
     elif style == "arched":
         c.paint(c.disc(0.5, 0.66, 0.25) | c.box(0.25, 0.20, 0.75, 0.66), sill)
         arch = c.disc(0.5, 0.66, 0.20) | c.box(0.30, 0.24, 0.70, 0.66)
-        bare = c.copy()
+        bare = deepcopy(c)
         _pane(c, 0.30, 0.24, 0.70, 0.86, frame, variant, (1, 2))
         for channel in ("rgb", "tint", "glow"):
             getattr(c, channel)[~arch] = getattr(bare, channel)[~arch]
@@ -175,7 +169,7 @@ def _window(wall: Canvas, kind: str, style: str, variant: int) -> Canvas:
 
 def _door(wall: Canvas, index: int) -> Canvas:
     """A bay of a wall with a door."""
-    c = wall.copy()
+    c = deepcopy(wall)
     c.rect(0.20, 0.0, 0.80, 0.82, (0.74, 0.72, 0.68))
     c.rect(0.26, 0.0, 0.74, 0.76, ((0.28, 0.18, 0.12), (0.14, 0.22, 0.20), DARK, GLASS)[index])
     if index < 2:
@@ -190,8 +184,7 @@ def _door(wall: Canvas, index: int) -> Canvas:
     else:
         _pane(c, 0.26, 0.0, 0.74, 0.76, (0.30, 0.31, 0.33), 0, (1, 0))
     c.rect(0.66, 0.36, 0.69, 0.42, (0.80, 0.70, 0.40))
-    c.rect(0.16, 0.0, 0.84, 0.05, (0.62, 0.60, 0.57))
-    return c
+    return c.rect(0.16, 0.0, 0.84, 0.05, (0.62, 0.60, 0.57))
 
 
 def _shop(index: int, rng: np.random.Generator) -> Canvas:
@@ -209,14 +202,12 @@ def _shop(index: int, rng: np.random.Generator) -> Canvas:
             goods = inside & c.box(s - size, t0, s + size, t0 + height)
             c.paint(goods, rng.uniform(0.2, 0.85, 3), glow=0.5)
     c.shade(c.box(0, 0.745, 1, 0.775), 0.6)
-    c.shade((c.s < 0.03) | (c.s > 0.97), 0.75)
-    return c
+    return c.shade((c.s < 0.03) | (c.s > 0.97), 0.75)
 
 
 def _sign(rng: np.random.Generator) -> Canvas:
     """Lettering of no language on a board of the shop's paint: blocks and strokes in one line."""
-    c = Canvas((1.0, 1.0, 1.0), tint=1.0)
-    c.glow[:] = 0.35
+    c = Canvas(tint=1.0, glow=0.35)
     letters = int(rng.integers(3, 8))
     height, width = rng.uniform(0.40, 0.66), rng.uniform(0.55, 0.86)
     ink = ((0.97, 0.95, 0.88), (0.97, 0.82, 0.30), (0.06, 0.06, 0.07))[rng.integers(3)]
@@ -244,49 +235,37 @@ def _awning(index: int) -> Canvas:
     c = Canvas(tint=1.0)
     if index:
         c.paint(c.s * 5 % 1 < 0.5, (0.93, 0.91, 0.86))
-    c.shade(c.t < 0.12, 0.8)
-    return c
+    return c.shade(c.t < 0.12, 0.8)
 
 
 def _roof_tiles(rng: np.random.Generator) -> Canvas:
     c = Canvas(tint=1.0)
     c.tone(0.95 + 0.10 * noise(rng, 5))
     c.shade(c.t * 10 % 1 < 0.25, 0.74)
-    c.shade((c.s * 12 + 0.5 * np.floor(c.t * 10)) % 1 < 0.15, 0.86)
-    return c
-
-
-def _gravel(rng: np.random.Generator) -> Canvas:
-    c = Canvas((0.55, 0.54, 0.53))
-    c.tone(1 + 0.10 * noise(rng, 6))
-    return c
+    return c.shade((c.s * 12 + 0.5 * np.floor(c.t * 10)) % 1 < 0.15, 0.86)
 
 
 def _cornice() -> Canvas:
     c = Canvas(tint=1.0)
     c.shade(c.t < 0.25, 0.75)
-    c.shade((c.t < 0.5) & (c.s * 16 % 1 < 0.5), 0.8)
-    return c
+    return c.shade((c.t < 0.5) & (c.s * 16 % 1 < 0.5), 0.8)
 
 
 def _speckled(rng: np.random.Generator, colour, strength: float, tint: float = 0.0) -> Canvas:
     c = Canvas(colour, tint)
-    c.tone(1 + strength * (noise(rng, 5) + 0.6 * rng.uniform(-1, 1, c.s.shape)))
-    return c
+    return c.tone(1 + strength * (noise(rng, 5) + 0.6 * rng.uniform(-1, 1, c.s.shape)))
 
 
 def _paving(rng: np.random.Generator) -> Canvas:
     c = _speckled(rng, (0.60, 0.58, 0.55), 0.04)
     slabs = rng.uniform(0.92, 1.05, (4, 4))
     c.tone(slabs[(c.t * 4).astype(int), (c.s * 4).astype(int)])
-    c.shade((c.s * 4 % 1 < 0.07) | (c.t * 4 % 1 < 0.07), 0.78)
-    return c
+    return c.shade((c.s * 4 % 1 < 0.07) | (c.t * 4 % 1 < 0.07), 0.78)
 
 
 def _bark(rng: np.random.Generator) -> Canvas:
     c = _speckled(rng, (0.30, 0.24, 0.19), 0.15)
-    c.shade(np.sin(c.s * 40 + 3 * noise(rng, 3)) > 0.3, 0.75)
-    return c
+    return c.shade(np.sin(c.s * 40 + 3 * noise(rng, 3)) > 0.3, 0.75)
 
 
 def _leaf(rng: np.random.Generator) -> Canvas:
@@ -300,14 +279,7 @@ def _leaf(rng: np.random.Generator) -> Canvas:
 
 def _crossing() -> Canvas:
     c = Canvas((0.36, 0.36, 0.37))
-    c.paint(c.s * 8 % 1 < 0.5, (0.84, 0.84, 0.82))
-    return c
-
-
-def _lamp() -> Canvas:
-    c = Canvas((0.95, 0.93, 0.85))
-    c.glow[:] = 1.0
-    return c
+    return c.paint(c.s * 8 % 1 < 0.5, (0.84, 0.84, 0.82))
 
 
 def _wheels(c: Canvas, positions: tuple[float, ...], radius: tuple[float, float]) -> None:
@@ -334,8 +306,7 @@ def _car_front() -> Canvas:
     c.rect(0.25, 0.35, 0.75, 0.62, (0.12, 0.12, 0.13))
     for s in (0.04, 0.76):
         c.rect(s, 0.5, s + 0.2, 0.75, (0.92, 0.92, 0.88), glow=0.8)
-    c.rect(0.36, 0.26, 0.64, 0.36, (0.92, 0.92, 0.90))
-    return c
+    return c.rect(0.36, 0.26, 0.64, 0.36, (0.92, 0.92, 0.90))
 
 
 def _car_rear() -> Canvas:
@@ -343,16 +314,14 @@ def _car_rear() -> Canvas:
     c.rect(0, 0, 1, 0.25, DARK)
     for s in (0.04, 0.80):
         c.rect(s, 0.5, s + 0.16, 0.8, (0.70, 0.08, 0.07), glow=0.5)
-    c.rect(0.34, 0.42, 0.66, 0.56, (0.92, 0.90, 0.70))
-    return c
+    return c.rect(0.34, 0.42, 0.66, 0.56, (0.92, 0.90, 0.70))
 
 
 def _car_glass() -> Canvas:
     c = Canvas(tint=1.0)
     c.rect(0.06, 0.08, 0.94, 0.88, (0.13, 0.16, 0.19))
     c.shade(c.box(0.06, 0.5, 0.94, 0.88), 1.5)
-    c.paint(np.abs(c.s - 0.5) < 0.02, (0.9, 0.9, 0.9), tint=1.0)
-    return c
+    return c.paint(np.abs(c.s - 0.5) < 0.02, (0.9, 0.9, 0.9), tint=1.0)
 
 
 def _truck(index: int, rng: np.random.Generator) -> Canvas:
@@ -368,8 +337,7 @@ def _truck(index: int, rng: np.random.Generator) -> Canvas:
         for letter in range(7):
             s = 0.16 + 0.10 * letter
             c.rect(s, 0.50, s + 0.07, 0.50 + rng.uniform(0.1, 0.26), (0.95, 0.93, 0.88))
-    c.shade(c.t > 0.96, 0.7)
-    return c
+    return c.shade(c.t > 0.96, 0.7)
 
 
 def _truck_rear() -> Canvas:
@@ -410,8 +378,7 @@ def _clock() -> Canvas:
     c.paint(c.disc(0.5, 0.55, 0.32), (0.20, 0.20, 0.24))
     c.paint(c.disc(0.5, 0.55, 0.28), (0.93, 0.91, 0.84), glow=1.0)
     c.rect(0.48, 0.55, 0.52, 0.78, DARK)
-    c.rect(0.50, 0.53, 0.68, 0.57, DARK)
-    return c
+    return c.rect(0.50, 0.53, 0.68, 0.57, DARK)
 
 
 def _gas_holder() -> Canvas:
@@ -419,8 +386,7 @@ def _gas_holder() -> Canvas:
     c.shade(c.s < 0.14, 0.55)
     c.shade(c.t * 6 % 1 < 0.08, 0.72)
     brace = np.abs((c.s * 2 + c.t * 6) % 1 - 0.5) < 0.03
-    c.shade(brace, 0.7)
-    return c
+    return c.shade(brace, 0.7)
 
 
 def _curtain_wall(rng: np.random.Generator) -> Canvas:
@@ -436,5 +402,4 @@ def _curtain_wall(rng: np.random.Generator) -> Canvas:
 def _chimney() -> Canvas:
     c = Canvas((0.95, 0.93, 0.92), tint=1.0)
     c.shade(c.t * 10 % 1 < 0.14, 0.82)
-    c.paint(c.t > 0.9, GLASS)
-    return c
+    return c.paint(c.t > 0.9, GLASS)

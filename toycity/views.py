@@ -103,7 +103,7 @@ def _plan(
         order = rng.permutation(len(conditions))
         for i in range(min(group, images - len(shots))):
             name, index = conditions[order[i % len(order)]], len(shots)
-            shots.append(Shot(city.seed, blocks, name, 1.0, camera, index, index))
+            shots.append(Shot((city.seed, blocks, name, 1.0), camera, index, index))
             pose = (camera.x, camera.y, camera.heading, camera.pitch, camera.fov)
             rows.append((city.seed, name, spot, *(round(v, 3) for v in pose)))
     return shots, rows

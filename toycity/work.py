@@ -25,18 +25,10 @@ JPEG_QUALITY = 92
 class Shot:
     """One photo to take. `target` says where it goes, in the words of the job's `save`."""
 
-    city: int  # seed
-    blocks: int
-    condition: str
-    severity: float
+    scene: tuple[int, int, str, float]  # the city's seed and blocks, condition, severity
     camera: Camera | TopDown
     seed: int
     target: Any
-
-    @property
-    def scene(self) -> tuple[int, int, str, float]:
-        """What shots with the same mesh and light share."""
-        return self.city, self.blocks, self.condition, self.severity
 
 
 def render_shots(

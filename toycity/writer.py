@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from toycity import names
-from toycity.camera import Camera
+from toycity.camera import Camera, TopDown
 from toycity.city import City, make_city
 from toycity.conditions import Condition, condition_named
 from toycity.config import TRAIN_MIX, ToyCityConfig
@@ -129,75 +129,86 @@ def toycity_shots(root: Path, config: ToyCityConfig) -> Iterator[Shot]:
 
 def _training(train: Path, config: ToyCityConfig) -> Iterator[tuple[Row, Shot]]:
     """The photos of the training cities, each with its row in the CSV."""
-    mixed, severities, shares = zip(*TRAIN_MIX, strict=True)
-    visit = condition_named("viewpoint").at(0.4)  # how far visits of one place lie apart
-    for seed in config.train_seeds:
-        city, views = training_views(config, seed)
-        rng = np.random.default_rng([seed, 14])
-        number = 0
-        for place_id, view in enumerate(views):
-            for which in rng.choice(len(mixed), config.images_per_place, p=shares):
-                camera, when = visit.jitter(view, rng), month(condition_named(mixed[which]), rng)
-                panoid = names.image_id(seed, number)
-                row = gsv_row(city, camera, place_id, when, rng, panoid)
-                scene = (seed, config.blocks, mixed[which], severities[which])
-                yield row, Shot(*scene, camera, number, gsv_path(train, row))
-                number += 1
+    count = config.images_per_place
+    for visit in training_visits(config, stream=14, apart=0.4, count=count):
+        panoid = names.image_id(visit.city.seed, visit.number)
+        yield visit.photo(train, panoid, visit.scene, visit.camera)
 
 
-def training_views(config: ToyCityConfig, seed: int) -> tuple[City, list[Camera]]:
-    """A training city and the view of each of its places: a spot and a side of the street.
+@dataclass(frozen=True)
+class Visit:
+    """One visit to a training place; `number` tells it from all others in its city."""
 
-    Spots lie 36 m apart, so that two places of a batch never show the same facades.
+    city: City
+    place: int
+    number: int
+    camera: Camera
+    scene: tuple[int, int, str, float]
+    rng: np.random.Generator
+
+    def photo(
+        self, train: Path, panoid: str, scene: tuple[int, int, str, float], eye: Camera | TopDown
+    ) -> tuple[Row, Shot]:
+        """The row in the city's CSV, and the shot, of a photo that `eye` takes of `scene`."""
+        when = month(condition_named(scene[2]), self.rng)
+        latitude, longitude = self.city.latlon(self.camera.x, self.camera.y)
+        row = {
+            "place_id": self.place,
+            "year": int(self.rng.integers(2009, 2021)),
+            "month": when,
+            "northdeg": round(self.camera.heading) % 360,
+            "city_id": self.city.name,
+            "lat": round(latitude, 7),
+            "lon": round(longitude, 7),
+            "panoid": panoid,
+        }
+        path = str(train / "Images" / self.city.name / names.gsv_name(row))
+        return row, Shot(scene, eye, self.number, path)
+
+
+def training_visits(
+    config: ToyCityConfig, stream: int, apart: float, count: int, replace: bool = True
+) -> Iterator[Visit]:
+    """`count` visits to each place of the training cities, under conditions of `TRAIN_MIX`.
+
+    A place is a spot and a side of the street. Spots lie 36 m apart, so that two places of a
+    batch never show the same facades.
+
+    Args:
+        stream: of random numbers.
+        apart: how far visits to one place lie apart, as a severity of "viewpoint".
+        replace: whether a condition may come twice in a place.
 
     Raises:
-        ValueError: more places than the city has.
+        ValueError: more places than a city has.
     """
-    city = make_city(seed, config.blocks)
-    views = [view for place in city.places[::3] for view in place.views()]
-    _check_places("train_places", config, len(views), city)
-    return city, views[: config.train_places]
-
-
-def gsv_row(
-    city: City, camera: Camera, place_id: int, when: int, rng: np.random.Generator, panoid: str
-) -> Row:
-    """The row of a training photo in its city's CSV. `when` is the month; the year is drawn."""
-    latitude, longitude = city.latlon(camera.x, camera.y)
-    return {
-        "place_id": place_id,
-        "year": int(rng.integers(2009, 2021)),
-        "month": when,
-        "northdeg": round(camera.heading) % 360,
-        "city_id": city.name,
-        "lat": round(latitude, 7),
-        "lon": round(longitude, 7),
-        "panoid": panoid,
-    }
-
-
-def gsv_path(train: Path, row: Row) -> str:
-    """Where the training photo of `row` lies."""
-    return str(train / "Images" / str(row["city_id"]) / names.gsv_name(row))
+    *_, shares = zip(*TRAIN_MIX, strict=True)
+    jittered = condition_named("viewpoint").at(apart)
+    for seed in config.train_seeds:
+        city = make_city(seed, config.blocks)
+        views = [view for place in city.places[::3] for view in place.views()]
+        places = _check_places("train_places", config, len(views), city)
+        rng = np.random.default_rng([seed, stream])
+        for place, view in enumerate(views[:places]):
+            drawn = rng.choice(len(shares), count, replace=replace, p=shares)
+            for number, which in enumerate(drawn, start=place * count):
+                scene = (seed, config.blocks, *TRAIN_MIX[which][:2])
+                yield Visit(city, place, number, jittered.jitter(view, rng), scene, rng)
 
 
 # ---------------------------------------------------------------------- testing: UTM names
 
 
-def testing(
-    images: Path,
-    config: ToyCityConfig,
-    database: "Callable[[MappedCity, Path], Iterable[Shot]] | None" = None,
-) -> Iterator[Shot]:
-    """The validation and the test city: a database, by default of daytime photos, and queries of
-    the same spots under every condition, each from a camera of its own.
+def testing(images: Path, config: ToyCityConfig, **database) -> Iterator[Shot]:
+    """The validation and the test city: a database, as `MappedCity.database` takes it, and queries
+    of the same spots under every condition, each from a camera of its own.
     """
     for split, queries, conditions in (
         ("val", config.val_queries, config.val_conditions),
         ("test", config.test_queries, config.test_conditions),
     ):
         mapped = MappedCity.of(config, split)
-        yield from (database or MappedCity.database)(mapped, images / split / "database")
+        yield from mapped.database(images / split / "database", **database)
         rng = np.random.default_rng([mapped.city.seed, QUERY_DRAWS])
         asked = mapped.query_numbers(queries, rng, f"{split}_queries")
         for name in conditions:
@@ -237,11 +248,19 @@ class MappedCity:
             )
         return rng.permutation(len(self.views))[:count].tolist()
 
-    def database(self, folder: Path) -> Iterator[Shot]:
-        """Every view by day."""
+    def database(
+        self,
+        folder: Path,
+        note: str = "database",
+        condition: str = "day",
+        severity: float = 1.0,
+        eye: Callable[[Camera], Camera | TopDown] = lambda view: view,
+    ) -> Iterator[Shot]:
+        """Every view, by day, or under another condition and by another `eye`."""
+        scene = (self.city.seed, self.blocks, condition, severity)
         for number, view in enumerate(self.views):
-            path = folder / utm_name(self.city, view, "database", number, MAPPED)
-            yield Shot(self.city.seed, self.blocks, "day", 1.0, view, number, str(path))
+            path = folder / utm_name(self.city, view, note, number, MAPPED)
+            yield Shot(scene, eye(view), number, str(path))
 
     def visits(
         self,
@@ -257,12 +276,13 @@ class MappedCity:
         What is drawn does not depend on the severity: the same `rng` gives the same visits.
         """
         blended = condition_named(condition).at(severity)
+        scene = (self.city.seed, self.blocks, condition, severity)
         for number in numbers:
             camera = blended.jitter(self.views[number], rng)
             when = f"{year(condition)}{month(blended, rng):02d}"
             path = folder / utm_name(self.city, camera, note or condition, number, when)
             seed = 100_000 + int(rng.integers(2**31))
-            yield Shot(self.city.seed, self.blocks, condition, severity, camera, seed, str(path))
+            yield Shot(scene, camera, seed, str(path))
 
 
 def utm_name(city: City, camera: Camera, note: str, number: int, timestamp: str) -> str:
