@@ -46,7 +46,6 @@ class Building:
     """
 
     lot: np.ndarray
-    district: int
     seed: int
     floors: int  # above the ground floor
     bays: int
@@ -291,7 +290,6 @@ def _draw_building(lot: np.ndarray, district: int, seed: int) -> Building:
     trim = (0.90, 0.88, 0.84) if light else tuple(float(c) for c in paint * 0.6)
     return Building(
         lot=lot,
-        district=district,
         seed=seed,
         floors=int(rng.integers(style.floors[0], style.floors[1] + 1)) - 1,
         bays=max(2, round(front / rng.uniform(2.5, 3.6))),

@@ -83,11 +83,7 @@ class ToyCityConfig:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:
-        """Build a config from literals; fields left out take their defaults.
-
-        Raises:
-            ValueError: these are not named fields, or as the class.
-        """
+        """Build a config from literals; ValueError if these are not named fields of it."""
         if not isinstance(fields, Mapping):
             raise ValueError(f"a toy city's config must be named fields, not {fields!r}")
         return cls(**fields)

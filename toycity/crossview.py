@@ -8,10 +8,9 @@ root/crossview.json                                             written last: th
 ```
 
 The aligned protocol, as if every photo came with a compass: a tile is cut for a camera in the
-street. Its top is where that camera looks, and the camera stands near the middle of its lower
-edge, so that it shows what the camera sees. Its name and its row in the CSV give the position and
-heading of that camera, not of its centre. In training there is a tile for each photo; in testing
-for each view of the database, and the queries are other visits, which jitter by some degrees.
+street, which looks to its top from near the middle of its lower edge. Its name and its row in the
+CSV give the position and heading of that camera, not of its centre. In training there is a tile for
+each photo; in testing for each view of the database, and the queries are other visits.
 """
 
 from collections.abc import Iterator

@@ -50,22 +50,19 @@ def write_limits(
     """Render query sets by severity into the finished toy city `root`; return `root`.
 
     `TestSet(root, split="limits")` reads them, with conditions like "blur-0.25". A curve shows
-    severity alone: of one condition, the spots, cameras, clouds, parked cars, exposure and grain
-    are the same at every severity, and so is the order of the files. (Where a condition moves the
-    camera, as `viewpoint` does, it moves further the same way; `occlusion` draws other traffic at
-    each severity.) The spots are those of the test queries. Resumes and is left alone as
-    `write_toycity` is.
+    severity alone: of one condition, the spots (those of the test queries), cameras, clouds,
+    parked cars, exposure and grain are the same at every severity, and so is the order of the
+    files. (`viewpoint` moves the camera further the same way; `occlusion` draws other traffic.)
+    Resumes and is left alone as `write_toycity` is.
 
     Args:
         severities: from 0, the plain day, to 1, the condition; at most two decimals.
         queries: for each condition and severity; None takes the config's `test_queries`.
 
     Raises:
-        FileNotFoundError: `root` holds no finished toy city.
-        FileExistsError: other limits are there, or a folder of that name which is not ours.
-        ValueError: nothing asked for, one twice, too many queries, or a severity outside [0, 1]
-            or of more decimals.
-        KeyError: an unknown condition.
+        FileNotFoundError, FileExistsError: `root` holds no finished toy city, or other limits.
+        ValueError, KeyError: nothing asked for, one twice, too many queries, a severity outside
+            [0, 1] or of more decimals, or an unknown condition.
     """
     root = Path(root)
     queries = read_config(root).test_queries if queries is None else queries
@@ -96,21 +93,19 @@ def write_drive(
 ) -> Path:
     """Render a drive through the finished toy city `root`, by day and under each condition.
 
-    The route crosses the test city from its west side to its north side and turns at crossings;
-    every `spacing` metres a camera looks ahead along the street. From one turn to the next the
-    frames are one drive. Drives are numbered on from condition to condition, so that a number
-    stands for frames that follow each other. The route, its cameras and their random seeds are the
-    same under every condition. As in data sets of drives, the database is an earlier drive along
-    the same route, on a plain day, and from cameras that stand and turn a little differently.
+    The route crosses the test city from west to north and turns at crossings; every `spacing`
+    metres a camera looks ahead. From one turn to the next the frames are one drive, numbered on
+    from condition to condition. Route, cameras and their seeds are the same under every condition.
+    The database is an earlier drive along the route, on a plain day, from cameras that stand and
+    turn a little differently.
 
     `TestSet(root, split="drive")` reads the frames in driving order, and `drive_of(test.queries)`
     tells which is which. Resumes and is left alone as `write_toycity` is. Returns `root`.
 
     Raises:
-        FileNotFoundError: `root` holds no finished toy city.
-        FileExistsError: another drive is there, or a folder of that name which is not ours.
-        ValueError: no condition, one twice, or a spacing that is not above 0 or leaves no frame.
-        KeyError: an unknown condition.
+        FileNotFoundError, FileExistsError: `root` holds no finished toy city, or another drive.
+        ValueError, KeyError: no condition, one twice or unknown, or a spacing that is not above 0
+            or leaves no frame.
     """
     _check_distinct("conditions", conditions)
     for condition in conditions:
@@ -131,10 +126,7 @@ def drive_of(paths: Sequence[str | Path]) -> tuple[np.ndarray, np.ndarray]:
     for path in paths:
         found = re.match(r"(\d+)-(\d+)@", Path(path).name)
         if found is None:
-            raise ValueError(
-                f"{path} is not a frame of a drive: expected a name like 02-0017@0552027.53@..., "
-                "as write_drive gives them"
-            )
+            raise ValueError(f"{path} is not a frame of a drive: expected a name like 02-0017@...")
         numbers.append([int(number) for number in found.groups()])
     drives, frames = np.array(numbers, dtype=np.int64).reshape(-1, 2).T
     return drives, frames

@@ -34,17 +34,14 @@ def write_views(
 ) -> Path:
     """Render `images` views at random spots of the cities of `seeds`, in random conditions.
 
-    Writes `views.npy`, uint8 (images, H, W, 3), which `numpy.load(..., mmap_mode="r")` opens
-    without reading it; `views.csv` with the camera of each row; and last `views.json` with the
-    arguments. Every `group` rows in a row show one spot through one fixed camera, in different
-    conditions where there are enough of them, as a webcam does over the year. Asking again for
-    what is there returns at once; after an interruption all is rendered anew.
-
-    Returns the path of `views.npy`.
+    Writes `views.npy`, uint8 (images, H, W, 3), and returns its path; `views.csv` with the camera
+    of each row; and last `views.json` with the arguments. Every `group` rows in a row show one spot
+    through one fixed camera, in different conditions where there are enough of them, as a webcam
+    does over the year. Asking again for what is there returns at once; after an interruption all
+    is rendered anew.
 
     Raises:
-        ValueError: a number below 1, or a seed of the train, validation or test cities.
-        KeyError: an unknown condition.
+        ValueError, KeyError: a number below 1, a seed of the study's cities, an unknown condition.
         FileExistsError: the folder holds views made with other arguments.
     """
     folder = Path(folder)
@@ -72,9 +69,7 @@ def write_views(
     if manifest.exists():
         there = json.loads(manifest.read_text())
         if there != asked:
-            raise FileExistsError(
-                f"{folder} holds views of {there}, not {asked}: use another folder"
-            )
+            raise FileExistsError(f"{folder} holds views of {there}, not {asked}: use another one")
         return target
     shots, rows = _plan(seeds, images, conditions, group, blocks)
     with atomic_path(target) as partial_file:
