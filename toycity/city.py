@@ -64,7 +64,7 @@ class Building:
 
     @property
     def height(self) -> float:
-        """Height of the eaves, in metres."""
+        """Of the eaves, in metres."""
         return self.ground_height + self.floors * self.floor_height
 
 
@@ -97,7 +97,6 @@ class City:
 
     @property
     def name(self) -> str:
-        """The city's name, which its seed decides."""
         return names.city_name(self.seed)
 
     def utm(self, x: float, y: float) -> tuple[float, float]:

@@ -97,7 +97,7 @@ def _training(train: Path, config: CrossviewConfig) -> Iterator[tuple[Row, Shot]
     count = config.images_per_place // 2
     replace = count > len(TRAIN_MIX)  # no condition twice, as long as there are others
     # Headings lie within 9 degrees of the place's.
-    for visit in training_visits(config, stream=18, apart=0.2, count=count, replace=replace):
+    for visit in training_visits(config, 18, apart=0.2, count=count, replace=replace):
         flight = FLIGHTS[int(visit.rng.integers(len(FLIGHTS)))]
         for kind, scene, eye in (
             ("photo", visit.scene, visit.camera),

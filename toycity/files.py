@@ -65,14 +65,11 @@ def started(manifest: Path) -> Path:
 
 
 def is_written(manifest: Path, asked: dict, owned: Iterable[Path]) -> bool:
-    """Whether the set of `manifest` is finished; changes nothing.
-
-    Args:
-        asked: what defines the set, as JSON reads it back.
-        owned: folders that only this set may have made.
+    """Whether the set of `manifest`, which `asked` defines, is finished; changes nothing.
 
     Raises:
-        FileExistsError: another set is there, finished or not; or `owned` folders of other origin.
+        FileExistsError: another set is there, finished or not; or one of the folders that only
+            this set may have made, `owned`.
     """
     folders = {folder.relative_to(manifest.parent).as_posix(): folder for folder in owned}
     for note in (manifest, started(manifest)):

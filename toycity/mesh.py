@@ -95,7 +95,6 @@ class MeshBuilder:
         self.add(corners @ axes + centre, numbers, kind, tint, repeat, light)
 
     def build(self) -> Mesh:
-        """Put the parts together."""
         counts = [len(part[0]) for part in self._parts]
         places = [slice(*ends) for ends in pairwise(accumulate(counts, initial=0))]
 

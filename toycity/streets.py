@@ -100,13 +100,13 @@ def lamp_spots(city: City) -> list[tuple[float, float, float]]:
 def add_lamps(mesh: MeshBuilder, city: City, brightness: float) -> None:
     """Posts with an arm over the road and a lantern at its end."""
     iron = (0.22, 0.25, 0.25)
+    glow = np.array((1.0, 0.80, 0.48)) * 4 * brightness
     for x, y, inward in lamp_spots(city):
         reach, _ = compass(inward)
         foot = np.array((x, y, KERB))
         mesh.box(foot, inward, (0.13, 0.13, LAMP_HEIGHT), "plain", BUILDING, iron)
         arm = foot + reach * 0.5 + up(LAMP_HEIGHT - 0.08)
         mesh.box(arm, inward, (1.1, 0.08, 0.08), "plain", BUILDING, iron)
-        glow = np.array((1.0, 0.80, 0.48)) * 4 * brightness
         head = foot + reach * 1.0 + up(LAMP_HEIGHT - 0.30)
         mesh.box(head, inward, (0.5, 0.34, 0.24), "lamp", BUILDING, light=glow, taper=(0.7, 0.7))
         cap = head + up(0.24)
@@ -134,13 +134,9 @@ def tree_spots(city: City) -> list[tuple[float, float, float]]:
         for share in rng.random(int(18 * len(city.blocks) ** 0.5)):
             away = rng.uniform(6, 60)
             x, y = low + share * (high - low)
-            beside = (
-                (x, low[1] - away),
-                (x, high[1] + away),
-                (low[0] - away, y),
-                (high[0] + away, y),
-            )
-            spots.append((*map(float, beside[side]), rng.uniform(7, 13)))
+            x = (x, x, low[0] - away, high[0] + away)[side]
+            y = (low[1] - away, high[1] + away, y, y)[side]
+            spots.append((float(x), float(y), rng.uniform(7, 13)))
     return spots
 
 

@@ -54,7 +54,6 @@ class Canvas:
         return (self.s - s) ** 2 + (self.t - t) ** 2 < radius**2
 
     def rect(self, s0: float, t0: float, s1: float, t1: float, colour, tint=0.0, glow=0.0) -> Self:
-        """Paint a rectangle."""
         return self.paint(self.box(s0, t0, s1, t1), colour, tint, glow)
 
     def shade(self, where: np.ndarray, factor: float) -> Self:
@@ -79,8 +78,7 @@ class Atlas:
     `index` gives the number of a tile by name. Texels are bytes: red, green, blue, tint, glow.
     """
 
-    def __init__(self, tiles: dict[str, np.ndarray]):
-        """`tiles`: name -> bytes (TILE, TILE, 5)."""
+    def __init__(self, tiles: dict[str, np.ndarray]):  # name -> bytes (TILE, TILE, 5)
         self.index = {name: number for number, name in enumerate(tiles)}
         level = np.stack(list(tiles.values())).astype(np.float32)  # (T, TILE, TILE, 5)
         levels, bases = [], [0]

@@ -21,11 +21,14 @@ CHUNK = 400  # photos that a worker takes at once; a scene is built once in each
 JPEG_QUALITY = 92
 
 
+SceneKey = tuple[int, int, str, float]  # a city's seed and blocks, condition, severity
+
+
 @dataclass(frozen=True)
 class Shot:
     """One photo to take. `target` says where it goes, in the words of the job's `save`."""
 
-    scene: tuple[int, int, str, float]  # the city's seed and blocks, condition, severity
+    scene: SceneKey
     camera: Camera | TopDown
     seed: int
     target: Any

@@ -24,7 +24,7 @@ from toycity.city import City, make_city
 from toycity.conditions import Condition, condition_named
 from toycity.config import TRAIN_MIX, ToyCityConfig
 from toycity.files import being_written, is_written, write_table
-from toycity.work import Shot, write_photos
+from toycity.work import SceneKey, Shot, write_photos
 
 RECIPE = 1  # raised whenever the same config would give other images
 MANIFEST = "toycity.json"
@@ -72,8 +72,8 @@ def write_splits(
     workers: int | None,
     progress: bool,
 ) -> Path:
-    """Write the photos that `training(folder, config)` and `testing(folder, config)` name, the
-    CSV files of the former, and last the manifest called `name`; as `write_toycity` promises.
+    """Write the photos that `training` and `testing` name, the CSV files of the former, and last
+    the manifest called `name`; as `write_toycity` promises.
     """
     asked = definition(config)
     train, images = root / "train", root / "images"
@@ -128,26 +128,26 @@ def toycity_shots(root: Path, config: ToyCityConfig) -> Iterator[Shot]:
 
 
 def _training(train: Path, config: ToyCityConfig) -> Iterator[tuple[Row, Shot]]:
-    """The photos of the training cities, each with its row in the CSV."""
-    count = config.images_per_place
-    for visit in training_visits(config, stream=14, apart=0.4, count=count):
+    for visit in training_visits(config, 14, apart=0.4, count=config.images_per_place):
         panoid = names.image_id(visit.city.seed, visit.number)
         yield visit.photo(train, panoid, visit.scene, visit.camera)
 
 
 @dataclass(frozen=True)
 class Visit:
-    """One visit to a training place; `number` tells it from all others in its city."""
+    """One visit to a training place; `number` tells it from all others in its city, and what else
+    is drawn for it comes from `rng`.
+    """
 
     city: City
     place: int
     number: int
     camera: Camera
-    scene: tuple[int, int, str, float]
+    scene: SceneKey
     rng: np.random.Generator
 
     def photo(
-        self, train: Path, panoid: str, scene: tuple[int, int, str, float], eye: Camera | TopDown
+        self, train: Path, panoid: str, scene: SceneKey, eye: Camera | TopDown
     ) -> tuple[Row, Shot]:
         """The row in the city's CSV, and the shot, of a photo that `eye` takes of `scene`."""
         when = month(condition_named(scene[2]), self.rng)
@@ -172,15 +172,8 @@ def training_visits(
     """`count` visits to each place of the training cities, under conditions of `TRAIN_MIX`.
 
     A place is a spot and a side of the street. Spots lie 36 m apart, so that two places of a
-    batch never show the same facades.
-
-    Args:
-        stream: of random numbers.
-        apart: how far visits to one place lie apart, as a severity of "viewpoint".
-        replace: whether a condition may come twice in a place.
-
-    Raises:
-        ValueError: more places than a city has.
+    batch never show the same facades. `stream` is of random numbers; `apart` says how far visits
+    to a place lie apart, as a severity of "viewpoint"; `replace`, whether conditions come twice.
     """
     *_, shares = zip(*TRAIN_MIX, strict=True)
     jittered = condition_named("viewpoint").at(apart)
@@ -226,26 +219,16 @@ class MappedCity:
 
     @classmethod
     def of(cls, config: ToyCityConfig, split: str) -> "MappedCity":
-        """The city of "val" or "test".
-
-        Raises:
-            ValueError: more places than the city has.
-        """
+        """The city of "val" or "test"."""
         city = make_city(getattr(config, f"{split}_seed"), config.blocks)
         count = _check_places(f"{split}_places", config, len(city.places), city)
         views = [view for place in city.places[:count] for view in place.views()]
         return cls(city, config.blocks, views)
 
     def query_numbers(self, count: int, rng: np.random.Generator, name: str) -> list[int]:
-        """Numbers of the views that `count` queries ask for, in random order.
-
-        Raises:
-            ValueError: more queries than views; `name` is what the argument is called.
-        """
+        """Numbers of the views that `count` queries, the argument called `name`, ask for."""
         if count > len(self.views):
-            raise ValueError(
-                f"{name} is {count}: there are {len(self.views)} views to ask for; ask for fewer"
-            )
+            raise ValueError(f"{name} is {count}: there are {len(self.views)} views to ask for")
         return rng.permutation(len(self.views))[:count].tolist()
 
     def database(
