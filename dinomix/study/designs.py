@@ -28,12 +28,14 @@ BOTH_VIEWS: Methods = {"DINO-Mix, trained on both views": {}}
 
 
 def open_profile(parameters: Mapping[str, Any]) -> "Setup":
-    """What a notebook works with, from its `globals()`.
+    """What a notebook works with, from its `globals()`; makes the folder of its tables.
 
     Raises:
         FileNotFoundError: something that `required` names is not in the data folder.
     """
-    return Setup(require(parameters["required"]), dict(parameters))
+    setup = Setup(require(parameters["required"]), dict(parameters))
+    setup.results.mkdir(parents=True, exist_ok=True)
+    return setup
 
 
 @dataclass(frozen=True)
