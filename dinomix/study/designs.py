@@ -20,11 +20,7 @@ from dinomix.training import TrainConfig
 
 Methods = Mapping[str, Mapping[str, Any]]
 
-MODEL_FIELDS = (
-    *("backbone", "trained_blocks", "mix_depth"),
-    *("out_channels", "out_rows", "image_size"),
-)
-BOTH_VIEWS: Methods = {"DINO-Mix, trained on both views": {}}
+MODEL_FIELDS = ("backbone", "trained_blocks", "mix_depth", "out_channels", "out_rows", "image_size")
 
 
 def open_profile(parameters: Mapping[str, Any]) -> "Setup":
@@ -94,9 +90,9 @@ class Setup:
     def variants(self, methods: Methods | None = None) -> list[Variant]:
         """`methods`, or the notebook's, each with each of its seeds."""
         p = self.parameters
+        chosen = self.methods if methods is None else methods
         seeds = p["seeds"] if "seeds" in p else [p["seed"]]
-        methods = self.methods if methods is None else methods
-        return variants(methods, self.model, self.recipe, weights=self.weights, seeds=seeds)
+        return variants(chosen, self.model, self.recipe, weights=self.weights, seeds=seeds)
 
     def study(
         self,
@@ -105,10 +101,7 @@ class Setup:
         places: str | None = None,
         val: str | None = None,
     ) -> Study:
-        """What the variants are trained and tested on: names under the data folder.
-
-        Whatever is None is what the parameters name.
-        """
+        """What is trained on and tested on: names under the data folder, else the parameters'."""
         p = self.parameters
         named = [*p.get("test_folders", ()), *([p["test_folder"]] if "test_folder" in p else [])]
         return Study.under(
@@ -131,10 +124,8 @@ class Setup:
         if not aerial:
             return [(self.study(), self.variants())]
         on_both = self.study([aerial], places=f"{aerial}/train", val=aerial)
-        return [
-            (self.study([aerial]), self.variants()),
-            (on_both, self.variants(BOTH_VIEWS)),
-        ]
+        both = self.variants({"DINO-Mix, trained on both views": {}})
+        return [(self.study([aerial]), self.variants()), (on_both, both)]
 
     def save(self, results: pd.DataFrame, name: str) -> pd.DataFrame:
         """Write what `Study.run` gave as `<name>.csv`, and give it back with the profile."""

@@ -3,14 +3,13 @@
 import math
 import time
 
-import pandas as pd
 import pytest
 import torch
 
 from dinomix.aggregators import AGGREGATORS
 from dinomix.model import ModelConfig, build_model, outline
 from dinomix.study import costs as module
-from dinomix.study.costs import cost_table, costs, descriptor_bytes, search_ms
+from dinomix.study.costs import costs, search_ms
 
 TOY = ModelConfig(backbone="toy_vits14", image_size=(70, 42), out_channels=8, out_rows=2)
 
@@ -83,13 +82,6 @@ def test_costs_of_a_model(monkeypatch):
     assert row["latency_ms"] > 0
 
 
-def test_a_table_has_a_row_for_each_model(monkeypatch):
-    monkeypatch.setattr(module, "costs", lambda config, **options: {"n": config.dim, **options})
-    configs = [type("Config", (), {"dim": dim}) for dim in (1, 2)]
-    expected = pd.DataFrame({"n": [1, 2], "repeats": [3, 3]})
-    pd.testing.assert_frame_equal(cost_table(configs, repeats=3), expected)
-
-
 def test_time_is_the_median_after_warming_up(monkeypatch):
     lengths = iter([0.05] * module.WARM_UP + [0.001, 0.002, 0.05])
     seconds = module._median_seconds(lambda: time.sleep(next(lengths)), torch.device("cpu"), 3)
@@ -131,10 +123,6 @@ def test_a_process_that_fails_says_why(monkeypatch):
         module._memory_of_a_new_process(TOY, 1)
 
 
-def test_bytes_of_a_descriptor():
-    assert descriptor_bytes(4096) == torch.zeros(4096).nbytes
-
-
 def test_search_is_timed_on_unit_descriptors(monkeypatch):
     asked = []
     monkeypatch.setattr(module, "search", lambda *arrays: asked.append(arrays) or time.sleep(0.01))
@@ -151,18 +139,14 @@ def test_search_is_timed_for_real():
 
 
 @pytest.mark.parametrize("number", [0, -1, 1.0, True])
-@pytest.mark.parametrize("name", ["batch_size", "repeats"])
-def test_numbers_of_costs_below_one(name, number):
-    with pytest.raises(ValueError, match=f"{name} must be an integer of at least 1, not {number}"):
-        costs(TOY, **{name: number})
-
-
-@pytest.mark.parametrize("name", ["database", "queries", "repeats"])
-def test_numbers_of_a_search_below_one(name):
-    with pytest.raises(ValueError, match=f"{name} must be an integer of at least 1, not 0"):
-        search_ms(4, **{name: 0})
-    with pytest.raises(ValueError, match="dim must be an integer of at least 1, not -4"):
-        search_ms(-4)
+def test_numbers_below_one(number):
+    complaint = f"must be an integer of at least 1, not {number}"
+    for name in ("batch_size", "repeats"):
+        with pytest.raises(ValueError, match=f"{name} {complaint}"):
+            costs(TOY, **{name: number})
+    for name in ("dim", "database", "queries", "repeats"):
+        with pytest.raises(ValueError, match=f"{name} {complaint}"):
+            search_ms(**{"dim": 4, name: number})
 
 
 def test_a_config_that_no_model_fits():
