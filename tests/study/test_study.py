@@ -79,15 +79,9 @@ def alone(study, variants=VARIANTS):
 def test_a_variant_is_trained_and_evaluated_as_by_hand(study):
     table = study.test(VARIANTS[2])
     places = dinomix.PlaceDataset(study.places, images_per_place=2, seed=1)
-    run = dinomix.train(
-        config(),
-        places,
-        dinomix.TestSet(study.val, "val"),
-        dinomix.TrainConfig.preset("toy", epochs=2, places_per_batch=3, device="cpu", seed=1),
-        weights="hub",
-        out=study.out,
-        progress=False,
-    )
+    val, recipe = dinomix.TestSet(study.val, "val"), dataclasses.replace(RECIPE, seed=1)
+    where = {"weights": "hub", "out": study.out, "progress": False}
+    run = dinomix.train(config(), places, val, recipe, **where)
     expected = dinomix.evaluate(run.load(), dinomix.TestSet(study.val), (1, 2), progress=False)
     first = table[table["dataset"] == "city-test"].reset_index(drop=True)
     assert first["recall"].tolist() == expected["recall"].tolist()
