@@ -1,6 +1,7 @@
 """Figures made of images."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -67,13 +68,9 @@ def class_legend(names: Sequence[str]) -> Figure:
 
 
 def token_colours(maps: np.ndarray) -> np.ndarray:
-    """Feature maps as colours: their first three principal components over all images.
+    """Feature maps (B, s, h, w) as colours (B, h, w, 3) in 0..1: like features, like colours.
 
-    Args:
-        maps: float (B, s, h, w).
-
-    Returns:
-        float (B, h, w, 3) in 0..1; tokens of like colour have like features.
+    They are the first three principal components over all images.
     """
     batch, channels, height, width = maps.shape
     tokens = maps.transpose(0, 2, 3, 1).reshape(-1, channels)  # (B*h*w, s)
@@ -86,12 +83,9 @@ def token_colours(maps: np.ndarray) -> np.ndarray:
 
 
 def retrieval_rows(retrieval: Retrieval, rows: Sequence[int], cell: float = 1.4) -> Figure:
-    """Queries beside their nearest database images, framed green (right) or red (wrong).
+    """Queries, by index, beside their nearest database images, framed green (right) or red (wrong).
 
     Of an unlabelled test set nothing is framed.
-
-    Args:
-        rows: which queries of the test set.
     """
     test = retrieval.test
     frame_of = np.full(retrieval.ranked.shape, None, dtype=object)
@@ -100,7 +94,7 @@ def retrieval_rows(retrieval: Retrieval, rows: Sequence[int], cell: float = 1.4)
     images, frames, titles = [], [], []
     for row in rows:
         found = [test.database[i] for i in retrieval.ranked[row]]
-        images.append([np.asarray(read_image(path)) for path in (test.queries[row], *found)])
+        images.append(_photos(test.queries[row], *found))
         frames.append([None, *frame_of[row]])
         titles.append(["query", *(f"{s:.2f}" for s in retrieval.similarities[row])])
     conditions = [test.conditions[row] for row in rows]
@@ -113,32 +107,22 @@ def comparison_rows(
     row_titles: Sequence[str],
     cell: float = 1.3,
 ) -> Figure:
-    """Queries beside the first image that each method retrieves (paper, Fig. 8).
+    """Queries, by index, beside the first image that each method retrieves (paper, Fig. 8).
 
-    Frames as `comparison.verdicts`: green is right, yellow shows the same scene from beyond the
-    threshold, red is wrong. Above each image stands how far from the query it was taken, in the
-    test set's unit.
-
-    Args:
-        retrievals: method -> what it retrieved on the one test set.
-        queries: which queries of the test set.
+    Frames as `comparison.verdicts`: green is right, yellow near, red wrong. Above each image stands
+    how far from the query it was taken, in the test set's unit.
     """
     test = next(iter(retrievals.values())).test
-    judged = {name: (verdicts(r), distance(r)) for name, r in retrievals.items()}
+    judged = {name: (verdicts(r)[:, 0], distance(r)[:, 0]) for name, r in retrievals.items()}
     images, frames, titles = [], [], []
     for query in queries:
         found = [test.database[r.ranked[query, 0]] for r in retrievals.values()]
-        images.append([np.asarray(read_image(path)) for path in (test.queries[query], *found)])
-        frames.append([None, *(FRAMES[v[query, 0]] for v, _ in judged.values())])
-        titles.append(
-            [
-                test.conditions[query],
-                *(f"{d[query, 0]:.1f} {test.unit}" for _, d in judged.values()),
-            ]
-        )
+        images.append(_photos(test.queries[query], *found))
+        frames.append([None, *(FRAMES[verdict[query]] for verdict, _ in judged.values())])
+        metres = [f"{apart[query]:.1f} {test.unit}" for _, apart in judged.values()]
+        titles.append([test.conditions[query], *metres])
     figure = image_grid(images, row_titles=row_titles, titles=titles, frames=frames, cell=cell)
-    columns = ["query", *retrievals]
-    for axis, name in zip(figure.axes, columns, strict=False):
+    for axis, name in zip(figure.axes, ["query", *retrievals], strict=False):
         axis.set_title(f"{name}\n{axis.get_title()}", fontsize=8)
     return figure
 
@@ -160,3 +144,7 @@ def attention_rows(
     )
     bar.ax.set_yticklabels(["low", "high"], fontsize=8)
     return figure
+
+
+def _photos(*paths: Path) -> list[np.ndarray]:
+    return [np.asarray(read_image(path)) for path in paths]

@@ -20,20 +20,10 @@ def distance(retrieval: Retrieval) -> np.ndarray:
 
 
 def headings(paths: Sequence[Path]) -> np.ndarray:
-    """Compass directions in degrees, as file names in the UTM layout give them in field 9.
-
-    Returns:
-        float64 (N,), NaN where a name has none.
-    """
-    angles = np.full(len(paths), np.nan)
-    for i, path in enumerate(paths):
-        fields = path.name.split("@")  # the name begins with @, so the first field is index 1
-        try:
-            angles[i] = float(fields[9])
-        except (IndexError, ValueError):
-            continue
-    angles[np.isinf(angles)] = np.nan
-    return angles
+    """Compass directions in degrees, field 9 of names in the UTM layout: (N,), NaN without one."""
+    # A name begins with @, so its first field is index 1.
+    fields = pd.Series([path.name for path in paths], dtype=str).str.split("@").str.get(9)
+    return pd.to_numeric(fields, errors="coerce").replace([np.inf, -np.inf], np.nan).to_numpy(float)
 
 
 def verdicts(retrieval: Retrieval) -> np.ndarray:
@@ -44,9 +34,9 @@ def verdicts(retrieval: Retrieval) -> np.ndarray:
     photos may well share what they show. "wrong": anything else.
     """
     test = retrieval.test
-    turn = headings(test.queries)[:, None] - headings(test.database)[retrieval.ranked]  # (Q, k)
-    turn = np.abs((turn + 180) % 360 - 180)
-    near = (distance(retrieval) <= REACH * test.threshold) & ~(turn > TURN)  # NaN > TURN is false
+    theirs = headings(test.database)[retrieval.ranked]  # (Q, k)
+    near = distance(retrieval) <= REACH * test.threshold
+    near &= ~_turned_away(headings(test.queries)[:, None], theirs)
     right = hits(retrieval.ranked, retrieval.positives)
     return np.where(right, "right", np.where(near, "near", "wrong"))
 
@@ -61,12 +51,15 @@ def matching_views(test: TestSet) -> np.ndarray:
     seen, asked = headings(test.database), headings(test.queries)
     truth = positives(test.database_utm, test.query_utm, test.threshold)
     for query, candidates in enumerate(truth):
-        turn = np.abs((seen[candidates] - asked[query] + 180) % 360 - 180)
-        facing = candidates[~(turn > TURN)]  # NaN > TURN is false
+        facing = candidates[~_turned_away(asked[query], seen[candidates])]
         apart = np.linalg.norm(test.database_utm[facing] - test.query_utm[query], axis=1)
         if len(facing):
             found[query] = facing[apart.argmin()]
     return found
+
+
+def _turned_away(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+    return np.abs((ours - theirs + 180) % 360 - 180) > TURN  # false where either is NaN
 
 
 def choose_cases(
@@ -110,20 +103,16 @@ def choose_cases(
         )
     first = {name: hits(found.ranked[:, :1], truth)[:, 0] for name, found in retrievals.items()}
     own = first.pop(method)  # (Q,)
-    right = np.sum(list(first.values()), axis=0, dtype=int) if first else np.zeros(len(own), int)
+    right = np.sum(list(first.values()), axis=0, dtype=int) + np.zeros(len(own), int)  # (Q,)
     possible = np.array([len(positives) > 0 for positives in truth])
     rows = []
     for challenge, group in groups.items():
         inside = possible & np.isin(conditions, list(group))
-        for kind, chosen, cost in (
-            ("success", inside & own, right),
-            ("failure", inside & ~own, -right),
-        ):
-            numbers = np.flatnonzero(chosen)
+        for kind, chosen, cost in (("success", own, right), ("failure", ~own, -right)):
+            numbers = np.flatnonzero(inside & chosen)
             if len(numbers):
                 query = int(numbers[np.argmin(cost[numbers])])
-                rows.append(
-                    (challenge, conditions[query], kind, query, int(right[query]), len(first))
-                )
+                counts = int(right[query]), len(first)
+                rows.append((challenge, conditions[query], kind, query, *counts))
     columns = ["challenge", "condition", "kind", "query", "right", "others"]
     return pd.DataFrame(rows, columns=columns)

@@ -8,12 +8,11 @@ import json
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterable
+import timeit
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -58,41 +57,34 @@ def costs(
     device = pick_device(device)
     model = outline(config).eval()
     parameters, trained = count_parameters(model)
-    height, width = config.size
-    row = {
-        "backbone": config.backbone,
-        "aggregator": config.aggregator,
-        "dim": model.dim,
-        "image_size": f"{height} x {width}",
-        "parameters": parameters,
-        "trained_parameters": trained,
-        "flops": _flops(model),
-    }
+    flops = _flops(model)
     before = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
     forward = _ready(model, device, batch_size)
-    row["latency_ms"] = 1000 * _median_seconds(forward, device, repeats) / batch_size
-    row["memory_mib"] = float("nan")
+    seconds = _median_seconds(forward, device, repeats)
+    memory = float("nan")
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         forward()
-        row["memory_mib"] = (torch.cuda.max_memory_allocated(device) - before) / MIB
+        memory = (torch.cuda.max_memory_allocated(device) - before) / MIB
     elif device.type == "cpu":
-        row["memory_mib"] = _memory_of_a_new_process(config, batch_size)
-    return {**row, "device": str(device), "batch_size": batch_size}
-
-
-def cost_table(configs: Iterable[ModelConfig], **options) -> pd.DataFrame:
-    """`costs` of several models, a row each; `options` as there."""
-    return pd.DataFrame([costs(config, **options) for config in configs])
-
-
-def descriptor_bytes(dim: int) -> int:
-    """Bytes of one descriptor of `dim` entries, kept as float32."""
-    return 4 * dim
+        memory = _memory_of_a_new_process(config, batch_size)
+    return {
+        "backbone": config.backbone,
+        "aggregator": config.aggregator,
+        "dim": model.dim,
+        "image_size": "{} x {}".format(*config.size),
+        "parameters": parameters,
+        "trained_parameters": trained,
+        "flops": flops,
+        "latency_ms": 1000 * seconds / batch_size,
+        "memory_mib": memory,
+        "device": str(device),
+        "batch_size": batch_size,
+    }
 
 
 def search_ms(dim: int, *, database: int = 10_000, queries: int = 100, repeats: int = 3) -> float:
-    """Milliseconds a query that `dinomix.scale.search.search` takes, its index included.
+    """Milliseconds a query that `dinomix.search` takes, its index included.
 
     The median of `repeats` searches of `queries` random descriptors of unit length, (queries,
     dim), for their nearest ten among (database, dim).
@@ -102,21 +94,29 @@ def search_ms(dim: int, *, database: int = 10_000, queries: int = 100, repeats: 
     """
     check_counts(dim=dim, database=database, queries=queries, repeats=repeats)
     rng = np.random.default_rng(0)
-    stored, asked = (
-        _unit_rows(rng.standard_normal((n, dim), np.float32)) for n in (database, queries)
-    )
+    stored, asked = (rng.standard_normal((n, dim), np.float32) for n in (database, queries))
+    for descriptors in (stored, asked):
+        descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
     seconds = _median_seconds(lambda: search(stored, asked), torch.device("cpu"), repeats)
     return 1000 * seconds / queries
+
+
+def peak_memory() -> int:
+    """Bytes of memory that this process has had at most."""
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux, whose ru_maxrss starts from the parent's peak
+        [peak] = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
+        return int(peak.split()[1]) * 1024
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes, on macOS
 
 
 def _flops(model: PlaceModel) -> int:
     images = torch.empty(1, 3, *model.config.size, device="meta")
     # Attention as matrix products: not every release of PyTorch can count all its fused kernels.
-    with (
-        torch.no_grad(),
-        sdpa_kernel(SDPBackend.MATH),
-        FlopCounterMode(display=False) as counter,
-    ):
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
         model(images)
     return counter.get_total_flops()
 
@@ -134,25 +134,18 @@ def _ready(model: nn.Module, device: torch.device, batch_size: int) -> Callable[
 
 
 def _median_seconds(action: Callable[[], object], device: torch.device, repeats: int) -> float:
-    seconds = []
-    for _ in range(WARM_UP + repeats):
-        _wait_for(device)
-        start = time.perf_counter()
+    def pass_once() -> None:
         action()
-        _wait_for(device)
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[WARM_UP:])
+        if device.type != "cpu":
+            torch.accelerator.synchronize(device)
 
-
-def _wait_for(device: torch.device) -> None:
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
+    return statistics.median(timeit.repeat(pass_once, number=1, repeat=WARM_UP + repeats)[WARM_UP:])
 
 
 def _memory_of_a_new_process(config: ModelConfig, batch_size: int) -> float:
     """MiB by which one pass raises the peak; this process' earlier peaks would hide it."""
-    order = json.dumps({"config": config.to_dict(), "batch_size": batch_size})
     code = "import sys; from dinomix.study.costs import _report_memory; _report_memory(sys.argv[1])"
+    order = json.dumps([config.to_dict(), batch_size])
     done = subprocess.run([sys.executable, "-c", code, order], capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"cannot measure the memory of {config}:\n{done.stderr}")
@@ -160,23 +153,8 @@ def _memory_of_a_new_process(config: ModelConfig, batch_size: int) -> float:
 
 
 def _report_memory(order: str) -> None:
-    asked = json.loads(order)
-    model = outline(ModelConfig.from_dict(asked["config"])).eval()
+    config, batch_size = json.loads(order)
+    model = outline(ModelConfig.from_dict(config)).eval()
     before = peak_memory()
-    _ready(model, torch.device("cpu"), asked["batch_size"])()
+    _ready(model, torch.device("cpu"), batch_size)()
     print((peak_memory() - before) / MIB)
-
-
-def peak_memory() -> int:
-    """Bytes of memory that this process has had at most."""
-    status = Path("/proc/self/status")
-    if status.exists():  # Linux, whose ru_maxrss starts from the parent's peak
-        [peak] = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
-        return int(peak.split()[1]) * 1024
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes, on macOS
-
-
-def _unit_rows(x: np.ndarray) -> np.ndarray:
-    return x / np.linalg.norm(x, axis=1, keepdims=True)

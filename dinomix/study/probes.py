@@ -2,8 +2,9 @@
 
 import copy
 import statistics
-import time
+import timeit
 from collections.abc import Sequence
+from functools import partial
 
 import pandas as pd
 import torch
@@ -18,9 +19,7 @@ SCHEMES = {False: "frozen prefix", True: "tokens trained (authors)"}
 def anatomy(name: str, image_size: int) -> dict[str, object]:
     """Size of a transformer backbone after the surgery, without allocating it.
 
-    Returns:
-        backbone, blocks, channels (D, also the number of maps), grid (h x w at `image_size`),
-        parameters.
+    Channels are D, the number of maps; the grid is h x w at `image_size`.
     """
     with torch.device("meta"):
         net = build_backbone(name, image_size=(image_size, image_size), trained_blocks=0)
@@ -90,22 +89,16 @@ def freezing_costs(
     images = torch.randn(batch_size, 3, image_size, image_size)
     for count in trained_blocks:
         for train_tokens, scheme in SCHEMES.items():
-            net = build_backbone(
-                name,
-                image_size=(image_size, image_size),
-                trained_blocks=count,
-                train_tokens=train_tokens,
-            )
+            options = {"trained_blocks": count, "train_tokens": train_tokens}
+            net = build_backbone(name, image_size=(image_size, image_size), **options)
             _, kept = saved_activations(net, images)
-            seconds = statistics.median(_step_seconds(net, images) for _ in range(repeats))
-            row = {"trained_blocks": count, "scheme": scheme}
-            rows.append({**row, "activations": kept / 2**20, "step": 1000 * seconds})
+            seconds = timeit.repeat(partial(_step, net, images), number=1, repeat=repeats)
+            row = {"trained_blocks": count, "scheme": scheme, "activations": kept / 2**20}
+            rows.append({**row, "step": 1000 * statistics.median(seconds)})
     return pd.DataFrame(rows)
 
 
-def _step_seconds(net: Backbone, images: Tensor) -> float:
-    start = time.perf_counter()
+def _step(net: Backbone, images: Tensor) -> None:
     maps = net(images)
     if maps.requires_grad:
         maps.square().mean().backward()
-    return time.perf_counter() - start

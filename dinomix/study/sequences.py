@@ -4,17 +4,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from dinomix.evaluation import recall_at_k
+
 
 def smooth(similarities: np.ndarray, drives: np.ndarray, window: int) -> np.ndarray:
     """Replace the similarities of each frame by the mean over its neighbours in the same drive.
 
-    Frame i takes the mean of the rows i - window // 2 to i + window // 2 that are of its drive, so
-    that the window is cut off at a drive's ends. A window of 1 changes nothing. This asks no more
-    than that the frames are in driving order; it looks ahead by half a window.
+    Frame i takes the mean of the rows i - window // 2 to i + window // 2, cut off at its drive's
+    ends: it looks ahead by half a window.
 
     Args:
-        similarities: (Q, N) of each frame to each database image.
-        drives: (Q,) what drive each frame belongs to; the frames of one lie together.
+        similarities: (Q, N) of each frame to each database image, in driving order.
+        drives: (Q,) what drive each frame belongs to.
         window: how many frames, odd.
 
     Returns:
@@ -49,14 +50,6 @@ def smooth(similarities: np.ndarray, drives: np.ndarray, window: int) -> np.ndar
     return total / neighbours[:, None].astype(total.dtype)
 
 
-def rank(similarities: np.ndarray, k: int = 10) -> np.ndarray:
-    """The k most similar database images: int64 (Q, min(k, N)), the most similar first.
-
-    Of equally similar images the first comes first.
-    """
-    return np.argsort(-similarities, axis=1, kind="stable")[:, :k]
-
-
 def recall_by_window(
     similarities: np.ndarray,
     drives: np.ndarray,
@@ -67,12 +60,11 @@ def recall_by_window(
     """Recall of single frames and of sequences: {window: {k: percent}}; 1 is the single frame.
 
     Args:
-        similarities, drives: see `smooth`.
+        similarities, drives: see `smooth`. Of equally similar images the first is found first.
         positives_of: Q arrays of database indices, as of `evaluation.positives`.
     """
-    from dinomix.evaluation import recall_at_k  # loads torch, which the rest here does not need
-
-    return {
-        window: recall_at_k(rank(smooth(similarities, drives, window), max(ks)), positives_of, ks)
-        for window in windows
-    }
+    found = {}
+    for window in windows:
+        ranked = np.argsort(-smooth(similarities, drives, window), axis=1, kind="stable")
+        found[window] = recall_at_k(ranked[:, : max(ks)], positives_of, ks)
+    return found

@@ -87,7 +87,7 @@ def variants(
         chosen = fields.pop("weights", default)
         try:
             model = ModelConfig.from_dict(start | fields)
-            learns = TrainConfig.from_dict(recipe.to_dict() | train) if train is not False else None
+            learns = None if train is False else TrainConfig.from_dict(recipe.to_dict() | train)
         except ValueError as error:
             raise ValueError(f"{method}: {error}") from error
         several = seeds if learns else seeds[:1]
@@ -127,12 +127,7 @@ class Study:
         images_per_place: int = 4,
         ks: Sequence[int] = (1, 5, 10),
     ) -> "Study":
-        """A study of folders under `data`, with its runs in `data/runs`.
-
-        Args:
-            val: name of a folder, or of a benchmark.
-            tests: names of folders or benchmarks, or pairs of folder and split.
-        """
+        """A study of what is named under `data`, with its runs in `data/runs`."""
         pairs = [(test,) if isinstance(test, str) else test for test in tests]
         named = [(data / folder, *split) if split else data / folder for folder, *split in pairs]
         return cls(data / places, data / val, named, data / "runs", images_per_place, ks)
@@ -157,39 +152,36 @@ class Study:
         """
         _places.cache_clear()  # data may have changed since, but does not change on the way
         _test_set.cache_clear()
-        tables: dict[int, pd.DataFrame] = {}
-        failed: dict[int, BaseException] = {}
-        with tqdm(total=len(variants), desc="study", unit="variant", disable=not progress) as bar:
-            for i, variant in enumerate(variants):
-                if self.is_done(variant):
-                    tables[i] = self.test(variant)
-                    bar.update()
-            todo = {i: variant for i, variant in enumerate(variants) if i not in tables}
-            if todo:
-                from dinomix.runs import cluster
+        results = {i: self.test(v) for i, v in enumerate(variants) if self.is_done(v)}
+        todo = {i: variant for i, variant in enumerate(variants) if i not in results}
+        if todo:
+            from dinomix.runs import cluster  # loads Dask
 
-                count = min(workers or cluster.available_workers(), len(todo))
-                given = nullcontext(client) if client else cluster.local_client(count)
-                with given as client:
-                    test = partial(_test_elsewhere, self, own_aggregators())
-                    for i, result in cluster.compute(client, test, todo):
-                        (failed if isinstance(result, BaseException) else tables)[i] = result
-                        bar.update()
-        if failed:
-            reasons = [f"  {variants[i]}\n    {failed[i]!r}" for i in sorted(failed)]
+            count = min(workers or cluster.available_workers(), len(todo))
+            test = partial(_test_elsewhere, self, own_aggregators())
+            with nullcontext(client) if client else cluster.local_client(count) as client:
+                found = cluster.compute(client, test, todo)
+                shown = {"desc": "study", "unit": "variant", "disable": not progress}
+                results.update(tqdm(found, initial=len(results), total=len(variants), **shown))
+        reasons = [
+            f"  {variant}\n    {results[i]!r}"
+            for i, variant in enumerate(variants)
+            if isinstance(results[i], BaseException)
+        ]
+        if reasons:
             raise RuntimeError(
-                f"{len(failed)} of {len(variants)} variants failed; the others are done and kept. "
-                "Mend these and run the study again:\n" + "\n".join(reasons)
+                f"{len(reasons)} of {len(variants)} variants failed; the others are done and "
+                "kept. Mend these and run the study again:\n" + "\n".join(reasons)
             )
-        return ResultsTable(pd.concat([tables[i] for i in range(len(variants))], ignore_index=True))
+        tables = [results[i] for i in range(len(variants))]
+        return ResultsTable(pd.concat(tables, ignore_index=True))
 
     def test(self, variant: Variant) -> pd.DataFrame:
         """Recall of the variant on every test set, trained and tested now unless it is done.
 
         Returns:
-            the columns of `results.COLUMNS` but for profile, and in addition parameters (of the
-            whole model), trained (those that learn), val_recall (recall@1 in percent on the
-            validation set, NaN untrained) and epoch (the one that was kept, 0 untrained).
+            the columns of `results.COLUMNS` but for profile; val_recall is NaN and epoch 0 where
+            nothing was trained.
         """
         run = None if variant.train is None else self.train(variant)
         tables, model = [], None
@@ -211,16 +203,8 @@ class Study:
 
     def train(self, variant: Variant, progress: bool = False) -> Run:
         """The run of a variant that learns, trained now unless it is there."""
-        places, val, recipe = self._training(variant)
-        return train(
-            variant.model,
-            places,
-            val,
-            recipe,
-            weights=variant.weights,
-            out=self.out,
-            progress=progress,
-        )
+        where = {"weights": variant.weights, "out": self.out}
+        return train(*self._training(variant), **where, progress=progress)
 
     def load(self, variant: Variant) -> PlaceModel:
         """The model of a variant, trained now unless it is there."""
@@ -233,10 +217,7 @@ class Study:
         """Whether the variant is trained and tested."""
         run = None
         if variant.train is not None:
-            places, val, recipe = self._training(variant)
-            run = find_run(
-                variant.model, places, val, recipe, weights=variant.weights, out=self.out
-            )
+            run = find_run(*self._training(variant), weights=variant.weights, out=self.out)
             if run is None:
                 return False
         return all(self._table_path(variant, run, test).is_file() for test in self.test_sets())
@@ -245,10 +226,10 @@ class Study:
         """The test sets that `tests` names."""
         return [_test_set(*(test if isinstance(test, tuple) else (test,))) for test in self.tests]
 
-    def _training(self, variant: Variant) -> tuple[PlaceDataset, TestSet, TrainConfig]:
+    def _training(self, variant: Variant) -> tuple[ModelConfig, PlaceDataset, TestSet, TrainConfig]:
         places = _places(self.places, self.images_per_place, variant.seed)
         recipe = dataclasses.replace(variant.train, seed=variant.seed)
-        return places, _test_set(self.val, "val"), recipe
+        return variant.model, places, _test_set(self.val, "val"), recipe
 
     def _table_path(self, variant: Variant, run: Run | None, test: TestSet) -> Path:
         if run is None:

@@ -20,26 +20,15 @@ def test_token_colours_are_principal_components():
     assert abs(np.corrcoef(first, colours.reshape(-1, 3)[:, 0])[0, 1]) > 0.98
 
 
-def results(recalls):
-    rows = [
-        {"method": m, "condition": c, "seed": s, "k": 1, "recall": r, "dataset": "toy"}
-        for (m, c, s), r in recalls.items()
-    ]
-    return pd.DataFrame(rows)
-
-
 def test_recall_bars_show_the_mean_of_seeds_and_of_conditions():
-    table = results(
-        {
-            ("a", "day", 0): 80.0,
-            ("a", "night", 0): 40.0,
-            ("b", "day", 0): 90.0,
-            ("b", "night", 0): 60.0,
-            ("b", "day", 1): 94.0,
-            ("b", "night", 1): 70.0,
-            ("b", "all", 0): 1.0,  # the row over all queries is no condition
-        }
-    )
+    recalls = {
+        **{("a", "day", 0): 80.0, ("a", "night", 0): 40.0},
+        **{("b", "day", 0): 90.0, ("b", "night", 0): 60.0},
+        **{("b", "day", 1): 94.0, ("b", "night", 1): 70.0},
+        ("b", "all", 0): 1.0,  # the row over all queries is no condition
+    }
+    table = pd.DataFrame(list(recalls), columns=["method", "condition", "seed"])
+    table = table.assign(recall=recalls.values(), k=1, dataset="toy")
     (axis,) = figures.recall_bars(table).axes
     heights = [[bar.get_height() for bar in bars] for bars in axis.containers if len(bars) == 3]
     assert heights == [[80, 40, 60], [92, 65, 78.5]]
@@ -47,15 +36,9 @@ def test_recall_bars_show_the_mean_of_seeds_and_of_conditions():
 
 
 def test_training_curves_leave_out_the_untrained_row_where_there_is_no_loss():
-    history = pd.DataFrame(
-        {
-            "epoch": [0, 1, 2],
-            "loss": [np.nan, 2.0, 1.0],
-            "mined_share": [np.nan, 0.9, 0.5],
-            "recall@1": [10.0, 20.0, 30.0],
-            "recall@5": [20.0, 30.0, 40.0],
-        }
-    )
+    rows = [[0, np.nan, np.nan, 10.0, 20.0], [1, 2.0, 0.9, 20.0, 30.0], [2, 1.0, 0.5, 30.0, 40.0]]
+    columns = ["epoch", "loss", "mined_share", "recall@1", "recall@5"]
+    history = pd.DataFrame(rows, columns=columns)
     loss, mined, recall = figures.training_curves(history).axes
     assert loss.lines[0].get_ydata().tolist() == [2, 1]
     assert mined.lines[0].get_ydata().tolist() == [90, 50]
@@ -65,21 +48,16 @@ def test_training_curves_leave_out_the_untrained_row_where_there_is_no_loss():
 def test_retrieval_rows_frame_right_green_and_wrong_red(test_root):
     test = TestSet(test_root)
     truth = [np.array([i % 5]) for i in range(10)]
-    retrieval = Retrieval(test, np.array([[0, 1]] * 10), np.array([[0.9, 0.8]] * 10), truth)
-    figure = figures.retrieval_rows(retrieval, [0, 6])
-    colours = [axis.spines["left"].get_edgecolor() for axis in figure.axes]
-    visible = [axis.spines["left"].get_visible() for axis in figure.axes]
-    assert visible == [False, True, True] * 2
+    found = np.array([[0, 1]] * 10), np.array([[0.9, 0.8]] * 10)
+    figure = figures.retrieval_rows(Retrieval(test, *found, truth), [0, 6])
+    frames = [axis.spines["left"] for axis in figure.axes]
+    assert [frame.get_visible() for frame in frames] == [False, True, True] * 2
     expected = [None, figures.RIGHT, figures.WRONG, None, figures.WRONG, figures.RIGHT]
-    assert all(same_color(c, e) for c, e in zip(colours, expected, strict=True) if e)
+    pairs = zip(frames, expected, strict=True)
+    assert all(same_color(frame.get_edgecolor(), colour) for frame, colour in pairs if colour)
     assert figure.axes[0].get_ylabel() == "day" and figure.axes[3].get_ylabel() == "night"
-
-
-def test_retrieval_rows_of_unlabelled_images_frame_nothing(test_root):
-    labelled = TestSet(test_root)
-    test = TestSet.from_lists("mine", labelled.database, labelled.queries, None, None)
-    retrieval = Retrieval(test, np.array([[0, 1]] * 10), np.array([[0.9, 0.8]] * 10), None)
-    figure = figures.retrieval_rows(retrieval, [0, 6])
+    unlabelled = TestSet.from_lists("mine", test.database, test.queries, None, None)
+    figure = figures.retrieval_rows(Retrieval(unlabelled, *found, None), [0, 6])
     assert not any(axis.spines["left"].get_visible() for axis in figure.axes)
     assert [axis.get_title() for axis in figure.axes] == ["query", "0.90", "0.80"] * 2
 
@@ -115,25 +93,17 @@ def test_every_class_has_its_own_colour():
     assert [patch.get_facecolor()[:3] for patch in axis.patches] == figures.CLASS_COLOURS
 
 
-def study_table(methods=("mix", "gem"), backbones=("vit", "cnn"), seeds=(0, 1)):
+def study_table():
+    """Two methods, each with a backbone and a depth of its own."""
     rows = [
-        {
-            "dataset": "city",
-            "method": method,
-            "backbone": backbone,
-            "condition": condition,
-            "k": k,
-            "seed": seed,
-            "recall": 10.0 * (i + 1) + seed + k + 3 * c,
-            "depth": i,
-            "parameters": 1000 * (i + 1),
-        }
-        for i, (method, backbone) in enumerate(zip(methods, backbones, strict=True))
+        (method, backbone, i, 1000 * (i + 1), condition, k, seed, 10.0 * (i + 1) + seed + k + 3 * c)
+        for i, (method, backbone) in enumerate([("mix", "vit"), ("gem", "cnn")])
         for c, condition in enumerate(("day", "night", "all"))
         for k in (1, 5)
-        for seed in seeds
+        for seed in (0, 1)
     ]
-    return pd.DataFrame(rows)
+    columns = ["method", "backbone", "depth", "parameters", "condition", "k", "seed", "recall"]
+    return pd.DataFrame(rows, columns=columns).assign(dataset="city")
 
 
 def test_recall_heatmap_prints_means_and_marks_the_best():
@@ -166,13 +136,8 @@ def test_recall_curves_follow_a_setting_and_its_costs():
 
 
 def test_class_gains_are_means_over_images():
-    shares = pd.DataFrame(
-        {
-            "method": ["a", "a", "a", "b"],
-            "class": ["sky", "sky", "car", "sky"],
-            "gain": [1.0, 3.0, 0.5, np.nan],
-        }
-    )
+    rows = [("a", "sky", 1.0), ("a", "sky", 3.0), ("a", "car", 0.5), ("b", "sky", np.nan)]
+    shares = pd.DataFrame(rows, columns=["method", "class", "gain"])
     (axis,) = figures.class_gains(shares).axes
     assert axis.lines[0].get_ydata().tolist() == [2.0, 0.5]
     assert np.isnan(axis.lines[1].get_ydata()).all()
@@ -181,13 +146,10 @@ def test_class_gains_are_means_over_images():
 
 def test_comparison_rows_frame_by_verdict(test_root):
     test = TestSet(test_root)
+    asked = len(test.queries)
+    rest = np.ones((asked, 1), np.float32), [np.array([0])] * asked
     retrievals = {
-        name: Retrieval(
-            test,
-            np.array([[first]] * len(test.queries)),
-            np.ones((len(test.queries), 1), np.float32),
-            [np.array([0])] * len(test.queries),
-        )
+        name: Retrieval(test, np.full((asked, 1), first), *rest)
         for name, first in {"good": 0, "bad": 4}.items()
     }
     figure = figures.comparison_rows(retrievals, [0], ["viewpoint"])

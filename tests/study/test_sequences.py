@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dinomix.study.sequences import rank, recall_by_window, smooth
+from dinomix.study.sequences import recall_by_window, smooth
 
 DRIVES = np.array([7, 7, 7, 7, 7, 2, 3, 3, 3])
 
@@ -33,28 +33,30 @@ def test_smooth_takes_no_frames_and_whole_numbers():
     assert smooth(np.array([[0], [1]]), [0, 0], 3).tolist() == [[0.5], [0.5]]
 
 
-@pytest.mark.parametrize("window", [0, 4, -1])
-def test_windows_that_have_no_middle_are_refused(similarities, window):
-    with pytest.raises(ValueError, match=f"window is {window}: take an odd"):
-        smooth(similarities, DRIVES, window)
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"window": 0}, "window is 0: take an odd"),
+        ({"window": 4}, "window is 4: take an odd"),
+        ({"window": -1}, "window is -1: take an odd"),
+        ({"drives": DRIVES[:8]}, r"\(9, 4\) and drives \(8,\)"),
+        ({"similarities": np.ones(9)}, r"similarities \(9,\)"),
+        ({"drives": np.array([2, 2, 1, 1, 1, 2, 3, 3, 3])}, "drive 2 is in several pieces"),
+    ],
+)
+def test_what_does_not_fit_is_refused(similarities, change, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        smooth(**{"similarities": similarities, "drives": DRIVES, "window": 3, **change})
 
 
-def test_sizes_that_do_not_fit_are_refused(similarities):
-    with pytest.raises(ValueError, match=r"\(9, 4\) and drives \(8,\)"):
-        smooth(similarities, DRIVES[:8], 3)
-    with pytest.raises(ValueError, match=r"similarities \(9,\)"):
-        smooth(similarities[:, 0], DRIVES, 3)
-
-
-def test_a_drive_in_pieces_is_refused(similarities):
-    with pytest.raises(ValueError, match="drive 2 is in several pieces"):
-        smooth(similarities, np.array([2, 2, 1, 1, 1, 2, 3, 3, 3]), 3)
-
-
-def test_rank_puts_the_most_similar_first_and_keeps_the_order_of_equals():
+def test_the_most_similar_come_first_and_of_equals_the_first():
     similarities = np.array([[0.1, 0.9, 0.5, 0.9]])
-    assert rank(similarities, 3).tolist() == [[1, 3, 2]]
-    assert rank(similarities, 10).shape == (1, 4)
+    ranks = {
+        image: recall_by_window(similarities, np.zeros(1), [np.array([image])], (1,), (1, 2, 3, 9))
+        for image in range(4)
+    }
+    found = {image: list(recall[1].values()).index(100.0) for image, recall in ranks.items()}
+    assert found == {1: 0, 3: 1, 2: 2, 0: 3}
 
 
 def test_neighbours_outvote_a_frame_that_is_wrong_by_itself():

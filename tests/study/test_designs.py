@@ -1,0 +1,117 @@
+"""Designs: which models a notebook's parameters stand for, before any data is there."""
+
+import dataclasses
+
+import pandas as pd
+import pytest
+
+import dinomix
+from dinomix.study.designs import Setup, open_profile
+from dinomix.study.lineups import lineup
+from dinomix.study.results import COLUMNS
+from dinomix.study.study import Study, Variant
+
+COMMON = {
+    **{"profile": "p", "required": {}, "train_folder": "city/train", "val_folder": "city"},
+    **{"test_folders": ["city", ["city", "limits"]], "images_per_place": 2},
+    **{"backbone": "toy_vits14", "image_size": 56, "out_channels": 8, "weights": "w.pth"},
+    **{"preset": "toy", "train_changes": {"epochs": 1}, "seeds": [4, 5]},
+}
+BASE = dinomix.ModelConfig(backbone="toy_vits14", image_size=56, out_channels=8)
+
+
+@pytest.fixture
+def setup(tmp_path):
+    """Makes a setup of other parameters; its data folder is not there."""
+    return lambda **changes: Setup(tmp_path / "data", {**COMMON, **changes})
+
+
+def changed(**fields):
+    return dataclasses.replace(BASE, **fields)
+
+
+def test_a_notebook_that_varies_nothing_trains_one_model(setup, tmp_path):
+    data = tmp_path / "data"
+    recipe = dinomix.TrainConfig.preset("toy", epochs=1)
+    ((study, variants),) = setup(ks=[1]).experiments()
+    assert variants == [Variant("DINO-Mix", BASE, recipe, data / "w.pth", s) for s in (4, 5)]
+    assert study == Study(
+        places=data / "city" / "train",
+        val=data / "city",
+        tests=[data / "city", (data / "city", "limits")],
+        out=data / "runs",
+        images_per_place=2,
+        ks=[1],
+    )
+    one = {k: v for k, v in COMMON.items() if k not in ("seeds", "test_folders")}
+    ((study, variants),) = Setup(data, {**one, "seed": 7, "test_folder": "city"}).experiments()
+    assert variants == [Variant("DINO-Mix", BASE, recipe, data / "w.pth", 7)]
+    assert study.tests == [data / "city"] and study.ks == (1, 5, 10)
+    assert not data.exists()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "models"),
+    [
+        ({"depths": [0, 7]}, {"L = 0": changed(mix_depth=0), "L = 7": changed(mix_depth=7)}),
+        (
+            {"shapes": [[64, 2], [128, 4]]},
+            {
+                "128-d": changed(out_channels=64, out_rows=2),
+                "512-d": changed(out_channels=128, out_rows=4),
+            },
+        ),
+        (
+            {"lineup": "toy", "methods": ["GeM, ViT", "DINO-Mix"]},
+            {"GeM, ViT": changed(aggregator="gem"), "DINO-Mix": BASE},
+        ),
+    ],
+)
+def test_what_an_experiment_varies(setup, parameters, models):
+    found = setup(**parameters).variants()
+    assert [(v.method, v.model) for v in found] == [m for m in models.items() for _ in range(2)]
+    assert [v.seed for v in found] == [4, 5] * len(models)
+
+
+def test_backbones_with_their_own_weights(setup, tmp_path):
+    backbones = {"toy_vits14": "hub", "toy_vitb14": "b.pth", "dinov2_vits14": None}
+    found = setup(backbones=backbones, blocks=[0, 3], seeds=[0]).variants()
+    assert [v.method for v in found] == [f"{name}, {n}" for name in backbones for n in (0, 3)]
+    assert [v.model.trained_blocks for v in found] == [0, 3] * 3
+    files = ["hub", tmp_path / "data" / "b.pth", None]
+    assert [v.weights for v in found] == [file for file in files for _ in range(2)]
+
+
+def test_the_robust_recipe_joins_the_line_up(setup):
+    robust = {"augment": "robust"}
+    made = setup(lineup="toy", methods=None, robust_changes=robust, seeds=[0])
+    assert list(made.methods) == [*lineup("toy"), "DINO-Mix, robust"]
+    last = made.variants()[-1]
+    assert last.model == BASE and last.train == dataclasses.replace(made.recipe, augment="robust")
+
+
+def test_two_views_are_two_studies(setup, tmp_path):
+    data = tmp_path / "data"
+    (street, on_street), (both, on_both) = setup(crossview_folder="air").experiments()
+    assert (street.places, street.val) == (data / "city" / "train", data / "city")
+    assert (both.places, both.val) == (data / "air" / "train", data / "air")
+    assert street.tests == both.tests == [data / "air"]
+    assert {v.method for v in on_street} == {"DINO-Mix"}
+    assert {v.method for v in on_both} == {"DINO-Mix, trained on both views"}
+
+
+def test_a_notebook_without_a_recipe_trains_nothing(tmp_path):
+    assert Setup(tmp_path, {"profile": "p", "required": {}}).experiments() == []
+
+
+def test_opening_a_profile(tmp_path, monkeypatch):
+    monkeypatch.setenv("DINOMIX_DATA", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"gsv(.|\n)*from its authors"):
+        open_profile({**COMMON, "required": {"gsv": "from its authors"}})
+    setup = open_profile(COMMON)
+    assert setup.figures == tmp_path / "figures" / "p"
+    assert setup.results.is_dir()  # a table can be written there
+    rows = pd.DataFrame([dict.fromkeys(COLUMNS, 1)]).drop(columns="profile")
+    table = setup.save(rows, "tried")
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "results" / "p" / "tried.csv"), table)
+    assert table["profile"].tolist() == ["p"]
