@@ -30,8 +30,7 @@ from torch import nn
 from dinomix.images import UnreadableImageError
 from dinomix.model import load_model, save_model
 from dinomix.plumbing.files import atomic_path, config_hash, new_array, telling_shortage
-from dinomix.retrieval import check_on_error, describe_batches
-from dinomix.scale.search import described
+from dinomix.retrieval import check_on_error, describe_batches, described
 
 if TYPE_CHECKING:
     from dask.distributed import Client
