@@ -2,8 +2,9 @@
 
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 
@@ -56,19 +57,17 @@ def search(
     """
     if scan not in SCANS:
         raise ValueError(f"scan is {scan!r}; choose one of {', '.join(SCANS)}")
-    by = _search_rounded if scan == "bfloat16" else _search
-    return by(database, queries, k, block_bytes)
+    streamed = partial(retrieval.search, block_bytes=block_bytes, read=row_blocks)
+    if scan == "float32":
+        return streamed(database, queries, k)
+    retrieval.check_search(database, queries, k)
+    rows = max(1, block_bytes // (4 * database.shape[1]))
+    return _search_rounded(database, np.ascontiguousarray(queries, np.float32), k, rows, streamed)
 
 
-def _search(
-    database: np.ndarray, queries: np.ndarray, k: int, block_bytes: int, **options
+def _search_rounded(
+    database: np.ndarray, queries: np.ndarray, k: int, rows: int, streamed: Callable[..., Found]
 ) -> Found:
-    return retrieval.search(
-        database, queries, k, block_bytes=block_bytes, read=row_blocks, **options
-    )
-
-
-def _search_rounded(database: np.ndarray, queries: np.ndarray, k: int, block_bytes: int) -> Found:
     """Exact search through descriptors rounded to bfloat16.
 
     Rounding changes an entry by its U-th part at most, and so a similarity q.x by at most
@@ -78,11 +77,9 @@ def _search_rounded(database: np.ndarray, queries: np.ndarray, k: int, block_byt
     does every row that is no candidate. For a query of which this cannot be said, the whole
     database is searched in float32.
     """
-    retrieval.check_search(database, queries, k)
-    queries = np.ascontiguousarray(queries, np.float32)
     k, dim = min(k, len(database)), database.shape[1]
     count = min(max(CANDIDATES, 4 * k), len(database))
-    room = torch.empty(max(1, block_bytes // (4 * dim)), dim, dtype=torch.bfloat16)
+    room = torch.empty(min(rows, len(database)), dim, dtype=torch.bfloat16)
     longest = 0.0
 
     def compare(asked: np.ndarray, block: np.ndarray, count: int) -> Found:
@@ -93,9 +90,9 @@ def _search_rounded(database: np.ndarray, queries: np.ndarray, k: int, block_byt
         similarities, indices = (q @ near.T).topk(count, dim=1)  # (q, count)
         return similarities.float().numpy(), indices.numpy()
 
-    rough, candidates = _search(database, queries, count, block_bytes, compare=compare)
+    rough, candidates = streamed(database, queries, count, compare=compare)
     if not rough.size:  # no row or no query is a descriptor
-        return rough, candidates
+        return rough[:, :k], candidates[:, :k]
     share = 3 * U + 4 * U**2 + dim * 2.0**-23
     slack = share * longest * np.linalg.norm(queries, axis=1)  # (Q,)
     certain = rough[:, min(k, rough.shape[1]) - 1] - slack  # k rows are at least so near
@@ -105,7 +102,7 @@ def _search_rounded(database: np.ndarray, queries: np.ndarray, k: int, block_byt
         return found
     unsure = np.flatnonzero(rough[:, -1] + slack >= found[0][:, -1])
     if len(unsure):
-        again = _search(database, queries[unsure], k, block_bytes)
+        again = streamed(database, queries[unsure], k)
         for whole, part in zip(found, again, strict=True):
             whole[unsure] = part
     return found
