@@ -12,39 +12,41 @@ from torch import nn
 
 from dinomix.data import TestSet
 from dinomix.plumbing.tables import ALL, ResultsTable
-from dinomix.retrieval import describe, skipped_images
-from dinomix.scale.search import search
+from dinomix.retrieval import describe, search, skipped_images
 
-_UNLABELLED = (
-    "nobody told where these images were taken, so nothing can be right or wrong: retrieve works, "
-    "recall does not. `layouts` lists how positions can be given."
+COLUMNS = [
+    *("dataset", "convention", "condition"),
+    *("k", "recall", "queries", "without_positives"),
+]
+UNLABELLED = (
+    "it is unknown where these images were taken, so nothing can be right or wrong: retrieve "
+    "works, recall does not. `datasets.layouts` lists how positions can be given."
 )
 
 
 def positives(
     database_utm: np.ndarray | None, query_utm: np.ndarray | None, threshold: float
 ) -> list[np.ndarray]:
-    """The database images within `threshold` of each query (the bound included).
+    """The database images within `threshold` of each query, the bound included.
 
     Args:
-        database_utm: (N, 2) positions, in metres or whatever the test set's unit is.
-        query_utm: (Q, 2) positions.
-        threshold: in the same unit.
+        database_utm, query_utm: positions (N, 2) and (Q, 2), in the threshold's unit: metres, or
+            whatever the test set has.
 
     Returns:
-        Q sorted int arrays of database indices; an empty one where a query has no positive.
+        Q sorted int64 arrays of database indices; an empty one where a query has no positive.
 
     Raises:
         ValueError: there are no positions, as in an unlabelled test set.
     """
     if database_utm is None or query_utm is None:
-        raise ValueError(_UNLABELLED)
-    found = KDTree(database_utm).query_ball_point(query_utm, r=threshold)
-    return [np.array(sorted(indices), dtype=np.int64) for indices in found]
+        raise ValueError(UNLABELLED)
+    found = KDTree(database_utm).query_ball_point(query_utm, threshold, return_sorted=True)
+    return [np.array(indices, dtype=np.int64) for indices in found]
 
 
 def hits(ranked: np.ndarray, positives_of: Sequence[np.ndarray]) -> np.ndarray:
-    """Which retrieved images are right: bool of `ranked`'s shape (Q, k).
+    """Which retrieved images are right: bool (Q, k).
 
     Args:
         ranked: (Q, k) database indices, nearest first.
@@ -61,8 +63,7 @@ def recall_at_k(
 ) -> dict[int, float]:
     """Percent of queries with a positive among their first k (the paper's top-k accuracy).
 
-    Queries without any positive count as failures. Where k exceeds the database, all of it
-    counts.
+    Queries without any positive count as failures. Where k exceeds the database, all of it counts.
 
     Returns:
         {k: percent}; nan where there are no queries.
@@ -84,32 +85,25 @@ def _check_ks(ks: Sequence[int]) -> None:
 
 @dataclass(frozen=True)
 class Retrieval:
-    """What a model retrieved on a test set, for tables and pictures.
-
-    Attributes:
-        ranked: int64 (Q, k) database indices, nearest first.
-        similarities: float32 (Q, k).
-        positives: Q arrays of database indices; None where the test set is unlabelled.
-        skipped: damaged images of database and queries, where they were to be skipped.
-    """
+    """What a model retrieved on a test set, for tables and pictures."""
 
     test: TestSet
-    ranked: np.ndarray
-    similarities: np.ndarray
-    positives: list[np.ndarray] | None
-    skipped: list[Path] = field(default_factory=list)
+    ranked: np.ndarray  # int64 (Q, k) database indices, nearest first
+    similarities: np.ndarray  # float32 (Q, k)
+    positives: list[np.ndarray] | None  # of each query; None where the test set is unlabelled
+    skipped: list[Path] = field(default_factory=list)  # damaged images of database and queries
 
     def table(self, ks: Sequence[int] = (1, 5, 10)) -> ResultsTable:
-        """One row for each condition and k, and one for all queries together.
+        """A row for each k, of each condition and of all queries together.
 
-        Columns: dataset, convention, condition, k, recall (percent), queries,
-        without_positives (queries that nothing could be right for; they count as failures).
+        Columns: those of `COLUMNS`; recall in percent. `without_positives` counts queries that
+        nothing could be right for: failures.
 
         Raises:
             ValueError: the test set is unlabelled, or fewer were retrieved than a k asks for.
         """
         if self.positives is None:
-            raise ValueError(f"{self.test.name}: {_UNLABELLED}")
+            raise ValueError(f"{self.test.name}: {UNLABELLED}")
         _check_ks(ks)
         found = self.ranked.shape[1]
         if max(ks) > found and found < len(set(self.test.database) - set(self.skipped)):
@@ -119,21 +113,12 @@ class Retrieval:
         groups[ALL] = np.ones(len(conditions), dtype=bool)
         rows = []
         for condition, chosen in groups.items():
-            numbers = np.flatnonzero(chosen)
-            truth = [self.positives[i] for i in numbers]
-            for k, recall in recall_at_k(self.ranked[numbers], truth, ks).items():
-                rows.append(
-                    {
-                        "dataset": self.test.name,
-                        "convention": self.test.convention,
-                        "condition": condition,
-                        "k": k,
-                        "recall": recall,
-                        "queries": len(numbers),
-                        "without_positives": sum(not len(t) for t in truth),
-                    }
-                )
-        return ResultsTable(rows)
+            truth = [self.positives[i] for i in np.flatnonzero(chosen)]
+            lost = sum(not len(t) for t in truth)
+            for k, recall in recall_at_k(self.ranked[chosen], truth, ks).items():
+                which = self.test.name, self.test.convention, condition
+                rows.append((*which, k, recall, len(truth), lost))
+        return ResultsTable(rows, columns=COLUMNS)
 
 
 def retrieve(model: nn.Module, test: TestSet, k: int = 10, **options) -> Retrieval:
@@ -153,7 +138,7 @@ def retrieve(model: nn.Module, test: TestSet, k: int = 10, **options) -> Retriev
 def retrieve_described(
     test: TestSet, database: np.ndarray, queries: np.ndarray, k: int
 ) -> Retrieval:
-    """Search a test set by descriptors made before, (N, D) and (Q, D), as `describe` gives them."""
+    """Search a test set by its descriptors (N, D) and (Q, D), as `describe` gives them."""
     similarities, ranked = search(database, queries, k)
     truth = None
     if test.labelled:
@@ -168,20 +153,18 @@ def evaluate(
     """Recall of a model on a test set, for each condition and for all queries together.
 
     Args:
-        options: of `describe`: batch_size, workers, device, frozen, on_error (see `retrieve`),
-            progress.
+        options: as of `retrieve`.
 
     Returns:
-        a DataFrame that a notebook shows as papers do (`tables.show`), with the columns of
-        `Retrieval.table`, and those that say which model it was: method,
-        backbone, trained_blocks, mix_depth, dim. Its `attrs["skipped"]` lists damaged images.
+        the columns of `Retrieval.table`, and those that say which model it was: method, backbone,
+        trained_blocks, mix_depth, dim. `attrs["skipped"]` lists damaged images.
 
     Raises:
         ValueError: the test set is unlabelled, or a k is no whole number from 1 on.
     """
     _check_ks(ks)
     if not test.labelled:  # said before any image is described
-        raise ValueError(f"{test.name}: {_UNLABELLED}")
+        raise ValueError(f"{test.name}: {UNLABELLED}")
     found = retrieve(model, test, max(ks), **options)
     table, config = found.table(ks), model.config
     table.attrs["skipped"] = [str(path) for path in found.skipped]

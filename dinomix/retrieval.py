@@ -1,7 +1,7 @@
-"""Images to descriptors."""
+"""Images to descriptors, and the nearest of them: exact, in memory."""
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ from tqdm.auto import tqdm
 
 from dinomix.backbones import normalization
 from dinomix.images import Normalise, UnreadableImageError, as_size, eval_transform, read_image
-from dinomix.scale.search import described
 
-ON_ERROR = ("raise", "skip")
+Found = tuple[np.ndarray, np.ndarray]  # similarities (Q, k), falling along each row; indices (Q, k)
+BLOCK_BYTES = 2**26  # of descriptors that are compared with the queries at once
 
 
 class SkippedImageWarning(UserWarning):
@@ -32,17 +32,16 @@ def pick_device(device: str | torch.device = "auto") -> torch.device:
 
 
 def check_on_error(on_error: str) -> None:
-    """Raise ValueError unless it is a word for what to do with a damaged image."""
-    if on_error not in ON_ERROR:
-        raise ValueError(f"on_error is {on_error!r}; choose one of {', '.join(ON_ERROR)}")
+    if on_error not in ("raise", "skip"):
+        raise ValueError(f"on_error is {on_error!r}; choose one of raise, skip")
 
 
 class ImageFiles(Dataset):
     """Item i is file i as uint8 (3, H, W), and what is wrong with the file: "" if nothing is.
 
     Args:
-        on_error: what happens to an image that cannot be decoded: "raise", or "skip", which puts
-            a black one in its place and says why.
+        on_error: of an image that cannot be decoded: "raise", or "skip": a black one in its place.
+        frozen: path -> what the backbone's frozen part made of it, to take in place of the images.
     """
 
     def __init__(
@@ -50,36 +49,24 @@ class ImageFiles(Dataset):
         paths: Sequence[str | Path],
         image_size: int | Sequence[int],
         on_error: str = "raise",
+        frozen: Mapping[Path, torch.Tensor] | None = None,
     ) -> None:
         check_on_error(on_error)
-        self.paths = list(paths)
-        self.size = as_size(image_size)
-        self.transform = eval_transform(image_size)
-        self.on_error = on_error
+        self.paths, self.on_error, self.frozen = list(paths), on_error, frozen
+        self.size, self.transform = as_size(image_size), eval_transform(image_size)
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, str]:
+        if self.frozen is not None:
+            return self.frozen[self.paths[index]], ""
         try:
             return self.transform(read_image(self.paths[index])), ""
         except UnreadableImageError as error:
             if self.on_error == "raise":
                 raise
             return torch.zeros(3, *self.size, dtype=torch.uint8), str(error)
-
-
-class FrozenFeatures(Dataset):
-    """As `ImageFiles`, but an item holds what the backbone's frozen part made of its image."""
-
-    def __init__(self, paths: Sequence[str | Path], frozen: Mapping[Path, torch.Tensor]) -> None:
-        self.paths, self.frozen = list(paths), frozen
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, str]:
-        return self.frozen[self.paths[index]], ""
 
 
 def normaliser(model: nn.Module) -> Normalise:
@@ -91,24 +78,16 @@ def load_images(model: nn.Module, paths: Sequence[str | Path]) -> torch.Tensor:
     """Image files as `model` takes them: normalised float32 (B, 3, H, W), on the CPU.
 
     Raises:
-        UnreadableImageError, OSError: an image cannot be read (`images.read_image`); the file is
-            named.
+        UnreadableImageError, OSError: an image cannot be read; the file is named.
     """
     files = ImageFiles(paths, model.config.image_size)
     return normaliser(model)(torch.stack([files[i][0] for i in range(len(files))]))
 
 
 def describe(model: nn.Module, paths: Sequence[str | Path], **options: Any) -> np.ndarray:
-    """Descriptors of image files, in their order.
+    """Descriptors of image files, in their order: float32 (N, D), rows of unit length.
 
-    Args:
-        options: of `describe_batches`: batch_size, workers, device, frozen, on_error, progress.
-
-    Returns:
-        float32 (N, D), rows of unit length; where an image was skipped, a row of NaN.
-
-    Raises:
-        as `describe_batches`.
+    Options and errors are those of `describe_batches`. A skipped image's row is NaN.
     """
     descriptors = np.empty((len(paths), model.dim), dtype=np.float32)
     done = 0
@@ -137,25 +116,20 @@ def describe_batches(
     Args:
         model: a PlaceModel; its config says the image size and the normalisation.
         workers: processes that decode images; 0 decodes in this one.
-        frozen: what the backbone's frozen part made of the files (`prefix.prefix_features`), to go
-            on from; None reads the files.
-        on_error: "raise", or "skip" for sets too large to be without damaged files: a file that
-            cannot be decoded gets a row of NaN, which `search` never returns, and a
-            SkippedImageWarning. `skipped_images` lists them. A file that is missing, or that the
-            system cannot read, is an error all the same.
+        frozen: path -> what the backbone's frozen part made of it (`runs.prefix`), to go on from.
+        on_error: "raise", or "skip": an image that cannot be decoded gets a row of NaN, which
+            `search` never finds, and a SkippedImageWarning. A missing file is an error all the
+            same, as is one that the system cannot read.
 
     Raises:
-        UnreadableImageError, OSError: an image cannot be read (`images.read_image`); the file is
-            named.
+        UnreadableImageError, OSError: an image cannot be read; the file is named.
         FloatingPointError: a descriptor is not finite; the file is named.
         ValueError: there is no such `on_error`.
     """
     device = pick_device(device)
-    if frozen is None:
-        files = ImageFiles(paths, model.config.image_size, on_error)
-        forward = nn.Sequential(normaliser(model).to(device), model)
-    else:
-        files, forward = FrozenFeatures(paths, frozen), model.finish
+    files = ImageFiles(paths, model.config.image_size, on_error, frozen)
+    from_images = nn.Sequential(normaliser(model).to(device), model)
+    forward = from_images if frozen is None else model.finish
     loader = DataLoader(
         files, batch_size=batch_size, num_workers=workers, pin_memory=device.type == "cuda"
     )
@@ -185,6 +159,82 @@ def describe_batches(
         model.train(was_training)
 
 
+def described(descriptors: np.ndarray) -> np.ndarray:
+    """bool (N,): which rows of (N, D) are descriptors; those of skipped images are NaN."""
+    return ~np.isnan(descriptors[:, 0])
+
+
 def skipped_images(paths: Sequence[str | Path], descriptors: np.ndarray) -> list[str | Path]:
     """The images that `describe` skipped: those of `paths` whose row in (N, D) is NaN."""
     return [path for path, whole in zip(paths, described(descriptors), strict=True) if not whole]
+
+
+def check_search(database: np.ndarray, queries: np.ndarray, k: int) -> None:
+    if database.ndim != 2 or queries.ndim != 2 or database.shape[1] != queries.shape[1]:
+        raise ValueError(
+            f"descriptors should be (N, D) and (Q, D), but are {database.shape} and "
+            f"{queries.shape}; describe both with the same model."
+        )
+    if not len(database) or k < 1:
+        raise ValueError(f"cannot search {len(database)} descriptors for the nearest {k}")
+
+
+def slices(database: np.ndarray, rows: int) -> Iterator[tuple[int, np.ndarray]]:
+    for start in range(0, len(database), rows):
+        yield start, np.ascontiguousarray(database[start : start + rows], np.float32)
+
+
+def nearest(queries: np.ndarray, block: np.ndarray, k: int) -> Found:
+    import faiss
+
+    return faiss.knn(queries, block, k, metric=faiss.METRIC_INNER_PRODUCT)
+
+
+def search(
+    database: np.ndarray,
+    queries: np.ndarray,
+    k: int = 10,
+    *,
+    block_bytes: int = BLOCK_BYTES,
+    read: Callable[[np.ndarray, int], Iterable[tuple[int, np.ndarray]]] = slices,
+    compare: Callable[[np.ndarray, np.ndarray, int], Found] = nearest,
+) -> Found:
+    """The k database descriptors nearest to each query by cosine similarity: exact, in memory.
+
+    Args:
+        database: float32 (N, D), rows of unit length; one of NaN is never found.
+        queries: float32 (Q, D), rows of unit length; one of NaN finds nothing: -inf and -1.
+        block_bytes: of a block of the database in float32.
+        read, compare: how the blocks are read, with the numbers of their first rows, and the
+            nearest found in each; `scale.search` has others, for databases larger than memory.
+
+    Returns:
+        similarities float32 (Q, min(k, N)), falling along each row, and database indices int64 of
+        the same shape. N counts the rows that are not NaN.
+
+    Raises:
+        ValueError: the dimensions differ, the database is empty, or k < 1.
+    """
+    check_search(database, queries, k)
+    known = described(queries)
+    asked = np.ascontiguousarray(queries if known.all() else queries[known], np.float32)  # (q, D)
+    best = np.empty((len(asked), 0), np.float32), np.empty((len(asked), 0), np.int64)
+    for start, block in read(database, max(1, block_bytes // (4 * database.shape[1]))):
+        whole = np.flatnonzero(described(block))
+        if not len(whole):
+            continue
+        if len(whole) < len(block):
+            block = block[whole]
+        similarities, indices = compare(asked, block, min(k, len(block)))
+        found = similarities, start + whole[indices]
+        best = best_of(*(np.concatenate(two, axis=1) for two in zip(best, found, strict=True)), k)
+    similarities = np.full((len(queries), best[0].shape[1]), -np.inf, np.float32)
+    indices = np.full(similarities.shape, -1)
+    similarities[known], indices[known] = best
+    return similarities, indices
+
+
+def best_of(similarities: np.ndarray, indices: np.ndarray, k: int) -> Found:
+    """The k best of each row, among equals in the order given."""
+    order = np.argsort(-similarities, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(similarities, order, 1), np.take_along_axis(indices, order, 1)

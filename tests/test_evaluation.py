@@ -31,7 +31,7 @@ def test_threshold_counts_as_inside():
 
 
 def test_without_positions_there_are_no_positives():
-    with pytest.raises(ValueError, match="nobody told where these images were taken"):
+    with pytest.raises(ValueError, match="unknown where these images were taken"):
         positives(None, None, 25.0)
 
 
@@ -111,10 +111,10 @@ def test_unlabelled_images_are_retrieved_but_not_judged(model, test_root, monkey
         retrieval.ranked, retrieve(model, test, k=2, progress=False).ranked
     )
     assert retrieval.positives is None
-    with pytest.raises(ValueError, match=r"bare: nobody told where .*retrieve works"):
+    with pytest.raises(ValueError, match=r"bare: it is unknown where .*retrieve works"):
         retrieval.table()
     monkeypatch.setattr("dinomix.evaluation.describe", None)  # it would fail, if it were called
-    with pytest.raises(ValueError, match=r"bare: nobody told where .*retrieve works"):
+    with pytest.raises(ValueError, match=r"bare: it is unknown where .*retrieve works"):
         evaluate(model, bare, progress=False)
 
 

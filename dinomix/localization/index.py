@@ -15,9 +15,8 @@ from torch import nn
 
 from dinomix.localization.photos import Photos
 from dinomix.plumbing.workspace import data_root
-from dinomix.retrieval import SkippedImageWarning, describe_batches
+from dinomix.retrieval import SkippedImageWarning, describe_batches, described
 from dinomix.scale.descriptors import model_hash
-from dinomix.scale.search import described
 
 NAME = ".dinomix.sqlite"
 OURS = (0x64696E6F, 1)  # SQLite's application_id ("dino") and user_version: of this layout

@@ -1,10 +1,11 @@
 """Results tables that show themselves as papers do: a row a method, a column for each k."""
 
 import html
-from collections.abc import Callable, Hashable, Mapping, Set
+from collections.abc import Hashable, Iterable, Mapping, Set
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 if TYPE_CHECKING:
@@ -19,15 +20,12 @@ MEASURED = {
     *("parameters", "trained", "val_recall", "epoch"),
 }
 
-Key = tuple[str, ...]
-
 
 class ResultsTable(pd.DataFrame):
     """A DataFrame of recalls, one a row, that a notebook shows by `show`.
 
-    All that is different from a DataFrame is how a notebook shows it, and only while it has the
-    columns dataset, condition, k and recall. What pandas makes of it is one again; a plain one is
-    `pd.DataFrame(table)`.
+    It does so only while it has the columns for it. What pandas makes of it is one again; a plain
+    one is `pd.DataFrame(table)`.
     """
 
     @property
@@ -35,10 +33,16 @@ class ResultsTable(pd.DataFrame):
         return ResultsTable
 
     def _repr_html_(self) -> str | None:
-        """What a notebook shows."""
         if NEEDED.issubset(self.columns) and self.columns.is_unique and len(self):
             return show(self).to_html()
         return super()._repr_html_()
+
+
+def mean_and_range(values: Iterable[float], decimals: int = 1) -> str:
+    """As in "56.0 [50.0, 60.0]": the mean, the lowest and the highest; of one value that value."""
+    values = list(values)
+    mean, low, high = (f"{of(values):.{decimals}f}" for of in (fmean, min, max))
+    return mean if len(values) == 1 else f"{mean} [{low}, {high}]"
 
 
 def show(table: pd.DataFrame, decimals: int = 1) -> "Styler":
@@ -46,8 +50,7 @@ def show(table: pd.DataFrame, decimals: int = 1) -> "Styler":
 
     A row for each method and condition, or whatever else differs between the table's rows, a
     column for each k; what is the same everywhere stands in the caption. Over several seeds a cell
-    holds the mean, the lowest and the highest. The best is that of all methods on the same data
-    set and condition.
+    is `mean_and_range`. The best is that of all methods on the same data set and condition.
 
     Args:
         table: with the columns dataset, condition, k and recall, in percent.
@@ -57,25 +60,21 @@ def show(table: pd.DataFrame, decimals: int = 1) -> "Styler":
     """
     require_columns(table, NEEDED)
     names = [column for column in table.columns if column not in MEASURED]
-    texts = pd.DataFrame({name: table[name].map(_text) for name in names}, dtype=object)
+    table = pd.DataFrame(table).reset_index(drop=True)
+    texts = table[names].map(_text)
     varying = [name for name in names if texts[name].nunique() > 1] or ["condition"]
-    keys = list(texts[varying].itertuples(index=False, name=None))
-    order = sorted(dict.fromkeys(keys), key=_rank(texts, varying))
-    found: dict[tuple, list[float]] = {}  # the recalls of each cell, one a seed
-    for key, k, recall in zip(keys, table["k"], table["recall"], strict=True):
-        found.setdefault((*key, k), []).append(recall)
-    ks = sorted(table["k"].unique())
-    index = pd.MultiIndex.from_tuples(order, names=[html.escape(f"{name}") for name in varying])
-    columns = [f"R@{k}" for k in ks]
-    shown = [[_cell(found.get((*key, k)), decimals) for k in ks] for key in order]
-    best = _best(order, varying, ks, {cell: fmean(recalls) for cell, recalls in found.items()})
-    css = [["font-weight: bold" if (*key, k) in best else "" for k in ks] for key in order]
-    styled = pd.DataFrame(shown, index, columns).style
-    styled = styled.apply(lambda _: pd.DataFrame(css, index, columns), axis=None)
-    constant = {name: texts[name].iloc[0] for name in names if name not in varying and len(texts)}
-    several = any(len(recalls) > 1 for recalls in found.values())
-    caption = html.escape(_caption(table, constant, several))
+    keys = [_in_order(texts[name]) for name in varying]
+    cells = table["recall"].groupby([*keys, table["k"]], observed=True)  # of one seed or several
+    shown = cells.agg(mean_and_range, decimals=decimals).unstack("k").fillna("")
+    best = _best(cells.agg(fmean).unstack("k"))
     # names may come from anywhere: they are text, and never HTML
+    titles = [html.escape(f"{name}") for name in varying]
+    shown.index = pd.MultiIndex.from_frame(shown.index.to_frame().astype(str), names=titles)
+    shown.columns = [f"R@{k}" for k in shown]
+    css = np.where(best, "font-weight: bold", "")
+    styled = shown.style.apply(lambda _: pd.DataFrame(css, shown.index, shown.columns), axis=None)
+    constant = {name: texts[name].iloc[0] for name in names if name not in varying}
+    caption = html.escape(_caption(table, constant, several=cells.size().max() > 1))
     return styled.format(escape="html").format_index(escape="html").set_caption(caption)
 
 
@@ -89,44 +88,19 @@ def _text(value: Hashable) -> str:
     return "" if pd.isna(value) else f"{value}"
 
 
-def _rank(texts: pd.DataFrame, varying: list[str]) -> Callable[[Key], list[tuple[Any, str]]]:
-    """Sorts rows: in the table's order, but conditions by name, those over all of them last."""
-    seen = {
-        name: {text: i for i, text in enumerate(dict.fromkeys(texts[name]))} for name in varying
-    }
-
-    def rank(key: Key) -> list[tuple[Any, str]]:
-        return [
-            (text in (ALL, MEAN), text) if name == "condition" else (seen[name][text], text)
-            for name, text in zip(varying, key, strict=True)
-        ]
-
-    return rank
+def _in_order(texts: pd.Series) -> pd.Series:
+    """Sorted as in the table, but conditions by name, those over all of them last."""
+    order = list(dict.fromkeys(texts))
+    if texts.name == "condition":
+        order.sort(key=lambda text: (text in (ALL, MEAN), text))
+    return texts.astype(pd.CategoricalDtype(order))
 
 
-def _cell(recalls: list[float] | None, decimals: int) -> str:
-    if recalls is None:
-        return ""
-    mean, low, high = (f"{f(recalls):.{decimals}f}" for f in (fmean, min, max))
-    return mean if len(recalls) == 1 else f"{mean} [{low}, {high}]"
-
-
-def _best(order: list[Key], varying: list[str], ks: list[int], mean: Mapping) -> set[tuple]:
-    """The cells with the highest mean among all rows of the same data set and condition."""
-    rivals: dict[tuple, list[tuple]] = {}
-    for key in order:
-        named = dict(zip(varying, key, strict=True))
-        for k in ks:
-            if (*key, k) in mean:
-                group = (named.get("dataset"), named.get("condition"), k)
-                rivals.setdefault(group, []).append((*key, k))
-    return {
-        cell
-        for cells in rivals.values()
-        if len(cells) > 1
-        for cell in cells
-        if mean[cell] == max(mean[each] for each in cells)
-    }
+def _best(means: pd.DataFrame) -> pd.DataFrame:
+    """Where the highest mean stands among several rows of the same data set and condition."""
+    by = [name for name in ("dataset", "condition") if name in means.index.names]
+    rivals = means.groupby(level=by, observed=True) if by else means.groupby(lambda row: 0)
+    return means.eq(rivals.transform("max")) & (rivals.transform("count") > 1)
 
 
 def _caption(table: pd.DataFrame, constant: Mapping[str, str], several: bool) -> str:

@@ -4,10 +4,12 @@ import re
 from pathlib import Path
 from typing import Self
 
+import faiss
 import numpy as np
 
 from dinomix.plumbing.files import atomic_path
-from dinomix.scale.search import BLOCK_BYTES, Found, compare_again, row_blocks
+from dinomix.retrieval import BLOCK_BYTES, Found
+from dinomix.scale.search import compare_again, row_blocks
 
 FACTORY = "https://github.com/facebookresearch/faiss/wiki/The-index-factory"
 
@@ -19,7 +21,7 @@ class ApproximateIndex:
     `benchmarks/search.py` measures what common indexes lose and gain.
     """
 
-    def __init__(self, index: "faiss.IndexIDMap") -> None:  # noqa: F821
+    def __init__(self, index: faiss.IndexIDMap) -> None:
         self.index = index
 
     @classmethod
@@ -36,19 +38,16 @@ class ApproximateIndex:
 
         Args:
             database: (N, D), rows of unit length; may be a memory map larger than memory. Rows of
-                NaN (images that `describe` skipped) are left out.
+                NaN are left out.
             factory: FAISS' description of an index: "PCA256,IVF1024,PQ64" keeps 256 dimensions,
                 divides the rest into 1024 cells, and describes an image by 64 bytes there.
-            training: descriptors that the index learns from, drawn at random, all in memory;
-                FAISS asks for 39 a cell at least.
-            seed: of that draw.
+            training: how many descriptors the index learns from, all in memory; FAISS asks for 39
+                a cell at least. They are drawn at random by `seed`.
             block_bytes: of a block of the database in float32.
 
         Raises:
             ValueError: FAISS knows no such index, or cannot train it on so few descriptors.
         """
-        import faiss
-
         if database.ndim != 2 or not len(database):
             raise ValueError(f"descriptors should be (N, D), but are {database.shape}")
         drawn = np.random.default_rng(seed).permutation(len(database))[:training]
@@ -84,12 +83,10 @@ class ApproximateIndex:
 
         Args:
             queries: float32 (Q, D), rows of unit length, or of NaN: these find nothing.
-            k: how many; at most N come back.
             parameters: of the index, as FAISS writes them: "nprobe=32" looks into 32 cells,
                 "efSearch=64" walks further through a graph. They stay until others are given.
-            database: what the index was built from; then the index only proposes `candidates`,
-                and their similarities are computed from the descriptors themselves.
-            candidates: how many are compared again, for each query.
+            database: what the index was built from; then the index only proposes `candidates` for
+                each query, and their similarities are computed from the descriptors themselves.
 
         Returns:
             similarities float32 (Q, min(k, N)), falling along each row, and database indices
@@ -100,13 +97,13 @@ class ApproximateIndex:
             ValueError: the queries or the database do not fit the index, k < 1, or the index has
                 no such parameter.
         """
-        import faiss
-
-        if database is not None and not self._fits(database):
-            raise ValueError(
-                f"the index holds {len(self)} descriptors of {self.index.d} entries, but the "
-                f"database is {database.shape}; give the one it was built from."
-            )
+        if database is not None:
+            last = faiss.vector_to_array(self.index.id_map).max(initial=-1)
+            if database.shape[1:] != (self.index.d,) or last >= len(database):
+                raise ValueError(
+                    f"the index holds {len(self)} descriptors of {self.index.d} entries, but the "
+                    f"database is {database.shape}; give the one it was built from."
+                )
         if queries.ndim != 2 or queries.shape[1] != self.index.d or k < 1:
             raise ValueError(
                 f"cannot search the index for the nearest {k} of queries {queries.shape}; they "
@@ -131,16 +128,8 @@ class ApproximateIndex:
         similarities[indices < 0] = -np.inf  # FAISS has the lowest float there
         return similarities, indices
 
-    def _fits(self, database: np.ndarray) -> bool:
-        import faiss
-
-        rows = faiss.vector_to_array(self.index.id_map)
-        return database.shape[1:] == (self.index.d,) and rows.max(initial=-1) < len(database)
-
     def save(self, file: str | Path) -> None:
         """Write the index to one file, in FAISS' own format."""
-        import faiss
-
         with atomic_path(file) as partial:
             faiss.write_index(self.index, str(partial))
 
@@ -152,8 +141,6 @@ class ApproximateIndex:
             FileNotFoundError: there is no such file.
             ValueError: it holds something else.
         """
-        import faiss
-
         if not Path(file).is_file():
             raise FileNotFoundError(f"there is no index {file}; ApproximateIndex.build makes one")
         try:

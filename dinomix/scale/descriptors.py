@@ -1,13 +1,13 @@
-"""An array on disk that processes fill chunk by chunk, and that no kill leaves half filled.
+"""Descriptors in a file: written in chunks that survive a kill, read as a memory map.
 
 ```
-<name>.npy           the array, once all of it is there
-<name>.json          what it was made from, and what was skipped; the last thing that is written
-<name>.<hash>.part/  while it is being made: the array, what it is made from, what its maker needs,
-                     and a file for each chunk that is done: what was skipped in it
+<name>.npy           the descriptors, once all of them are there
+<name>.json          what they were made from, and what was skipped; written last
+<name>.<hash>.part/  meanwhile: the array, the model, and a file for each chunk that is done, which
+                     lists what was skipped in it
 ```
 Chunks do not depend on each other, so any number of processes, on any number of machines that
-share the disk, can work on one array. The hash is of what it is made from: processes that start
+share the disk, can work on one file. The hash is of what it is made from: processes that start
 together find each other, and none steps on what another one makes from something else.
 """
 
@@ -17,9 +17,10 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,121 +30,15 @@ from torch import nn
 
 from dinomix.images import UnreadableImageError
 from dinomix.model import load_model, save_model
-from dinomix.plumbing.files import atomic_path, config_hash, new_array, telling_shortage
-from dinomix.retrieval import check_on_error, describe_batches
-from dinomix.scale.search import described
+from dinomix.plumbing.files import atomic_path, config_hash, new_array
+from dinomix.retrieval import check_on_error, describe_batches, skipped_images
 
 if TYPE_CHECKING:
     from dask.distributed import Client
 
-
-ARRAY, IDENTITY = "array.npy", "identity.json"
-
-
-class ChunkedArray:
-    """The array in `file`, which ends in .npy.
-
-    Args:
-        identity: what decides its content, as JSON has it; with `dtype`, `shape`, and `chunk`,
-            the rows of a chunk.
-    """
-
-    def __init__(self, file: Path, identity: Mapping[str, Any]) -> None:
-        self.file, self.identity = file, dict(identity)
-        self.part = file.with_name(f"{file.stem}.{config_hash(self.identity)}.part")
-        self.chunks = range(-(-identity["shape"][0] // identity["chunk"]))
-
-    def is_finished(self) -> bool:
-        """Whether the file is there, with all that was asked for."""
-        record = read_json(self.file.with_suffix(".json")) or {}
-        same = all(record.get(key) == value for key, value in self.identity.items())
-        return same and self.file.is_file()
-
-    def begin(self, write_needed: Callable[[Path], Any]) -> Path:
-        """The folder of unfinished work, new or as a killed process left it.
-
-        Args:
-            write_needed: puts into a new folder what those who fill chunks need.
-        """
-        if self.part.is_dir():
-            return self.part
-        fresh = self.part.with_name(f".{self.part.name}-{uuid.uuid4().hex[:8]}")
-        try:
-            with telling_shortage(self.file):
-                fresh.mkdir(parents=True)
-            new_array(fresh / ARRAY, self.identity["dtype"], tuple(self.identity["shape"]))
-            write_needed(fresh)
-            with atomic_path(fresh / IDENTITY) as path:
-                path.write_text(json.dumps(self.identity))
-            try:
-                fresh.rename(self.part)
-            except OSError:
-                if not self.part.is_dir():  # else another process was faster
-                    raise
-        finally:
-            shutil.rmtree(fresh, ignore_errors=True)
-        return self.part
-
-    def missing(self) -> list[int]:
-        """Numbers of the chunks that are not done."""
-        return [chunk for chunk in self.chunks if not (self.part / str(chunk)).exists()]
-
-    def finish(self) -> None:
-        """Put the filled array in its place; can be killed, and repeated, at any point."""
-        try:
-            marks = [(self.part / str(chunk)).read_text() for chunk in self.chunks]
-        except FileNotFoundError:  # another process has finished, and removed them
-            return
-        skipped = [name for mark in marks for name in json.loads(mark)]
-        record = self.file.with_suffix(".json")
-        if not self.is_finished():
-            record.unlink(missing_ok=True)  # it is of the array that was here before
-        parts = f"{glob.escape(self.file.stem)}.{'[0-9a-f]' * 12}.part"
-        for pattern in (parts, f".{parts}-*"):  # made from something else, or killed early
-            for leftover in set(self.file.parent.glob(pattern)) - {self.part}:
-                shutil.rmtree(leftover, ignore_errors=True)
-        with suppress(FileNotFoundError):  # another process, or a killed one, has done it
-            os.replace(self.part / ARRAY, self.file)
-        with atomic_path(record) as path:  # last: whoever finds it looks no further
-            path.write_text(json.dumps({**self.identity, "skipped": skipped}))
-
-    def clear(self) -> None:
-        """Remove the folder of work that is finished, or what a kill left of it."""
-        shutil.rmtree(self.part, ignore_errors=True)
-
-
-def open_part(part: Path) -> tuple[np.memmap, int]:
-    """The array in a folder of unfinished work, to write to, and the rows of a chunk."""
-    return np.load(part / ARRAY, mmap_mode="r+"), read_json(part / IDENTITY)["chunk"]
-
-
-def mark_done(part: Path, chunk: int, skipped: Sequence[str]) -> None:
-    """Say that a chunk is on the disk, and what was skipped in it."""
-    with atomic_path(part / str(chunk)) as path:
-        path.write_text(json.dumps(list(skipped)))
-
-
-def read_record(file: Path) -> dict[str, Any]:
-    """What a finished array was made from, and what was skipped.
-
-    Raises:
-        FileNotFoundError: there is no such file, or it is not finished.
-    """
-    record = read_json(file.with_suffix(".json"))
-    if record is None or not file.is_file():
-        raise FileNotFoundError(f"{file} holds no finished descriptors; describe_to writes them")
-    return {"skipped": [], **record}  # the first files did not say; they skipped nothing
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """What a JSON file holds, or None where there is none."""
-    return json.loads(path.read_text()) if path.is_file() else None
-
-
-# Descriptors on disk: written in chunks that survive a kill, read as a memory map.
 CHUNK = 2048  # images: what a kill may cost
 DTYPES = ("float32", "float16")
-MODEL = "model.safetensors"  # for the workers of a cluster
+ARRAY, MODEL = "array.npy", "model.safetensors"  # in the folder of unfinished work
 
 
 def describe_to(
@@ -167,10 +62,9 @@ def describe_to(
         file: ends in .npy.
         dtype: float32, or float16, which halves the file and changes a similarity by about 1e-4.
         shard: (i, n) for process i of n that work on one file, each on every n-th chunk. "auto"
-            is this process among those that `accelerate launch` or `torchrun` started, by the
-            variables RANK and WORLD_SIZE. Whoever finds all chunks done finishes the file; for
-            the others it returns None. A process that dies costs its chunk alone: whoever is
-            given its shard again goes on.
+            is this process among those that `accelerate launch` or `torchrun` started (RANK and
+            WORLD_SIZE). Who finds all chunks done finishes the file; for the others it returns
+            None. Of a process that died, whoever is given its shard again goes on.
         client: of a Dask cluster whose workers see the same disk: every chunk is a job, and a
             worker that dies costs its chunk alone.
         on_error: "raise", or "skip" for a row of NaN where an image cannot be decoded, see
@@ -183,8 +77,8 @@ def describe_to(
     Raises:
         ValueError: the name does not end in .npy, there is no such dtype, shard or `on_error`, or
             no image.
-        UnreadableImageError, OSError: an image cannot be read (`images.read_image`), or was
-            skipped before, and `on_error` is "raise"; the file is named.
+        UnreadableImageError, OSError: an image cannot be read, or was skipped before, and
+            `on_error` is "raise"; the file is named.
         FloatingPointError: a descriptor is not finite; the image is named.
         OSError: the disk has no room for all of them, which is found out before the first one is
             computed, or the folder cannot be written to. What was there before is kept.
@@ -192,19 +86,27 @@ def describe_to(
     file = Path(file)
     if shard == "auto":
         shard = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    _check(file, dtype, shard, paths)
+    if file.suffix != ".npy":
+        raise ValueError(f"descriptors are kept as .npy, not as {file.name}")
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype is {dtype!r}; choose one of {', '.join(DTYPES)}")
+    if isinstance(shard, str) or not 0 <= shard[0] < shard[1]:
+        raise ValueError(f'shard is {shard!r}; it should be (i, n) with 0 <= i < n, or "auto"')
+    if not len(paths):
+        raise ValueError("there are no images to describe")
     check_on_error(on_error)
-    options = {**options, "on_error": on_error}
-    identity = {
-        "model": model_hash(model),
-        "images": images_hash(paths),
-        "dtype": dtype,
-        "shape": [len(paths), model.dim],
-        "chunk": CHUNK,
-    }
-    array = ChunkedArray(file, identity)
+    array = ChunkedArray(
+        file,
+        {
+            "model": model_hash(model),
+            "images": images_hash(paths),
+            "dtype": dtype,
+            "shape": [len(paths), model.dim],
+            "chunk": CHUNK,
+        },
+    )
     if not array.is_finished():
-        part = array.begin(lambda folder: save_model(model, folder / MODEL))
+        array.prepare(model)
         number, count = shard
         mine = {
             chunk: paths[CHUNK * chunk : CHUNK * (chunk + 1)]
@@ -212,9 +114,9 @@ def describe_to(
             if chunk % count == number
         }
         if mine and client is None:
-            _describe_chunks(part, model, mine, progress=progress, **options)
+            _describe_chunks(array, model, mine, on_error=on_error, progress=progress, **options)
         elif mine:
-            _describe_on(client, part, mine, options)
+            _describe_on(client, array, mine, on_error=on_error, **options)
         if not array.missing():
             array.finish()
         elif not array.is_finished():  # another shard may have done it meanwhile
@@ -256,7 +158,7 @@ def open_skipped(file: str | Path) -> list[str]:
 
 
 def model_hash(model: nn.Module) -> str:
-    """Names what a model computes: its config, and the content of its weights."""
+    """Names what a model computes: its config and the content of its weights."""
     digest = hashlib.sha256(config_hash(model.config.to_dict()).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
@@ -278,61 +180,127 @@ def images_hash(paths: Sequence[str | Path]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _check(file: Path, dtype: str, shard: tuple[int, int] | str, paths: Sequence) -> None:
-    if file.suffix != ".npy":
-        raise ValueError(f"descriptors are kept as .npy, not as {file.name}")
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype is {dtype!r}; choose one of {', '.join(DTYPES)}")
-    if isinstance(shard, str) or not 0 <= shard[0] < shard[1]:
-        raise ValueError(f'shard is {shard!r}; it should be (i, n) with 0 <= i < n, or "auto"')
-    if not len(paths):
-        raise ValueError("there are no images to describe")
+class ChunkedArray:
+    """The array in `file`, which any number of processes fill chunk by chunk.
+
+    Args:
+        identity: what decides its content, as JSON has it; with `dtype`, `shape`, and `chunk`,
+            the rows of a chunk.
+    """
+
+    def __init__(self, file: Path, identity: Mapping[str, Any]) -> None:
+        self.file, self.identity = file, dict(identity)
+        self.part = file.with_name(f"{file.stem}.{config_hash(self.identity)}.part")
+        self.chunks = range(-(-identity["shape"][0] // identity["chunk"]))
+
+    def is_finished(self) -> bool:
+        """Whether the file is there, with all that was asked for."""
+        try:
+            return self.identity.items() <= read_record(self.file).items()
+        except FileNotFoundError:
+            return False
+
+    def prepare(self, model: nn.Module) -> None:
+        """Make the folder of unfinished work, unless it is there."""
+        if self.part.is_dir():
+            return
+        fresh = self.part.with_name(f".{self.part.name}-{uuid.uuid4().hex[:8]}")
+        try:
+            save_model(model, fresh / MODEL)  # for the workers of a cluster
+            new_array(fresh / ARRAY, self.identity["dtype"], tuple(self.identity["shape"]))
+            try:
+                fresh.rename(self.part)
+            except OSError:
+                if not self.part.is_dir():  # else another process was faster
+                    raise
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+
+    def missing(self) -> list[int]:
+        """Numbers of the chunks that are not done."""
+        return [chunk for chunk in self.chunks if not (self.part / str(chunk)).exists()]
+
+    def open(self) -> np.memmap:
+        """The array in the folder of unfinished work, to write to."""
+        return np.load(self.part / ARRAY, mmap_mode="r+")
+
+    def mark_done(self, chunk: int, skipped: Sequence[str | Path]) -> None:
+        """Say that a chunk is on the disk, and what was skipped in it."""
+        with atomic_path(self.part / str(chunk)) as path:
+            path.write_text(json.dumps([str(name) for name in skipped]))
+
+    def finish(self) -> None:
+        """Put the filled array in its place; can be killed, and repeated, at any point."""
+        try:
+            marks = [(self.part / str(chunk)).read_text() for chunk in self.chunks]
+        except FileNotFoundError:  # another process has finished, and removed them
+            return
+        skipped = [name for mark in marks for name in json.loads(mark)]
+        record = self.file.with_suffix(".json")
+        if not self.is_finished():
+            record.unlink(missing_ok=True)  # it is of the array that was here before
+        parts = f"{glob.escape(self.file.stem)}.{'[0-9a-f]' * 12}.part"
+        for pattern in (parts, f".{parts}-*"):  # made from something else, or killed early
+            for leftover in set(self.file.parent.glob(pattern)) - {self.part}:
+                shutil.rmtree(leftover, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another process, or a killed one, has done it
+            os.replace(self.part / ARRAY, self.file)
+        with atomic_path(record) as path:  # last: whoever finds it looks no further
+            path.write_text(json.dumps({**self.identity, "skipped": skipped}))
+
+    def clear(self) -> None:
+        """Remove the folder of work that is finished, or what a kill left of it."""
+        shutil.rmtree(self.part, ignore_errors=True)
+
+
+def read_record(file: Path) -> dict[str, Any]:
+    """What a finished array was made from, and what was skipped.
+
+    Raises:
+        FileNotFoundError: there is no such file, or it is not finished.
+    """
+    record = file.with_suffix(".json")
+    if not (record.is_file() and file.is_file()):
+        raise FileNotFoundError(f"{file} holds no finished descriptors; describe_to writes them")
+    return {"skipped": [], **json.loads(record.read_text())}  # the first ones skipped nothing
 
 
 def _describe_chunks(
-    part: Path, model: nn.Module, chunks: Mapping[int, Sequence[str | Path]], **options: Any
+    array: ChunkedArray, model: nn.Module, chunks: Mapping[int, Sequence[str | Path]], **options
 ) -> None:
     """Describe chunks, number -> paths, in one stream; each is marked when it is on the disk."""
-    descriptors, size = open_part(part)  # (N, D)
+    descriptors, size = array.open(), array.identity["chunk"]  # (N, D)
     rows = [size * chunk + i for chunk, paths in chunks.items() for i in range(len(paths))]
-    last_row = {size * chunk + len(paths) - 1: chunk for chunk, paths in chunks.items()}
-    every = [path for paths in chunks.values() for path in paths]
-    skipped: dict[int, list[str]] = {chunk: [] for chunk in chunks}
+    ends = dict(zip(accumulate(map(len, chunks.values())), chunks, strict=True))
     done = 0
-    for batch in describe_batches(model, every, **options):
-        here = rows[done : done + len(batch)]
-        descriptors[here] = batch
-        now = every[done : done + len(batch)]
-        for row, whole, path in zip(here, described(batch), now, strict=True):
-            if not whole:
-                skipped[row // size].append(str(path))
+    for batch in describe_batches(model, [p for c in chunks.values() for p in c], **options):
+        descriptors[rows[done : done + len(batch)]] = batch
+        ended = [ends[end] for end in range(done + 1, done + len(batch) + 1) if end in ends]
         done += len(batch)
-        ended = [last_row[row] for row in here if row in last_row]
         if ended:
             descriptors.flush()
         for chunk in ended:
-            mark_done(part, chunk, skipped[chunk])
+            first, paths = size * chunk, chunks[chunk]
+            whole = descriptors[first : first + len(paths)]
+            array.mark_done(chunk, skipped_images(paths, whole))
 
 
 def _describe_on(
-    client: "Client",
-    part: Path,
-    chunks: Mapping[int, Sequence[str | Path]],
-    options: Mapping[str, Any],
+    client: "Client", array: ChunkedArray, chunks: Mapping[int, Sequence[str | Path]], **options
 ) -> None:
     """Describe chunks as jobs of a cluster; raise what the first failed one raised at the end."""
     from dinomix.runs.cluster import compute
 
-    jobs = {chunk: (part.absolute(), chunk, paths, options) for chunk, paths in chunks.items()}
+    array = ChunkedArray(array.file.absolute(), array.identity)
+    jobs = {chunk: (array, {chunk: paths}, options) for chunk, paths in chunks.items()}
     failed = [result for _, result in compute(client, _job, jobs) if result is not None]
     if failed:
         raise failed[0]
 
 
-def _job(job: tuple[Path, int, Sequence[str | Path], Mapping[str, Any]]) -> None:
-    part, chunk, paths, options = job
-    model = _model(part / MODEL)
-    _describe_chunks(part, model, {chunk: paths}, progress=False, **options)
+def _job(job: tuple[ChunkedArray, Mapping[int, Sequence[str | Path]], Mapping[str, Any]]) -> None:
+    array, chunks, options = job
+    _describe_chunks(array, _model(array.part / MODEL), chunks, progress=False, **options)
 
 
 @lru_cache(maxsize=1)

@@ -6,37 +6,22 @@ from pathlib import Path
 import pandas as pd
 
 from dinomix.plumbing.files import atomic_path
-from dinomix.plumbing.tables import ALL, MEAN
+from dinomix.plumbing.tables import ALL, MEAN, mean_and_range
 
 COLUMNS = [
-    "profile",
-    "method",
-    "backbone",
-    "trained_blocks",
-    "mix_depth",
-    "dim",
-    "dataset",
-    "convention",
-    "condition",
-    "k",
-    "recall",
-    "queries",
-    "without_positives",
-    "seed",
-    "run",
-    "parameters",  # of the whole model
-    "trained",  # of these, those that learned
-    "val_recall",  # recall@1 on the validation set
-    "epoch",  # the one that was kept
+    *("profile", "method", "backbone", "trained_blocks", "mix_depth", "dim"),
+    *("dataset", "convention", "condition", "k", "recall", "queries", "without_positives"),
+    *("seed", "run"),
+    *("parameters", "trained"),  # of the whole model; of these, those that learned
+    *("val_recall", "epoch"),  # recall@1 on the validation set; the epoch that was kept
 ]
 
 
 def save_results(tables: list[pd.DataFrame], path: str | Path) -> pd.DataFrame:
-    """Join results tables, put their columns in order, write them as CSV, and give them back.
+    """Results tables joined, their columns in order, and written as CSV.
 
     Raises:
-        ValueError: a table has other columns than `COLUMNS`; both sides of the difference are
-            named.
+        ValueError: a table has other columns than `COLUMNS`; what it lacks and has is named.
     """
     for table in tables:
         if set(table.columns) != set(COLUMNS):
@@ -52,13 +37,10 @@ def save_results(tables: list[pd.DataFrame], path: str | Path) -> pd.DataFrame:
 
 
 def overall(table: pd.DataFrame, also: Sequence[str] = ()) -> pd.DataFrame:
-    """One recall for each data set, method, k and seed, under the condition "mean".
+    """One recall for each data set, method, k and seed (and `also`), under the condition "mean".
 
     It is the unweighted mean over the conditions of the set, or, where a set has no named
     conditions, the recall over all its queries.
-
-    Args:
-        also: further columns to keep, by which rows are told apart, too.
     """
     named = table[table["condition"] != ALL]
     plain = table[~table["dataset"].isin(named["dataset"])]
@@ -70,17 +52,10 @@ def overall(table: pd.DataFrame, also: Sequence[str] = ()) -> pd.DataFrame:
 def spread(table: pd.DataFrame, decimals: int = 1) -> pd.DataFrame:
     """The tables of papers: a row for each method, a column for each k, of `overall` recall.
 
-    A cell holds the mean over seeds, and the lowest and the highest where there are several.
+    A cell is `tables.mean_and_range` over seeds.
     """
-
-    def cell(recalls: pd.Series) -> str:
-        mean = f"{recalls.mean():.{decimals}f}"
-        if len(recalls) == 1:
-            return mean
-        return f"{mean} [{recalls.min():.{decimals}f}, {recalls.max():.{decimals}f}]"
-
-    mean = overall(table)
-    cells = mean.groupby(["dataset", "method", "k"], sort=False)["recall"].agg(cell)
+    groups = overall(table).groupby(["dataset", "method", "k"], sort=False)["recall"]
+    cells = groups.agg(mean_and_range, decimals=decimals)
     return cells.unstack("k").rename(columns="R@{}".format).rename_axis(columns=None)
 
 

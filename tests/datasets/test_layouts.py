@@ -263,9 +263,9 @@ class TestFolders:
         assert "positives: no positions" in repr(test)
         retrieval = retrieve(model, test, k=2, progress=False)
         assert retrieval.ranked[0, 0] == 0 and retrieval.positives is None
-        with pytest.raises(ValueError, match=r"mine: nobody told where"):
+        with pytest.raises(ValueError, match=r"mine: it is unknown where"):
             retrieval.table()
-        with pytest.raises(ValueError, match=r"mine: nobody told where"):
+        with pytest.raises(ValueError, match=r"mine: it is unknown where"):
             evaluate(model, test, progress=False)
 
     def test_missing_and_empty_folders(self, tmp_path):

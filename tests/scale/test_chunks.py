@@ -5,26 +5,41 @@ import json
 import numpy as np
 import pytest
 
-from dinomix.scale.descriptors import ChunkedArray, mark_done, open_part, read_record
+from dinomix.plumbing.files import new_array
+from dinomix.scale import descriptors
+from dinomix.scale.descriptors import ChunkedArray, read_record
 
 IDENTITY = {"of": "something", "dtype": "float32", "shape": [5, 2], "chunk": 2}
 
 
+@pytest.fixture(autouse=True)
+def no_model(monkeypatch):
+    monkeypatch.setattr(descriptors, "save_model", lambda model, file: file.parent.mkdir())
+
+
 def fill(array, value, chunks=(0, 1, 2)):
-    values, size = open_part(array.begin(lambda folder: None))
+    array.prepare(None)
+    values = array.open()
     for chunk in chunks:
-        values[size * chunk : size * (chunk + 1)] = value
+        values[2 * chunk : 2 * (chunk + 1)] = value
         values.flush()
-        mark_done(array.part, chunk, [f"skipped in {chunk}"] if chunk else [])
+        array.mark_done(chunk, [f"skipped in {chunk}"] if chunk else [])
 
 
-def test_processes_that_begin_together_share_one_folder(tmp_path):
-    """The slower one of the two finds that the other has begun, and throws nothing away."""
+def test_processes_that_start_together_share_one_folder(tmp_path, monkeypatch):
+    """The slower one of the two finds the other's folder, and throws nothing away."""
     file = tmp_path / "a.npy"
     fast, slow = ChunkedArray(file, IDENTITY), ChunkedArray(file, IDENTITY)
-    slow.begin(lambda folder: fill(fast, 7, chunks=[1]))
+
+    def meanwhile(*args):
+        monkeypatch.setattr(descriptors, "new_array", new_array)
+        fill(fast, 7, chunks=[1])
+        new_array(*args)
+
+    monkeypatch.setattr(descriptors, "new_array", meanwhile)
+    slow.prepare(None)
     assert slow.missing() == fast.missing() == [0, 2]
-    assert open_part(slow.part)[0].tolist() == [[0, 0], [0, 0], [7, 7], [7, 7], [0, 0]]
+    assert slow.open().tolist() == [[0, 0], [0, 0], [7, 7], [7, 7], [0, 0]]
     assert [path.name for path in tmp_path.iterdir()] == [slow.part.name]
 
 
@@ -82,5 +97,5 @@ def test_a_folder_that_cannot_be_moved_is_an_error(tmp_path, monkeypatch):
 
     monkeypatch.setattr("pathlib.Path.rename", refused)
     with pytest.raises(PermissionError, match="refused"):
-        array.begin(lambda folder: None)
+        array.prepare(None)
     assert not list(tmp_path.iterdir())

@@ -65,9 +65,22 @@ def test_a_part_of_a_file_is_that_part(stored):
     assert_same_as_slices(stored("float32")[:, 3:20], 64)
 
 
-def test_large_files_are_read_past_the_cache(stored, reading):
-    reader = rowblocks._FileReader(stored("float32"), 10)
-    assert bool(reader.flags) == (reading == "direct")
+@pytest.fixture
+def asked_for(monkeypatch):
+    """Of each file that is opened, whether reading past the cache is asked for."""
+    opened, asked = os.open, []
+
+    def note(path, flags, *rest, **options):
+        asked.append(bool(flags & rowblocks.DIRECT))
+        return opened(path, flags, *rest, **options)
+
+    monkeypatch.setattr(os, "open", note)
+    return asked
+
+
+def test_large_files_are_read_past_the_cache(stored, reading, asked_for):
+    assert_same_as_slices(stored("float32"), 10)
+    assert set(asked_for) == {reading == "direct"}
 
 
 def test_a_file_system_that_cannot_read_past_its_cache_still_serves(stored, reading, monkeypatch):
@@ -86,10 +99,10 @@ def test_a_file_system_that_cannot_read_past_its_cache_still_serves(stored, read
 
 def test_a_file_that_shrinks_while_it_is_read_is_named(stored, reading):
     database = stored("float32")
-    read = rowblocks._FileReader(database, 500)
+    parts = rowblocks._file_blocks(database, 500)
     os.truncate(database.filename, database.offset + 60 * D * 4)
     with pytest.raises(OSError, match=r"database\.npy has become shorter while it was read"):
-        read(0, 500)
+        next(parts)
 
 
 def test_two_buffers_hold_whatever_the_number_of_blocks(stored):
