@@ -59,7 +59,7 @@ def test_lengths_and_slopes_are_drawn_from_their_ranges():
 def test_augmented_images_differ_and_stay_images(name):
     from torchvision.transforms import v2
 
-    augment = v2.Compose([*AUGMENTATIONS[name](), v2.ToDtype(torch.float32, scale=True)])
+    augment = v2.Compose([*AUGMENTATIONS[name], v2.ToDtype(torch.float32, scale=True)])
     image = torch.randint(0, 256, (3, 28, 28), dtype=torch.uint8)
     images = torch.stack([augment(image) for _ in range(60)])
     assert images.shape == (60, 3, 28, 28)
@@ -70,4 +70,4 @@ def test_augmented_images_differ_and_stay_images(name):
 
 
 def test_none_is_nothing():
-    assert AUGMENTATIONS["none"]() == []
+    assert AUGMENTATIONS["none"] == []

@@ -363,7 +363,7 @@ def test_a_batch_of_bytes_is_normalised_to_the_bits_of_single_images(places_root
             [
                 v2.Resize((42, 28), antialias=True),
                 v2.ToImage(),
-                *AUGMENTATIONS[augment](),
+                *AUGMENTATIONS[augment],
                 v2.ToDtype(torch.float32, scale=True),
                 v2.Normalize(mean, std),
             ]

@@ -20,27 +20,25 @@ from dinomix.datasets.prepare.naming import (
     utm_name,
 )
 from dinomix.datasets.prepare.raw import Image, Plan, find_file, read_lines, read_table
+from dinomix.plumbing.csvtables import as_number
 from dinomix.plumbing.errors import first_of
 
 CITIES = ("cph", "sf")
 SIDES = {"database": "database", "query": "queries"}
 HINT = "It is given at https://www.mapillary.com/dataset/places"
 APART = 1_000.0  # metres
+OFFICIAL = 740  # queries of the official evaluation
+THRESHOLD = 25.0  # metres
+LIST, INDEX = "val_queries.txt", "subtask_index.csv"
 
 
 @dataclass(frozen=True)
 class Side:
-    """Database or queries of a city, without panoramas: N photos.
-
-    Attributes:
-        keys: N.
-        utm: float64 (N, 2), metres.
-        images: N.
-    """
+    """Database or queries of a city, without panoramas: N photos."""
 
     folder: Path
     keys: list[str]
-    utm: np.ndarray
+    utm: np.ndarray  # float64 (N, 2), metres
     images: list[Image]
 
 
@@ -49,7 +47,7 @@ def plan(raw: Path) -> Plan:
     root = raw / "train_val" if (raw / "train_val").is_dir() else raw
     sides = {(city, side): _read_side(root, city, side) for city in CITIES for side in SIDES}
     _refuse_overlap(root, [np.concatenate([sides[c, s].utm for s in SIDES]) for c in CITIES])
-    chosen, note = choose_queries(
+    chosen, note = _choose_queries(
         raw, {city: (sides[city, "database"], sides[city, "query"]) for city in CITIES}
     )
     planned = Plan([image for city in CITIES for image in sides[city, "database"].images])
@@ -75,9 +73,10 @@ def _read_side(root: Path, city: str, side: str) -> Side:
     if not keys:
         raise ValueError(f"{path} lists no photo that is no panorama")
     refuse_outside_paths(keys, path)
-    latlon = _numbers(path, rows, keys, ("lat", "lon"))
+    latlon = np.array([[as_number(rows[key][c]) for c in ("lat", "lon")] for key in keys])
     refuse_positions(keys, latlon, LATLON_LIMITS, path)
-    positions = _numbers(derived_path, derived, keys, ("easting", "northing"))
+    metres = ("easting", "northing")
+    positions = np.array([[as_number(derived[key][c]) for c in metres] for key in keys])
     refuse_positions(keys, positions, UTM_LIMITS, derived_path)
     zone, letter = _zone(derived_path, latlon, positions)
     images = []
@@ -95,19 +94,6 @@ def _read_side(root: Path, city: str, side: str) -> Side:
         )
         images.append(Image(f"val/{SIDES[side]}", name, str(folder / "images" / f"{key}.jpg")))
     return Side(folder, keys, positions, images)
-
-
-def _numbers(
-    path: Path, rows: dict[str, dict[str, str]], keys: list[str], columns: tuple[str, str]
-) -> np.ndarray:
-    """Two columns as float64 (N, 2)."""
-    numbers = np.empty((len(keys), 2))
-    for i, key in enumerate(keys):
-        try:
-            numbers[i] = [float(rows[key][column]) for column in columns]
-        except ValueError as error:
-            raise ValueError(f"{path}, {key}: {error}") from error
-    return numbers
 
 
 def _zone(path: Path, latlon: np.ndarray, positions: np.ndarray) -> tuple[int, str]:
@@ -140,23 +126,11 @@ def _refuse_overlap(root: Path, cities: list[np.ndarray]) -> None:
         )
 
 
-# Which queries of the MSLS validation cities count: the 740 of the official evaluation.
-OFFICIAL = 740
-THRESHOLD = 25.0  # metres
-LIST, INDEX = "val_queries.txt", "subtask_index.csv"
-
-
-def choose_queries(raw: Path, cities: Mapping[str, tuple["Side", "Side"]]) -> tuple[set[str], str]:
-    """Keys of the queries to use, and a note on which they are.
+def _choose_queries(raw: Path, cities: Mapping[str, tuple[Side, Side]]) -> tuple[set[str], str]:
+    """Keys of the queries to use, given each city's database and queries, and a note on them.
 
     They come from `raw`/val_queries.txt where there is one, else from each city's
     subtask_index.csv, else all are taken.
-
-    Args:
-        cities: database and queries of each city.
-
-    Raises:
-        ValueError: a list names a photo that is no query, or only a panorama.
     """
     known = {key for _, queries in cities.values() for key in queries.keys}
     if (raw / LIST).is_file():
@@ -178,7 +152,7 @@ def choose_queries(raw: Path, cities: Mapping[str, tuple["Side", "Side"]]) -> tu
     return known, _note(f"all {len(known):,}, for there is no {LIST} and no {INDEX}", len(known))
 
 
-def _official(database: "Side", queries: "Side") -> set[str]:
+def _official(database: Side, queries: Side) -> set[str]:
     from scipy.spatial import KDTree  # here, for it takes long to import
 
     path = queries.folder / INDEX

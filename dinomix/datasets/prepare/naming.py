@@ -6,11 +6,12 @@ VPR-datasets-downloader, gives them:
 """
 
 from collections.abc import Sequence
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 
 import numpy as np
 
 from dinomix.plumbing.errors import first_of
+from dinomix.plumbing.imagenames import stays_inside
 
 Limits = tuple[tuple[float, float], tuple[float, float]]
 UTM_LIMITS: Limits = ((100_000, 1_000_000), (0, 10_000_000))  # easting and northing in metres
@@ -71,12 +72,7 @@ def refuse_outside_paths(names: Sequence[str], source: Path) -> None:
     Raises:
         ValueError: for empty names, absolute ones, and those with `..`; the first are named.
     """
-    outside = []
-    for name in names:
-        path = PureWindowsPath(name)  # knows drives, and / as well as \
-        if not path.parts or path.anchor or ".." in path.parts or "\0" in name:
-            outside.append(repr(name))
-    if outside:
+    if outside := [repr(name) for name in names if not stays_inside(name)]:
         raise ValueError(
             f"{source} names {len(outside):,} images that lead out of their folder: "
             f"{first_of(outside)}. The file is not the published one."

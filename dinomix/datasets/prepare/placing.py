@@ -14,8 +14,8 @@ from tqdm.auto import tqdm
 
 from dinomix.datasets.prepare.raw import Image
 from dinomix.plumbing.errors import first_of
-from dinomix.plumbing.files import atomic_path, half_written
-from dinomix.plumbing.imagenames import is_image
+from dinomix.plumbing.files import atomic_path
+from dinomix.plumbing.imagenames import is_visible_image
 
 
 def not_in_place(root: Path, images: list[Image], copy: bool) -> list[Image]:
@@ -30,11 +30,11 @@ def not_in_place(root: Path, images: list[Image], copy: bool) -> list[Image]:
     """
     todo, wrong = [], []
     for folder, by_name in _by_folder(images).items():
-        there = _entries(root / folder)
+        there = set(os.listdir(root / folder)) if (root / folder).is_dir() else set()
         wrong += [
             f"{folder}/{name} is none of its images"
             for name in sorted(there - by_name.keys())
-            if is_image(name) and not _is_half_copy(name, by_name)
+            if is_visible_image(name)
         ]
         for name, image in by_name.items():
             if name not in there:
@@ -47,14 +47,6 @@ def not_in_place(root: Path, images: list[Image], copy: bool) -> list[Image]:
             f"replaces nothing: {first_of(wrong)}. Remove them, or prepare into another folder."
         )
     return todo
-
-
-def clear_half_copies(root: Path, images: list[Image]) -> None:
-    """Remove what a killed run left of copies of `images`: a test set would read it."""
-    for folder, by_name in _by_folder(images).items():
-        for name in _entries(root / folder):
-            if _is_half_copy(name, by_name):
-                (root / folder / name).unlink()
 
 
 def place(root: Path, images: list[Image], copy: bool, progress: bool) -> bool:
@@ -99,15 +91,6 @@ def _difference(target: Path, source: str, copy: bool) -> str:
     if not target.is_file():
         return "is no file"
     return "" if filecmp.cmp(target, source, shallow=True) else f"differs from {source}"
-
-
-def _is_half_copy(name: str, wanted: dict[str, Image]) -> bool:
-    """Whether `atomic_path` left `name` behind when a copy to one of `wanted` was killed."""
-    return half_written(name) in wanted
-
-
-def _entries(folder: Path) -> set[str]:
-    return set(os.listdir(folder)) if folder.is_dir() else set()
 
 
 def _by_folder(images: list[Image]) -> dict[str, dict[str, Image]]:

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from dinomix.datasets.prepare import msls, nordland, pittsburgh, sfxl, tokyo247
-from dinomix.datasets.prepare.placing import clear_half_copies, not_in_place, place
+from dinomix.datasets.prepare.placing import not_in_place, place
 from dinomix.datasets.prepare.raw import Image, Plan
 from dinomix.plumbing.errors import first_of
 from dinomix.plumbing.files import atomic_path
@@ -115,7 +115,6 @@ def prepare(
         )
     root = out / "images"
     todo = not_in_place(root, images, copy)
-    clear_half_copies(root, images)
     notes = list(plan.notes)
     if place(root, todo, copy, progress):
         notes.append(f"links are not possible in {out}, so the images were copied")

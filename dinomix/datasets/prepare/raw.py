@@ -1,11 +1,10 @@
 """What a data set's module makes of a download (`Plan`), and how it finds its way in one."""
 
-import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from dinomix.plumbing.imagenames import IMAGE_SUFFIXES as IMAGE_SUFFIXES  # also found here
+from dinomix.plumbing.csvtables import Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,19 +73,12 @@ def read_table(path: Path, columns: Sequence[str], key: str = "key") -> dict[str
     """The rows of a CSV file by their `key`, in the file's order; `columns` must be there.
 
     Raises:
-        ValueError: a column or a value is missing, a key is there twice, or it is no text.
+        ValueError: as `Table.read`; or a key is there twice.
     """
     rows: dict[str, dict[str, str]] = {}
-    reader = csv.DictReader(read_lines(path))
-    lacking = [name for name in (key, *columns) if name not in (reader.fieldnames or [])]
-    if lacking:
-        raise ValueError(
-            f"{path} has no column {', '.join(lacking)}; it has {reader.fieldnames or 'none'}"
-        )
-    for row in reader:
-        if row[key] in rows:
-            raise ValueError(f"{path} has two rows of {key} {row[key]!r}")
-        if any(row[name] is None for name in columns):
-            raise ValueError(f"{path} ends within the row of {key} {row[key]!r}")
-        rows[row[key]] = row
+    table = Table.read(path, [key, *columns])
+    for name, *values in zip(*(table.columns[column] for column in (key, *columns)), strict=True):
+        if name in rows:
+            raise ValueError(f"{path} has two rows of {key} {name!r}")
+        rows[name] = dict(zip(columns, values, strict=True))
     return rows
