@@ -185,7 +185,7 @@ def read_utm(paths: Sequence[Path]) -> np.ndarray:
         ValueError: names the first file whose name has no two finite numbers there, or one beyond
             10,000 km, which no UTM coordinate is.
     """
-    fields = [[*path.name.split("@"), "", ""] for path in paths]
+    fields = ([*path.name.split("@"), "", ""] for path in paths)
     metres = np.array([[as_number(f[1]), as_number(f[2])] for f in fields]).reshape(-1, 2)
     lacking = np.flatnonzero(~np.isfinite(metres).all(axis=1))
     if len(lacking):

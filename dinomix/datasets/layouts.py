@@ -51,9 +51,9 @@ def read_csv(
         positions, unit, threshold = _number_places(tables), "places", 0.0
     else:
         raise ValueError(
-            f"{database} has the columns {list(listed.columns)} and {queries} {list(asked.columns)}: both need "
-            "latitude and longitude, or both utm_east and utm_north, or both place. Without, "
-            "read_folders takes folders of images."
+            f"{database} has the columns {list(listed.columns)} and {queries} "
+            f"{list(asked.columns)}: both need latitude and longitude, or both utm_east and "
+            "utm_north, or both place. Without them, read_folders takes folders of images."
         )
     return TestSet.from_lists(
         name or _folder_name(database),
