@@ -10,8 +10,13 @@ import re
 from collections import Counter
 from pathlib import Path, PureWindowsPath
 
-from dinomix.datasets.prepare.naming import refuse_outside_paths, utm_name
-from dinomix.datasets.prepare.raw import Image, Plan, read_lines
+from dinomix.datasets.prepare.planning import (
+    Image,
+    Plan,
+    read_lines,
+    refuse_outside_paths,
+    utm_name,
+)
 from dinomix.plumbing.errors import first_of
 from dinomix.plumbing.imagenames import is_visible_image
 

@@ -10,8 +10,14 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from dinomix.datasets.prepare.naming import UTM_LIMITS, refuse_outside_paths, refuse_positions
-from dinomix.datasets.prepare.raw import Image, Plan, read_lines
+from dinomix.datasets.prepare.planning import (
+    UTM_LIMITS,
+    Image,
+    Plan,
+    read_lines,
+    refuse_outside_paths,
+    refuse_positions,
+)
 from dinomix.plumbing.csvtables import as_number
 from dinomix.plumbing.imagenames import is_visible_image
 
