@@ -1,24 +1,35 @@
-"""Test sets: a database, queries, and where each image was taken."""
+"""Images and where they were taken: test sets in the UTM layout, places in that of GSV-Cities."""
 
 import copy
 import hashlib
 import os
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
 import numpy as np
-import pandas as pd
 import torch
+import utm
 from torch.utils.data import Dataset
 
 from dinomix.images import Transform, read_image
-from dinomix.plumbing.csvtables import as_number, shown, undecodable_line
-from dinomix.plumbing.imagenames import IMAGE_SUFFIXES, is_visible_image
+from dinomix.plumbing.csvtables import Table, as_number
+from dinomix.plumbing.imagenames import list_images
 
-QUERY_PREFIX = "queries"
-FARTHEST = 1e7  # metres: no UTM coordinate is larger, nor any distance from equator to pole
 UNITS = ("m", "frames", "places")
+FARTHEST = 1e7  # metres: no UTM coordinate is larger, nor any distance from equator to pole
+APART = 1e7  # metres between two cities in the coordinates of places that are held out
+LARGEST = 2**53 - 1  # beyond it, float64 does not tell whole numbers apart
+LEADS_OUT = re.compile(r"[/\\]|\.\.")  # what no part of a file name may hold
+# Of the CSV files in the GSV-Cities layout: four whole numbers, then what is text in file names.
+COLUMNS = ["place_id", "year", "month", "northdeg", "city_id", "lat", "lon", "panoid"]
+CITIES = (  # of the published GSV-Cities, by their CSV files
+    *("Bangkok", "Barcelona", "Boston", "Brussels", "BuenosAires", "Chicago", "Lisbon", "London"),
+    *("LosAngeles", "Madrid", "Medellin", "Melbourne", "MexicoCity", "Miami", "Minneapolis"),
+    *("OSL", "Osaka", "PRG", "PRS", "Phoenix", "Rome", "TRT", "WashingtonDC"),
+)
 
 
 class TestSet:
@@ -30,12 +41,10 @@ class TestSet:
     folder/images/<split>/queries_<condition>/...     one for each condition
     ```
 
-    `folder` may also be the split's own folder, the one that holds `database`. `layouts` reads
-    others: CSV files, sequences numbered by frame, folders without labels; `benchmarks` opens the
-    published sets by name.
+    `folder` may also be the one that holds `database`. `datasets.layouts` reads CSV files, numbered
+    frames and folders without labels; `datasets.benchmarks` opens the published sets by name.
 
     Args:
-        folder: see above.
         split: "val" or "test"; None takes "test" where there are splits.
         name: of the data set in results tables; None takes it from the folder.
         threshold: a database image within this many metres of a query is a positive.
@@ -44,10 +53,8 @@ class TestSet:
         database, queries: lists of paths, sorted by name (queries: by condition, then name).
         database_utm, query_utm: positions, float64 (N, 2) in `unit`: easting and northing in
             metres, (frame, 0), or (number of the place, 0). None where the set is unlabelled.
-        unit: "m", "frames" or "places".
-        threshold: in `unit`; a database image at most this far from a query is a positive.
+        unit: "m", "frames" or "places", of positions and threshold.
         conditions: one name a query; "" for a plain `queries` folder.
-        convention: how a positive is decided, as it stands in results tables.
 
     Raises:
         FileNotFoundError: a folder is missing or holds no images; says what was expected.
@@ -70,14 +77,14 @@ class TestSet:
         self.database = list_images(root / "database")
         self.queries: list[Path] = []
         self.conditions: list[str] = []
-        query_folders = sorted(path for path in root.glob(f"{QUERY_PREFIX}*") if path.is_dir())
+        query_folders = sorted(path for path in root.glob("queries*") if path.is_dir())
         if not query_folders:
             raise FileNotFoundError(
                 f"{root} has no query folder; expected `queries` or `queries_<condition>`."
             )
         for query_folder in query_folders:
             images = list_images(query_folder)
-            condition = query_folder.name.removeprefix(QUERY_PREFIX).removeprefix("_")
+            condition = query_folder.name.removeprefix("queries").removeprefix("_")
             self.queries += images
             self.conditions += [condition] * len(images)
         self.database_utm = read_utm(self.database)
@@ -102,9 +109,8 @@ class TestSet:
 
         Args:
             database_utm, query_utm: positions (N, 2) in `unit`; both None for an unlabelled set.
-            threshold: in `unit`.
             conditions: one a query; None for a single set of queries.
-            positions_in_names: whether file names tell positions, as in the UTM layout; where
+            positions_in_names: whether file names give positions, as in the UTM layout; where
                 they do not, the fingerprint covers the positions too.
 
         Raises:
@@ -124,18 +130,8 @@ class TestSet:
         if (database_utm is None) != (query_utm is None):
             raise ValueError("positions of one side only: give those of database and queries")
         if test.labelled:
-            for positions, paths in ((database_utm, test.database), (query_utm, test.queries)):
-                if np.shape(positions) != (len(paths), 2):
-                    raise ValueError(
-                        f"positions of {len(paths)} images should be ({len(paths)}, 2), "
-                        f"but are {np.shape(positions)}"
-                    )
-                lost = np.flatnonzero(~np.isfinite(positions).all(axis=1))
-                if len(lost):
-                    raise ValueError(
-                        f"the positions of {len(lost)} images are no finite numbers, the first "
-                        f"one that of {paths[lost[0]]}: {np.asarray(positions)[lost[0]].tolist()}"
-                    )
+            _check_positions(test.database, database_utm)
+            _check_positions(test.queries, query_utm)
         return test
 
     @property
@@ -163,11 +159,10 @@ class TestSet:
         return digest.hexdigest()[:16]
 
     def __repr__(self) -> str:
-        conditions = ", ".join(dict.fromkeys(self.conditions)).strip()
-        shown = f", conditions: {conditions}" if conditions else ""
+        names = ", ".join(dict.fromkeys(self.conditions))
         return (
-            f"TestSet({self.name}: {len(self.database)} database images, "
-            f"{len(self.queries)} queries, positives: {self.convention}{shown})"
+            f"TestSet({self.name}: {len(self.database)} database images, {len(self.queries)} "
+            f"queries, positives: {self.convention}{f', conditions: {names}' if names else ''})"
         )
 
 
@@ -180,7 +175,7 @@ def convention(threshold: float, unit: str) -> str:
     return f"{threshold:g} m"
 
 
-def read_utm(paths: list[Path]) -> np.ndarray:
+def read_utm(paths: Sequence[Path]) -> np.ndarray:
     """Easting and northing in metres from names like `@0400000.00@5000000.00@31@T@....jpg`.
 
     Returns:
@@ -190,224 +185,50 @@ def read_utm(paths: list[Path]) -> np.ndarray:
         ValueError: names the first file whose name has no two finite numbers there, or one beyond
             10,000 km, which no UTM coordinate is.
     """
-    coordinates = np.empty((len(paths), 2))
-    for i, path in enumerate(paths):
-        fields = path.name.split("@")
-        try:
-            coordinates[i] = as_number(fields[1]), as_number(fields[2])
-        except (IndexError, ValueError):
-            coordinates[i] = np.nan
-        if not np.isfinite(coordinates[i]).all():
-            raise ValueError(
-                f"no coordinates in the name of {path}: expected "
-                "@UTM_east@UTM_north@..., both in metres, for example "
-                "@0400000.00@5000000.00@31@T@.jpg"
-            )
-    too_far = np.flatnonzero((np.abs(coordinates) > FARTHEST).any(axis=1))
+    fields = ([*path.name.split("@"), "", ""] for path in paths)
+    metres = np.array([[as_number(f[1]), as_number(f[2])] for f in fields]).reshape(-1, 2)
+    lacking = np.flatnonzero(~np.isfinite(metres).all(axis=1))
+    if len(lacking):
+        raise ValueError(
+            f"no coordinates in the name of {paths[lacking[0]]}: expected @UTM_east@UTM_north@..., "
+            "both in metres, for example @0400000.00@5000000.00@31@T@.jpg"
+        )
+    too_far = np.flatnonzero((np.abs(metres) > FARTHEST).any(axis=1))
     if len(too_far):
-        east, north = coordinates[too_far[0]]
+        east, north = metres[too_far[0]]
         raise ValueError(
             f"the coordinates in {len(too_far)} names are out of range, first in that of "
             f"{paths[too_far[0]]}: ({east:.10g}, {north:.10g}) is beyond 10,000 km, which UTM "
             "metres never are"
         )
-    return coordinates
-
-
-def list_images(folder: Path) -> list[Path]:
-    """The images of a folder, sorted by name, without hidden files (half-written ones are).
-
-    Raises:
-        FileNotFoundError: there is no such folder, or it holds no images.
-    """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder}")
-    # Of strings: paths would take twice as long in a folder of a hundred thousand.
-    images = sorted(filter(is_visible_image, os.listdir(folder)))
-    if not images:
-        raise FileNotFoundError(f"{folder} holds no images ({', '.join(IMAGE_SUFFIXES)}).")
-    return [folder / name for name in images]
+    return metres
 
 
 def _split_folder(folder: Path, split: str | None) -> Path:
-    candidates = [folder / "images" / (split or "test")]
-    if split is None:
-        candidates.append(folder)
+    candidates = [folder / "images" / (split or "test"), *([folder] if split is None else [])]
     for candidate in candidates:
         if (candidate / "database").is_dir():
             return candidate
-    if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder}; {_EXPECTED}")
-    raise FileNotFoundError(f"{folder} holds no database of a test set; {_EXPECTED}")
-
-
-_EXPECTED = (
-    "expected <folder>/images/<split>/database and <folder>/images/<split>/queries, "
-    "or a folder that holds database and queries itself."
-)
-
-
-# The layout that GSV-Cities is published in: a CSV and a folder of images for each city.
-COLUMNS = ["place_id", "year", "month", "northdeg", "city_id", "lat", "lon", "panoid"]
-DEGREES = {"lat": 90, "lon": 180}  # how far from 0 they go
-LARGEST = 2**53  # beyond it, float64 does not tell whole numbers apart
-CITIES = (  # of the published set, by their CSV files
-    *("Bangkok", "Barcelona", "Boston", "Brussels", "BuenosAires", "Chicago", "Lisbon", "London"),
-    *("LosAngeles", "Madrid", "Medellin", "Melbourne", "MexicoCity", "Miami", "Minneapolis"),
-    *("OSL", "Osaka", "PRG", "PRS", "Phoenix", "Rome", "TRT", "WashingtonDC"),
-)
-
-
-class CityImages(NamedTuple):
-    """One city's images, place by place; the places by id, the images of one as in the CSV.
-
-    Attributes:
-        paths: bytes (images,), UTF-8, relative to the root.
-        latlon: float64 (images, 2), degrees.
-        counts: int64 (places,), how many images each place has.
-    """
-
-    paths: np.ndarray
-    latlon: np.ndarray
-    counts: np.ndarray
-
-
-def find_cities(root: Path, cities: Iterable[str] | None = None) -> list[str]:
-    """The cities asked for, or all that have a CSV, sorted.
-
-    Raises:
-        FileNotFoundError: the folder of CSV files or one of the cities is not there.
-        ValueError: a city is asked for twice.
-    """
-    folder = root / "Dataframes"
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f"{root} is not in the GSV-Cities layout: it should hold the folders Dataframes "
-            "(one CSV a city) and Images (one folder a city)."
-        )
-    csvs = folder.glob("*.csv")
-    found = sorted(path.stem for path in csvs if not path.name.startswith("."))  # half-written ones
-    wanted = found if cities is None else list(cities)
-    missing = sorted(set(wanted) - set(found))
-    if missing or not wanted:
-        raise FileNotFoundError(
-            f"no CSV for the cities {missing or 'asked for'} in {folder}; there are {found}."
-        )
-    if len(set(wanted)) < len(wanted):
-        raise ValueError(f"cities are {wanted}, one of them twice; name each once.")
-    return wanted
-
-
-def read_city(root: Path, city: str) -> CityImages:
-    """What one city's CSV says; no image is looked for.
-
-    Images lie in `Images/<City>`, or where there is no such folder in `Images/<city_id>`: the
-    README of GSV-Cities shows the one (`Paris`, whose city_id is PRS), its code reads the other.
-
-    Raises:
-        ValueError: the CSV lacks columns, or has a row that cannot be: the value is named.
-    """
-    csv = root / "Dataframes" / f"{city}.csv"
-    table = _read_csv(csv)
-    whole = {name: _whole_numbers(csv, table, name) for name in COLUMNS[:4]}
-    latlon = np.stack([_degrees(csv, table, name) for name in DEGREES], axis=1)  # (images, 2)
-    for name in ("city_id", "panoid"):
-        _refuse(
-            csv,
-            table[name],
-            table[name].str.contains(r"^$|[/\\]|\.\.").to_numpy(),
-            "part of a file name, without / and ..",
-        )
-    own_folder = (root / "Images" / city).is_dir()
-    folders = [city] * len(table) if own_folder else table["city_id"]
-    # Latitude and longitude as text: they are part of the file name, digit by digit. One f-string
-    # a row costs less than pandas' operations on columns of strings.
-    columns = (*whole.values(), *(table[name] for name in COLUMNS[4:]))
-    paths = [
-        f"Images/{folder}/{city_id}_{place:07d}_{year}_{month:02d}_{north:03d}_{lat}_{lon}_{pano}.jpg"
-        for folder, place, year, month, north, city_id, lat, lon, pano in zip(
-            folders, *(column.tolist() for column in columns), strict=True
-        )
-    ]
-    if len(set(paths)) < len(paths):
-        _refuse_doubles(csv, pd.Series(paths))
-    order = np.argsort(whole["place_id"], kind="stable")
-    _, counts = np.unique(whole["place_id"], return_counts=True)
-    encoded = np.array([path.encode() for path in paths], dtype=bytes)
-    return CityImages(encoded[order], latlon[order], counts)
-
-
-def missing_images(root: Path, paths: np.ndarray) -> list[str]:
-    """Which of a city's images (bytes, as in `CityImages`) are not there."""
-    names = [path.decode() for path in paths.tolist()]
-    present: set[str] = set()
-    for folder in dict.fromkeys(name.rsplit("/", 1)[0] for name in names):
-        if (root / folder).is_dir():
-            present.update(f"{folder}/{entry}" for entry in os.listdir(root / folder))
-    return [name for name in names if name not in present]
-
-
-def _read_csv(csv: Path) -> pd.DataFrame:
-    """The columns of the layout, as text: nothing is read as a number or as missing."""
-    try:
-        # As a row: pandas would rename a column that is there twice.
-        header = pd.read_csv(csv, nrows=1, header=None, dtype=str, keep_default_na=False)
-        names = header.iloc[0].tolist()
-        lacking = [name for name in COLUMNS if name not in names]
-        if lacking:
-            raise ValueError(f"it lacks the columns {lacking}; separated by commas, it has {names}")
-        twice = [name for name in COLUMNS if names.count(name) > 1]
-        if twice:
-            raise ValueError(f"it has the columns {twice} twice; take one of each out")
-        table = pd.read_csv(csv, dtype=str, keep_default_na=False)
-        if not len(table):
-            raise ValueError("it has no rows; remove it, or leave its city out")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{csv} is not in the GSV-Cities layout: line {undecodable_line(csv)} is not in UTF-8; "
-            "save the table anew in that encoding"
-        ) from error
-    except ValueError as error:  # pandas' own errors are of this kind, too
-        raise ValueError(f"{csv} is not in the GSV-Cities layout: {error}") from error
-    return table[COLUMNS].fillna("")  # of rows that end early
-
-
-def _whole_numbers(csv: Path, table: pd.DataFrame, column: str) -> np.ndarray:
-    values = pd.to_numeric(table[column], errors="coerce").to_numpy(float)
-    whole = (values == np.floor(values)) & (np.abs(values) < LARGEST)  # NaN is neither
-    _refuse(csv, table[column], ~whole, "a whole number")
-    return values.astype(np.int64)
-
-
-def _degrees(csv: Path, table: pd.DataFrame, column: str) -> np.ndarray:
-    values = pd.to_numeric(table[column], errors="coerce").to_numpy(float)
-    most = DEGREES[column]
-    _refuse(csv, table[column], ~(np.abs(values) <= most), f"degrees from -{most} to {most}")
-    return values
-
-
-def _refuse(csv: Path, column: pd.Series, wrong: np.ndarray, expected: str) -> None:
-    """Name the first wrong value of a column, if there is one."""
-    if wrong.any():
-        row = int(wrong.argmax())
-        more = f" (and so in {wrong.sum() - 1} more rows)" if wrong.sum() > 1 else ""
-        raise ValueError(
-            f"{csv}, row {row + 1} below the header: {column.name} is {shown(column.iloc[row])}, "
-            f"expected {expected}{more}."
-        )
-
-
-def _refuse_doubles(csv: Path, paths: pd.Series) -> None:
-    doubles = paths[paths.duplicated()]
-    rows = (paths.index[paths == doubles.iloc[0]] + 1).tolist()
-    raise ValueError(
-        f"{csv} has {len(doubles)} rows for an image that another row has named, the first one "
-        f"{doubles.iloc[0]} in rows {rows} below the header. Take the doubles out."
+    lacking = f"{folder} holds no database of a test set"
+    raise FileNotFoundError(
+        f"{lacking if folder.is_dir() else f'there is no folder {folder}'}; expected "
+        "<folder>/images/<split>/database and <folder>/images/<split>/queries, or a folder that "
+        "holds database and queries itself."
     )
 
 
-# Training places in the GSV-Cities layout: P places x K images a batch.
-APART = 1e7  # metres between two cities in the coordinates of places that are held out
+def _check_positions(paths: Sequence[Path], positions: np.ndarray) -> None:
+    if np.shape(positions) != (len(paths), 2):
+        raise ValueError(
+            f"positions of {len(paths)} images should be ({len(paths)}, 2), but are "
+            f"{np.shape(positions)}"
+        )
+    lost = np.flatnonzero(~np.isfinite(positions).all(axis=1))
+    if len(lost):
+        raise ValueError(
+            f"the positions of {len(lost)} images are no finite numbers, the first one that of "
+            f"{paths[lost[0]]}: {np.asarray(positions)[lost[0]].tolist()}"
+        )
 
 
 class PlaceDataset(Dataset):
@@ -424,7 +245,6 @@ class PlaceDataset(Dataset):
     was asked before, so a killed run can go on exactly where it stopped.
 
     Args:
-        root: the folder that holds `Dataframes` and `Images`.
         cities: names of CSV files to use; None takes all of them.
         images_per_place: K.
         min_images: places with fewer images are left out; None means K.
@@ -434,12 +254,11 @@ class PlaceDataset(Dataset):
         places: for each place, the paths of its images: bytes (n,), UTF-8, relative to the root.
             All are views of one array, which processes that load images share: of a Python string
             each would get a copy, by counting references to it.
-        cities: names of the CSV files in use.
         city_of: int64 (places,), the number in `cities` of each place's city.
 
     Raises:
         FileNotFoundError: the folder, a city's CSV or images are missing; up to five are named.
-        ValueError: a CSV lacks columns, or has a row that cannot be (`gsv.read_city`); or no place
+        ValueError: a CSV lacks columns, or has a row that cannot be, which is named; or no place
             has enough images.
     """
 
@@ -464,10 +283,10 @@ class PlaceDataset(Dataset):
                 f"min_images is {min_images}, less than images_per_place ({images_per_place}): "
                 "a place would have too few images to draw from. Raise min_images."
             )
-        self.cities = find_cities(self.root, cities)
-        tables = [read_city(self.root, city) for city in self.cities]
-        _require_images(self.root, tables)
-        counts = np.concatenate([table.counts for table in tables])  # (places,)
+        self.cities = _find_cities(self.root, cities)
+        found = [read_city(self.root, city) for city in self.cities]
+        _require_images(self.root, np.concatenate([city.paths for city in found]))
+        counts = np.concatenate([city.counts for city in found])  # (places,)
         enough = counts >= self.min_images
         if not enough.any():
             raise ValueError(
@@ -476,10 +295,9 @@ class PlaceDataset(Dataset):
             )
         rows = np.repeat(enough, counts)  # (images,)
         ends = np.cumsum(counts[enough])[:-1]
-        self.places = np.split(np.concatenate([table.paths for table in tables])[rows], ends)
-        self._latlon = np.split(np.concatenate([table.latlon for table in tables])[rows], ends)
-        places_of = [len(table.counts) for table in tables]
-        self.city_of = np.repeat(np.arange(len(tables)), places_of)[enough]
+        self.places = np.split(np.concatenate([city.paths for city in found])[rows], ends)
+        self._latlon = np.split(np.concatenate([city.latlon for city in found])[rows], ends)
+        self.city_of = np.repeat(np.arange(len(found)), [len(c.counts) for c in found])[enough]
 
     def __len__(self) -> int:
         return len(self.places)
@@ -496,6 +314,11 @@ class PlaceDataset(Dataset):
             digest.update(b"\n".join(paths.tolist()) + b"\n\n")
         return digest.hexdigest()[:16]
 
+    @property
+    def paths(self) -> list[Path]:
+        """All images, place by place."""
+        return [path for place in self.places for path in self._under_root(place)]
+
     def with_transform(self, transform: Transform) -> Self:
         """A copy whose images go through `transform`, such as `images.train_transform`."""
         other = copy.copy(self)
@@ -508,10 +331,28 @@ class PlaceDataset(Dataset):
         other.frozen = frozen
         return other
 
-    @property
-    def paths(self) -> list[Path]:
-        """All images, place by place."""
-        return [path for place in self.places for path in self._under_root(place)]
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next draws belong to."""
+        self.epoch = epoch
+
+    def draw(self, index: int) -> list[Path]:
+        """The K images of place `index` in this epoch."""
+        paths = self.places[index]
+        rng = np.random.default_rng([self.seed, self.epoch, index])
+        chosen = rng.choice(len(paths), size=self.images_per_place, replace=False)
+        return self._under_root(paths[chosen])
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        drawn, label = self.draw(index), torch.tensor(index)
+        if self.frozen is not None:
+            return torch.stack([self.frozen[path] for path in drawn]), label
+        if self.transform is None:
+            raise ValueError("this PlaceDataset has no transform yet; call with_transform first")
+        seed = np.random.SeedSequence([self.seed, self.epoch, index]).generate_state(1)[0]
+        with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's global state
+            torch.manual_seed(int(seed))
+            images = [self.transform(read_image(path)) for path in drawn]
+        return torch.stack(images), label  # (K, 3, H, W), ()
 
     def hold_out(self, share: float = 0.1, threshold: float = 25.0) -> tuple[Self, TestSet]:
         """Set places aside to validate on: the places that remain, and a test set of the others.
@@ -535,48 +376,96 @@ class PlaceDataset(Dataset):
         rest._latlon = [self._latlon[i] for i in remaining]
         rest.city_of = self.city_of[remaining]
         paths = [self._under_root(self.places[i]) for i in aside]
-        utm = _to_utm([self._latlon[i] for i in aside], self.city_of[aside].tolist())
+        metres = _to_utm([self._latlon[i] for i in aside], self.city_of[aside].tolist())
         val = TestSet.from_lists(
-            name=f"{self.name}-held-out",
+            f"{self.name}-held-out",
             database=[images[0] for images in paths],
             queries=[path for images in paths for path in images[1:]],
-            database_utm=np.stack([positions[0] for positions in utm]),
-            query_utm=np.concatenate([positions[1:] for positions in utm]),
+            database_utm=np.stack([positions[0] for positions in metres]),
+            query_utm=np.concatenate([positions[1:] for positions in metres]),
             threshold=threshold,
         )
         return rest, val
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next draws belong to."""
-        self.epoch = epoch
-
-    def draw(self, index: int) -> list[Path]:
-        """The K images of place `index` in this epoch."""
-        paths = self.places[index]
-        rng = np.random.default_rng([self.seed, self.epoch, index])
-        chosen = rng.choice(len(paths), size=self.images_per_place, replace=False)
-        return self._under_root(paths[chosen])
-
     def _under_root(self, paths: np.ndarray) -> list[Path]:
         return [self.root / path.decode() for path in paths.tolist()]
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        if self.frozen is not None:
-            return torch.stack([self.frozen[path] for path in self.draw(index)]), torch.tensor(
-                index
-            )
-        if self.transform is None:
-            raise ValueError("this PlaceDataset has no transform yet; call with_transform first")
-        seed = np.random.SeedSequence([self.seed, self.epoch, index]).generate_state(1)[0]
-        with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's global state
-            torch.manual_seed(int(seed))
-            images = [self.transform(read_image(path)) for path in self.draw(index)]
-        return torch.stack(images), torch.tensor(index)  # (K, 3, H, W), ()
+
+class CityImages(NamedTuple):
+    """One city's images, place by place; the places by id, the images of one as in the CSV."""
+
+    paths: np.ndarray  # bytes (images,), UTF-8, relative to the root
+    latlon: np.ndarray  # float64 (images, 2), degrees
+    counts: np.ndarray  # int64 (places,), how many images each place has
 
 
-def _require_images(root: Path, tables: Iterable[CityImages]) -> None:
+def read_city(root: Path, city: str) -> CityImages:
+    """What one city's CSV says; no image is looked for.
+
+    Images lie in `Images/<City>`, or where there is no such folder in `Images/<city_id>`: the
+    README of GSV-Cities shows the one (`Paris`, whose city_id is PRS), its code reads the other.
+
+    Raises:
+        ValueError: the CSV lacks columns, or has a row that cannot be: the value is named.
+    """
+    table = Table.read(root / "Dataframes" / f"{city}.csv", COLUMNS)
+    numbers = [table.values(name, -LARGEST, LARGEST, whole=True) for name in COLUMNS[:4]]
+    latlon = np.stack([table.values("lat", -90, 90), table.values("lon", -180, 180)], axis=1)
+    for name in ("city_id", "panoid"):
+        good = [bool(text) and not LEADS_OUT.search(text) for text in table.columns[name]]
+        table.require(name, good, "part of a file name, without / and ..")
+    folders = table.columns["city_id"]
+    if (root / "Images" / city).is_dir():
+        folders = [city] * len(folders)
+    whole = [column.astype(np.int64).tolist() for column in numbers]
+    texts = [table.columns[name] for name in COLUMNS[4:]]  # degrees too: digit by digit in names
+    paths = [
+        f"Images/{folder}/{city_id}_{place:07d}_{year}_{month:02d}_{north:03d}_{lat}_{lon}_{pano}.jpg"
+        for folder, place, year, month, north, city_id, lat, lon, pano in zip(
+            folders, *whole, *texts, strict=True
+        )
+    ]
+    if doubles := len(paths) - len(set(paths)):
+        first = Counter(paths).most_common(1)[0][0]
+        rows = [number for number, path in zip(table.numbers, paths, strict=True) if path == first]
+        raise ValueError(
+            f"{table.path} has {doubles} rows for an image that another row has named, such as "
+            f"{first} in rows {rows}. Take the doubles out."
+        )
+    order = np.argsort(numbers[0], kind="stable")  # by place
+    _, counts = np.unique(numbers[0], return_counts=True)
+    return CityImages(np.array([path.encode() for path in paths])[order], latlon[order], counts)
+
+
+def _find_cities(root: Path, cities: Iterable[str] | None) -> list[str]:
+    """The cities asked for, or all that have a CSV, sorted."""
+    folder = root / "Dataframes"
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{root} is not in the GSV-Cities layout: it should hold the folders Dataframes "
+            "(one CSV a city) and Images (one folder a city)."
+        )
+    csvs = folder.glob("*.csv")
+    found = sorted(path.stem for path in csvs if not path.name.startswith("."))  # half-written ones
+    wanted = found if cities is None else list(cities)
+    missing = sorted(set(wanted) - set(found))
+    if missing or not wanted:
+        raise FileNotFoundError(
+            f"no CSV for the cities {missing or 'asked for'} in {folder}; there are {found}."
+        )
+    if len(set(wanted)) < len(wanted):
+        raise ValueError(f"cities are {wanted}, one of them twice; name each once.")
+    return wanted
+
+
+def _require_images(root: Path, paths: np.ndarray) -> None:
     """Every image must be there, and all that are missing are reported together."""
-    missing = [path for table in tables for path in missing_images(root, table.paths)]
+    names = [path.decode() for path in paths.tolist()]
+    present: set[str] = set()
+    for folder in dict.fromkeys(name.rsplit("/", 1)[0] for name in names):
+        if (root / folder).is_dir():
+            present.update(f"{folder}/{entry}" for entry in os.listdir(root / folder))
+    missing = [name for name in names if name not in present]
     if missing:
         raise FileNotFoundError(
             f"{len(missing)} images that the CSV files name are missing under {root}, the first "
@@ -590,16 +479,11 @@ def _to_utm(latlon: Sequence[np.ndarray], city_of: Sequence[int]) -> list[np.nda
     Each city is measured in one UTM zone, that of its first place, and moved east so that no place
     lies near one of another city.
     """
-    import utm
-
     zones: dict[int, tuple[int, str]] = {}
     metres = []
     for place, city in zip(latlon, city_of, strict=True):
         if city not in zones:
             zones[city] = utm.from_latlon(*place[0])[2:]
-        zone, letter = zones[city]
-        east, north, _, _ = utm.from_latlon(
-            *place.T, force_zone_number=zone, force_zone_letter=letter
-        )
+        east, north, *_ = utm.from_latlon(*place.T, *zones[city])
         metres.append(np.stack([east + city * APART, north], axis=1))
     return metres

@@ -1,4 +1,4 @@
-"""From an image file to normalised pixels: reading, the transforms of both phases, scaling."""
+"""From an image file to pixels: reading, the transforms of both phases, normalisation."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,8 +12,6 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode, v2
 
-from dinomix.plumbing.imagenames import IMAGE_SUFFIXES as IMAGE_SUFFIXES
-
 Transform = Callable[[Image.Image], Tensor]
 # What Pillow decodes by itself: an EPS file, whatever its name, would be handed to Ghostscript.
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
@@ -26,21 +24,18 @@ class UnreadableImageError(OSError):
 def read_image(path: str | Path) -> Image.Image:
     """Decode a file to an upright RGB image of 8 bits a channel.
 
-    The content says what it is (one of `FORMATS`), not the name's suffix; of several images in a
-    file the first is taken. EXIF says which side is up. Grey becomes three equal channels, a
-    palette its colours. Of 16 bits the upper 8 stay, in grey as in colour. Transparency is
-    dropped, and the colours stay as they are stored. CMYK is converted without colour profiles.
+    The content decides on the format, not the name's suffix; of several images in a file the first
+    is taken. EXIF says which side is up. Grey becomes three equal channels, a palette its colours.
+    Of 16 bits the upper 8 stay. Transparency is dropped. CMYK is converted without profiles.
 
     Raises:
-        UnreadableImageError: the file is no whole image of these formats; its pixels have no
-            range (32-bit integers, floats); or it has more than `PIL.Image.MAX_IMAGE_PIXELS`, as
-            a small file that fills the memory would.
-        OSError: the system cannot read the file: FileNotFoundError, PermissionError, links that
-            lead in a circle. It names the file, too.
+        UnreadableImageError: the file is no whole image of `FORMATS`; its pixels have no range
+            (32-bit integers, floats); or they are more than `PIL.Image.MAX_IMAGE_PIXELS`.
+        OSError: the system cannot read the file, which is named.
     """
     try:
         with Image.open(path, formats=FORMATS) as image:
-            _check_pixels(image)
+            _refuse_bomb(image)
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
             return _to_rgb(image)
@@ -52,12 +47,12 @@ def read_image(path: str | Path) -> Image.Image:
             raise
         fix = "Replace the file or remove it."
         if isinstance(error, UnidentifiedImageError):
-            fix = f"Convert it to {', '.join(FORMATS[:-1])} or {FORMATS[-1]}, replace or remove it."
+            fix = f"Convert it to one of {', '.join(FORMATS)}, replace or remove it."
         raise UnreadableImageError(f"cannot decode the image {path}: {error}. {fix}") from error
 
 
-def _check_pixels(image: Image.Image) -> None:
-    """Pillow itself warns up to twice as many, and then raises."""
+def _refuse_bomb(image: Image.Image) -> None:
+    """A small file that fills the memory; up to twice the limit, Pillow would only warn."""
     most = Image.MAX_IMAGE_PIXELS
     if most is not None and image.width * image.height > most:
         raise ValueError(
@@ -90,40 +85,30 @@ def as_size(image_size: int | Sequence[int]) -> tuple[int, int]:
 
 
 def eval_transform(image_size: int | Sequence[int]) -> Transform:
-    """The one transform of every evaluation: antialiased resize of the image.
+    """From a PIL image to uint8 (3, H, W): the one transform of every evaluation.
 
-    The aspect ratio is not kept, as in the paper: every image becomes `image_size`, so that the
-    descriptor of an image never depends on what else is in its batch.
-
-    Returns:
-        a function from a PIL image to a uint8 tensor (3, H, W), which `Normalise` takes.
+    The resize is antialiased and does not keep the aspect ratio, as in the paper: all images have
+    one size, so a descriptor never depends on what else is in its batch.
     """
-    return v2.Compose(_resize(image_size))
+    resize = v2.Resize(as_size(image_size), InterpolationMode.BILINEAR, antialias=True)
+    return v2.Compose([resize, v2.PILToTensor()])
 
 
 def train_transform(image_size: int | Sequence[int], augment: str = "randaugment") -> Transform:
-    """The evaluation transform with an augmentation behind it.
-
-    Args:
-        augment: a name in `augmentations.AUGMENTATIONS`.
-
-    Returns:
-        a function from a PIL image to a tensor (3, H, W), uint8 or, where the augmentation says
-        so, float32 in [0, 1]; `Normalise` takes both.
+    """`eval_transform` and an augmentation: to (3, H, W), uint8 or float32 in [0, 1].
 
     Raises:
-        ValueError: for another name.
+        ValueError: `augment` is no name in `AUGMENTATIONS`.
     """
     if augment not in AUGMENTATIONS:
         raise ValueError(f"augment is {augment!r}; choose one of {sorted(AUGMENTATIONS)}")
-    return v2.Compose([*_resize(image_size), *AUGMENTATIONS[augment]()])
+    return v2.Compose([eval_transform(image_size), *AUGMENTATIONS[augment]])
 
 
 class Normalise(nn.Module):
-    """Pixels as the transforms give them to what a backbone takes: float32 (B, 3, H, W).
+    """From pixels of the transforms, (B, 3, H, W), to a backbone's input, float32 of that shape.
 
-    It is for a whole batch on the device: until there, images are bytes, a quarter of their size
-    in float32. On the CPU the numbers are the same, bit for bit, as those of each image alone.
+    It runs on the device: until there, images are bytes, a quarter of their size in float32.
 
     Args:
         mean, std: three numbers each, see `backbones.normalization`.
@@ -139,15 +124,6 @@ class Normalise(nn.Module):
         return (scaled - self.mean).div_(self.std)
 
 
-def _resize(image_size: int | Sequence[int]) -> list[v2.Transform]:
-    size = as_size(image_size)
-    return [
-        v2.Resize(size, interpolation=InterpolationMode.BILINEAR, antialias=True),
-        v2.PILToTensor(),
-    ]
-
-
-# What training images may be changed by; evaluation never is.
 class MotionBlur(v2.Transform):
     """The camera moved while the shutter was open: the mean along a straight line.
 
@@ -176,11 +152,7 @@ class MotionBlur(v2.Transform):
 
 
 def line_kernel(length: float, degrees: float) -> Tensor:
-    """A line through the middle of a square with an odd side, blurred by as much as it is thin.
-
-    Returns:
-        float32 (side, side), sum 1; side is 1 where the line is shorter than a pixel.
-    """
+    """A line through the middle of a square, antialiased: float32 (side, side), sum 1, side odd."""
     half = math.ceil(max(length - 1, 0) / 2)
     at = torch.arange(-half, half + 1, dtype=torch.float32)
     y, x = torch.meshgrid(at, at, indexing="ij")
@@ -191,25 +163,23 @@ def line_kernel(length: float, degrees: float) -> Tensor:
     return weights / weights.sum()
 
 
-def _randaugment() -> list[v2.Transform]:
-    """RandAugment with three operations (the authors' training code)."""
-    return [v2.RandAugment(num_ops=3, interpolation=InterpolationMode.BILINEAR)]
-
-
-def _robust() -> list[v2.Transform]:
-    """Photometric changes, darkness with a sensor's noise, motion blur: each now and then."""
-    dark = [v2.ColorJitter(brightness=(0.2, 0.7)), v2.ToDtype(torch.float32, scale=True)]
-    return [
+# Name -> what is done to a training image, uint8 (3, H, W); evaluation never changes one.
+AUGMENTATIONS: dict[str, list[v2.Transform]] = {
+    "none": [],
+    "randaugment": [  # the authors' training code
+        v2.RandAugment(num_ops=3, interpolation=InterpolationMode.BILINEAR)
+    ],
+    "robust": [  # other light, motion blur, darkness with a sensor's noise: each now and then
         v2.RandomApply([v2.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.02)]),
         v2.RandomApply([MotionBlur()]),
-        v2.RandomApply([*dark, v2.GaussianNoise(sigma=0.05)], p=0.3),
-        v2.ToDtype(torch.float32, scale=True),  # those without noise, too: a batch has one dtype
-    ]
-
-
-# Name -> the transforms of a uint8 image (3, H, W), to uint8 or to float32 in [0, 1].
-AUGMENTATIONS: dict[str, Callable[[], list[v2.Transform]]] = {
-    "none": list,
-    "randaugment": _randaugment,
-    "robust": _robust,
+        v2.RandomApply(
+            [
+                v2.ColorJitter(brightness=(0.2, 0.7)),
+                v2.ToDtype(torch.float32, scale=True),
+                v2.GaussianNoise(sigma=0.05),
+            ],
+            p=0.3,
+        ),
+        v2.ToDtype(torch.float32, scale=True),  # the others too: a batch has one dtype
+    ],
 }

@@ -1,5 +1,8 @@
+"""Test sets and training places, against plain loops; and what is wrong with either is named."""
+
 import csv
 import random
+import re
 import shutil
 from collections import defaultdict
 from pathlib import Path
@@ -11,9 +14,9 @@ import utm
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
-from dinomix.data import PlaceDataset
+from dinomix.data import PlaceDataset, TestSet, read_utm
 from dinomix.images import AUGMENTATIONS, Normalise, UnreadableImageError, train_transform
-from tests.conftest import SHARED, write_places
+from tests.conftest import SHARED, write_image, write_places, write_testset
 
 TRANSFORM = train_transform(28)
 
@@ -166,8 +169,6 @@ def test_small_places_are_left_out(places_root):
     table.write_text("\n".join(lines[:-2]) + "\n")  # the last place keeps 2 of its 4 images
     assert len(PlaceDataset(places_root, images_per_place=4)) == 5
     assert len(PlaceDataset(places_root, images_per_place=2)) == 6
-    with pytest.raises(ValueError, match=r"none of the 6 places .* has 5 images"):
-        PlaceDataset(places_root, images_per_place=5)
 
 
 def test_fingerprint_names_content_not_location(places_root, tmp_path):
@@ -179,14 +180,98 @@ def test_fingerprint_names_content_not_location(places_root, tmp_path):
     assert PlaceDataset(places_root, seed=1).fingerprint != places.fingerprint
 
 
-def test_wrong_folder_says_what_was_expected(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"GSV-Cities layout.*Dataframes"):
-        PlaceDataset(tmp_path)
+@pytest.mark.parametrize(
+    ("options", "error", "complaint"),
+    [
+        ({"root": "nowhere"}, FileNotFoundError, "GSV-Cities layout.*Dataframes"),
+        ({"cities": ["Atlantis"]}, FileNotFoundError, "Atlantis.*Madeup"),
+        ({"cities": []}, FileNotFoundError, "no CSV for the cities asked for"),
+        ({"cities": ["Madeup", "Madeup"]}, ValueError, "one of them twice"),
+        ({"images_per_place": 2, "min_images": 1}, ValueError, "min_images is 1"),
+        ({"images_per_place": 5}, ValueError, "none of the 6 places .* has 5 images"),
+    ],
+)
+def test_what_cannot_be_asked_for(places_root, options, error, complaint):
+    with pytest.raises(error, match=complaint):
+        PlaceDataset(**({"root": places_root} | options))
 
 
-def test_unknown_city_is_named(places_root):
-    with pytest.raises(FileNotFoundError, match=r"Atlantis.*Madeup"):
-        PlaceDataset(places_root, cities=["Atlantis"])
+def test_images_without_a_transform_are_refused(places_root):
+    with pytest.raises(ValueError, match="with_transform"):
+        PlaceDataset(places_root)[0]
+
+
+@pytest.fixture
+def table(places_root):
+    return places_root / "Dataframes" / "Madeup.csv"
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["no BOM", "BOM"])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_other_bytes_of_a_table_are_the_same_places(places_root, table, mark, end):
+    expected = PlaceDataset(places_root).fingerprint
+    lines = [["x", *reversed(line.split(","))] for line in table.read_text().splitlines()]
+    text = "\n".join(",".join(line) for line in lines)  # columns in another order, and one more
+    table.write_bytes(mark + text.encode().replace(b"\n", end))
+    assert PlaceDataset(places_root).fingerprint == expected
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ("northdeg", "heading", r"lacks the columns \['northdeg'\]"),
+        ("year", "place_id", r"lacks the columns \['year'\]"),
+        (",", ";", "lacks the columns .* separated by commas, its header has 'place_id;year;"),
+        ("p0i1", "p0i1,x", "row 3: expected 8 fields"),
+        (",3.001,p0i1", "", "row 3: expected 8 fields"),
+        (",3.002,", ",east,", "row 4: lon is 'east', .*and so in 5 more rows"),
+        ("p0i1", "\udce9", "line 3 is in another encoding"),
+    ],
+)
+def test_tables_of_another_form_are_named(places_root, table, old, new, complaint):
+    table.write_text(table.read_text().replace(old, new), errors="surrogateescape")
+    with pytest.raises(ValueError, match=rf"Madeup\.csv.* {complaint}"):
+        PlaceDataset(places_root)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "expected"),
+    [
+        # 2^53 + 1 would be rounded in float64; texts that are no numbers: tests/plumbing
+        *(("place_id", value, "a whole number") for value in ("", "nan", "1.5", 2**53 + 1, "1_0")),
+        *(("year", value, "a whole number") for value in ("MMXX", "True")),
+        *(("month", "inf", "a whole number"), ("northdeg", "north", "a whole number")),
+        *(("lat", value, "a number from -90 to 90") for value in ("", "90.0001", "45,0")),
+        *(("lon", value, "a number from -180 to 180") for value in ("-180.5", "3.0E", "None")),
+        *(("panoid", value, "part of a file name") for value in ("", "../../x", "a\\b")),
+        *(("city_id", value, "part of a file name") for value in ("", "..", "/etc", "a/b")),
+    ],
+)
+def test_a_row_that_cannot_be_is_named(places_root, table, column, value, expected):
+    lines = [line.split(",") for line in table.read_text().splitlines()]
+    lines[3][lines[0].index(column)] = f'"{value}"'
+    table.write_text("\n".join(",".join(line) for line in lines))
+    with pytest.raises(ValueError) as error:
+        PlaceDataset(places_root)
+    message = str(error.value)
+    assert message.startswith(f"{table}, row 4: {column} is {str(value)!r}, expected {expected}")
+    assert "more rows" not in message
+
+
+def test_doubles_are_named(places_root, table):
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join([*lines, lines[3], lines[3], lines[7]]))
+    with pytest.raises(ValueError, match=r"3 rows .*p0i2\.jpg in rows \[4, 26, 27\]"):
+        PlaceDataset(places_root)
+
+
+def test_links_out_of_the_folder_are_followed(places_root, tmp_path):
+    """`prepare` makes such links; what a CSV says never leads out."""
+    expected = PlaceDataset(places_root).fingerprint
+    image = next((places_root / "Images" / "Madeup").iterdir())
+    image.rename(tmp_path / "elsewhere.jpg")
+    image.symlink_to(tmp_path / "elsewhere.jpg")
+    assert PlaceDataset(places_root).fingerprint == expected
 
 
 def test_missing_images_are_reported_together(places_root):
@@ -200,112 +285,6 @@ def test_missing_images_are_reported_together(places_root):
     for path in images[:2]:
         assert path.name in str(error.value)
     assert "Images/Other/Other_" in str(error.value)
-
-
-def test_missing_columns_are_named(places_root):
-    table = places_root / "Dataframes" / "Madeup.csv"
-    text = table.read_text()
-    table.write_text(text.replace("northdeg", "heading"))
-    with pytest.raises(ValueError, match=r"Madeup\.csv .*lacks the columns \['northdeg'\]"):
-        PlaceDataset(places_root)
-
-
-@pytest.mark.parametrize(
-    ("row", "column", "value", "expected"),
-    [
-        (1, "place_id", "", "a whole number"),
-        (2, "place_id", "nan", "a whole number"),
-        (3, "place_id", "1.5", "a whole number"),
-        (3, "year", "MMXX", "a whole number"),
-        (4, "month", "inf", "a whole number"),
-        (24, "northdeg", "north", "a whole number"),
-        (5, "lat", "", "degrees from -90 to 90"),
-        (6, "lat", "90.0001", "degrees from -90 to 90"),
-        (7, "lon", "-180.5", "degrees from -180 to 180"),
-        (8, "lon", "3.0E", "degrees from -180 to 180"),
-        (9, "panoid", "../../x", "part of a file name"),
-        (10, "panoid", "a\\b", "part of a file name"),
-        (11, "city_id", "..", "part of a file name"),
-        (12, "city_id", "/etc", "part of a file name"),
-    ],
-)
-def test_a_row_that_cannot_be_is_named(places_root, row, column, value, expected):
-    table = places_root / "Dataframes" / "Madeup.csv"
-    lines = [line.split(",") for line in table.read_text().splitlines()]
-    lines[row][lines[0].index(column)] = value
-    table.write_text("\n".join(",".join(line) for line in lines))
-    with pytest.raises(ValueError) as error:
-        PlaceDataset(places_root)
-    message = str(error.value)
-    assert message.startswith(f"{table}, row {row} below the header: {column} is {value!r}")
-    assert expected in message and "more rows" not in message
-
-
-def test_several_rows_that_cannot_be_are_counted(places_root):
-    table = places_root / "Dataframes" / "Madeup.csv"
-    table.write_text(table.read_text().replace(",3.002,", ",east,"))
-    with pytest.raises(ValueError, match=r"row 3 .*lon is 'east'.*and so in 5 more rows"):
-        PlaceDataset(places_root)
-
-
-def test_doubles_are_named(places_root):
-    table = places_root / "Dataframes" / "Madeup.csv"
-    lines = table.read_text().splitlines()
-    table.write_text("\n".join([*lines, lines[3], lines[3], lines[7]]))
-    with pytest.raises(ValueError, match=r"3 rows .*p0i2\.jpg in rows \[3, 25, 26\] below"):
-        PlaceDataset(places_root)
-
-
-@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00x", b'place_id,"year\n1,2'])
-def test_damaged_tables_are_named(places_root, content):
-    (places_root / "Dataframes" / "Madeup.csv").write_bytes(content)
-    with pytest.raises(ValueError, match=r"Madeup\.csv is not in the GSV-Cities layout"):
-        PlaceDataset(places_root)
-
-
-def test_a_row_with_a_field_too_many_is_named(places_root):
-    table = places_root / "Dataframes" / "Madeup.csv"
-    table.write_text(table.read_text().replace("p0i1", "p0i1,x"))
-    with pytest.raises(ValueError, match=r"Madeup\.csv .*line 3"):
-        PlaceDataset(places_root)
-
-
-def test_a_row_that_ends_early_is_named(places_root):
-    table = places_root / "Dataframes" / "Madeup.csv"
-    table.write_text(table.read_text().replace(",3.001,p0i1", ""))
-    with pytest.raises(ValueError, match=r"row 2 below the header: lon is ''"):
-        PlaceDataset(places_root)
-
-
-def test_a_city_asked_for_twice_is_refused(places_root):
-    with pytest.raises(ValueError, match="one of them twice"):
-        PlaceDataset(places_root, cities=["Madeup", "Madeup"])
-
-
-def test_a_table_without_rows_is_named(places_root):
-    table = places_root / "Dataframes" / "Madeup.csv"
-    table.write_text(table.read_text().splitlines()[0])
-    with pytest.raises(
-        ValueError, match=r"Madeup\.csv is not in the GSV-Cities layout: it has no rows"
-    ):
-        PlaceDataset(places_root)
-
-
-def test_fewer_images_than_asked_for_is_refused(places_root):
-    with pytest.raises(ValueError, match="min_images is 1"):
-        PlaceDataset(places_root, images_per_place=2, min_images=1)
-
-
-def test_images_without_a_transform_are_refused(places_root):
-    with pytest.raises(ValueError, match="with_transform"):
-        PlaceDataset(places_root)[0]
-
-
-@pytest.mark.skipif(not (SHARED / "realplaces").exists(), reason="no real photographs here")
-def test_real_photographs():
-    places = PlaceDataset(SHARED / "realplaces" / "gsv_layout", images_per_place=2)
-    assert len(places) == 404
-    assert places.with_transform(TRANSFORM)[0][0].shape == (2, 3, 28, 28)
 
 
 def test_places_can_be_held_out_to_validate_on(tmp_path):
@@ -363,7 +342,7 @@ def test_a_batch_of_bytes_is_normalised_to_the_bits_of_single_images(places_root
             [
                 v2.Resize((42, 28), antialias=True),
                 v2.ToImage(),
-                *AUGMENTATIONS[augment](),
+                *AUGMENTATIONS[augment],
                 v2.ToDtype(torch.float32, scale=True),
                 v2.Normalize(mean, std),
             ]
@@ -384,3 +363,154 @@ def test_a_damaged_training_image_is_named(places_root):
     with pytest.raises(UnreadableImageError) as error:
         list(DataLoader(places, 2, num_workers=1))
     assert str(broken) in str(error.value)
+
+
+@pytest.mark.skipif(not (SHARED / "realplaces").exists(), reason="no real photographs here")
+def test_real_photographs():
+    places = PlaceDataset(SHARED / "realplaces" / "gsv_layout", images_per_place=2)
+    assert len(places) == 404
+    assert places.with_transform(TRANSFORM)[0][0].shape == (2, 3, 28, 28)
+    test = TestSet(SHARED / "realplaces" / "sped_test")
+    assert len(test.database) == len(test.queries) == 203
+
+
+# ------------------------------------------------------------------------------- test sets
+
+
+def test_reads_the_utm_layout_with_conditions(test_root):
+    test = TestSet(test_root)
+    assert test.name == "city-test" and len(test.database) == 5 and len(test.queries) == 10
+    assert test.conditions == ["day"] * 5 + ["night"] * 5
+    np.testing.assert_array_equal(test.database_utm[2], [400200, 5000000])
+    np.testing.assert_array_equal(test.query_utm[7], [400205, 5000000])
+    assert "conditions: day, night" in repr(test)
+
+
+def test_folder_of_the_split_itself_and_a_plain_query_folder(tmp_path):
+    root = write_testset(tmp_path / "plain", split="val")
+    test = TestSet(root / "images" / "val", name="mine", threshold=10)
+    assert test.name == "mine" and test.convention == "10 m" and test.conditions == [""] * 5
+    assert TestSet(root, split="val").queries == test.queries
+
+
+def test_fingerprint_follows_the_content(test_root, tmp_path):
+    same = write_testset(tmp_path / "again", conditions=("day", "night"))
+    other = write_testset(tmp_path / "other", conditions=("day", "dusk"))
+    assert TestSet(same).fingerprint == TestSet(test_root).fingerprint
+    assert TestSet(other).fingerprint != TestSet(test_root).fingerprint
+    assert TestSet(same, threshold=10).fingerprint != TestSet(test_root).fingerprint
+
+
+def test_fingerprints_of_runs_that_are_there(test_root):
+    """Runs are found again by these, so they stay what they are."""
+    test = TestSet(test_root)
+    assert test.fingerprint == "cd9e887c0cd1005a"
+    assert TestSet(test_root, threshold=10).fingerprint == "28bbf5d188f72f01"
+    positions = test.database_utm, test.query_utm
+    again = TestSet.from_lists(
+        "again", test.database, test.queries, *positions, conditions=test.conditions
+    )
+    assert again.fingerprint == test.fingerprint
+
+
+def test_lists_with_conditions_and_units():
+    database, queries = [Path("a.jpg"), Path("b.jpg")], [Path("q.jpg")]
+    positions = np.array([[0.0, 0], [1, 0]]), np.array([[1.0, 0]])
+    test = TestSet.from_lists(
+        "rail", database, queries, *positions, 10, conditions=["snow"], unit="frames"
+    )
+    assert test.conditions == ["snow"] and test.convention == "+-10 frames" and test.labelled
+    assert "positives: +-10 frames, conditions: snow" in repr(test)
+    test = TestSet.from_lists("bare", database, queries, None, None)
+    assert test.convention == "no positions" and not test.labelled and test.conditions == [""]
+    test = TestSet.from_lists("near", database, queries, *positions)
+    assert test.convention == "25 m" and test.unit == "m"
+
+
+def test_fingerprint_covers_positions_that_names_do_not_tell():
+    def fingerprint(east):
+        positions = np.zeros((1, 2)), np.array([[east, -0.0]])
+        paths = [Path("a.jpg")], [Path("q.jpg")]
+        return TestSet.from_lists("x", *paths, *positions, positions_in_names=False).fingerprint
+
+    assert fingerprint(1.0) == fingerprint(1.001) != fingerprint(1.01)
+    assert fingerprint(0.0) == fingerprint(-0.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"unit": "miles"}, "unit is 'miles'; choose one of m, frames, places"),
+        ({"conditions": ["day", "night"]}, "2 conditions for 1 queries"),
+        ({"query_utm": None}, "positions of one side only"),
+        ({"query_utm": np.zeros((2, 2))}, r"positions of 1 images should be \(1, 2\)"),
+        ({"database_utm": np.zeros(1)}, r"should be \(1, 2\), but are \(1,\)"),
+        (
+            {"query_utm": np.array([[0, np.nan]])},
+            r"positions of 1 images .*q\.jpg: \[0\.0, nan\]",
+        ),
+    ],
+)
+def test_lists_that_do_not_fit(changes, complaint):
+    given = {
+        "database": [Path("a.jpg")],
+        "queries": [Path("q.jpg")],
+        "database_utm": np.zeros((1, 2)),
+        "query_utm": np.zeros((1, 2)),
+    }
+    with pytest.raises(ValueError, match=complaint):
+        TestSet.from_lists("x", **(given | changes))
+
+
+def test_missing_folders_say_what_was_expected(test_root, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no folder .*nowhere.*expected"):
+        TestSet(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match=r"holds no database.*expected"):
+        TestSet(test_root, split="val")
+    with pytest.raises(FileNotFoundError, match=r"holds no database.*expected"):
+        TestSet(tmp_path)
+    lonely = tmp_path / "lonely"
+    write_testset(lonely, conditions=())
+    with pytest.raises(FileNotFoundError, match="no query folder"):
+        TestSet(lonely)
+
+
+def test_empty_folder_is_named(test_root):
+    (test_root / "images" / "test" / "queries_rain").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"queries_rain holds no images"):
+        TestSet(test_root)
+
+
+GARBAGE = ["photo.jpg", "@.jpg", "@@@.jpg", "@1.0@.jpg", "@400000.00.jpg", "@x@5000000.00@.jpg"]
+GARBAGE += ["@400000.00@north@.jpg", "@4_0@5@.jpg", "@\uff14\uff10@5@.jpg", "@400 000@5@.jpg"]
+GARBAGE += [f"@{value}@5@.jpg" for value in ("400,5", "0x40", "nan", "inf", "1e999", "True")]
+
+
+@pytest.mark.parametrize("name", GARBAGE)
+def test_a_name_without_coordinates_is_named(test_root, name):
+    write_image(test_root / "images/test/queries_day" / name, np.random.default_rng(0))
+    named = f"no coordinates in the name of .*{re.escape(name)}: expected @UTM_east"
+    with pytest.raises(ValueError, match=named):
+        TestSet(test_root)
+
+
+@pytest.mark.parametrize("name", ["@1e8@5000000.00@.jpg", "@400000.00@-10000001@.jpg"])
+def test_coordinates_that_are_out_of_range(test_root, name):
+    write_image(test_root / "images/test/queries_day" / name, np.random.default_rng(0))
+    with pytest.raises(ValueError, match=rf"in 1 names are out of range.*{name}.*10,000 km"):
+        TestSet(test_root)
+
+
+def test_what_utm_names_may_hold():
+    names = ["@1e5@2@", "x@-1.5@+2.25@y@@", "@ 3 @4@  ", "@5@6@31@T@45.0@1.0@é @@.png"]
+    names += ["@0@10000000.00@.jpg"]  # the edge of the map
+    expected = [[1e5, 2], [-1.5, 2.25], [3, 4], [5, 6], [0, 1e7]]
+    assert read_utm([Path(name) for name in names]).tolist() == expected
+    assert read_utm([]).shape == (0, 2)
+
+
+def test_hidden_files_are_no_images(test_root):
+    before = len(TestSet(test_root).database)
+    image = TestSet(test_root).database[0]
+    (image.parent / f".{image.stem}-0123abcd.jpg").write_bytes(b"half of an image")
+    assert len(TestSet(test_root).database) == before

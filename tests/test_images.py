@@ -1,6 +1,7 @@
-"""Every kind of file that a folder of photographs may hold: read as promised, or named."""
+"""Image files of every kind: read as promised, or named; and transforms against slow loops."""
 
 import errno
+import math
 import os
 import struct
 import warnings
@@ -17,9 +18,11 @@ from torchvision.transforms import InterpolationMode, v2
 
 from dinomix.images import (
     AUGMENTATIONS,
+    MotionBlur,
     Normalise,
     UnreadableImageError,
     eval_transform,
+    line_kernel,
     read_image,
     train_transform,
 )
@@ -38,9 +41,6 @@ def encoded(image, format, **options):
     file = BytesIO()
     image.save(file, format, **options)
     return file.getvalue()
-
-
-# ------------------------------------------------------------------------------- transforms
 
 
 def the_old_way(image, size, augmented=()):
@@ -73,7 +73,7 @@ def test_augmented_images_end_in_the_same_numbers(augment):
         torch.manual_seed(seed)
         ours.append(transform(image))
         torch.manual_seed(seed)
-        expected.append(the_old_way(image, (28, 28), AUGMENTATIONS[augment]()))
+        expected.append(the_old_way(image, (28, 28), AUGMENTATIONS[augment]))
     assert {pixels.dtype for pixels in ours} == {
         torch.float32 if augment == "robust" else torch.uint8
     }
@@ -93,9 +93,6 @@ def test_unknown_augmentation_is_named():
         train_transform(28, "mixup")
 
 
-# ------------------------------------------------------------------------------- kinds of image
-
-
 def write(tmp_path, content, name="photo.jpg"):
     path = tmp_path / name
     path.write_bytes(content)
@@ -109,21 +106,32 @@ def test_the_content_decides_whatever_the_name_says(tmp_path, format):
     assert found.mode == "RGB" and np.array_equal(np.asarray(found), PIXELS)
 
 
-def test_grey_becomes_three_equal_channels(tmp_path):
-    grey = PIXELS[:, :, 0]
-    found = read_image(write(tmp_path, encoded(Image.fromarray(grey), "PNG")))
-    assert np.array_equal(np.asarray(found), np.stack([grey] * 3, axis=2))
-    bits = Image.fromarray(PIXELS[:, :, 0] > 128)
-    found = read_image(write(tmp_path, encoded(bits, "PNG")))
-    assert set(np.unique(found)) == {0, 255}
+GREY, DEEP = PIXELS[:, :, 0], np.random.default_rng(1).integers(0, 2**16, (20, 30), np.uint16)
+PALETTE = blobs().quantize(16)
 
 
-@pytest.mark.parametrize("format", ["PNG", "TIFF"])
-def test_of_16_bits_the_upper_8_stay(tmp_path, format):
-    """Pillow alone would make everything above 255 white."""
-    grey = np.random.default_rng(1).integers(0, 2**16, (20, 30), dtype=np.uint16)
-    found = read_image(write(tmp_path, encoded(Image.fromarray(grey), format)))
-    assert np.array_equal(np.asarray(found), np.stack([grey // 256] * 3, axis=2))
+@pytest.mark.parametrize(
+    ("image", "format", "expected"),
+    [
+        (Image.fromarray(GREY), "PNG", np.stack([GREY] * 3, axis=2)),
+        (Image.fromarray(GREY > 128), "PNG", np.stack([255 * (GREY > 128)] * 3, axis=2)),
+        # of 16 bits the upper 8 stay: Pillow alone would make everything above 255 white
+        (Image.fromarray(DEEP), "PNG", np.stack([DEEP // 256] * 3, axis=2)),
+        (Image.fromarray(DEEP), "TIFF", np.stack([DEEP // 256] * 3, axis=2)),
+        (PALETTE, "PNG", np.asarray(PALETTE.convert("RGB"))),
+    ],
+    ids=["grey", "bits", "16 bits, PNG", "16 bits, TIFF", "palette"],
+)
+def test_pixels_of_all_kinds_become_rgb(tmp_path, image, format, expected):
+    found = read_image(write(tmp_path, encoded(image, format)))
+    assert found.mode == "RGB" and np.array_equal(np.asarray(found), expected)
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_pixels_without_a_range_are_refused(tmp_path, mode):
+    path = write(tmp_path, encoded(Image.new(mode, (4, 4)), "TIFF"), "heights.tif")
+    with pytest.raises(UnreadableImageError, match=rf"heights\.tif: its pixels, of mode {mode}"):
+        read_image(path)
 
 
 def test_16_bits_a_channel_are_treated_alike_in_colour(tmp_path):
@@ -139,20 +147,6 @@ def test_16_bits_a_channel_are_treated_alike_in_colour(tmp_path):
     content = b"\x89PNG\r\n\x1a\n" + block(b"IHDR", header)
     content += block(b"IDAT", zlib.compress(rows)) + block(b"IEND", b"")
     assert np.array_equal(np.asarray(read_image(write(tmp_path, content))), colours // 256)
-
-
-@pytest.mark.parametrize("mode", ["I", "F"])
-def test_pixels_without_a_range_are_refused(tmp_path, mode):
-    image = Image.new(mode, (4, 4))
-    path = write(tmp_path, encoded(image, "TIFF"), "heights.tif")
-    with pytest.raises(UnreadableImageError, match=rf"heights\.tif: its pixels, of mode {mode}"):
-        read_image(path)
-
-
-def test_a_palette_gives_its_colours(tmp_path):
-    palette = blobs().quantize(16)
-    found = read_image(write(tmp_path, encoded(palette, "PNG")))
-    assert np.array_equal(np.asarray(found), np.asarray(palette.convert("RGB")))
 
 
 @pytest.mark.parametrize("kind", ["RGBA", "LA", "palette"])
@@ -201,16 +195,12 @@ def test_images_come_upright(tmp_path, orientation):
     assert found.size == (40, 60) and np.array_equal(np.asarray(found), PIXELS)
 
 
-def test_one_pixel_is_an_image(tmp_path):
-    path = write(tmp_path, encoded(Image.new("RGB", (1, 1), (10, 20, 30)), "PNG"))
-    pixels = eval_transform((2, 3))(read_image(path))
+@pytest.mark.parametrize("size", [(1, 1), (20_000, 90)])
+def test_images_of_any_shape(tmp_path, size):
+    image = read_image(write(tmp_path, encoded(Image.new("RGB", size, (10, 20, 30)), "PNG")))
+    assert image.size == size
+    pixels = eval_transform((2, 3))(image)
     assert pixels.permute(1, 2, 0).reshape(-1, 3).tolist() == [[10, 20, 30]] * 6
-
-
-def test_a_very_wide_image_is_an_image(tmp_path):
-    path = write(tmp_path, encoded(Image.new("RGB", (20_000, 90), (10, 20, 30)), "JPEG"))
-    assert read_image(path).size == (20_000, 90)
-    assert eval_transform(28)(read_image(path)).shape == (3, 28, 28)
 
 
 def test_of_an_animation_the_first_image_is_taken(tmp_path):
@@ -231,9 +221,6 @@ def test_a_decompression_bomb_is_an_error(tmp_path, monkeypatch, factor):
             read_image(path)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     assert read_image(path).size == (3000, 1000)
-
-
-# ------------------------------------------------------------------------------- bad files
 
 
 def unreadable():
@@ -290,32 +277,24 @@ def test_damage_of_any_kind_gives_an_image_or_names_the_file(
         assert found.mode == "RGB" and np.asarray(found).shape == (*found.size[::-1], 3)
 
 
-# ------------------------------------------------------------------------------- names and links
+NAMES = [
+    "two words.jpg",
+    "Straße 北京 é.jpg",
+    "@@0@ a@b.jpg",
+    "-rf.jpg",
+    "%41.jpg",
+    "no suffix",
+    "a\nb",
+]
+if os.name != "nt":  # where file names are text
+    NAMES.append(os.fsdecode(b"\xff\xfe.jpg"))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "two words.jpg",
-        "Straße 北京 é.jpg",
-        "@@0@ a@b.jpg",
-        "-rf.jpg",
-        "%41.jpg",
-        "no suffix",
-        "a\nb",
-    ],
-)
+@pytest.mark.parametrize("name", NAMES)
 def test_names_of_all_kinds(tmp_path, name):
     content = encoded(Image.fromarray(PIXELS), "PNG")
     assert np.array_equal(np.asarray(read_image(write(tmp_path, content, name))), PIXELS)
     assert read_image(str(tmp_path / name)).size == (40, 60)
-
-
-@pytest.mark.skipif(os.name == "nt", reason="file names are text on Windows")
-def test_a_name_that_is_no_text(tmp_path):
-    path = tmp_path / os.fsdecode(b"\xff\xfe.jpg")
-    path.write_bytes(encoded(Image.fromarray(PIXELS), "PNG"))
-    assert read_image(path).size == (40, 60)
 
 
 def test_what_the_system_cannot_read_is_no_damage_and_is_named(tmp_path):
@@ -344,3 +323,62 @@ def test_a_disk_that_fails_is_no_damage_and_the_file_is_named(tmp_path, monkeypa
     with pytest.raises(OSError, match=r"photo\.jpg") as error:
         read_image(path)
     assert error.value.errno == errno.EIO and not isinstance(error.value, UnreadableImageError)
+
+
+@pytest.mark.parametrize("length", [0.0, 1.0, 2.5, 3.0, 8.2])
+@pytest.mark.parametrize("degrees", [0.0, -20.0, 45.0, 90.0])
+def test_kernel_is_a_line(length, degrees):
+    kernel = line_kernel(length, degrees)
+    side = len(kernel)
+    assert kernel.shape == (side, side) and side % 2 == 1
+    assert kernel.sum().item() == pytest.approx(1)
+    torch.testing.assert_close(kernel, kernel.flip(0, 1))  # it does not move the image
+    middle = side // 2
+    for y in range(side):
+        for x in range(side):
+            angle = math.radians(degrees)
+            aside = (y - middle) * math.cos(angle) - (x - middle) * math.sin(angle)
+            if abs(aside) >= 1:
+                assert kernel[y, x] == 0
+
+
+def test_horizontal_kernel_is_the_mean_of_a_row():
+    torch.testing.assert_close(line_kernel(3, 0)[1], torch.full((3,), 1 / 3))
+    assert line_kernel(3, 0)[[0, 2]].abs().max() < 1e-6
+
+
+def test_blur_equals_slow_convolution():
+    blur = MotionBlur()
+    image = torch.randint(0, 256, (3, 9, 11), dtype=torch.uint8)
+    params = {"share": 0.4, "degrees": 15.0}
+    blurred = blur.transform(image, params)
+    kernel = line_kernel(0.4 * 11, 15.0)
+    half = len(kernel) // 2
+    for channel, y, x in [(0, 0, 0), (1, 4, 5), (2, 8, 10), (0, 3, 9)]:
+        total = 0.0
+        for dy in range(-half, half + 1):
+            for dx in range(-half, half + 1):
+                row, column = min(max(y + dy, 0), 8), min(max(x + dx, 0), 10)
+                total += kernel[dy + half, dx + half].item() * image[channel, row, column].item()
+        assert abs(blurred[channel, y, x].item() - total) <= 0.501
+    assert blurred.dtype == torch.uint8 and blurred.shape == image.shape
+
+
+def test_lengths_and_slopes_are_drawn_from_their_ranges():
+    blur = MotionBlur(longest=0.1, steepest=30)
+    drawn = [blur.make_params([]) for _ in range(200)]
+    shares, slopes = [d["share"] for d in drawn], [d["degrees"] for d in drawn]
+    assert 0 <= min(shares) < 0.01 and 0.09 < max(shares) <= 0.1
+    assert -30 <= min(slopes) < -25 and 25 < max(slopes) <= 30
+
+
+@pytest.mark.parametrize("name", ["randaugment", "robust"])
+def test_augmented_images_differ_and_stay_images(name):
+    augment = v2.Compose([*AUGMENTATIONS[name], v2.ToDtype(torch.float32, scale=True)])
+    image = torch.randint(0, 256, (3, 28, 28), dtype=torch.uint8)
+    images = torch.stack([augment(image) for _ in range(60)])
+    assert images.shape == (60, 3, 28, 28)
+    assert images.min() >= 0 and images.max() <= 1
+    assert len({tuple(i.flatten().tolist()) for i in images}) > 30
+    if name == "robust":  # some are dark
+        assert (images.mean((1, 2, 3)) < 0.3).sum() > 5

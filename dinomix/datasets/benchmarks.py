@@ -1,9 +1,9 @@
-"""The field's test sets: what each should hold, how it is judged, and where it comes from.
+"""The field's test sets by name, opened only if they hold what they should.
 
-The counts are those in the logs of DINO-Mix's authors, and for sets that they did not use those
-of the publications cited and of the data sets' own issue pages.
+What each should hold, how it is judged and where it comes from stands in benchmarks.toml.
 """
 
+import tomllib
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from dinomix.data import TestSet, convention
+from dinomix.datasets.prepare.nordland import SPACING
 from dinomix.plumbing.workspace import data_root
 
 
@@ -58,148 +59,18 @@ class Benchmark:
         return convention(self.threshold, self.unit)
 
 
-_PITTSBURGH = {
-    "licence": "images on request",
-    "source": "https://www.di.ens.fr/willow/research/netvlad/",
-    "citation": "Torii, Sivic, Okutomi, Pajdla: Visual Place Recognition with Repetitive "
-    "Structures, TPAMI 2015; splits: Arandjelović, Gronat, Torii, Pajdla, Sivic: NetVLAD, CVPR "
-    "2016",
-}
-_NORDLAND = {
-    "folder": "nordland",
-    "split": "test",
-    "challenge": "season",
-    "licence": "Creative Commons, see the source page",
-    "source": "https://nrkbeta.no/2013/01/15/nordlandsbanen-minute-by-minute-season-by-season/",
-    "unit": "frames",
-}
-_NORDLAND_COUNTS = {
-    28_865: "this is the edition of Olid et al. (2018), with another list of frames",
-    3_450: "this is the test part of the edition of Olid et al. (2018), asked with +-2 frames",
-}
-_SFXL = {
-    "licence": "on request",
-    "source": "https://github.com/gmberton/CosPlace",
-    "citation": "Berton, Masone, Caputo: Rethinking Visual Geo-localization for Large-Scale "
-    "Applications, CVPR 2022",
-}
-_ALL_MSLS = "these are all the queries of its two cities, not the official list of 740"
-
-BENCHMARKS: dict[str, Benchmark] = {
-    benchmark.name: benchmark
-    for benchmark in (
-        Benchmark("pitts30k-val", "pitts30k", "val", 10_000, 7_608, "viewpoint", **_PITTSBURGH),
-        Benchmark("pitts30k-test", "pitts30k", "test", 10_000, 6_816, "viewpoint", **_PITTSBURGH),
-        *(
-            Benchmark(
-                f"pitts250k-{split}",
-                "pitts250k",
-                split,
-                *counts,
-                "viewpoint, many look-alikes",
-                **_PITTSBURGH,
-            )
-            for split, counts in {"val": (78_648, 7_608), "test": (83_952, 8_280)}.items()
-        ),
-        Benchmark(
-            "tokyo247",
-            "tokyo247",
-            "test",
-            75_984,
-            315,
-            "night, viewpoint",
-            licence="images on request",
-            source="http://www.ok.ctrl.titech.ac.jp/~torii/project/247/",
-            citation="Torii, Arandjelović, Sivic, Okutomi, Pajdla: 24/7 Place Recognition by View "
-            "Synthesis, TPAMI 2018",
-            known={
-                6_332: "this is one cut-out of each panorama instead of 12",
-                1_125: "these are all the photos taken, of which the benchmark asks 315",
-            },
-        ),
-        Benchmark(
-            "nordland",
-            database=27_592,
-            queries=27_592,
-            threshold=10,
-            citation="Sünderhauf, Neubert, Protzel: Are We There Yet? Challenging SeqSLAM on a "
-            "3000 km Journey Across All Four Seasons, ICRA workshop 2013; frames: Hausler et al.: "
-            "Patch-NetVLAD, CVPR 2021",
-            known=_NORDLAND_COUNTS
-            | {2_760: "this is every tenth frame, which other papers ask: nordland-1"},
-            **_NORDLAND,
-        ),
-        Benchmark(
-            "nordland-1",
-            database=27_592,
-            queries=2_760,
-            threshold=1,
-            swapped=True,
-            stride=10,
-            citation="as nordland; queries: Zaffar et al.: VPR-Bench, IJCV 2021",
-            known=_NORDLAND_COUNTS,
-            **_NORDLAND,
-        ),
-        Benchmark(
-            "sfxl-val",
-            "sfxl",
-            "val",
-            8_015,
-            7_993,
-            "a whole city",
-            known={7_983: "some logs in EigenPlaces' issues have these ten queries fewer"},
-            **_SFXL,
-        ),
-        Benchmark(
-            "sfxl-testv1",
-            "sfxl",
-            "test",
-            2_800_000,
-            1_000,
-            "other cameras, years",
-            slack=50_000,
-            known={
-                27_191: "this is SF-XL small, made to try code on; results are not comparable",
-                598: "these are the queries of test v2",
-            },
-            **_SFXL,
-        ),
-        Benchmark(
-            "sfxl-testv1-small",
-            "sfxl-small",
-            "test",
-            27_191,
-            1_000,
-            "other cameras, years",
-            **_SFXL,
-        ),
-        Benchmark(
-            "msls-val",
-            "msls",
-            "val",
-            18_871,
-            740,
-            "season, night, other cameras",
-            licence="see the source page",
-            source="https://www.mapillary.com/dataset/places",
-            citation="Warburg, Hauberg, López-Antequera, Gargallo, Kuang, Civera: Mapillary "
-            "Street-Level Sequences, CVPR 2020",
-            known={
-                11_084: _ALL_MSLS + ", without panoramas",
-                11_120: _ALL_MSLS,
-                750: "these are the official queries with those that have no positive",
-                747: "these are the official queries with those that have no positive, without "
-                "panoramas",
-            },
-        ),
-    )
-}
+def _read_facts() -> dict[str, Benchmark]:
+    facts = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+    found = {}
+    for name, own in facts["benchmarks"].items():
+        family = facts["families"].get(own.pop("like", None), {})
+        known = family.get("known", {}) | own.get("known", {})
+        meanings = {int(count): meaning for count, meaning in known.items()}
+        found[name] = Benchmark(name, **(family | own | {"known": meanings}))
+    return found
 
 
-# The field's test sets by name, opened only if they hold what they should.
-__all__ = ["BENCHMARKS", "Benchmark", "CountError", "open_benchmark", "table"]
-
-FRAME_METRES = 25 / 10.5  # Nordland's names put frames this far apart, so that 10 are within 25 m
+BENCHMARKS = _read_facts()
 ROUNDING = 0.11  # metres: some formatters cut the names' numbers off after one digit
 
 
@@ -218,7 +89,7 @@ def open_benchmark(name: str, root: str | Path | None = None, strict: bool = Tru
             a name that says so, such as "tokyo247 (6,332 database images)".
 
     Raises:
-        ValueError: there is no such benchmark, or names in its folder tell no frames.
+        ValueError: there is no such benchmark, or names in its folder give no frames.
         FileNotFoundError: it is not there; says where to get it.
         CountError: it has other counts; says which, and what they mean where that is known.
     """
@@ -236,14 +107,21 @@ def open_benchmark(name: str, root: str | Path | None = None, strict: bool = Tru
     test.threshold = benchmark.threshold
     if benchmark.unit == "frames":
         test = _by_frames(test, benchmark)
-    wrong = _wrong_counts(test, benchmark)
+    wrong = {}
+    if abs(len(test.database) - benchmark.database) > benchmark.slack:
+        wrong["database images"] = len(test.database)
+    if len(test.queries) != benchmark.queries:
+        wrong["queries"] = len(test.queries)
     if wrong:
-        complaint = _complain(test, benchmark, wrong, folder)
+        complaint = (
+            f"{name} has {'about ' if benchmark.slack else ''}{benchmark.database:,} database "
+            f"images and {benchmark.queries:,} queries, but {folder} gives "
+            f"{len(test.database):,} and {len(test.queries):,}. {_meaning(test, benchmark, wrong)}"
+        )
         if strict:
             raise CountError(f"{complaint} To use it under another name, pass strict=False.")
         warnings.warn(complaint, stacklevel=2)
-        counts = ", ".join(f"{count:,} {what}" for what, count in wrong.items())
-        test.name = f"{name} ({counts})"
+        test.name = f"{name} ({', '.join(f'{count:,} {what}' for what, count in wrong.items())})"
     return test
 
 
@@ -254,33 +132,18 @@ def table() -> pd.DataFrame:
     return pd.DataFrame(rows, index=list(BENCHMARKS), columns=columns)
 
 
-def _wrong_counts(test: TestSet, benchmark: Benchmark) -> dict[str, int]:
-    """What there is too much or too little of -> how many there are."""
-    wrong = {}
-    if abs(len(test.database) - benchmark.database) > benchmark.slack:
-        wrong["database images"] = len(test.database)
-    if len(test.queries) != benchmark.queries:
-        wrong["queries"] = len(test.queries)
-    return wrong
-
-
-def _complain(test: TestSet, benchmark: Benchmark, wrong: Mapping[str, int], folder: Path) -> str:
-    found = len(test.database), len(test.queries)
-    meanings = [
+def _meaning(test: TestSet, benchmark: Benchmark, wrong: Mapping[str, int]) -> str:
+    """What it may be that has these counts."""
+    known = [
         f"{count:,} {what}: {benchmark.known[count]}."
         for what, count in wrong.items()
         if count in benchmark.known
     ] or [
         f"These are the counts of {other.name}."
         for other in BENCHMARKS.values()
-        if found == (other.database, other.queries)
+        if (len(test.database), len(test.queries)) == (other.database, other.queries)
     ]
-    reason = " ".join(meanings) or "Images are missing, or there are some that do not belong to it."
-    return (
-        f"{benchmark.name} has {'about ' if benchmark.slack else ''}{benchmark.database:,} "
-        f"database images and {benchmark.queries:,} queries, but {folder} gives {found[0]:,} and "
-        f"{found[1]:,}. {reason}"
-    )
+    return " ".join(known) or "Images are missing, or there are some that do not belong to it."
 
 
 def _by_frames(test: TestSet, benchmark: Benchmark) -> TestSet:
@@ -305,15 +168,15 @@ def _by_frames(test: TestSet, benchmark: Benchmark) -> TestSet:
 def _frames(paths: list[Path], metres: np.ndarray) -> np.ndarray:
     """Positions (frame, 0) from metres (N, 2) along one axis, east (ours) or north (others')."""
     along = metres.sum(axis=1)
-    frames = np.rint(along / FRAME_METRES)
-    wrong = np.abs(frames * FRAME_METRES - along) > ROUNDING
+    frames = np.rint(along / SPACING)
+    wrong = np.abs(frames * SPACING - along) > ROUNDING
     wrong |= (metres != 0).all(axis=1)
     _, first_seen = np.unique(frames, return_index=True)
     wrong[np.delete(np.arange(len(frames)), first_seen)] = True
     if wrong.any():
         first = paths[int(wrong.argmax())]
         raise ValueError(
-            f"the name of {first} tells no frame of its own: expected names of frames that lie "
+            f"the name of {first} gives no frame of its own: expected names of frames that lie "
             "25/10.5 m apart on a line, as `dinomix prepare nordland` writes them"
         )
     return np.stack([frames, np.zeros_like(frames)], axis=1)

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import utm
 
-from dinomix.data import FARTHEST, TestSet, list_images
+from dinomix.data import FARTHEST, TestSet
 from dinomix.plumbing.csvtables import ImageTable, require_files
+from dinomix.plumbing.imagenames import list_images
 
 DEGREES = {"latitude": (-80, 84), "longitude": (-180, 180)}  # where UTM is defined
 METRES = {"utm_east": (-FARTHEST, FARTHEST), "utm_north": (-FARTHEST, FARTHEST)}
@@ -31,9 +33,8 @@ def read_csv(
 
     Raises:
         FileNotFoundError: a CSV file is missing, or images are, which are counted together.
-        ValueError: columns are missing or do not go together; a value is no number, or no
-            possible one; an image lies outside of the CSV's folder or its name is there twice.
-            The row and its value are named; the header is row 1.
+        ValueError: columns do not go together; a value is no number, or no possible one; an image
+            lies outside of the CSV's folder or its name is there twice. The row is named.
     """
     listed, asked = tables = [ImageTable.read(Path(path)) for path in (database, queries)]
     conditions = asked.texts("condition") if asked.has("condition") else None
@@ -50,9 +51,9 @@ def read_csv(
         positions, unit, threshold = _number_places(tables), "places", 0.0
     else:
         raise ValueError(
-            f"{database} has the columns {listed.columns} and {queries} {asked.columns}: both need "
-            "latitude and longitude, or both utm_east and utm_north, or both place. Where nobody "
-            "knows them, read_folders takes folders of images."
+            f"{database} has the columns {list(listed.columns)} and {queries} "
+            f"{list(asked.columns)}: both need latitude and longitude, or both utm_east and "
+            "utm_north, or both place. Without them, read_folders takes folders of images."
         )
     return TestSet.from_lists(
         name or _folder_name(database),
@@ -75,8 +76,7 @@ def read_frames(
 ) -> TestSet:
     """A test set from two folders of frames along one route, numbered alike.
 
-    A frame's number is the last run of digits in the name of its file, before the suffix. Images
-    are sorted by it.
+    A frame's number is the last run of digits in its file's name, before the suffix.
 
     Args:
         tolerance: in frames; a database frame at most this far from a query is a positive.
@@ -109,7 +109,7 @@ def read_frames(
 
 
 def read_folders(database: str | Path, queries: str | Path, name: str | None = None) -> TestSet:
-    """Two folders of images that nobody has labelled: for retrieval and looking, not for recall.
+    """Two folders of images without labels: for retrieval and looking, not for recall.
 
     Args:
         name: None takes that of the folder above `database`.
@@ -138,23 +138,18 @@ def _refuse_degrees(tables: Sequence[ImageTable], positions: Sequence[np.ndarray
 
 def _project(tables: Sequence[ImageTable], latlon: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Latitudes and longitudes as metres, all in the UTM zone of the first database image."""
-    import utm
-
     latitude, longitude = latlon[0][0]
-    _, _, zone, letter = utm.from_latlon(latitude, longitude)
+    zone = utm.from_latlon(latitude, longitude)[2:]
     projected = []
     for table, degrees in zip(tables, latlon, strict=True):
         away = np.abs((degrees[:, 1] - longitude + 180) % 360 - 180)
-        farthest = int(away.argmax())
-        if away[farthest] > ZONE_WIDTH:
-            raise ValueError(
-                f"{table.path}, row {table.numbers[farthest]}: longitude is "
-                f"{degrees[farthest, 1]:g}, but {longitude:g} in the first row of "
-                f"{tables[0].path}. No UTM zone holds both: make a test set of each region."
-            )
-        east, north, *_ = utm.from_latlon(
-            *degrees.T, force_zone_number=zone, force_zone_letter=letter
+        table.require(
+            "longitude",
+            away <= ZONE_WIDTH,
+            f"at most {ZONE_WIDTH:g} degrees from {longitude:g} in the first row of "
+            f"{tables[0].path}, for no UTM zone holds both: make a test set of each region",
         )
+        east, north, *_ = utm.from_latlon(*degrees.T, *zone)
         projected.append(np.stack([east, north], axis=1))  # (N, 2)
     return projected
 
@@ -164,12 +159,10 @@ def _number_places(tables: Sequence[ImageTable]) -> list[np.ndarray]:
     numbers: dict[str, int] = {}
     positions = []
     for table in tables:
-        found = np.zeros((len(table.rows), 2))
-        for i, place in enumerate(table.texts("place")):
-            if not place:
-                raise ValueError(f"{table.path}, row {table.numbers[i]}: place is empty")
-            found[i, 0] = numbers.setdefault(place, len(numbers))
-        positions.append(found)
+        names = table.texts("place")
+        table.require("place", [bool(name) for name in names], "the name of a place")
+        found = [(numbers.setdefault(name, len(numbers)), 0) for name in names]
+        positions.append(np.array(found, dtype=np.float64))  # (N, 2)
     return positions
 
 

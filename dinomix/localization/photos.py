@@ -1,6 +1,5 @@
 """Where a camera says it stood: the GPS tags of a photo's EXIF data."""
 
-import dataclasses
 import math
 import os
 import warnings
@@ -240,10 +239,5 @@ def _read_table(path: Path) -> Photos:
 
 def _rows_with(table: ImageTable, columns: Sequence[str]) -> ImageTable:
     """The table without the rows in which all of these columns are empty."""
-    kept = [i for i, row in enumerate(table.rows) if any(row[c].strip() for c in columns)]
-    return dataclasses.replace(
-        table,
-        numbers=[table.numbers[i] for i in kept],
-        rows=[table.rows[i] for i in kept],
-        images=[table.images[i] for i in kept],
-    )
+    cells = zip(*(table.texts(column) for column in columns), strict=True)
+    return table.take([i for i, row in enumerate(cells) if any(row)])

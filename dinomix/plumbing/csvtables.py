@@ -1,74 +1,74 @@
-"""CSV files that list images, one a row: read whole, and refused with the row that is wrong."""
+"""CSV files from elsewhere, read strictly: whole and in UTF-8, or refused with the wrong row."""
 
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import StringIO
+from math import nan
 from pathlib import Path, PureWindowsPath
 from typing import Self
 
 import numpy as np
+
+from dinomix.plumbing.imagenames import stays_inside
 
 SHOWN = 5  # how many missing images a message names
 LONGEST = 100  # characters of a value that a message shows
 
 
 @dataclass(frozen=True)
-class ImageTable:
-    """A CSV file with a header and a column `image`: paths relative to the file's folder.
+class Table:
+    """A CSV file with a header; all values are text.
 
     Attributes:
-        columns: as in the header.
-        numbers: of each row in the file; the header is row 1.
-        rows: column -> text.
-        images: path of each row's image.
+        columns: name -> the values of all rows.
+        numbers: the line in the file of each row; the header is row 1.
     """
 
     path: Path
-    columns: Sequence[str]
+    columns: dict[str, list[str]]
     numbers: list[int]
-    rows: list[dict[str, str]]
-    images: list[Path]
 
     @classmethod
-    def read(cls, path: Path) -> Self:
+    def read(cls, path: Path, required: Sequence[str]) -> Self:
         """Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no CSV file in UTF-8, has no column `image` or no rows, a row has more
-            or fewer fields than the header, or an image lies outside of the file's folder.
+        ValueError: it is no CSV file in UTF-8, lacks a column of `required`, has one twice or no
+            rows, or a row has more or fewer fields than the header.
         """
         if not path.is_file():
             raise FileNotFoundError(f"there is no CSV file {path}")
-        numbers, rows = [], []
-        reader = None
+        wrong = f"{path} is not a CSV file in UTF-8: line"
         try:
-            with path.open(newline="", encoding="utf-8-sig") as file:
-                reader = csv.DictReader(file, strict=True)
-                reader.fieldnames = [column.strip() for column in reader.fieldnames or []]
-                for row in reader:
-                    numbers.append(reader.line_num)
-                    rows.append(row)
-        except csv.Error as error:
-            raise ValueError(
-                f"{path} is not a CSV file in UTF-8: line {reader.line_num}: {error}"
-            ) from error
+            text = path.read_bytes().decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            raise ValueError(
-                f"{path} is not a CSV file in UTF-8: line {undecodable_line(path)} is in another "
-                "encoding; save it anew as UTF-8"
-            ) from error
-        columns = reader.fieldnames
-        if "image" not in columns or len(set(columns)) < len(columns) or not rows:
-            raise ValueError(
-                f"{path} has the columns {columns} and {len(rows)} rows: expected a header with "
-                "the column image, no column twice, and a row for each image, commas in between"
-            )
-        for number, row in zip(numbers, rows, strict=True):
-            if None in row or None in row.values():
+            line = error.object.count(b"\n", 0, error.start) + 1
+            raise ValueError(f"{wrong} {line} is in another encoding; save it anew") from error
+        reader = csv.reader(StringIO(text, newline=""), strict=True)
+        lines = filter(None, reader)  # without blank ones
+        cells, numbers = [], []  # flat: a list for each row would keep the collector busy
+        try:
+            names = [name.strip() for name in next(lines, [])]
+            if lacking := [name for name in required if name not in names]:
                 raise ValueError(
-                    f"{path}, row {number}: expected {len(columns)} fields, as in the header"
+                    f"{path} lacks the columns {lacking}; separated by commas, its header has "
+                    f"{shown(', '.join(names))}"
                 )
-        images = [_inside(path, n, row["image"]) for n, row in zip(numbers, rows, strict=True)]
-        return cls(path, columns, numbers, rows, images)
+            if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+                raise ValueError(f"{path} has the columns {twice} twice; take one of each out")
+            for line in lines:
+                if len(line) != len(names):
+                    raise ValueError(
+                        f"{path}, row {reader.line_num}: expected {len(names)} fields, as in the "
+                        f"header, but it has {len(line)}"
+                    )
+                cells += line
+                numbers.append(reader.line_num)
+        except csv.Error as error:
+            raise ValueError(f"{wrong} {reader.line_num}: {error}") from error
+        if not cells:
+            raise ValueError(f"{path} has no rows below its header")
+        return cls(path, {name: cells[i :: len(names)] for i, name in enumerate(names)}, numbers)
 
     def has(self, *columns: str) -> bool:
         """Whether all of these columns are there."""
@@ -76,30 +76,61 @@ class ImageTable:
 
     def texts(self, column: str) -> list[str]:
         """A column, without spaces around its values."""
-        return [row[column].strip() for row in self.rows]
+        return [text.strip() for text in self.columns[column]]
 
-    def values(self, column: str, low: float, high: float) -> np.ndarray:
-        """A column of numbers from `low` to `high`: float64 (N,).
+    def values(self, column: str, low: float, high: float, whole: bool = False) -> np.ndarray:
+        """A column of (whole) numbers from `low` to `high`: float64 (N,).
 
         Raises:
-            ValueError: names the first row whose value is no number or not in this range.
+            ValueError: as `require`.
         """
-        found = np.empty(len(self.rows))
-        for i, text in enumerate(self.texts(column)):
-            where = f"{self.path}, row {self.numbers[i]}: {column} is {shown(text)}"
-            try:
-                found[i] = as_number(text)
-            except ValueError as error:
-                raise ValueError(f"{where}, which is not a number") from error
-            if not low <= found[i] <= high:  # NaN never is
-                raise ValueError(f"{where}, expected {low:,.0f} to {high:,.0f}")
-        return found
+        values = np.array([as_number(text) for text in self.columns[column]], dtype=float)
+        good = (low <= values) & (values <= high)  # NaN never is
+        if whole:
+            good &= values == np.floor(values)
+        kind = "whole number" if whole else "number"
+        self.require(column, good, f"a {kind} from {low:,.0f} to {high:,.0f}")
+        return values
+
+    def require(self, column: str, good: Sequence[bool] | np.ndarray, expected: str) -> None:
+        """Raises:
+        ValueError: values of a column are not `good`, a flag each; names the first one's row.
+        """
+        wrong = np.flatnonzero(np.logical_not(good))
+        if len(wrong):
+            more = f" (and so in {len(wrong) - 1} more rows)" if len(wrong) > 1 else ""
+            raise ValueError(
+                f"{self.path}, row {self.numbers[wrong[0]]}: {column} is "
+                f"{shown(self.columns[column][wrong[0]])}, expected {expected}{more}"
+            )
+
+
+@dataclass(frozen=True)
+class ImageTable(Table):
+    """A CSV file of images, one a row: the column `image` is a path relative to its folder."""
+
+    images: list[Path]
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Raises:
+        FileNotFoundError, ValueError: as `Table.read`; or an image is outside of the folder.
+        """
+        table = Table.read(path, ["image"])
+        names = table.columns["image"]
+        expected = f"a path within {path.parent}, neither absolute nor with `..`"
+        table.require("image", [stays_inside(name) for name in names], expected)
+        images = [path.parent.joinpath(*PureWindowsPath(name).parts) for name in names]
+        return cls(**vars(table), images=images)
+
+    def take(self, rows: Sequence[int]) -> Self:
+        """The table of these rows only."""
+        columns = {name: [cells[i] for i in rows] for name, cells in self.columns.items()}
+        numbers, images = ([of[i] for i in rows] for of in (self.numbers, self.images))
+        return type(self)(self.path, columns, numbers, images)
 
     def require_distinct(self, groups: Sequence[str] | None = None) -> None:
-        """Within each group no two images may have one name, which is what they are known by.
-
-        Args:
-            groups: what group each row belongs to; None: all to one.
+        """Within a group (one of `groups` a row) no two images may have one name.
 
         Raises:
             ValueError: names the first pair.
@@ -113,33 +144,6 @@ class ImageTable:
                     f"{self.images[other]} and {image} have the same name, which is what images "
                     "are known by; take one out or rename it"
                 )
-
-
-def as_number(text: str) -> float:
-    """The number that text stands for, as tables and file names have it: in ASCII digits.
-
-    Raises:
-        ValueError: for anything else, such as `4_0`, which Python takes for 40.
-    """
-    if not text.isascii() or "_" in text:
-        raise ValueError(f"{text!r} is no number")
-    return float(text)
-
-
-def undecodable_line(path: Path) -> int:
-    """The number of the first line of a text file that is not in UTF-8."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                line.decode()
-            except UnicodeDecodeError:
-                return number
-    raise ValueError(f"{path} is in UTF-8")
-
-
-def shown(text: str) -> str:
-    """A value as messages show it: a stranger's may have any length."""
-    return repr(text if len(text) <= LONGEST else f"{text[:LONGEST]}...")
 
 
 def require_files(tables: Sequence[ImageTable]) -> None:
@@ -158,11 +162,14 @@ def require_files(tables: Sequence[ImageTable]) -> None:
         )
 
 
-def _inside(table: Path, number: int, image: str) -> Path:
-    relative = PureWindowsPath(image)  # knows drives, and / as well as \
-    if not relative.parts or relative.anchor or ".." in relative.parts:
-        raise ValueError(
-            f"{table}, row {number}: the image {shown(image)} should be a path within "
-            f"{table.parent}, neither absolute nor with `..`"
-        )
-    return table.parent.joinpath(*relative.parts)
+def as_number(text: str) -> float:
+    """The number that text in ASCII stands for; NaN for none, such as `4_0`, Python's 40."""
+    try:
+        return float(text) if text.isascii() and "_" not in text else nan
+    except ValueError:
+        return nan
+
+
+def shown(text: str) -> str:
+    """A value as messages show it: a stranger's may have any length."""
+    return repr(text if len(text) <= LONGEST else f"{text[:LONGEST]}...")

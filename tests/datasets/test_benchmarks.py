@@ -217,7 +217,7 @@ def test_nordland_has_the_published_counts(monkeypatch):
 def test_names_that_tell_no_frame(tmp_path, monkeypatch, odd):
     write_nordland(tmp_path)
     (tmp_path / "nordland" / "images" / "test" / "queries" / odd).touch()
-    with pytest.raises(ValueError, match=rf"{re.escape(odd)} tells no frame of its own"):
+    with pytest.raises(ValueError, match=rf"{re.escape(odd)} gives no frame of its own"):
         open_benchmark("nordland", tmp_path, strict=False)
 
 

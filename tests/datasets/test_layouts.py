@@ -117,23 +117,15 @@ class TestCsv:
     @pytest.mark.parametrize(
         ("header", "row", "complaint"),
         [
-            (LATLON, "a.jpg,95,6", "row 3: latitude is '95', expected -80 to 84"),
-            (LATLON, "a.jpg,45,-181", "row 3: longitude is '-181', expected -180 to 180"),
-            (LATLON, "a.jpg,nan,6", "row 3: latitude is 'nan', expected"),
-            (LATLON, "a.jpg,,6", "row 3: latitude is '', which is not a number"),
-            (LATLON, "a.jpg,45,east", "row 3: longitude is 'east', which is not a number"),
-            (LATLON, "a.jpg,45,13", "row 3: longitude is 13, but 6 in the first row of .*region"),
-            (UTM, "a.jpg,2e7,5e6", "row 3: utm_east is '2e7', expected"),
-            (UTM, "a.jpg,inf,5e6", "row 3: utm_east is 'inf', expected"),
-            ("image,place", "a.jpg,", "row 3: place is empty"),
-            (UTM, "a.jpg,400000", "row 3: expected 3 fields"),
-            (UTM, "a.jpg,400000,5e6,1", "row 3: expected 3 fields"),
-            (UTM, "../a.jpg,400000,5e6", r"row 3: the image '\.\./a.jpg' should be .*within"),
-            (UTM, "x/../../a.jpg,400000,5e6", r"row 3: the image 'x/\.\./\.\./a.jpg' should"),
-            (UTM, "/a.jpg,400000,5e6", "row 3: the image '/a.jpg' should be .*within"),
-            (UTM, r"C:\a.jpg,400000,5e6", r"row 3: the image 'C:\\\\a.jpg' should be .*within"),
-            (UTM, ",400000,5e6", "row 3: the image '' should be .*within"),
-            (UTM, '"a.jpg,400000,5e6', "not a CSV file"),
+            (LATLON, "a.jpg,95,6", "latitude is '95', expected a number from -80 to 84"),
+            (LATLON, "a.jpg,45,-181", "longitude is '-181', expected a number from -180 to 180"),
+            (LATLON, "a.jpg,,6", "latitude is '', expected a number"),
+            (LATLON, "a.jpg,45,13", "longitude is '13', expected .* 6 in the first row .*region"),
+            (UTM, "a.jpg,2e7,5e6", "utm_east is '2e7', expected"),
+            (UTM, "a.jpg,400000,inf", "utm_north is 'inf', expected"),
+            ("image,place", "a.jpg,", "place is '', expected the name of a place"),
+            (UTM, "a.jpg,400000", "expected 3 fields"),
+            (UTM, "../a.jpg,400000,5e6", r"image is '\.\./a.jpg', expected a path within"),
         ],
     )
     def test_a_wrong_row_is_named(self, tmp_path, header, row, complaint):
@@ -141,23 +133,8 @@ class TestCsv:
         touch(tmp_path, "first.jpg", "a.jpg")
         database = write_csv(tmp_path, "good.csv", header, first, images=False)
         queries = write_csv(tmp_path, "bad.csv", header, first, row, images=False)
-        with pytest.raises(ValueError, match=f"bad.csv.*{complaint}"):
+        with pytest.raises(ValueError, match=f"bad.csv, row 3: {complaint}"):
             read_csv(database, queries)
-
-    def test_no_csv_file_and_no_text(self, tmp_path):
-        with pytest.raises(FileNotFoundError, match=r"no CSV file .*d\.csv"):
-            read_csv(tmp_path / "d.csv", tmp_path / "q.csv")
-        (tmp_path / "d.csv").write_bytes(b"image\n\xff\xfe\n")
-        with pytest.raises(ValueError, match=r"d\.csv is not a CSV file in UTF-8"):
-            read_csv(tmp_path / "d.csv", tmp_path / "q.csv")
-
-    @pytest.mark.parametrize(
-        "text", ["", "image,utm_east\n", "picture,place\na.jpg,x\n", "image,image\na.jpg,b.jpg\n"]
-    )
-    def test_header_without_image_or_rows(self, tmp_path, text):
-        (tmp_path / "d.csv").write_text(text)
-        with pytest.raises(ValueError, match=r"d\.csv has the columns .* rows: expected a header"):
-            read_csv(tmp_path / "d.csv", tmp_path / "d.csv")
 
     def test_columns_that_do_not_go_together(self, tmp_path):
         database = write_csv(tmp_path, "d.csv", LATLON, "a.jpg,45,6")

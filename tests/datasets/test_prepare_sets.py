@@ -439,12 +439,12 @@ def test_msls_without_any_list_takes_all_and_says_so(tmp_path):
 @pytest.mark.parametrize(
     ("file", "old", "new", "complaint"),
     [
-        ("raw.csv", ",captured_at,", ",taken_at,", "raw.csv has no column captured_at; it has"),
+        ("raw.csv", ",captured_at,", ",taken_at,", r"raw.csv lacks the columns \['captured_at'\]"),
         ("raw.csv", "cph-d1_", "cph-d0_", "raw.csv has two rows of key 'cph-d0_22characters'"),
         ("raw.csv", "cph-d1_", "cph-d7_", "other keys: cph-d1_22characters, cph-d7_22characters"),
-        ("raw.csv", "12.5,2017-05-08,True", "12.5", "ends within the row of key 'cph-dp_22char"),
+        ("raw.csv", "12.5,2017-05-08,True", "12.5", "raw.csv, row 4: expected 7 fields"),
         ("raw.csv", "False", "True", "lists no photo that is no panorama"),
-        ("postprocessed.csv", "723943.0", "x", "cph-d1_22characters: could not convert string"),
+        ("postprocessed.csv", "723943.0", "x", r"of 1 images.*cph-d1_22characters at \(nan, 6"),
         ("postprocessed.csv", "723943.0", "nan", r"of 1 images.*cph-d1_22characters at \(nan, 6"),
         ("postprocessed.csv", ",6177544.1", ",5177544.1", "1,000,000 m off lon and lat in raw.csv"),
     ],

@@ -86,8 +86,8 @@ class TestTables:
         ("row", "complaint"),
         [
             ("a.jpg,95,6", "row 3: latitude is '95', expected"),
-            ("a.jpg,45,", "row 3: longitude is '', which is not a number"),
-            ("../a.jpg,45,6", "row 3: the image '../a.jpg' should be a path within"),
+            ("a.jpg,45,", "row 3: longitude is '', expected a number"),
+            ("../a.jpg,45,6", "row 3: image is '../a.jpg', expected a path within"),
         ],
     )
     def test_a_wrong_row_is_named(self, tmp_path, row, complaint):

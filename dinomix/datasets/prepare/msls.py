@@ -5,61 +5,65 @@ The download: `train_val/{cph,sf}/{database,query}`, each with `images/<key>.jpg
 unique_cluster, control_panel, night, view_direction), from images_vol_*.zip and metadata.zip.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import utm
 
-from dinomix.datasets.prepare.naming import (
+from dinomix.datasets.prepare.planning import (
     LATLON_LIMITS,
     UTM_LIMITS,
+    Image,
+    Plan,
+    find_file,
+    read_lines,
+    read_table,
     refuse_outside_paths,
     refuse_positions,
     utm_name,
 )
-from dinomix.datasets.prepare.raw import Image, Plan, find_file, read_lines, read_table
+from dinomix.plumbing.csvtables import as_number
 from dinomix.plumbing.errors import first_of
 
 CITIES = ("cph", "sf")
 SIDES = {"database": "database", "query": "queries"}
 HINT = "It is given at https://www.mapillary.com/dataset/places"
 APART = 1_000.0  # metres
+OFFICIAL = 740  # queries of the official evaluation
+THRESHOLD = 25.0  # metres
+LIST, INDEX = "val_queries.txt", "subtask_index.csv"
 
 
-@dataclass(frozen=True)
-class Side:
-    """Database or queries of a city, without panoramas: N photos.
-
-    Attributes:
-        keys: N.
-        utm: float64 (N, 2), metres.
-        images: N.
-    """
+class Side(NamedTuple):
+    """Database or queries of a city, without panoramas: N photos."""
 
     folder: Path
-    keys: list[str]
-    utm: np.ndarray
-    images: list[Image]
+    images: dict[str, Image]  # by key
+    utm: np.ndarray  # float64 (N, 2), metres
+
+
+class City(NamedTuple):
+    """Each city's photos."""
+
+    database: Side
+    queries: Side
 
 
 def plan(raw: Path) -> Plan:
     """Both cities as one split, val, positions as in postprocessed.csv, panoramas left out."""
     root = raw / "train_val" if (raw / "train_val").is_dir() else raw
-    sides = {(city, side): _read_side(root, city, side) for city in CITIES for side in SIDES}
-    _refuse_overlap(root, [np.concatenate([sides[c, s].utm for s in SIDES]) for c in CITIES])
-    chosen, note = choose_queries(
-        raw, {city: (sides[city, "database"], sides[city, "query"]) for city in CITIES}
-    )
-    planned = Plan([image for city in CITIES for image in sides[city, "database"].images])
-    for city in CITIES:
-        side = sides[city, "query"]
-        planned.images += [
-            image for key, image in zip(side.keys, side.images, strict=True) if key in chosen
-        ]
-    planned.notes.append(note)
-    return planned
+    cities = [City(*(_read_side(root, city, side) for side in SIDES)) for city in CITIES]
+    _refuse_overlap(root, *(np.concatenate([side.utm for side in city]) for city in cities))
+    chosen, which = _choose_queries(raw, cities)
+    note = f"queries: {which}"
+    if len(chosen) != OFFICIAL:
+        note += f"; results do not compare with those on the official {OFFICIAL}"
+    images = [image for city in cities for image in city.database.images.values()]
+    images += [
+        image for city in cities for key, image in city.queries.images.items() if key in chosen
+    ]
+    return Plan(images, [note])
 
 
 def _read_side(root: Path, city: str, side: str) -> Side:
@@ -70,17 +74,18 @@ def _read_side(root: Path, city: str, side: str) -> Side:
     derived = read_table(derived_path, ("easting", "northing", "night", "view_direction"))
     if rows.keys() != derived.keys():
         odd = sorted(rows.keys() ^ derived.keys())
-        raise ValueError(f"{path} and {derived_path.name} have other keys: {', '.join(odd[:5])}")
+        raise ValueError(f"{path} and {derived_path.name} have other keys: {first_of(odd)}")
     keys = [key for key, row in rows.items() if row["pano"] != "True"]
     if not keys:
         raise ValueError(f"{path} lists no photo that is no panorama")
     refuse_outside_paths(keys, path)
-    latlon = _numbers(path, rows, keys, ("lat", "lon"))
+    latlon = np.array([[as_number(rows[key][c]) for c in ("lat", "lon")] for key in keys])
     refuse_positions(keys, latlon, LATLON_LIMITS, path)
-    positions = _numbers(derived_path, derived, keys, ("easting", "northing"))
+    metres = ("easting", "northing")
+    positions = np.array([[as_number(derived[key][c]) for c in metres] for key in keys])
     refuse_positions(keys, positions, UTM_LIMITS, derived_path)
     zone, letter = _zone(derived_path, latlon, positions)
-    images = []
+    images = {}
     for key, position, (latitude, longitude) in zip(keys, positions, latlon, strict=True):
         light = "night" if derived[key]["night"] == "True" else "day"
         name = utm_name(
@@ -93,21 +98,9 @@ def _read_side(root: Path, city: str, side: str) -> Side:
             timestamp=rows[key]["captured_at"].replace("-", ""),
             note=f"{light}_{derived[key]['view_direction'].lower()}_{city}",
         )
-        images.append(Image(f"val/{SIDES[side]}", name, str(folder / "images" / f"{key}.jpg")))
-    return Side(folder, keys, positions, images)
-
-
-def _numbers(
-    path: Path, rows: dict[str, dict[str, str]], keys: list[str], columns: tuple[str, str]
-) -> np.ndarray:
-    """Two columns as float64 (N, 2)."""
-    numbers = np.empty((len(keys), 2))
-    for i, key in enumerate(keys):
-        try:
-            numbers[i] = [float(rows[key][column]) for column in columns]
-        except ValueError as error:
-            raise ValueError(f"{path}, {key}: {error}") from error
-    return numbers
+        source = str(folder / "images" / f"{key}.jpg")
+        images[key] = Image(f"val/{SIDES[side]}", name, source)
+    return Side(folder, images, positions)
 
 
 def _zone(path: Path, latlon: np.ndarray, positions: np.ndarray) -> tuple[int, str]:
@@ -127,12 +120,9 @@ def _zone(path: Path, latlon: np.ndarray, positions: np.ndarray) -> tuple[int, s
     return zone, distances[distance, zone]
 
 
-def _refuse_overlap(root: Path, cities: list[np.ndarray]) -> None:
+def _refuse_overlap(root: Path, one: np.ndarray, other: np.ndarray) -> None:
     """A test set knows no zones: the cities' eastings and northings must lie apart."""
-    first, second = cities
-    gaps = np.maximum(
-        second.min(axis=0) - first.max(axis=0), first.min(axis=0) - second.max(axis=0)
-    )
+    gaps = np.maximum(other.min(axis=0) - one.max(axis=0), one.min(axis=0) - other.max(axis=0))
     if gaps.max() < APART:
         raise ValueError(
             f"{root}: the cities {' and '.join(CITIES)} overlap in easting and northing; "
@@ -140,61 +130,37 @@ def _refuse_overlap(root: Path, cities: list[np.ndarray]) -> None:
         )
 
 
-# Which queries of the MSLS validation cities count: the 740 of the official evaluation.
-OFFICIAL = 740
-THRESHOLD = 25.0  # metres
-LIST, INDEX = "val_queries.txt", "subtask_index.csv"
-
-
-def choose_queries(raw: Path, cities: Mapping[str, tuple["Side", "Side"]]) -> tuple[set[str], str]:
-    """Keys of the queries to use, and a note on which they are.
+def _choose_queries(raw: Path, cities: list[City]) -> tuple[set[str], str]:
+    """Keys of the queries to use, and which they are.
 
     They come from `raw`/val_queries.txt where there is one, else from each city's
     subtask_index.csv, else all are taken.
-
-    Args:
-        cities: database and queries of each city.
-
-    Raises:
-        ValueError: a list names a photo that is no query, or only a panorama.
     """
-    known = {key for _, queries in cities.values() for key in queries.keys}
+    known = {key for city in cities for key in city.queries.images}
     if (raw / LIST).is_file():
         # a key or the path of its image, as the lists in use have it
         chosen = {Path(line).name.removesuffix(".jpg") for line in read_lines(raw / LIST)}
         if unknown := sorted(chosen - known):
             raise ValueError(
                 f"{raw / LIST} names {len(unknown):,} keys that are no queries of "
-                f"{' and '.join(cities)}, or are panoramas: {first_of(unknown)}"
+                f"{' and '.join(CITIES)}, or are panoramas: {first_of(unknown)}"
             )
-        return chosen, _note(f"the {len(chosen):,} in {LIST}", len(chosen))
-    if all((queries.folder / INDEX).is_file() for _, queries in cities.values()):
-        chosen = set()
-        for database, queries in cities.values():
-            chosen |= _official(database, queries)
-        return chosen, _note(
-            f"the {len(chosen):,} that the official toolkit takes by {INDEX}", len(chosen)
-        )
-    return known, _note(f"all {len(known):,}, for there is no {LIST} and no {INDEX}", len(known))
+        return chosen, f"the {len(chosen):,} in {LIST}"
+    if all((city.queries.folder / INDEX).is_file() for city in cities):
+        chosen = set().union(*map(_official, cities))
+        return chosen, f"the {len(chosen):,} that the official toolkit takes by {INDEX}"
+    return known, f"all {len(known):,}, for there is no {LIST} and no {INDEX}"
 
 
-def _official(database: "Side", queries: "Side") -> set[str]:
+def _official(city: City) -> set[str]:
+    """Queries that the index marks, and that have a database photo near."""
     from scipy.spatial import KDTree  # here, for it takes long to import
 
-    path = queries.folder / INDEX
+    path = city.queries.folder / INDEX
     marks = read_table(path, ("all",))
-    if unmarked := [key for key in queries.keys if key not in marks]:
+    keys = list(city.queries.images)
+    if unmarked := [key for key in keys if key not in marks]:
         raise ValueError(f"{path} lacks {len(unmarked):,} keys of raw.csv: {first_of(unmarked)}")
-    nearest, _ = KDTree(database.utm).query(queries.utm)
-    return {
-        key
-        for key, distance in zip(queries.keys, nearest, strict=True)
-        if marks[key]["all"] == "True" and distance <= THRESHOLD
-    }
-
-
-def _note(which: str, count: int) -> str:
-    note = f"queries: {which}"
-    if count != OFFICIAL:
-        note += f"; results do not compare with those on the official {OFFICIAL}"
-    return note
+    nearest, _ = KDTree(city.database.utm).query(city.queries.utm)
+    near = zip(keys, nearest <= THRESHOLD, strict=True)
+    return {key for key, is_near in near if is_near and marks[key]["all"] == "True"}

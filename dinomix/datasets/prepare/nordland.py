@@ -10,10 +10,15 @@ import re
 from collections import Counter
 from pathlib import Path, PureWindowsPath
 
-from dinomix.datasets.prepare.naming import refuse_outside_paths, utm_name
-from dinomix.datasets.prepare.raw import Image, Plan, read_lines
+from dinomix.datasets.prepare.planning import (
+    Image,
+    Plan,
+    read_lines,
+    refuse_outside_paths,
+    utm_name,
+)
 from dinomix.plumbing.errors import first_of
-from dinomix.plumbing.imagenames import is_image
+from dinomix.plumbing.imagenames import is_visible_image
 
 FRAMES = 27_592
 SPACING = 25 / 10.5  # metres a frame: ten frames away is within 25 m, eleven are not
@@ -66,7 +71,7 @@ def _frames(raw: Path, season: str) -> tuple[Path, dict[str, str]]:
     """The folder of a season, and its images' names by their stem."""
     for folder in (raw / season, raw / season / season, raw / "data" / season):
         if folder.is_dir():
-            names = list(filter(is_image, os.listdir(folder)))
+            names = list(filter(is_visible_image, os.listdir(folder)))
             if names:
                 return folder, {Path(name).stem: name for name in sorted(names)}
     raise FileNotFoundError(f"{raw} holds no folder {season} with frames in it. {HINT}")

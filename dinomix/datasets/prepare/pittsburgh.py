@@ -12,8 +12,7 @@ import numpy as np
 import utm
 
 from dinomix.datasets.prepare.dbstruct import SPECIFICATIONS, read_dbstruct
-from dinomix.datasets.prepare.naming import utm_name
-from dinomix.datasets.prepare.raw import Image, Plan, find_file, find_folder
+from dinomix.datasets.prepare.planning import Image, Plan, find_file, find_folder, utm_name
 
 ZONE, LETTER = 17, "T"
 MATS = ("datasets", ".", "netvlad_v100_datasets/datasets", "netvlad_v100_datasets")

@@ -1,17 +1,26 @@
-"""From a download to the layout that `dinomix.TestSet` reads: check all, then place all."""
+"""From a download to the layout that `dinomix.TestSet` reads: check all, then place all.
 
+Images become symbolic links, which say where an image comes from, cross file systems and cost no
+disk (a hard link does neither of the first two, and whoever edits one edits the original), or
+copies. Nothing is ever overwritten.
+"""
+
+import filecmp
 import os
-from collections import Counter
+import shutil
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from tqdm.auto import tqdm
+
 from dinomix.datasets.prepare import msls, nordland, pittsburgh, sfxl, tokyo247
-from dinomix.datasets.prepare.placing import clear_half_copies, not_in_place, place
-from dinomix.datasets.prepare.raw import Image, Plan
+from dinomix.datasets.prepare.planning import Image, Plan
 from dinomix.plumbing.errors import first_of
 from dinomix.plumbing.files import atomic_path
+from dinomix.plumbing.imagenames import is_visible_image
 
 # To prepare one more data set, add the function that plans it.
 PREPARERS: dict[str, Callable[[Path], Plan]] = {
@@ -101,23 +110,18 @@ def prepare(
     plan = PREPARERS[name](raw)
     _refuse_empty_sides(plan.images, raw)
     _refuse_duplicates(plan.images)
-    images, missing = [], []
-    for image in plan.images:
-        if os.path.isfile(image.source):
-            images.append(image)
-        else:
-            missing.append(os.path.relpath(image.source, raw))
+    images = [image for image in plan.images if os.path.isfile(image.source)]
+    there = set(images)
+    missing = [os.path.relpath(i.source, raw) for i in plan.images if i not in there]
     if missing and not allow_missing:
         raise MissingImagesError(
             f"{len(missing):,} of the {len(plan.images):,} images of {name} are not in {raw}: "
             f"{first_of(missing)}. Nothing was written; unpack the rest of the download, or "
             "prepare without them with allow_missing=True."
         )
-    root = out / "images"
-    todo = not_in_place(root, images, copy)
-    clear_half_copies(root, images)
+    todo = _not_in_place(out / "images", images, copy)
     notes = list(plan.notes)
-    if place(root, todo, copy, progress):
+    if _place(out / "images", todo, copy, progress):
         notes.append(f"links are not possible in {out}, so the images were copied")
     _list_missing(out / MISSING, missing)
     counts = dict.fromkeys((image.folder for image in plan.images), 0)
@@ -160,3 +164,75 @@ def _list_missing(path: Path, missing: list[str]) -> None:
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         with atomic_path(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
+
+
+def _not_in_place(root: Path, images: list[Image], copy: bool) -> list[Image]:
+    """Those of `images` that are not under `root` yet; looks and changes nothing.
+
+    A test set reads whole folders, so another image beside them would silently become part of it.
+    """
+    todo, wrong = [], []
+    for folder, by_name in _by_folder(images).items():
+        there = set(os.listdir(root / folder)) if (root / folder).is_dir() else set()
+        wrong += [
+            f"{folder}/{name} is none of its images"
+            for name in sorted(there - by_name.keys())
+            if is_visible_image(name)
+        ]
+        for name, image in by_name.items():
+            if name not in there:
+                todo.append(image)
+            elif difference := _difference(root / folder / name, image.source, copy):
+                wrong.append(f"{folder}/{name} {difference}")
+    if wrong:
+        raise FileExistsError(
+            f"{root} holds {len(wrong):,} entries that this preparation would not make, and it "
+            f"replaces nothing: {first_of(wrong)}. Remove them, or prepare into another folder."
+        )
+    return todo
+
+
+def _place(root: Path, images: list[Image], copy: bool, progress: bool) -> bool:
+    """Link or copy `images`; returns whether links were wanted but not possible there."""
+    for folder in _by_folder(images):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    fell_back = False
+    for image in tqdm(images, desc="preparing", unit="img", disable=not (progress and images)):
+        target = root / image.folder / image.name
+        if not copy and not fell_back:
+            try:
+                os.symlink(image.source, target)
+                continue
+            except FileExistsError:
+                raise
+            except (OSError, NotImplementedError):  # FAT, or Windows without the privilege
+                fell_back = True
+        with atomic_path(target) as temporary:
+            shutil.copyfile(image.source, temporary)
+            times = os.stat(image.source)  # by which a copy is known again
+            os.utime(temporary, ns=(times.st_atime_ns, times.st_mtime_ns))
+    return fell_back
+
+
+def _difference(target: Path, source: str, copy: bool) -> str:
+    """What is wrong with the entry `target`, as a predicate; empty if it is the image.
+
+    That is a link to its source, or a file of the source's size and time, or else its bytes.
+    """
+    if target.is_symlink():
+        link = os.readlink(target)
+        if copy:
+            return f"is a link to {link}, where a copy was asked for"
+        if link == source or (target.exists() and os.path.samefile(target, source)):
+            return ""
+        return f"is a link to {link}, not to {source}"
+    if not target.is_file():
+        return "is no file"
+    return "" if filecmp.cmp(target, source, shallow=True) else f"differs from {source}"
+
+
+def _by_folder(images: list[Image]) -> dict[str, dict[str, Image]]:
+    folders: dict[str, dict[str, Image]] = defaultdict(dict)
+    for image in images:
+        folders[image.folder][image.name] = image
+    return folders

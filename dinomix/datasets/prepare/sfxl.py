@@ -10,9 +10,16 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from dinomix.datasets.prepare.naming import UTM_LIMITS, refuse_outside_paths, refuse_positions
-from dinomix.datasets.prepare.raw import Image, Plan, read_lines
-from dinomix.plumbing.imagenames import is_image
+from dinomix.datasets.prepare.planning import (
+    UTM_LIMITS,
+    Image,
+    Plan,
+    read_lines,
+    refuse_outside_paths,
+    refuse_positions,
+)
+from dinomix.plumbing.csvtables import as_number
+from dinomix.plumbing.imagenames import is_visible_image
 
 SIDES = {
     "val": {"database": "database", "queries": "queries"},
@@ -54,20 +61,13 @@ def _images(side: str, folder: Path) -> list[Image]:
             os.path.relpath(os.path.join(parent, name), folder)
             for parent, _, names in os.walk(folder)
             for name in names
-            if is_image(name)
+            if is_visible_image(name)
         )
     names = [PurePosixPath(path).name for path in paths]
-    positions = np.array([_position(name) for name in names]).reshape(-1, 2)
-    refuse_positions(names, positions, UTM_LIMITS, folder)
+    fields = [[*name.split("@"), "", ""][1:3] for name in names]
+    positions = np.array([[as_number(east), as_number(north)] for east, north in fields])
+    refuse_positions(names, positions.reshape(-1, 2), UTM_LIMITS, folder)
     return [
         Image(side, name, os.path.join(folder, path))
         for name, path in zip(names, paths, strict=True)
     ]
-
-
-def _position(name: str) -> tuple[float, float]:
-    try:
-        _, east, north, *_ = name.split("@")
-        return float(east), float(north)
-    except ValueError:
-        return np.nan, np.nan  # refused with the others, by name

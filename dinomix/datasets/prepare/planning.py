@@ -1,0 +1,177 @@
+"""What a data set's module makes of a download (`Plan`), and what it is made with.
+
+A prepared image's name is fourteen fields between `@`, in the order that the field's standard
+formatter, VPR-datasets-downloader, gives them:
+`@UTM_east@UTM_north@zone@letter@lat@lon@pano_id@tile@heading@pitch@roll@height@timestamp@note@.jpg`
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from dinomix.plumbing.csvtables import Table
+from dinomix.plumbing.errors import first_of
+from dinomix.plumbing.imagenames import stays_inside
+
+Limits = tuple[tuple[float, float], tuple[float, float]]
+UTM_LIMITS: Limits = ((100_000, 1_000_000), (0, 10_000_000))  # easting and northing in metres
+LATLON_LIMITS: Limits = ((-80, 84), (-180, 180))  # where UTM is defined, in degrees
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One image to be: `images/<folder>/<name>`, from the file `source` (absolute).
+
+    `folder` is split and side, such as "val/database".
+    """
+
+    folder: str
+    name: str
+    source: str
+
+
+@dataclass
+class Plan:
+    """What a download becomes; `notes` are sentences for the summary."""
+
+    images: list[Image]
+    notes: list[str] = field(default_factory=list)
+
+
+def find_file(raw: Path, candidates: Sequence[str], hint: str) -> Path:
+    """The first of `candidates`, paths relative to `raw`, that is a file.
+
+    Raises:
+        FileNotFoundError: says where it was looked for; `hint` says where to get it.
+    """
+    for candidate in candidates:
+        if (raw / candidate).is_file():
+            return raw / candidate
+    raise FileNotFoundError(f"{raw} holds no file {' or '.join(candidates)}. {hint}")
+
+
+def find_folder(raw: Path, candidates: Sequence[str], names: Iterable[str], hint: str) -> Path:
+    """The first of `candidates`, paths relative to `raw`, that holds the head of any of `names`.
+
+    Raises:
+        FileNotFoundError: says where it was looked for; `hint` says where to get the images.
+    """
+    heads = sorted({PurePosixPath(name).parts[0] for name in names})
+    for candidate in candidates:
+        if any((raw / candidate / head).exists() for head in heads):
+            return raw / candidate
+    places = " or ".join(str(Path(candidate)) for candidate in candidates)
+    raise FileNotFoundError(
+        f"{raw} holds no folder {places} with {first_of(heads, 3)} in it. {hint}"
+    )
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file that are not blank, stripped.
+
+    Raises:
+        ValueError: it is no text.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text file: {error}") from error
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def read_table(path: Path, columns: Sequence[str]) -> dict[str, dict[str, str]]:
+    """The rows of a CSV file by their `key`, in the file's order; `columns` must be there.
+
+    Raises:
+        ValueError: as `Table.read`; or a key is there twice.
+    """
+    table = Table.read(path, ["key", *columns])
+    rows: dict[str, dict[str, str]] = {}
+    for values in zip(*(table.columns[column] for column in ("key", *columns)), strict=True):
+        if values[0] in rows:
+            raise ValueError(f"{path} has two rows of key {values[0]!r}")
+        rows[values[0]] = dict(zip(columns, values[1:], strict=True))
+    return rows
+
+
+def utm_name(
+    east: float,
+    north: float,
+    *,
+    zone: int | None = None,
+    letter: str = "",
+    latitude: float | None = None,
+    longitude: float | None = None,
+    pano_id: str = "",
+    tile: int | None = None,
+    timestamp: str = "",
+    note: str = "",
+    suffix: str = ".jpg",
+) -> str:
+    """The file name of an image; what is not given stays empty, as heading to height do.
+
+    Args:
+        east, north: UTM in metres, written to the centimetre.
+        latitude, longitude: degrees, written to 1e-5.
+        tile: which cut-out of its panorama it is.
+        timestamp: YYYYMMDD, or a part of it.
+
+    Raises:
+        ValueError: a field holds `@` or a path separator, which would shift the others.
+    """
+    fields = [
+        f"{east:010.2f}",
+        f"{north:010.2f}",
+        "" if zone is None else f"{zone:02d}",
+        letter,
+        "" if latitude is None else f"{latitude:09.5f}",
+        "" if longitude is None else f"{longitude:010.5f}",
+        pano_id,
+        "" if tile is None else f"{tile:02d}",
+        *["", "", "", ""],  # heading, pitch, roll, height
+        timestamp,
+        note,
+        suffix,
+    ]
+    for part in fields:
+        if any(character in part for character in "@/\\\0"):
+            raise ValueError(f"{part!r} cannot be a field of a file name: it holds @, / or \\")
+    return "@" + "@".join(fields)
+
+
+def refuse_outside_paths(names: Sequence[str], source: Path) -> None:
+    """Names of images that `source` lists must stay within the download's folder.
+
+    Raises:
+        ValueError: for empty names, absolute ones, and those with `..`; the first are named.
+    """
+    if outside := [repr(name) for name in names if not stays_inside(name)]:
+        raise ValueError(
+            f"{source} names {len(outside):,} images that lead out of their folder: "
+            f"{first_of(outside)}. The file is not the published one."
+        )
+
+
+def refuse_positions(
+    labels: Sequence[str], positions: np.ndarray, limits: Limits, source: Path
+) -> None:
+    """Positions, float (N, 2), must be numbers within `UTM_LIMITS` or `LATLON_LIMITS`.
+
+    Raises:
+        ValueError: names the first images, by `labels`, whose position is not, and gives it.
+    """
+    low, high = np.array(limits, dtype=float).T
+    inside = ((positions >= low) & (positions < high)).all(axis=1)  # false for nan
+    wrong = [
+        f"{labels[i]} at ({positions[i, 0]:g}, {positions[i, 1]:g})"
+        for i in np.flatnonzero(~inside)
+    ]
+    if wrong:
+        kind = "easting and northing" if limits == UTM_LIMITS else "latitude and longitude"
+        raise ValueError(
+            f"{source}: {kind} of {len(wrong):,} images are out of range "
+            f"({limits[0][0]:,} to {limits[0][1]:,}, {limits[1][0]:,} to {limits[1][1]:,}): "
+            f"{first_of(wrong)}"
+        )
