@@ -15,7 +15,7 @@ so that `import dinomix` is instant, and what needs no torch never pays for it.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from dinomix.plumbing import __version__
 
 if TYPE_CHECKING:  # for editors and type checkers; a test compares it with HOMES
     from dinomix.aggregators import Aggregator, register_aggregator

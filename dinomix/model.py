@@ -15,11 +15,11 @@ from pydantic import Field
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from dinomix import __version__
 from dinomix.aggregators import build_aggregator, check_options
 from dinomix.backbones import TOY, build_backbone, check_name, normalization
 from dinomix.backbones.names import timm_name
 from dinomix.images import as_size
+from dinomix.plumbing import __version__
 from dinomix.plumbing.configs import Config, strict_dataclass
 from dinomix.plumbing.files import atomic_path
 from dinomix.plumbing.hub import HubMixin

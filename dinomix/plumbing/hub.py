@@ -15,7 +15,7 @@ from typing import Any, Self
 from huggingface_hub import ModelCard, ModelCardData, PyTorchModelHubMixin, hf_hub_download
 from huggingface_hub.errors import HFValidationError
 
-from dinomix import __version__
+from dinomix.plumbing import __version__
 from dinomix.plumbing.errors import HubError
 from dinomix.plumbing.files import atomic_path
 from dinomix.plumbing.settings import LARGEST, VERSION

@@ -22,9 +22,9 @@ import torch
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from dinomix import __version__
 from dinomix.backbones import TOY
 from dinomix.model import ModelConfig, PlaceModel, load_model, save_model
+from dinomix.plumbing import __version__
 from dinomix.plumbing.files import atomic_path, to_json
 from dinomix.plumbing.tensorfiles import read_torch
 from dinomix.training import TrainConfig
