@@ -41,8 +41,8 @@ class TestSet:
     folder/images/<split>/queries_<condition>/...     one for each condition
     ```
 
-    `folder` may also be the one that holds `database`. `datasets.layouts` reads CSV files, numbered
-    frames and folders without labels; `datasets.benchmarks` opens the published sets by name.
+    `folder` may also be the one that holds `database`. For other layouts see `datasets.layouts`,
+    for the published sets `datasets.benchmarks`.
 
     Args:
         split: "val" or "test"; None takes "test" where there are splits.
@@ -185,8 +185,8 @@ def read_utm(paths: Sequence[Path]) -> np.ndarray:
         ValueError: names the first file whose name has no two finite numbers there, or one beyond
             10,000 km, which no UTM coordinate is.
     """
-    fields = ([*path.name.split("@"), "", ""] for path in paths)
-    metres = np.array([[as_number(f[1]), as_number(f[2])] for f in fields]).reshape(-1, 2)
+    fields = (field for path in paths for field in [*path.name.split("@"), "", ""][1:3])
+    metres = np.array([as_number(field) for field in fields]).reshape(-1, 2)
     lacking = np.flatnonzero(~np.isfinite(metres).all(axis=1))
     if len(lacking):
         raise ValueError(
@@ -239,10 +239,9 @@ class PlaceDataset(Dataset):
     root/Images/<City>/<City>_<place_id:07d>_<year>_<month:02d>_<northdeg:03d>_<lat>_<lon>_<panoid>.jpg
     ```
 
-    Item `i` is a pair: K different images of place i as their transform gives them, (K, 3, H, W)
-    (`images.Normalise` is for the whole batch), and the place's label as int64 (). Which images,
-    and how they are augmented, depends only on (seed, epoch, i): never on the worker or on what
-    was asked before, so a killed run can go on exactly where it stopped.
+    Item `i` is a pair: K images of place i, (K, 3, H, W) as `transform` gives them, and the label
+    i, int64 (). What is drawn, and how it is augmented, depends only on (seed, epoch, i), never on
+    the worker or on earlier draws, so a killed run goes on exactly where it stopped.
 
     Args:
         cities: names of CSV files to use; None takes all of them.
@@ -251,15 +250,13 @@ class PlaceDataset(Dataset):
         seed: of the draws.
 
     Attributes:
-        places: for each place, the paths of its images: bytes (n,), UTF-8, relative to the root.
-            All are views of one array, which processes that load images share: of a Python string
-            each would get a copy, by counting references to it.
+        places: for each place, the paths of its images: bytes (n,), UTF-8, relative to the root,
+            views of one array: processes that load images share it, but would copy strings.
         city_of: int64 (places,), the number in `cities` of each place's city.
 
     Raises:
-        FileNotFoundError: the folder, a city's CSV or images are missing; up to five are named.
-        ValueError: a CSV lacks columns, or has a row that cannot be, which is named; or no place
-            has enough images.
+        FileNotFoundError: the folder, a city's CSV or images are missing; the first are named.
+        ValueError: a CSV has a column or row that cannot be, or no place has enough images.
     """
 
     def __init__(
@@ -357,8 +354,7 @@ class PlaceDataset(Dataset):
     def hold_out(self, share: float = 0.1, threshold: float = 25.0) -> tuple[Self, TestSet]:
         """Set places aside to validate on: the places that remain, and a test set of the others.
 
-        Of each place held out, drawn at random by the seed, the first image is a database image
-        and the others are queries.
+        Of each place aside, drawn by the seed, the first image is in the database, the others ask.
 
         Raises:
             ValueError: `share` leaves no place on one of the sides.
@@ -402,8 +398,8 @@ class CityImages(NamedTuple):
 def read_city(root: Path, city: str) -> CityImages:
     """What one city's CSV says; no image is looked for.
 
-    Images lie in `Images/<City>`, or where there is no such folder in `Images/<city_id>`: the
-    README of GSV-Cities shows the one (`Paris`, whose city_id is PRS), its code reads the other.
+    Images lie in `Images/<City>`, or without such a folder in `Images/<city_id>`: the README of
+    GSV-Cities shows the one (`Paris`, whose city_id is PRS), its code reads the other.
 
     Raises:
         ValueError: the CSV lacks columns, or has a row that cannot be: the value is named.

@@ -64,9 +64,9 @@ def _images(side: str, folder: Path) -> list[Image]:
             if is_visible_image(name)
         )
     names = [PurePosixPath(path).name for path in paths]
-    fields = [[*name.split("@"), "", ""][1:3] for name in names]
-    positions = np.array([[as_number(east), as_number(north)] for east, north in fields])
-    refuse_positions(names, positions.reshape(-1, 2), UTM_LIMITS, folder)
+    fields = (field for name in names for field in [*name.split("@"), "", ""][1:3])
+    positions = np.array([as_number(field) for field in fields]).reshape(-1, 2)
+    refuse_positions(names, positions, UTM_LIMITS, folder)
     return [
         Image(side, name, os.path.join(folder, path))
         for name, path in zip(names, paths, strict=True)
