@@ -22,7 +22,6 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +29,7 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
-from report import forget_cached, record
+from report import forget_cached, in_new_process, record, timed
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -183,13 +182,6 @@ SERIES = [
 # ------------------------------------------------------------------------- counting and measuring
 
 
-def timed(action: Callable[[], object]) -> float:
-    """Seconds of one call."""
-    started = time.perf_counter()
-    action()
-    return time.perf_counter() - started
-
-
 def elements(parameters: Iterable[Tensor]) -> int:
     return sum(parameter.numel() for parameter in parameters)
 
@@ -263,8 +255,7 @@ def measure(series: Series, folder: Path) -> list[Point]:
     points = []
     for size, setting in series.settings.items():
         place = {} if series.job == "training step" else {"folder": str(folder)}
-        with get_context("spawn").Pool(1) as pool:
-            points.append(pool.apply(JOBS[series.job], kwds={**setting, **place}))
+        points.append(in_new_process(JOBS[series.job], **setting, **place))
         print(f"{series.job}, {size:,} {series.grows_with}: {points[-1]}", flush=True)
     return points
 
