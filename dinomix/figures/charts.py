@@ -67,7 +67,7 @@ def recall_bars(table: pd.DataFrame, k: int = 1, order: Iterable[str] | None = N
         order=conditions,
         hue_order=order and list(order),
         palette=THEME["palette"],
-        errorbar=lambda values: (values.min(), values.max()),
+        errorbar=("pi", 100),  # lowest to highest
         err_kws={"linewidth": 1},
         ax=axis,
     )
@@ -181,7 +181,7 @@ def recall_curves(
         y="recall",
         hue=hue,
         palette=THEME["palette"],
-        errorbar=lambda recalls: (recalls.min(), recalls.max()),
+        errorbar=("pi", 100),  # lowest to highest
         ax=axes[0],
         **marks,
     )

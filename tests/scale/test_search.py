@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from dinomix import retrieval
 from dinomix.scale import search as neighbours
 from dinomix.scale.search import SCANS, search
 
@@ -58,6 +59,22 @@ def test_duplicates_are_all_found(scan):
     np.testing.assert_allclose(similarities, 1, atol=1e-6)
 
 
+@pytest.mark.parametrize("block_rows", [1, 7, 50, 1000])
+def test_the_plain_search_in_memory_gives_the_same_bits(tmp_path, block_rows):
+    rng = np.random.default_rng(4)
+    rows = unit(rng.normal(size=(40, 16)))[rng.integers(0, 40, 130)]  # many are equal
+    database, queries = rows[:120].copy(), rows[120:].copy()
+    database[rng.permutation(120)[:30]], queries[2] = np.nan, np.nan
+    np.save(tmp_path / "database.npy", database)
+    mapped = np.load(tmp_path / "database.npy", mmap_mode="r")
+    options = {"k": 100, "block_bytes": block_rows * 16 * 4}
+    expected = retrieval.search(database, queries, **options)
+    assert expected[0].shape == (10, 90) and (expected[1][2] == -1).all()
+    for found in (search(database, queries, **options), search(mapped, queries, **options)):
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
 @pytest.mark.parametrize("scan", SCANS)
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_a_database_on_disk_gives_what_it_gives_in_memory(tmp_path, scan, dtype):
@@ -89,22 +106,30 @@ def test_search_leaves_its_input_alone_and_takes_any_memory_layout():
     np.testing.assert_array_equal(ranked[:, 0], np.arange(0, 20, 2))
 
 
-def test_no_queries_find_nothing():
+@pytest.mark.parametrize("scan", SCANS)
+def test_no_queries_find_nothing(scan):
     database = unit(np.random.default_rng(0).normal(size=(5, 4)))
-    similarities, ranked = search(database, database[:0], 3)
+    similarities, ranked = search(database, database[:0], 3, scan=scan)
     assert similarities.shape == ranked.shape == (0, 3)
 
 
-def test_search_errors_name_the_shapes():
-    row = np.ones((1, 4), np.float32)
-    with pytest.raises(ValueError, match=r"\(1, 4\) and \(1, 3\)"):
-        search(row, np.ones((1, 3), np.float32))
-    with pytest.raises(ValueError, match="0 descriptors"):
-        search(row[:0], row)
-    with pytest.raises(ValueError, match="nearest 0"):
-        search(row, row, 0)
+ROW = np.ones((1, 4), np.float32)
+
+
+@pytest.mark.parametrize("scan", SCANS)
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ((ROW, ROW[:, :3]), r"\(1, 4\) and \(1, 3\)"),
+        ((ROW[:0], ROW), "0 descriptors"),
+        ((ROW, ROW, 0), "nearest 0"),
+    ],
+)
+def test_search_errors_name_the_shapes(asked, words, scan):
+    with pytest.raises(ValueError, match=words):
+        search(*asked, scan=scan)
     with pytest.raises(ValueError, match="scan is 'int8'"):
-        search(row, row, 1, scan="int8")
+        search(ROW, ROW, 1, scan="int8")
 
 
 def test_candidates_without_hope_are_not_read_again(monkeypatch):
