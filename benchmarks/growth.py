@@ -311,7 +311,7 @@ def growth_table(points: pd.DataFrame) -> pd.DataFrame:
 
 def in_words(table: pd.DataFrame, rates: Rates) -> str:
     """The machine's rates, and which series grow how in time and in memory."""
-    told = [
+    words = [
         f"The machine: {rates.flops / GB:,.0f} GFLOP/s in float32, {rates.memory_bytes / GB:.1f} "
         f"GB/s in memory, {rates.file_bytes / GB:.1f} GB/s from the file."
     ]
@@ -321,8 +321,8 @@ def in_words(table: pd.DataFrame, rates: Rates) -> str:
             kind = next(kind for kind, most in KINDS.items() if row[f"slope of {what}"] <= most)
             kinds[kind].append(f"{row['job']} with {row['grows with']}")
         grown = [f"{kind}: {', '.join(which)}" for kind, which in kinds.items() if which]
-        told.append(f"{what.capitalize()} grows {'; '.join(grown)}.")
-    return " ".join(told)
+        words.append(f"{what.capitalize()} grows {'; '.join(grown)}.")
+    return " ".join(words)
 
 
 def draw(points: pd.DataFrame) -> Figure:

@@ -86,9 +86,9 @@ def measured(load: str, root: Path) -> dict[str, float | str]:
     whole process; what was found."""
     unit = 2**20 if sys.platform == "darwin" else 2**10  # what ru_maxrss counts in, per MB
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    started, begun = time.perf_counter(), time.process_time()
+    started, busy_before = time.perf_counter(), time.process_time()
     places = {"plain loop": by_rows, "PlaceDataset": by_package}[load](root)
-    seconds, busy = time.perf_counter() - started, time.process_time() - begun
+    seconds, busy = time.perf_counter() - started, time.process_time() - busy_before
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
     digest = hashlib.sha256()
     for paths in places:
