@@ -55,8 +55,7 @@ def naively(study: Study, listed: list) -> tuple[pd.DataFrame, float]:
 def studied(study: Study, listed: list) -> tuple[pd.DataFrame, float]:
     """Tables and seconds of the study."""
     started = time.perf_counter()
-    table = study.run(listed, progress=False)
-    return table, time.perf_counter() - started
+    return study.run(listed, progress=False), time.perf_counter() - started
 
 
 def report(naive: tuple, study: tuple, epochs: int, count: int) -> None:

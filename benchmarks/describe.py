@@ -10,7 +10,6 @@ memory already.
 
 import argparse
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,17 +17,16 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
-from report import record
+from report import cores, record, timed
 from torch.utils.data import DataLoader, Dataset
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from dinomix.images import read_image
 from dinomix.model import ModelConfig, build_model
 from dinomix.retrieval import ImageFiles, describe, load_images, normaliser, pick_device
-from dinomix.runs.cluster import available_cores
 
 SIZE = (640, 480)  # of most of the field's images
-WORKERS = [count for count in (0, 1, 2, 4, 8, 16) if count <= available_cores()]
+WORKERS = [count for count in (0, 1, 2, 4, 8, 16) if count <= cores()]
 REPEATS = 3  # the best one counts: what else the machine does only slows down
 
 
@@ -93,12 +91,7 @@ DECODERS: dict[str, Callable[[Path, int], np.ndarray]] = {
 
 def fastest(work: Callable[[], object]) -> float:
     """Seconds."""
-    times = []
-    for _ in range(REPEATS):
-        started = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - started)
-    return min(times)
+    return min(timed(work) for _ in range(REPEATS))
 
 
 def decoding(paths: list[Path], size: int) -> pd.DataFrame:
@@ -162,10 +155,9 @@ def loading(backbone: str, paths: list[Path], size: int, batch: int) -> pd.DataF
                 images.sum().item()  # waits for the device
 
             rate = len(paths) / fastest(bring)
-            cores = max(1, workers)
             rows.append(
                 {"workers": workers, "images travel as": name, "images/s": rate}
-                | {"images/s a worker": rate / cores}
+                | {"images/s a worker": rate / max(1, workers)}
             )
     return pd.DataFrame(rows)
 

@@ -22,7 +22,6 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +29,7 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
-from report import forget_cached, record
+from report import forget_cached, in_new_process, record, timed
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -183,13 +182,6 @@ SERIES = [
 # ------------------------------------------------------------------------- counting and measuring
 
 
-def timed(action: Callable[[], object]) -> float:
-    """Seconds of one call."""
-    started = time.perf_counter()
-    action()
-    return time.perf_counter() - started
-
-
 def elements(parameters: Iterable[Tensor]) -> int:
     return sum(parameter.numel() for parameter in parameters)
 
@@ -263,8 +255,7 @@ def measure(series: Series, folder: Path) -> list[Point]:
     points = []
     for size, setting in series.settings.items():
         place = {} if series.job == "training step" else {"folder": str(folder)}
-        with get_context("spawn").Pool(1) as pool:
-            points.append(pool.apply(JOBS[series.job], kwds={**setting, **place}))
+        points.append(in_new_process(JOBS[series.job], **setting, **place))
         print(f"{series.job}, {size:,} {series.grows_with}: {points[-1]}", flush=True)
     return points
 
@@ -320,7 +311,7 @@ def growth_table(points: pd.DataFrame) -> pd.DataFrame:
 
 def in_words(table: pd.DataFrame, rates: Rates) -> str:
     """The machine's rates, and which series grow how in time and in memory."""
-    told = [
+    words = [
         f"The machine: {rates.flops / GB:,.0f} GFLOP/s in float32, {rates.memory_bytes / GB:.1f} "
         f"GB/s in memory, {rates.file_bytes / GB:.1f} GB/s from the file."
     ]
@@ -330,8 +321,8 @@ def in_words(table: pd.DataFrame, rates: Rates) -> str:
             kind = next(kind for kind, most in KINDS.items() if row[f"slope of {what}"] <= most)
             kinds[kind].append(f"{row['job']} with {row['grows with']}")
         grown = [f"{kind}: {', '.join(which)}" for kind, which in kinds.items() if which]
-        told.append(f"{what.capitalize()} grows {'; '.join(grown)}.")
-    return " ".join(told)
+        words.append(f"{what.capitalize()} grows {'; '.join(grown)}.")
+    return " ".join(words)
 
 
 def draw(points: pd.DataFrame) -> Figure:

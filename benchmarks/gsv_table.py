@@ -17,12 +17,11 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from report import record
+from report import in_new_process, record
 
 from dinomix.data import CITIES, COLUMNS, PlaceDataset
 
@@ -87,9 +86,9 @@ def measured(load: str, root: Path) -> dict[str, float | str]:
     whole process; what was found."""
     unit = 2**20 if sys.platform == "darwin" else 2**10  # what ru_maxrss counts in, per MB
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    started, begun = time.perf_counter(), time.process_time()
+    started, busy_before = time.perf_counter(), time.process_time()
     places = {"plain loop": by_rows, "PlaceDataset": by_package}[load](root)
-    seconds, busy = time.perf_counter() - started, time.process_time() - begun
+    seconds, busy = time.perf_counter() - started, time.process_time() - busy_before
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
     digest = hashlib.sha256()
     for paths in places:
@@ -136,8 +135,7 @@ def main() -> None:
         rows = sum(write_city(root, city, *shares, rng) for city in CITIES)
         found = {}
         for load in ("plain loop", "PlaceDataset"):
-            with get_context("spawn").Pool(1) as pool:
-                found[load] = pool.apply(measured, (load, root))
+            found[load] = in_new_process(measured, load, root)
             print(load, found[load], flush=True)
     if len({one["found"] for one in found.values()}) > 1:
         raise SystemExit("the two do not find the same places")

@@ -13,7 +13,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,7 @@ import pandas as pd
 import psutil
 from gsv_table import by_rows, write_city
 from PIL import Image
-from report import record
+from report import in_new_process, record
 from search import K, make_queries, write_database
 
 from dinomix import (
@@ -167,10 +166,7 @@ def rows(
     """Ours against the plain way on folders of several sizes."""
     table = []
     for count, folder in folders.items():
-        found = {}
-        for function in (ours, plain):
-            with get_context("spawn").Pool(1) as pool:
-                found[function] = pool.apply(measured, (function, folder))
+        found = {way: in_new_process(measured, way, folder) for way in (ours, plain)}
         if found[ours][0] != found[plain][0]:
             raise SystemExit(f"{title}: {found[ours][0]} and {found[plain][0]} found")
         (_, seconds, memory), (_, plain_seconds, plain_memory) = found[ours], found[plain]

@@ -1,11 +1,14 @@
-"""Where benchmarks write: a section with machine and versions, appended to RESULTS.md."""
+"""What benchmarks share: seconds, processes of their own, and a section of RESULTS.md."""
 
 import os
 import platform
 import sys
 import time
+from collections.abc import Callable
 from importlib.metadata import version
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -40,9 +43,26 @@ def record(title: str, table: pd.DataFrame, note: str = "") -> None:
 def machine() -> str:
     """Processor, cores, GPU and the versions that matter."""
     gpu = f", {torch.cuda.get_device_name(0)}" if torch.cuda.is_available() else ""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     packages = ", ".join(f"{name} {version(name)}" for name in VERSIONS)
-    return f"{platform.machine()}, {cores} cores{gpu}, {packages}"
+    return f"{platform.machine()}, {cores()} cores{gpu}, {packages}"
+
+
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def timed(action: Callable[[], object]) -> float:
+    """Seconds of one call."""
+    started = time.perf_counter()
+    action()
+    return time.perf_counter() - started
+
+
+def in_new_process(function: Callable, *args: Any, **kwargs: Any) -> Any:
+    """What a function returns in a process whose peak of memory is the function's own."""
+    with get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, args, kwargs)
 
 
 def forget_cached(file: Path) -> None:

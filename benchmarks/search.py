@@ -16,13 +16,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from report import forget_cached, record
+from report import forget_cached, in_new_process, record, timed
 
 from dinomix.figures import save_figure
 from dinomix.scale.approximate import ApproximateIndex
@@ -95,7 +94,7 @@ def flat(file: Path, queries: np.ndarray, block_bytes: int, repeats: int) -> tup
     index = faiss.IndexFlatIP(database.shape[1])
     index.add(database)
     del database
-    return timed(lambda: index.search(queries, K), repeats)
+    return repeated(lambda: index.search(queries, K), repeats)
 
 
 def streamed(
@@ -103,18 +102,16 @@ def streamed(
 ) -> tuple:
     database = np.load(file, mmap_mode="r")
     way = partial(search, database, queries, K, scan=scan, block_bytes=block_bytes)
-    return timed(way, repeats, before=lambda: forget_cached(file))
+    return repeated(way, repeats, before=lambda: forget_cached(file))
 
 
-def timed(way: Callable, repeats: int, before: Callable = lambda: None) -> tuple:
+def repeated(way: Callable, repeats: int, before: Callable = lambda: None) -> tuple:
     """What a way of search finds, and its median seconds."""
-    seconds = []
+    found, seconds = [], []
     for _ in range(repeats):
         before()
-        started = time.perf_counter()
-        found = way()
-        seconds.append(time.perf_counter() - started)
-    return found, statistics.median(seconds)
+        seconds.append(timed(lambda: found.append(way())))
+    return found[-1], statistics.median(seconds)
 
 
 FLAT = "FAISS flat, in memory"
@@ -144,8 +141,7 @@ def exact_table(
     runs = {}
     for name in EXACT:
         searched = part if name == FLAT else file
-        with get_context("spawn").Pool(1) as pool:
-            run = pool.apply(measured, (name, searched, queries, block_bytes, repeats))
+        run = in_new_process(measured, name, searched, queries, block_bytes, repeats)
         run["seconds"] *= images / len(np.load(searched, mmap_mode="r"))
         print(f"{name}: {run['seconds']:.1f} s", flush=True)
         runs[name] = run

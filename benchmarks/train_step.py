@@ -16,12 +16,11 @@ bytes that autograd keeps between forward and backward.
 
 import argparse
 import statistics
-import time
 from collections.abc import Container
 
 import pandas as pd
 import torch
-from report import record
+from report import record, timed
 from torch import nn
 
 from dinomix.losses import multi_similarity_loss
@@ -77,14 +76,16 @@ class Scheme:
 
     def step(self) -> float:
         """Seconds of one step."""
+
+        def step() -> None:
+            self.optimizer.zero_grad()
+            self.scaler.scale(self.loss()).backward()
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            synchronise(self.images.device)
+
         synchronise(self.images.device)
-        started = time.perf_counter()
-        self.optimizer.zero_grad()
-        self.scaler.scale(self.loss()).backward()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        synchronise(self.images.device)
-        return time.perf_counter() - started
+        return timed(step)
 
     def memory(self) -> float:
         """MiB that a step adds at its peak, on a GPU; that autograd keeps, on a CPU."""

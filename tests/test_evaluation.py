@@ -82,12 +82,12 @@ def test_evaluate_gives_a_tidy_table(model, test_root):
     mean = table[table.condition != "all"].groupby("k")["recall"].mean()
     assert table[table.condition == "all"]["recall"].tolist() == pytest.approx(mean.tolist())
     first = table.iloc[0]
-    assert (first.method, first.backbone, first.dim, first.mix_depth) == (
+    assert [first.method, first.backbone, first.dim, first.mix_depth] == [
         "mix",
         "toy_vits14",
         16,
         2,
-    )
+    ]
     assert first.convention == "25 m" and first.dataset == "city-test"
 
 

@@ -75,20 +75,13 @@ def test_describe_keeps_the_mode_of_the_model(model, test_root):
     assert describe(model, [], progress=False).shape == (0, model.dim)
 
 
-def test_unreadable_image_is_named(model, test_root):
-    paths = TestSet(test_root).queries
-    paths[3].write_bytes(b"broken")
-    with pytest.raises(UnreadableImageError) as error:
-        describe(model, paths, progress=False)
-    assert str(paths[3]) in str(error.value)
-
-
-def test_broken_weights_are_noticed(test_root):
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_broken_weights_are_noticed_and_never_skipped(test_root, on_error):
     model = build_model(ModelConfig(backbone="toy_vits14", image_size=28, out_channels=8))
     with torch.no_grad():
         model.aggregator.row_proj.bias.fill_(float("nan"))
     with pytest.raises(FloatingPointError, match="not finite"):
-        describe(model, TestSet(test_root).queries, progress=False)
+        describe(model, TestSet(test_root).queries, on_error=on_error, progress=False)
 
 
 def test_device_by_name():
@@ -113,6 +106,9 @@ def test_a_damaged_image_is_skipped_where_that_is_asked_for(model, test_root, wo
     paths[3].write_bytes(b"broken")
     paths[9].write_bytes(b"")
     options = {"batch_size": 4, "workers": workers, "progress": False}
+    with pytest.raises(UnreadableImageError) as error:
+        describe(model, paths, **options)
+    assert str(paths[3]) in str(error.value)
     with pytest.warns(SkippedImageWarning) as told:
         found = describe(model, paths, on_error="skip", **options)
     assert skipped_images(paths, found) == [paths[3], paths[9]]
@@ -140,14 +136,6 @@ def test_a_missing_image_is_never_skipped(model, test_root, tmp_path):
     paths = [*TestSet(test_root).queries, tmp_path / "nowhere.jpg"]
     with pytest.raises(FileNotFoundError, match="nowhere"):
         describe(model, paths, on_error="skip", progress=False)
-
-
-def test_broken_weights_are_not_skipped(test_root):
-    model = build_model(ModelConfig(backbone="toy_vits14", image_size=28, out_channels=8))
-    with torch.no_grad():
-        model.aggregator.row_proj.bias.fill_(float("nan"))
-    with pytest.raises(FloatingPointError, match="not finite"):
-        describe(model, TestSet(test_root).queries, on_error="skip", progress=False)
 
 
 def test_on_error_is_one_of_two_words(model, test_root):

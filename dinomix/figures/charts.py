@@ -13,6 +13,7 @@ from dinomix.plumbing.tables import ALL
 from dinomix.study.results import overall
 
 PALETTE = THEME["palette"]
+SPREAD = ("pi", 100)  # over seeds: lowest to highest
 
 
 def test_map(database_utm: np.ndarray, query_utm: np.ndarray) -> Figure:
@@ -58,7 +59,7 @@ def recall_bars(table: pd.DataFrame, k: int = 1) -> Figure:
     chosen = _by_condition(table, k)
     conditions = list(chosen["condition"].unique())
     figure, ((axis,),) = panels(1, 1, (1.2 + 0.85 * len(conditions), 3.2))
-    bars = {"order": conditions, "errorbar": _lowest_to_highest, "err_kws": {"linewidth": 1}}
+    bars = {"order": conditions, "errorbar": SPREAD, "err_kws": {"linewidth": 1}}
     sns.barplot(chosen, x="condition", y="recall", hue="method", palette=PALETTE, ax=axis, **bars)
     for container in axis.containers:
         axis.bar_label(container, fmt="%.0f", fontsize=7, padding=1)
@@ -150,7 +151,7 @@ def recall_curves(
     lines = mean[hue].nunique()
     figure, (axes,) = panels(1, 1 + len(costs), (4.6 + 2.9 * len(costs), 3.1))
     marks = {"style": hue, "markers": MARKERS[:lines], "dashes": False}
-    band = {"palette": PALETTE, "errorbar": _lowest_to_highest}
+    band = {"palette": PALETTE, "errorbar": SPREAD}
     sns.lineplot(mean, x="place", y="recall", hue=hue, ax=axes[0], **marks, **band)
     axes[0].set(ylabel="recall (%)" if len(ks) > 1 else f"R@{ks[0]} (%)")
     columns = 3 if lines <= 3 else 2  # a legend wider than its panel would shrink it
@@ -204,7 +205,3 @@ def _by_condition(table: pd.DataFrame, k: int) -> pd.DataFrame:
     """Recall@k on each condition, and below it the mean over conditions."""
     chosen = table[table["k"] == k]
     return pd.concat([chosen[chosen["condition"] != ALL], overall(chosen)], ignore_index=True)
-
-
-def _lowest_to_highest(values: pd.Series) -> tuple[float, float]:
-    return values.min(), values.max()

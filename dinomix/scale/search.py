@@ -169,7 +169,7 @@ def _file_blocks(database: np.memmap, rows: int) -> Iterator[np.ndarray]:
     """Blocks of a memory map, read as a file: its pages would cost a fault each, and stay.
 
     A file that memory cannot hold is read past the system's cache, where the system can: keeping
-    it there would help nobody and costs much of a core's time.
+    it there is of no use and costs much of a core's time.
     """
     row_bytes = database.dtype.itemsize * database.shape[1]
     room = (rows * row_bytes // PAGE + 3) * PAGE  # begins and ends on whole pages

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from dinomix.evaluation import ALL
-from dinomix.plumbing.tables import ResultsTable, show
+from dinomix.plumbing.tables import ResultsTable, mean_and_range, show
 
 
 def row(method="mix", condition=ALL, k=1, recall=50.0, **values):
@@ -52,6 +52,11 @@ def test_rows_are_what_differs_and_columns_are_k():
     ]  # conditions by name, the row over all of them last; methods as they come
     assert cells(ResultsTable(rows))[("day", "gem!!")] == {"R@1": "15.0", "R@5": "55.0"}
     assert "dataset city; recall in percent</caption>" in shown.to_html()
+
+
+def test_mean_and_range():
+    assert mean_and_range([50, 60, 58]) == "56.0 [50.0, 60.0]"
+    assert mean_and_range(iter([0.126]), decimals=2) == "0.13"
 
 
 def test_spread_over_seeds():

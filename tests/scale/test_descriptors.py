@@ -220,21 +220,22 @@ def test_a_broken_image_is_named_and_the_other_chunks_stay(model, paths, tmp_pat
     assert len(describe_to(tmp_path / "d.npy", model, paths, progress=False)) == 11
 
 
-def test_errors_name_the_value(model, paths, tmp_path):
-    with pytest.raises(ValueError, match=r"d\.bin"):
-        describe_to(tmp_path / "d.bin", model, paths)
-    with pytest.raises(ValueError, match="int8"):
-        describe_to(tmp_path / "d.npy", model, paths, dtype="int8")
-    with pytest.raises(ValueError, match=r"\(2, 2\)"):
-        describe_to(tmp_path / "d.npy", model, paths, shard=(2, 2))
-    with pytest.raises(ValueError, match="'all'"):
-        describe_to(tmp_path / "d.npy", model, paths, shard="all")
-    with pytest.raises(ValueError, match="on_error is 'ignore'"):
-        describe_to(tmp_path / "d.npy", model, paths, on_error="ignore")
-    with pytest.raises(ValueError, match="no images"):
-        describe_to(tmp_path / "d.npy", model, [])
-    with pytest.raises(FileNotFoundError, match="nowhere"):
-        describe_to(tmp_path / "d.npy", model, [tmp_path / "nowhere.jpg"])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"file": "d.bin"}, r"d\.bin"),
+        ({"dtype": "int8"}, "int8"),
+        ({"shard": (2, 2)}, r"\(2, 2\)"),
+        ({"shard": "all"}, "'all'"),
+        ({"on_error": "ignore"}, "on_error is 'ignore'"),
+        ({"paths": []}, "no images"),
+    ],
+)
+def test_errors_name_the_value(model, paths, tmp_path, monkeypatch, options, words):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=words):
+        describe_to(**{"file": "d.npy", "model": model, "paths": paths, **options})
+    assert {path.name for path in tmp_path.iterdir()} == {"city"}
 
 
 # ------------------------------------------------------------------------------- damaged files

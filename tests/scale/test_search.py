@@ -1,10 +1,14 @@
 """Search: every way of it against a slow loop, in blocks of any size."""
 
+import os
+
 import numpy as np
+import psutil
 import pytest
 
+from dinomix import retrieval
 from dinomix.scale import search as neighbours
-from dinomix.scale.search import SCANS, search
+from dinomix.scale.search import SCANS, row_blocks, search
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -58,6 +62,22 @@ def test_duplicates_are_all_found(scan):
     np.testing.assert_allclose(similarities, 1, atol=1e-6)
 
 
+@pytest.mark.parametrize("block_rows", [1, 7, 50, 1000])
+def test_the_plain_search_in_memory_gives_the_same_bits(tmp_path, block_rows):
+    rng = np.random.default_rng(4)
+    rows = unit(rng.normal(size=(40, 16)))[rng.integers(0, 40, 130)]  # many are equal
+    database, queries = rows[:120].copy(), rows[120:].copy()
+    database[rng.permutation(120)[:30]], queries[2] = np.nan, np.nan
+    np.save(tmp_path / "database.npy", database)
+    mapped = np.load(tmp_path / "database.npy", mmap_mode="r")
+    options = {"k": 100, "block_bytes": block_rows * 16 * 4}
+    expected = retrieval.search(database, queries, **options)
+    assert expected[0].shape == (10, 90) and (expected[1][2] == -1).all()
+    for found in (search(database, queries, **options), search(mapped, queries, **options)):
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
 @pytest.mark.parametrize("scan", SCANS)
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_a_database_on_disk_gives_what_it_gives_in_memory(tmp_path, scan, dtype):
@@ -89,22 +109,30 @@ def test_search_leaves_its_input_alone_and_takes_any_memory_layout():
     np.testing.assert_array_equal(ranked[:, 0], np.arange(0, 20, 2))
 
 
-def test_no_queries_find_nothing():
+@pytest.mark.parametrize("scan", SCANS)
+def test_no_queries_find_nothing(scan):
     database = unit(np.random.default_rng(0).normal(size=(5, 4)))
-    similarities, ranked = search(database, database[:0], 3)
+    similarities, ranked = search(database, database[:0], 3, scan=scan)
     assert similarities.shape == ranked.shape == (0, 3)
 
 
-def test_search_errors_name_the_shapes():
-    row = np.ones((1, 4), np.float32)
-    with pytest.raises(ValueError, match=r"\(1, 4\) and \(1, 3\)"):
-        search(row, np.ones((1, 3), np.float32))
-    with pytest.raises(ValueError, match="0 descriptors"):
-        search(row[:0], row)
-    with pytest.raises(ValueError, match="nearest 0"):
-        search(row, row, 0)
+ROW = np.ones((1, 4), np.float32)
+
+
+@pytest.mark.parametrize("scan", SCANS)
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ((ROW, ROW[:, :3]), r"\(1, 4\) and \(1, 3\)"),
+        ((ROW[:0], ROW), "0 descriptors"),
+        ((ROW, ROW, 0), "nearest 0"),
+    ],
+)
+def test_search_errors_name_the_shapes(asked, words, scan):
+    with pytest.raises(ValueError, match=words):
+        search(*asked, scan=scan)
     with pytest.raises(ValueError, match="scan is 'int8'"):
-        search(row, row, 1, scan="int8")
+        search(ROW, ROW, 1, scan="int8")
 
 
 def test_candidates_without_hope_are_not_read_again(monkeypatch):
@@ -126,3 +154,106 @@ def test_a_database_without_any_descriptor_gives_no_columns(scan):
     nothing = np.full((5, 4), np.nan, np.float32)
     similarities, ranked = search(nothing, unit(np.ones((2, 4))), 3, scan=scan)
     assert similarities.shape == ranked.shape == (2, 0)
+
+
+# ------------------------------------------------------------------------- blocks of rows
+
+ROWS, D = 1003, 50
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """Descriptors of a dtype in a file, opened as a memory map."""
+
+    def store(dtype: str) -> np.memmap:
+        database = np.random.default_rng(0).normal(size=(ROWS, D)).astype(dtype)
+        np.save(tmp_path / "database.npy", database)
+        return np.load(tmp_path / "database.npy", mmap_mode="r")
+
+    return store
+
+
+def assert_same_as_slices(database, rows):
+    starts = []
+    for start, block in row_blocks(database, rows):
+        assert block.dtype == np.float32 and block.flags.c_contiguous and block.flags.writeable
+        np.testing.assert_array_equal(block, database[start : start + rows].astype(np.float32))
+        starts.append(start)
+    assert starts == list(range(0, len(database), rows))
+
+
+@pytest.fixture(params=["cached", "direct"])
+def reading(request, monkeypatch):
+    """Once as a small file is read, and once as one that is larger than memory."""
+    if request.param == "direct":
+        if not neighbours.DIRECT:
+            pytest.skip("this system cannot read past its cache")
+        memory = psutil.virtual_memory()._replace(available=0)
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    return request.param
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("rows", [1, 7, 128, ROWS - 1, ROWS, 10**6])
+def test_a_file_gives_what_its_slices_are(stored, dtype, rows, reading):
+    assert_same_as_slices(stored(dtype), rows)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "float64"])
+def test_arrays_in_memory_of_any_layout(dtype):
+    database = np.random.default_rng(0).normal(size=(ROWS, D)).astype(dtype)
+    assert_same_as_slices(database, 100)
+    assert_same_as_slices(np.asfortranarray(database), 100)
+    assert_same_as_slices(database[::2, ::3], 100)
+    database.flags.writeable = False
+    assert_same_as_slices(database, 100)
+
+
+def test_a_part_of_a_file_is_that_part(stored):
+    assert_same_as_slices(stored("float16")[10:500], 64)
+    assert_same_as_slices(stored("float32")[:, 3:20], 64)
+
+
+@pytest.fixture
+def asked_for(monkeypatch):
+    """Of each file that is opened, whether reading past the cache is asked for."""
+    opened, asked = os.open, []
+
+    def note(path, flags, *rest, **options):
+        asked.append(bool(flags & neighbours.DIRECT))
+        return opened(path, flags, *rest, **options)
+
+    monkeypatch.setattr(os, "open", note)
+    return asked
+
+
+def test_large_files_are_read_past_the_cache(stored, reading, asked_for):
+    assert_same_as_slices(stored("float32"), 10)
+    assert set(asked_for) == {reading == "direct"}
+
+
+def test_a_file_system_that_cannot_read_past_its_cache_still_serves(stored, reading, monkeypatch):
+    opened, flags = os.open, []
+
+    def refuse(path, asked, *rest, **options):
+        flags.append(asked & neighbours.DIRECT)
+        if flags[-1]:
+            raise OSError(22, "Invalid argument")
+        return opened(path, asked, *rest, **options)
+
+    monkeypatch.setattr(os, "open", refuse)
+    assert_same_as_slices(stored("float32"), 100)
+    assert sum(bool(flag) for flag in flags) == (reading == "direct")  # asked for only once
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_named(stored, reading):
+    database = stored("float32")
+    parts = neighbours._file_blocks(database, 500)
+    os.truncate(database.filename, database.offset + 60 * D * 4)
+    with pytest.raises(OSError, match=r"database\.npy has become shorter while it was read"):
+        next(parts)
+
+
+def test_two_buffers_hold_whatever_the_number_of_blocks(stored):
+    blocks = [block for _, block in row_blocks(stored("float16"), 100)]
+    assert len({block.ctypes.data for block in blocks}) == 2
