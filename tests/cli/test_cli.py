@@ -237,6 +237,4 @@ def test_toy(called, data, tmp_path):
 def test_impossible_sizes_are_refused():
     result = invoke("toy", "--image-size", 2)
     assert result.exit_code == 1
-    assert re.fullmatch(
-        r"error: image_size is 2: expected a whole number from 8.*\n", result.stderr
-    )
+    assert re.match(r"error: (.*\n)?.*image_size(.*\n)?.* 2 is not from 8", result.stderr)
