@@ -205,7 +205,7 @@ def content(path: Path) -> bytes:
 
 
 def give_training(folder: Path) -> None:
-    from conftest import write_places, write_testset
+    from tests.conftest import write_places, write_testset
 
     write_places(folder / "places", places=8)
     write_testset(folder / "city", places=8)
@@ -229,7 +229,7 @@ def train_tiny(given: Path, out: Path, recipe: str, **changes: object) -> None:
 
 
 def give_describing(folder: Path) -> None:
-    from conftest import write_testset
+    from tests.conftest import write_testset
 
     from dinomix import ModelConfig, build_model, save_model
 
@@ -257,7 +257,7 @@ def render(given: Path, out: Path) -> None:
 
 
 def give_preparing(folder: Path) -> None:
-    from made_downloads import write_nordland
+    from tests.made_downloads import write_nordland
 
     write_nordland(folder, frames=800)
 
@@ -302,7 +302,7 @@ print(name, "is done")
 
 def give_notebooks(folder: Path) -> None:
     import yaml
-    from test_pipeline import write_notebook
+    from tests.pipeline.test_notebooks import write_notebook
 
     write_notebook(folder, "10_b", 'name = "b"', NOTEBOOK, ["20_a"])
     write_notebook(folder, "20_a", 'name = "a"', NOTEBOOK, [])
