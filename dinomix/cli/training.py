@@ -1,4 +1,4 @@
-"""Training."""
+"""Training: of models, and of the stand-in backbones."""
 
 import json
 import os
@@ -13,9 +13,6 @@ if TYPE_CHECKING:
     from dinomix.data import PlaceDataset, TestSet
     from dinomix.model import ModelConfig
 
-PRESETS = "dino_mix, dino_mix_toy, mixvpr_resnet50, salad, boq, ...; a wrong name lists all"
-
-
 @app.command()
 def train(
     places: Annotated[Path, typer.Argument(help="training places, in GSV-Cities' layout")],
@@ -26,7 +23,10 @@ def train(
     hold_out: Annotated[
         float | None, typer.Option(help="validate on this share of the places instead")
     ] = None,
-    preset: Annotated[str, typer.Option(help=PRESETS)] = "dino_mix",
+    preset: Annotated[
+        str,
+        typer.Option(help="dino_mix, dino_mix_toy, mixvpr_resnet50, ...; a wrong name lists all"),
+    ] = "dino_mix",
     config: Annotated[
         Path | None,
         typer.Option(help="YAML or JSON file: fields of ModelConfig that win over the preset's"),
@@ -45,7 +45,7 @@ def train(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Train a model; tell its folder and its best epoch.
+    """Train a model; print its folder and its best epoch.
 
     Asked again, a finished run is loaded. One that was killed goes on after its last whole epoch.
 
@@ -67,8 +67,7 @@ def train(
     dataset = PlaceDataset(places, images_per_place=images_per_place)
     dataset, validation = _validation(dataset, val, hold_out)
     if not as_json:
-        for told in (dataset, validation):
-            typer.echo(repr(told), err=True)
+        typer.echo(f"{dataset!r}\n{validation!r}", err=True)
     run = train(
         model_config,
         dataset,
@@ -81,32 +80,43 @@ def train(
     if int(os.environ.get("RANK", 0)):  # torchrun's other processes have the same to say
         return
     best = {key: run.best[key] for key in ("recall@1", "recall@5")}
-    told = {
-        "run": str(run.folder),
-        "epoch": int(run.best["epoch"]),
-        "epochs": train_config.epochs,
-        **best,
-        "validation": validation.name,
-        "convention": validation.convention,
-    }
+    epoch, epochs = int(run.best["epoch"]), train_config.epochs
     if as_json:
-        typer.echo(json.dumps(told))
+        report = {"run": str(run.folder), "epoch": epoch, "epochs": epochs, **best}
+        report |= {"validation": validation.name, "convention": validation.convention}
+        typer.echo(json.dumps(report))
     else:
         recalls = ", ".join(f"{key} {value:.1f} %" for key, value in best.items())
-        typer.echo(
-            f"{run.folder}\n"
-            f"best epoch {told['epoch']} of {told['epochs']}: {recalls} "
-            f"on {validation.name} ({validation.convention})"
-        )
+        where = f"{validation.name} ({validation.convention})"
+        typer.echo(f"{run.folder}\nbest epoch {epoch} of {epochs}: {recalls} on {where}")
 
 
 def _model_config(preset: str, config: Path | None) -> "ModelConfig":
     from dinomix.model import PRESETS
-    from dinomix.plumbing.settings import read_model_config
 
     if preset not in PRESETS:
         raise ValueError(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
     return PRESETS[preset] if config is None else read_model_config(config, PRESETS[preset])
+
+
+def read_model_config(path: Path, base: "ModelConfig") -> "ModelConfig":
+    """The config in a file: fields of `ModelConfig`, those left out taken from `base`.
+
+    `config.json` of `save_pretrained` will do.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_fields`; or a key that is no field, or a value that
+            its field does not take. The file is named.
+    """
+    from dinomix.model import ModelConfig
+    from dinomix.plumbing.settings import VERSION, one_line, read_fields
+
+    fields = read_fields(path)
+    fields.pop(VERSION, None)
+    try:
+        return ModelConfig.from_dict({**base.to_dict(), **fields})
+    except ValueError as error:
+        raise ValueError(f"{path}: {one_line(error)}") from error
 
 
 def _validation(
@@ -119,3 +129,26 @@ def _validation(
         return places.hold_out(hold_out)
     has_splits = (Path(val) / "images" / "val").is_dir()
     return places, open_testset(val, "val" if has_splits else None)
+
+
+@app.command()
+def pretrain(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[BACKBONE]...", help="default: all stand-ins")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="folder of the weights; default: the package's own")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="default: each backbone's own")] = None,
+    cameras: Annotated[int | None, typer.Option(help="rendered places to learn from")] = None,
+) -> None:
+    """Pretrain the stand-in backbones again, on rendered streets without labels.
+
+    \b
+    dinomix pretrain
+    dinomix pretrain toy_vits14 --epochs 2 --cameras 100 --out /tmp/weights
+    """
+    from dinomix.standins.pretrain import pretrain_files
+
+    for path in pretrain_files(names, out, epochs=epochs, cameras=cameras):
+        typer.echo(path)

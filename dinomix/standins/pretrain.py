@@ -3,9 +3,9 @@
 A box is (left, top, width, height) in shares of the photo.
 """
 
-import argparse
 import math
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
@@ -257,34 +257,38 @@ def pretrain_to_file(name: str, views: Path, config: PretrainConfig, out: Path) 
         save_file(tensors, temporary, metadata=about)
 
 
-def main() -> None:
-    """The command line of the pretraining."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", default=list(TOY), help="default: all")
-    parser.add_argument("--out", type=Path, default=TOY_WEIGHTS, help="folder of the weights")
-    parser.add_argument("--epochs", type=int, help="default: each backbone's own")
-    parser.add_argument("--cameras", type=int, default=PretrainConfig.cameras)
-    options = parser.parse_args()
-    shared = PretrainConfig(cameras=options.cameras)
-    recipes = {
-        name: replace(
-            RECIPES[name],
-            cameras=shared.cameras,
-            epochs=options.epochs or RECIPES[name].epochs,
-        )
-        for name in options.names
-    }
+def pretrain_files(
+    names: Sequence[str] | None = None,
+    out: Path | None = None,
+    *,
+    epochs: int | None = None,
+    cameras: int | None = None,
+) -> list[Path]:
+    """Pretrain stand-ins side by side on the same photos; the files of weights in `out`.
+
+    Args:
+        names: None means all of them.
+        out: None means the package's own folder of weights.
+        epochs, cameras: None means as in `RECIPES`.
+
+    Raises:
+        ValueError: there is no stand-in of this name.
+    """
+    names, out = names or list(TOY), out or TOY_WEIGHTS
+    if unknown := [name for name in names if name not in RECIPES]:
+        raise ValueError(f"no stand-ins {unknown}; there are {', '.join(RECIPES)}")
+    changes = {"cameras": cameras, "epochs": epochs}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    recipes = {name: replace(RECIPES[name], **changes) for name in names}
+    shared = recipes[names[0]]
     count = shared.cameras * shared.photos
     with tempfile.TemporaryDirectory() as folder:
         views = write_views(folder, PRETRAIN_SEEDS, count, shared.photo_size, group=shared.photos)
         with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
             jobs = [
-                pool.submit(pretrain_to_file, name, views, recipe, options.out)
+                pool.submit(pretrain_to_file, name, views, recipe, out)
                 for name, recipe in recipes.items()
             ]
             for job in jobs:
                 job.result()
-
-
-if __name__ == "__main__":
-    main()
+    return [out / f"{name}.safetensors" for name in names]
