@@ -229,9 +229,8 @@ def train_tiny(given: Path, out: Path, recipe: str, **changes: object) -> None:
 
 
 def give_describing(folder: Path) -> None:
-    from tests.conftest import write_testset
-
     from dinomix import ModelConfig, build_model, save_model
+    from tests.conftest import write_testset
 
     write_testset(folder / "city", places=60)
     model = ModelConfig("toy_vits14", 1, out_channels=8, out_rows=2, image_size=28)
@@ -302,6 +301,7 @@ print(name, "is done")
 
 def give_notebooks(folder: Path) -> None:
     import yaml
+
     from tests.pipeline.test_notebooks import write_notebook
 
     write_notebook(folder, "10_b", 'name = "b"', NOTEBOOK, ["20_a"])

@@ -1,4 +1,4 @@
-"""Profiles: what they need, their notebooks, their figures."""
+"""Profiles: what they need, their notebooks, their figures, their page."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +15,7 @@ Only = Annotated[
 
 @app.command()
 def check(profile: Profile, overrides: Overrides = "", as_json: Json = False) -> None:
-    """Verify a profile's data, weights, disk and memory before hours are spent.
+    """Verify a profile's packages, data and weights before hours are spent.
 
     Writes nothing. Exit code 1 if anything is missing.
 
@@ -69,3 +69,24 @@ def figures(
     from dinomix.pipeline.notebooks import run_and_report
 
     run_and_report(profile, only=only, figures=folder or Path("figures") / profile)
+
+
+@app.command()
+def page(
+    profile: Profile,
+    port: Annotated[
+        int, typer.Option(help="the next free one is taken where it is not free")
+    ] = 8866,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="open no window")] = False,
+) -> None:
+    """Serve notebook 10 as a page, without code; what it needs is run first.
+
+    \b
+    dinomix page demo
+    dinomix page toy --port 9000 --no-browser
+    """
+    from dinomix.pipeline.notebooks import run_profile
+    from dinomix.pipeline.page import NOTEBOOK, serve
+
+    *_, notebook = run_profile(profile, only=NOTEBOOK)  # it comes after its needs
+    serve(notebook, port, open_browser=not no_browser)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from dinomix.data import PlaceDataset, TestSet
     from dinomix.model import ModelConfig
 
+
 @app.command()
 def train(
     places: Annotated[Path, typer.Argument(help="training places, in GSV-Cities' layout")],

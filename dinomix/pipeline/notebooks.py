@@ -1,10 +1,8 @@
-"""Profiles: YAML files of papermill parameters, for the notebooks that they list."""
+"""A profile, which gives parameters to the notebooks that it lists; its run through papermill."""
 
-import argparse
 import hashlib
 import os
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
@@ -19,6 +17,10 @@ from dinomix.plumbing.files import atomic_path, to_json
 from dinomix.plumbing.settings import parse_yaml, read_fields
 from dinomix.plumbing.workspace import NO_TRAINING, data_root
 
+CHECKOUT = Path(__file__).parents[2]
+NOTEBOOKS = CHECKOUT / "notebooks"
+PACKAGES = (CHECKOUT / "dinomix", CHECKOUT / "toycity")  # what executed notebooks depend on
+SOURCES = (".py", ".toml", ".csv", ".j2")  # code, and the data beside it
 KEYS = ("common", "notebooks")
 Parameters = dict[str, Any]
 
@@ -59,7 +61,7 @@ def _parameters(values: Any, path: Path, where: str) -> Parameters:
     for name, value in parameters.items():
         try:
             to_json(value)
-        except TypeError as error:
+        except (TypeError, ValueError) as error:  # of an alias of what it lies in, too
             raise ValueError(
                 f"{path}: {name} of {where} is {value!r}, expected text, numbers, lists and names "
                 "with values; what stands for something else, such as a date, needs quotes"
@@ -72,12 +74,6 @@ def _named(values: Any, path: Path, where: str) -> dict[str, Any]:
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise ValueError(f"{path}: {where} is {values!r}, expected names with values")
     return values
-
-
-# Runs a profile's notebooks through papermill, in dependency order.
-CHECKOUT = Path(__file__).parents[2]
-PACKAGES = (CHECKOUT / "dinomix", CHECKOUT / "toycity")
-NOTEBOOKS = CHECKOUT / "notebooks"
 
 
 @dataclass(frozen=True)
@@ -101,33 +97,36 @@ def load_profile(
 
     Raises:
         FileNotFoundError: no such profile or notebook; the ones that exist are named.
-        ValueError: the profile cannot be read (`profiles.read_profile`), gives a parameter that the
-            notebook (or, for `common` and overrides, any notebook) does not declare, or notebooks
-            need each other in a circle.
+        ValueError: as `read_profile`; a parameter that the notebook (of `common` and overrides: any
+            notebook) does not declare; or notebooks that need each other in a circle.
     """
+    import papermill
+
+    overrides = overrides or {}
     common, listed = read_profile(profile_path(profile, notebooks))
-    shared = {**common, **(overrides or {})}
     steps: dict[str, Step] = {}
     declared_anywhere: set[str] = set()
     for name, own in listed.items():
-        notebook = _read(notebooks / f"{name}.ipynb")
-        declared = _declared_parameters(notebooks / f"{name}.ipynb")
+        path = notebooks / f"{name}.ipynb"
+        about = _read(path).metadata.get("dinomix", {})
+        declared = set(papermill.inspect_notebook(path))
         declared_anywhere |= declared
         _refuse_unknown(set(own) - declared, f"notebook {name}", declared)
-        given = {**common, **own, **(overrides or {})}
+        given = {**common, **own, **overrides}
         parameters = {key: value for key, value in given.items() if key in declared}
-        needs = tuple(notebook.metadata.get("dinomix", {}).get("needs", ()))
-        steps[name] = Step(name, notebooks / f"{name}.ipynb", parameters, needs)
-    _refuse_unknown(set(shared) - declared_anywhere, f"profile {profile}", declared_anywhere)
+        steps[name] = Step(name, path, parameters, tuple(about.get("needs", ())))
+    unknown = {*common, *overrides} - declared_anywhere
+    _refuse_unknown(unknown, f"profile {profile}", declared_anywhere)
     graph = {name: [n for n in step.needs if n in steps] for name, step in steps.items()}
     return [steps[name] for name in TopologicalSorter(graph).static_order()]
 
 
 def fingerprints(steps: Sequence[Step]) -> dict[str, str]:
-    """What each executed copy depends on: sources of notebook and package, parameters, needs."""
+    """What each executed copy depends on: sources of notebook and packages, parameters, needs."""
     package = hashlib.sha256()
-    for path in sorted(path for folder in PACKAGES for path in folder.rglob("*.py")):
-        package.update(path.read_bytes())
+    for path in sorted(path for folder in PACKAGES for path in folder.rglob("*")):
+        if path.suffix in SOURCES:
+            package.update(path.read_bytes())
     found: dict[str, str] = {}
     for step in steps:
         cells = [cell.source for cell in _read(step.path).cells]
@@ -233,51 +232,12 @@ def _read(path: Path) -> nbformat.NotebookNode:
     return nbformat.read(path, as_version=4)
 
 
-def _declared_parameters(path: Path) -> set[str]:
-    import papermill
-
-    return set(papermill.inspect_notebook(path))
-
-
 def _refuse_unknown(names: set[str], where: str, declared: set[str]) -> None:
     if names:
         raise ValueError(
             f"{where} is given {sorted(names)}, which no parameters cell declares; "
             f"declared are {sorted(declared)}"
         )
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="dinomix.pipeline", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("profile", help="smoke, toy or paper")
-    parser.add_argument("--only", help="only notebooks whose name starts so, and what they need")
-    parser.add_argument(
-        "--set",
-        default="",
-        help='parameters that win over the profile\'s, for example "seeds=[0, 1]"',
-    )
-    parser.add_argument("--force", action="store_true", help="run what is up to date, too")
-    parser.add_argument(
-        "--figures",
-        type=Path,
-        metavar="FOLDER",
-        help="draw every figure again from finished runs, train nothing, and copy them there",
-    )
-    options = parser.parse_args(arguments)
-    try:
-        run_and_report(
-            options.profile,
-            only=options.only,
-            overrides=parse_overrides(options.set),
-            force=options.force,
-            figures=options.figures,
-        )
-    except (NotebookFailedError, OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
 
 
 def run_and_report(
@@ -288,7 +248,7 @@ def run_and_report(
     force: bool = False,
     figures: Path | None = None,
 ) -> None:
-    """What the command lines do: run a profile, say where the copies and the figures are.
+    """Run a profile, and print where the copies and the figures are.
 
     Args:
         figures: draw every figure again from finished runs, train nothing, and copy them there.
@@ -337,7 +297,3 @@ def parse_overrides(text: str) -> dict[str, Any]:
         except ValueError as error:
             raise ValueError(f"cannot read the value in {part!r}: {error}") from error
     return overrides
-
-
-if __name__ == "__main__":
-    sys.exit(main())

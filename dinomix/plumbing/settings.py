@@ -1,4 +1,4 @@
-"""Settings that people write: YAML and JSON, read strictly; what is wrong with them, in one line."""
+"""Settings that people write: YAML and JSON, read strictly; an error in them in one line."""
 
 import dataclasses
 import json

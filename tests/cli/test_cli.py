@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 import dinomix.datasets.prepare
 import dinomix.pipeline.check
+import dinomix.standins.pretrain
 import toycity
 from dinomix.cli import app
 from dinomix.datasets.prepare import PREPARERS, Summary
@@ -19,7 +20,10 @@ from dinomix.pipeline import notebooks as pipeline
 from dinomix.pipeline.notebooks import NotebookFailedError
 from dinomix.plumbing.errors import HubError
 
-COMMANDS = {"toy", "prepare", "train", "evaluate", "localize", "check", "run", "figures"}
+COMMANDS = {
+    *("toy", "prepare", "train", "pretrain", "evaluate"),
+    *("localize", "check", "run", "figures", "page"),
+}
 
 
 def invoke(*arguments: object):
@@ -63,7 +67,8 @@ def test_help_is_light():
         "import sys; from dinomix.cli import app\n"
         "try: app(['--help'])\n"
         "except SystemExit as end: assert end.code == 0\n"
-        "heavy = {'torch', 'pandas', 'numpy', 'nbformat', 'papermill'} & set(sys.modules)\n"
+        "heavy = {'torch', 'pandas', 'numpy', 'nbformat', 'papermill', 'pydantic', 'toycity'}\n"
+        "heavy &= set(sys.modules)\n"
         "sys.exit(f'loaded {heavy}' if heavy else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -227,11 +232,16 @@ def test_wrong_usage_is_explained():
 def test_toy(called, data, tmp_path):
     calls = called(toycity, "write_toycity", Path("there"))
     assert invoke("toy").stdout == "there\n"
-    assert calls.pop() == ((data / "toycity", toycity.ToyCityConfig()), {"workers": None})
-    invoke("toy", "--out", tmp_path, "--small", "--image-size", 28, "--workers", 2)
-    small = toycity.ToyCityConfig.small(image_size=28)
-    assert calls.pop() == ((tmp_path, small), {"workers": 2})
-    assert json.loads(invoke("toy", "--json").stdout) == {"folder": "there"}
+    assert calls.pop() == (
+        (data / "toycity", toycity.ToyCityConfig()),
+        {"workers": None, "progress": True},
+    )
+    invoke("toy", "--out", tmp_path, "--small", "--image-size", "24,32", "--workers", 2)
+    small = toycity.ToyCityConfig.small(image_size=(24, 32))
+    assert calls.pop() == ((tmp_path, small), {"workers": 2, "progress": True})
+    assert json.loads(invoke("toy", "--image-size", 28, "--json").stdout) == {"folder": "there"}
+    asked = (data / "toycity", toycity.ToyCityConfig(image_size=28))
+    assert calls.pop() == (asked, {"workers": None, "progress": False})
 
 
 def test_impossible_sizes_are_refused():
@@ -240,3 +250,24 @@ def test_impossible_sizes_are_refused():
     assert re.fullmatch(
         r"error: image_size is 2: expected a whole number from 8.*\n", result.stderr
     )
+    result = invoke("toy", "--image-size", "big")
+    assert result.exit_code == 2 and "'big': write pixels, as 112 or 96,128" in plain(result.stderr)
+
+
+# ------------------------------------------------------------------------------- pretrain
+
+
+def test_pretrain(called, tmp_path):
+    calls = called(dinomix.standins.pretrain, "pretrain_files", [tmp_path / "w.safetensors"])
+    assert invoke("pretrain").stdout == f"{tmp_path / 'w.safetensors'}\n"
+    assert calls.pop() == ((None, None), {"epochs": None, "cameras": None})
+    options = ("--out", tmp_path, "--epochs", 2, "--cameras", 100)
+    invoke("pretrain", "toy_vits14", "toy_resnet", *options)
+    names = ["toy_vits14", "toy_resnet"]
+    assert calls.pop() == ((names, tmp_path), {"epochs": 2, "cameras": 100})
+
+
+def test_unknown_stand_ins_are_named():
+    result = invoke("pretrain", "dinov2_vitb14")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: no stand-ins ['dinov2_vitb14']; there are toy_vits14")
