@@ -5,16 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dinomix.cli.app import (
-    MODELS,
-    BatchSize,
-    Device,
-    Json,
-    Workers,
-    app,
-    print_table,
-    without_nan,
-)
+from dinomix.cli.app import MODELS, BatchSize, Device, Json, Workers, app, print_table, without_nan
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -58,8 +58,9 @@ def train(
         --recipe toy --set "epochs=2; lr=1e-3"
     """
     from dinomix.data import PlaceDataset
-    from dinomix.pipeline.notebooks import parse_overrides
-    from dinomix.runs.train import TrainConfig, train
+    from dinomix.plumbing.settings import parse_overrides
+    from dinomix.runs.train import train
+    from dinomix.training import TrainConfig
 
     if (val is None) == (hold_out is None):
         raise typer.BadParameter("give one of the two: --val SET or --hold-out SHARE")
@@ -135,7 +136,7 @@ def _validation(
 @app.command()
 def pretrain(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[BACKBONE]...", help="default: all stand-ins")
+        list[str] | None, typer.Argument(metavar="BACKBONE", help="default: all stand-ins")
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="folder of the weights; default: the package's own")

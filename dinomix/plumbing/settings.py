@@ -101,6 +101,26 @@ def _parse_json(text: str) -> Any:
         raise ValueError("it is nested too deeply for a config") from error
 
 
+def parse_overrides(text: str) -> dict[str, Any]:
+    """`"epochs=2; seeds=[0, 1]"` as a dict, values read as YAML.
+
+    Raises:
+        ValueError: a part is not `name=value`, a value is no YAML, or a name is there twice.
+    """
+    overrides: dict[str, Any] = {}
+    for part in filter(None, (part.strip() for part in text.split(";"))):
+        name, equals, value = (word.strip() for word in part.partition("="))
+        if not equals or not name.isidentifier():
+            raise ValueError(f"cannot read the parameter {part!r}; write name=value; name=value")
+        if name in overrides:
+            raise ValueError(f"the parameter {name} is given twice; give it once")
+        try:
+            overrides[name] = parse_yaml(value)
+        except ValueError as error:
+            raise ValueError(f"cannot read the value in {part!r}: {error}") from error
+    return overrides
+
+
 def check_fields(kind: type, values: Any, what: str) -> None:
     """Raise ValueError unless these are named fields of a dataclass; `what` is built of them."""
     if not isinstance(values, Mapping):

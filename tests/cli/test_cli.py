@@ -62,18 +62,26 @@ def data(tmp_path, monkeypatch):
     return tmp_path / "data"
 
 
-def test_help_is_light():
+@pytest.mark.parametrize(
+    ("arguments", "status", "heavy"),
+    [
+        (["--help"], 0, {"torch", "pandas", "numpy", "nbformat", "papermill", "pydantic"}),
+        (["prepare", "oxford", "raw"], 1, {"torch", "pandas"}),
+        (["toy", "--image-size", "2"], 1, {"torch", "pandas"}),
+    ],
+)
+def test_commands_load_what_they_need(arguments, status, heavy):
     code = (
         "import sys; from dinomix.cli import app\n"
-        "try: app(['--help'])\n"
-        "except SystemExit as end: assert end.code == 0\n"
-        "heavy = {'torch', 'pandas', 'numpy', 'nbformat', 'papermill', 'pydantic', 'toycity'}\n"
-        "heavy &= set(sys.modules)\n"
-        "sys.exit(f'loaded {heavy}' if heavy else 0)"
+        f"try: app({arguments})\n"
+        f"except SystemExit as end: assert end.code == {status}\n"
+        f"loaded = {heavy} & set(sys.modules)\n"
+        "sys.exit(f'loaded {loaded}' if loaded else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert {name for name in COMMANDS if f" {name} " in done.stdout} == COMMANDS
+    if status == 0:
+        assert {name for name in COMMANDS if f" {name} " in done.stdout} == COMMANDS
 
 
 def test_every_command_explains_itself():
@@ -171,20 +179,13 @@ def test_run(called, data):
     assert calls.pop() == (("toy",), {"only": None, "overrides": {}, "force": False})
 
 
-def test_figures(called, data, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DINOMIX_NO_TRAINING", "")  # put back afterwards
-    calls = called(pipeline, "run_profile", [])
-    copies = called(pipeline, "copy_figures")
-    invoke("figures", "toy", "--only", "03")
+def test_figures(called, tmp_path):
+    calls = called(pipeline, "draw_figures", [Path("03.ipynb")])
+    result = invoke("figures", "toy", "--only", "03")
+    assert calls.pop() == (("toy", Path("figures/toy"), "03"), {})
+    assert "03.ipynb" in result.stdout and str(Path("figures/toy")) in result.stdout
     invoke("figures", "toy", tmp_path / "elsewhere")
-    drawn = data / "figures" / "toy"
-    assert calls is copies and calls == [
-        (("toy",), {"only": "03", "overrides": None, "force": True}),
-        ((drawn, Path("figures/toy")), {"keep": True}),
-        (("toy",), {"only": None, "overrides": None, "force": True}),
-        ((drawn, tmp_path / "elsewhere"), {"keep": False}),
-    ]
+    assert calls.pop() == (("toy", tmp_path / "elsewhere", None), {})
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ from dinomix.pipeline import notebooks as pipeline
 from dinomix.pipeline.notebooks import (
     NotebookFailedError,
     load_profile,
-    parse_overrides,
     run_profile,
 )
 
@@ -119,9 +118,9 @@ def test_figures_are_drawn_again_without_training(notebooks, tmp_path, monkeypat
         folder.mkdir(parents=True)
         Image.new("RGB", (4, 4), "blue").save(folder / "old.png")
     out = tmp_path / "out"
-    pipeline.run_and_report("p", only="30", figures=out)
+    pipeline.draw_figures("p", out, only="30")
     assert {path.name for path in out.iterdir()} == {"old.png", "new.png"}
-    pipeline.run_and_report("p", figures=out)
+    pipeline.draw_figures("p", out)
     assert {path.name for path in out.iterdir()} == {"new.png"}
     assert Image.open(out / "new.png").convert("RGB").getpixel((0, 0)) == (255, 0, 0)
 
@@ -146,21 +145,6 @@ def test_notebooks_that_need_each_other_are_refused(notebooks):
     write_notebook(notebooks, "20_a", "size = 1\nspeed = 2", "", ["10_b"])
     with pytest.raises(ValueError, match="cycle"):
         load_profile("p", notebooks=notebooks)
-
-
-def test_overrides_are_read_as_yaml():
-    assert parse_overrides("seeds=[0, 1]; name=toy;x = 1e-3;") == {
-        "seeds": [0, 1],
-        "name": "toy",
-        "x": 1e-3,  # PyYAML by itself wants 1.0e-3
-    }
-    assert parse_overrides("") == {}
-    with pytest.raises(ValueError, match=r"'epochs'.*name=value"):
-        parse_overrides("epochs")
-    with pytest.raises(ValueError, match="parameter epochs is given twice"):
-        parse_overrides("epochs=1; epochs = 2")
-    with pytest.raises(ValueError, match=r"cannot read the value in 'seeds=\[0': line 1"):
-        parse_overrides("seeds=[0")
 
 
 @pytest.mark.parametrize("profile", ["smoke", "toy", "paper"])

@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 from pydantic import ConfigDict, Field, field_validator
 from pydantic.dataclasses import dataclass
 
-from dinomix.plumbing.settings import LARGEST, one_line, parse_yaml, read_fields
+from dinomix.plumbing.settings import (
+    LARGEST,
+    one_line,
+    parse_overrides,
+    parse_yaml,
+    read_fields,
+)
 
 
 def write(folder, content, name="a.yaml"):
@@ -81,6 +87,21 @@ def test_aliases_are_read():
         "b": {"x": 1},
         "c": {"x": 1, "y": 2},
     }
+
+
+def test_overrides_are_read_as_yaml():
+    assert parse_overrides("seeds=[0, 1]; name=toy;x = 1e-3;") == {
+        "seeds": [0, 1],
+        "name": "toy",
+        "x": 1e-3,  # PyYAML by itself wants 1.0e-3
+    }
+    assert parse_overrides("") == {}
+    with pytest.raises(ValueError, match=r"'epochs'.*name=value"):
+        parse_overrides("epochs")
+    with pytest.raises(ValueError, match="parameter epochs is given twice"):
+        parse_overrides("epochs=1; epochs = 2")
+    with pytest.raises(ValueError, match=r"cannot read the value in 'seeds=\[0': line 1"):
+        parse_overrides("seeds=[0")
 
 
 @pytest.mark.parametrize("text", ["1e-3", "1E-3", "1.e-3", "+1e-3", ".1e-2", "0.1e-2", "1e-03"])
