@@ -10,7 +10,6 @@ import typer
 from dinomix.cli.app import Json, app
 
 if TYPE_CHECKING:
-    from dinomix.data import PlaceDataset, TestSet
     from dinomix.model import ModelConfig
 
 
@@ -58,20 +57,25 @@ def train(
         --recipe toy --set "epochs=2; lr=1e-3"
     """
     from dinomix.data import PlaceDataset
+    from dinomix.exchange.opening import open_testset
     from dinomix.plumbing.settings import parse_overrides
     from dinomix.runs.train import train
     from dinomix.training import TrainConfig
 
     if (val is None) == (hold_out is None):
         raise typer.BadParameter("give one of the two: --val SET or --hold-out SHARE")
-    model_config = _model_config(preset, config)
+    chosen = model_config(preset, config)
     train_config = TrainConfig.preset(recipe, **parse_overrides(overrides))
     dataset = PlaceDataset(places, images_per_place=images_per_place)
-    dataset, validation = _validation(dataset, val, hold_out)
+    if val is None:
+        dataset, validation = dataset.hold_out(hold_out)
+    else:
+        has_splits = (Path(val) / "images" / "val").is_dir()
+        validation = open_testset(val, "val" if has_splits else None)
     if not as_json:
         typer.echo(f"{dataset!r}\n{validation!r}", err=True)
     run = train(
-        model_config,
+        chosen,
         dataset,
         validation,
         train_config,
@@ -93,44 +97,24 @@ def train(
         typer.echo(f"{run.folder}\nbest epoch {epoch} of {epochs}: {recalls} on {where}")
 
 
-def _model_config(preset: str, config: Path | None) -> "ModelConfig":
-    from dinomix.model import PRESETS
+def model_config(preset: str, path: Path | None = None) -> "ModelConfig":
+    """A preset, with the fields in a file instead of its own; `config.json` of a model will do.
+
+    Raises:
+        FileNotFoundError, ValueError: no such preset; as `read_fields`; or a key that is no field,
+            or a value that its field does not take: then the file is named.
+    """
+    from dinomix.model import PRESETS, ModelConfig
+    from dinomix.plumbing.settings import VERSION, one_line, read_fields
 
     if preset not in PRESETS:
         raise ValueError(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
-    return PRESETS[preset] if config is None else read_model_config(config, PRESETS[preset])
-
-
-def read_model_config(path: Path, base: "ModelConfig") -> "ModelConfig":
-    """The config in a file: fields of `ModelConfig`, those left out taken from `base`.
-
-    `config.json` of `save_pretrained` will do.
-
-    Raises:
-        FileNotFoundError, ValueError: as `read_fields`; or a key that is no field, or a value that
-            its field does not take. The file is named.
-    """
-    from dinomix.model import ModelConfig
-    from dinomix.plumbing.settings import VERSION, one_line, read_fields
-
-    fields = read_fields(path)
+    fields = {} if path is None else read_fields(path)
     fields.pop(VERSION, None)
     try:
-        return ModelConfig.from_dict({**base.to_dict(), **fields})
+        return ModelConfig.from_dict({**PRESETS[preset].to_dict(), **fields})
     except ValueError as error:
         raise ValueError(f"{path}: {one_line(error)}") from error
-
-
-def _validation(
-    places: "PlaceDataset", val: str | None, hold_out: float | None
-) -> "tuple[PlaceDataset, TestSet]":
-    """The places that remain, and the validation set."""
-    from dinomix.exchange.opening import open_testset
-
-    if val is None:
-        return places.hold_out(hold_out)
-    has_splits = (Path(val) / "images" / "val").is_dir()
-    return places, open_testset(val, "val" if has_splits else None)
 
 
 @app.command()

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import dinomix
-from dinomix.cli.training import read_model_config
+from dinomix.cli.training import model_config
 from dinomix.runs import train as training
 from dinomix.runs.loop import DivergedError
 from tests.cli.test_cli import invoke, plain
@@ -163,15 +163,15 @@ def test_errors_of_train_are_one_line(data, options, recipe, complaint):
     assert "Traceback" not in result.stderr
 
 
-def test_configs_are_read_over_a_base(tmp_path):
+def test_configs_are_read_over_a_preset(tmp_path):
     path = tmp_path / "model.yaml"
     path.write_text("aggregator_options: {clusters: 8}\n")
-    assert read_model_config(path, dinomix.PRESETS["salad"]) == dinomix.ModelConfig(
+    assert model_config("salad", path) == dinomix.ModelConfig(
         aggregator="salad", trained_blocks=4, aggregator_options={"clusters": 8}
     )
     config = dinomix.PRESETS["dino_mix_toy"]
     dinomix.build_model(config).save_pretrained(tmp_path)
-    assert read_model_config(tmp_path / "config.json", dinomix.ModelConfig()) == config
+    assert model_config("dino_mix", tmp_path / "config.json") == config
 
 
 @pytest.mark.parametrize(
