@@ -25,7 +25,7 @@ from torchvision.io import ImageReadMode, decode_jpeg
 from dinomix.images import read_image
 from dinomix.model import ModelConfig, build_model
 from dinomix.retrieval import ImageFiles, describe, load_images, normaliser, pick_device
-from toycity.work import available_cores
+from dinomix.runs.cluster import available_cores
 
 SIZE = (640, 480)  # of most of the field's images
 WORKERS = [count for count in (0, 1, 2, 4, 8, 16) if count <= available_cores()]

@@ -1,3 +1,4 @@
+# ruff: noqa: F401 (what users import from here)
 """A procedural city to study place recognition in: deterministic, offline, on the CPU.
 
 A city is drawn from a seed, built of textured quads, ray-cast with Intel Embree and shaded with
@@ -29,39 +30,10 @@ from toycity.city import City, Place, make_city
 from toycity.conditions import CONDITIONS, Condition
 from toycity.config import ToyCityConfig
 from toycity.crossview import CrossviewConfig, write_crossview
-from toycity.drive import drive_of, write_drive
-from toycity.limits import write_limits
 from toycity.mesh import CLASSES
 from toycity.names import PRETRAIN_SEEDS, TEST_SEED, TRAIN_SEEDS, VAL_SEED
 from toycity.photos import rerender
 from toycity.scene import Photo, Scene
+from toycity.splits import drive_of, write_drive, write_limits
 from toycity.views import random_camera, write_views
 from toycity.writer import write_toycity
-
-__all__ = [
-    "CLASSES",
-    "CONDITIONS",
-    "PRETRAIN_SEEDS",
-    "TEST_SEED",
-    "TRAIN_SEEDS",
-    "VAL_SEED",
-    "Camera",
-    "City",
-    "Condition",
-    "CrossviewConfig",
-    "Photo",
-    "Place",
-    "Scene",
-    "TopDown",
-    "ToyCityConfig",
-    "drive_of",
-    "make_city",
-    "random_camera",
-    "rerender",
-    "top_down",
-    "write_crossview",
-    "write_drive",
-    "write_limits",
-    "write_toycity",
-    "write_views",
-]

@@ -30,9 +30,8 @@ class Camera:
 
         Pixel positions count from the image's top left corner; the first pixel's centre is 0.5.
         """
-        heading, pitch = np.radians(self.heading), np.radians(self.pitch)
-        forward = np.array([np.sin(heading), np.cos(heading), 0.0])
-        right = np.array([np.cos(heading), -np.sin(heading), 0.0])
+        pitch = np.radians(self.pitch)
+        forward, right = compass(self.heading)
         ahead = np.cos(pitch) * forward + np.sin(pitch) * np.array([0.0, 0.0, 1.0])
         up = np.cross(right, ahead)
         tangent = np.tan(np.radians(self.fov) / 2)
@@ -91,3 +90,9 @@ class TopDown:
 def top_down(x: float, y: float, extent: float = 100.0, heading: float = 0.0) -> TopDown:
     """The map view centred on (x, y), `extent` metres wide."""
     return TopDown(x, y, extent, heading)
+
+
+def compass(heading: float) -> tuple[np.ndarray, np.ndarray]:
+    """Level unit vectors (3,) ahead and to the right of a heading in degrees."""
+    a = np.radians(heading)
+    return np.array((np.sin(a), np.cos(a), 0.0)), np.array((np.cos(a), -np.sin(a), 0.0))

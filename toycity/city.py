@@ -2,18 +2,70 @@
 
 import dataclasses
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 import numpy as np
 
 from toycity import names
 from toycity.camera import Camera
-from toycity.plan import Block, Street, draw_blocks, draw_nodes, inset
-from toycity.styles import Building, draw_building, vary_building
 
 PLACE_SPACING = 12.0  # metres along a street, before it is stretched to fit the street's length
 PAVEMENT = 3.0  # width of a pavement
 DEPTH = 11.0  # of a building, from the street to the courtyard
+LANDMARKS = ("church", "gasometer", "tower", "tower", "water_tower", "chimney")
+Colour = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Street:
+    """A polyline from one border of the city to the other; `width` is from facade to facade."""
+
+    nodes: np.ndarray  # (n, 2) crossings, metres
+    width: float
+    trees: tuple[bool, bool]  # on the left and on the right pavement
+
+
+@dataclass(frozen=True)
+class Block:
+    """What lies between four streets. Corners (4, 2) run counter-clockwise along the facades."""
+
+    corners: np.ndarray
+    kind: str  # "houses", "park" or a landmark's name, which then stands in the middle
+    district: int
+
+    @property
+    def centre(self) -> np.ndarray:
+        """Mean of the corners, in metres: (2,)."""
+        return self.corners.mean(axis=0)
+
+
+@dataclass(frozen=True)
+class Building:
+    """A building on a lot (4, 2): front left, front right, back right, back left from the street.
+
+    The details of its facade (which window is curtained, which bay is the door) come from `seed`.
+    """
+
+    lot: np.ndarray
+    seed: int
+    floors: int  # above the ground floor
+    bays: int
+    ground_height: float
+    floor_height: float
+    wall: int
+    window: int
+    paint: Colour
+    trim: Colour
+    roof: str
+    roof_paint: Colour
+    ridge: float  # height of a gable above the eaves
+    shop: bool
+    balconies: bool
+    bay_window: bool
+
+    @property
+    def height(self) -> float:
+        """Of the eaves, in metres."""
+        return self.ground_height + self.floors * self.floor_height
 
 
 @dataclass(frozen=True)
@@ -45,7 +97,6 @@ class City:
 
     @property
     def name(self) -> str:
-        """The city's name, which its seed decides."""
         return names.city_name(self.seed)
 
     def utm(self, x: float, y: float) -> tuple[float, float]:
@@ -71,7 +122,7 @@ class City:
         buildings = []
         for building in self.buildings:
             rng = np.random.default_rng([building.seed, 8])
-            buildings.append(vary_building(building, rng) if rng.random() < share else building)
+            buildings.append(_years_later(building, rng) if rng.random() < share else building)
         return dataclasses.replace(self, buildings=buildings)
 
 
@@ -89,18 +140,69 @@ def make_city(seed: int, blocks: int | tuple[int, int] = 6) -> City:
     if min(columns, rows) < 2:
         raise ValueError(f"blocks is {blocks}: a city needs at least 2 x 2")
     rng = np.random.default_rng([seed, 1])
-    nodes = draw_nodes(columns, rows, rng)  # (rows + 1, columns + 1, 2)
+    nodes = _draw_nodes(columns, rows, rng)  # (rows + 1, columns + 1, 2)
     streets = [
         Street(line, float(rng.uniform(16, 21)), tuple(rng.random(2) < 0.4))
         for line in (*nodes, *nodes.swapaxes(0, 1))
     ]
-    city_blocks = draw_blocks(nodes, [s.width for s in streets], rng)
+    city_blocks = _draw_blocks(nodes, [s.width for s in streets], rng)
     buildings = [b for block in city_blocks for b in _houses(block, rng)]
     inside = [*range(1, rows), *range(rows + 2, rows + 1 + columns)]  # not the ring road
-    places = _places(streets, inside)
     low, high = nodes.min(axis=(0, 1)) - 15, nodes.max(axis=(0, 1)) + 15
     outline = np.array([low, (high[0], low[1]), high, (low[0], high[1])])
-    return City(seed, streets, city_blocks, buildings, places, outline)
+    return City(seed, streets, city_blocks, buildings, _places(streets, inside), outline)
+
+
+def inset(corners: np.ndarray, distances: np.ndarray | float) -> np.ndarray:
+    """Move the sides of convex polygons (..., 4, 2), counter-clockwise, inwards by `distances`."""
+    along = np.roll(corners, -1, axis=-2) - corners
+    along /= np.linalg.norm(along, axis=-1, keepdims=True)
+    inward = np.stack([-along[..., 1], along[..., 0]], axis=-1)
+    # Each side is the line inward . p = level; a corner lies on its own side and on the one before.
+    level = np.sum(inward * corners, axis=-1) + distances
+    sides = np.stack([np.roll(inward, 1, axis=-2), inward], axis=-2)
+    levels = np.stack([np.roll(level, 1, axis=-1), level], axis=-1)
+    return np.linalg.solve(sides, levels[..., None])[..., 0]
+
+
+# ---------------------------------------------------------------------- the ground plan
+
+
+def _draw_nodes(columns: int, rows: int, rng: np.random.Generator) -> np.ndarray:
+    """Crossings of a bent grid: uneven spacing, a slow wave, some jitter."""
+    east = np.concatenate([[0], np.cumsum(rng.uniform(72, 105, columns))])
+    north = np.concatenate([[0], np.cumsum(rng.uniform(66, 92, rows))])
+    x, y = np.meshgrid(east, north)
+    phase = rng.uniform(0, 2 * np.pi, 4)
+    bent_x = x + 14 * np.sin(y / 130 + phase[0]) + 6 * np.sin(x / 90 + phase[1])
+    bent_y = y + 14 * np.sin(x / 150 + phase[2]) + 6 * np.sin(y / 80 + phase[3])
+    return np.stack([bent_x, bent_y], axis=-1) + rng.uniform(-3, 3, (*x.shape, 2))
+
+
+def _draw_blocks(nodes: np.ndarray, widths: list[float], rng: np.random.Generator) -> list[Block]:
+    """The blocks between the streets. `widths`: of the rows of nodes, then of the columns."""
+    rows, columns = nodes.shape[0] - 1, nodes.shape[1] - 1
+    half = np.array(widths) / 2
+    centres = rng.uniform((0, 0), (columns, rows), (len(DISTRICTS), 2))
+    district_of = rng.permutation(len(DISTRICTS))
+    kinds = _kinds(rows * columns, rng)
+    blocks = []
+    for row in range(rows):
+        for column in range(columns):
+            low, high = nodes[row, column : column + 2], nodes[row + 1, column : column + 2]
+            south, north = half[row], half[row + 1]
+            west, east = half[rows + 1 + column], half[rows + 2 + column]
+            corners = inset(np.array([*low, *high[::-1]]), np.array([south, east, north, west]))
+            nearest = np.linalg.norm(centres - (column + 0.5, row + 0.5), axis=1).argmin()
+            blocks.append(Block(corners, kinds[len(blocks)], int(district_of[nearest])))
+    return blocks
+
+
+def _kinds(count: int, rng: np.random.Generator) -> list[str]:
+    """One block in twelve is a park, and up to one in six has a landmark."""
+    special = ["park"] * (count // 12) + list(LANDMARKS[: count // 6])
+    kinds = special + ["houses"] * (count - len(special))
+    return [kinds[i] for i in rng.permutation(count)]
 
 
 def _houses(block: Block, rng: np.random.Generator) -> list[Building]:
@@ -121,17 +223,11 @@ def _houses(block: Block, rng: np.random.Generator) -> list[Building]:
         back_cuts = np.clip((cuts * length - (length - back_length) / 2) / back_length, 0, 1)
         seeds = rng.integers(2**31, size=len(fronts))
         seeds[[0, -1]] = corner_seeds[[side, (side + 1) % 4]]
-        bounds = zip(pairwise(cuts), pairwise(back_cuts), seeds, strict=True)
-        for (a, b), (c, d), seed in bounds:
-            lot = np.array(
-                [
-                    start + a * (end - start),
-                    start + b * (end - start),
-                    back_start + d * (back_end - back_start),
-                    back_start + c * (back_end - back_start),
-                ]
-            )
-            buildings.append(draw_building(lot, block.district, int(seed)))
+        front = start + cuts[:, None] * (end - start)
+        back = back_start + back_cuts[:, None] * (back_end - back_start)
+        for i, seed in enumerate(seeds):
+            lot = np.array([front[i], front[i + 1], back[i + 1], back[i]])
+            buildings.append(_draw_building(lot, block.district, int(seed)))
     return buildings
 
 
@@ -150,3 +246,76 @@ def _places(streets: list[Street], inside: list[int]) -> list[Place]:
             heading = float(np.degrees(np.arctan2(east, north)) % 360)
             places.append(Place(len(places), index, x, y, heading))
     return places
+
+
+# ---------------------------------------------------------------------- what buildings look like
+
+
+@dataclass(frozen=True)
+class District:
+    """The vocabulary that the buildings of a neighbourhood share."""
+
+    walls: tuple[int, ...]
+    paints: tuple[Colour, ...]
+    windows: tuple[int, ...]
+    floors: tuple[int, int]
+    shops: float  # chance that a ground floor is let to shops
+    roofs: tuple[str, ...]
+    roof_paints: tuple[Colour, ...]
+
+
+_OCHRE = ((0.88, 0.79, 0.62), (0.85, 0.72, 0.55), (0.90, 0.84, 0.72), (0.82, 0.66, 0.52))
+_BRICK = ((0.68, 0.38, 0.30), (0.60, 0.34, 0.27), (0.72, 0.46, 0.36), (0.64, 0.52, 0.42))
+_STONE = ((0.82, 0.79, 0.72), (0.76, 0.73, 0.67), (0.86, 0.82, 0.74), (0.72, 0.71, 0.69))
+_COOL = ((0.78, 0.80, 0.80), (0.68, 0.72, 0.76), (0.86, 0.86, 0.84), (0.74, 0.70, 0.66))
+_TILES = ((0.66, 0.36, 0.26), (0.58, 0.34, 0.27), (0.70, 0.42, 0.30))
+_SLATE = ((0.38, 0.40, 0.45), (0.44, 0.44, 0.46))
+
+DISTRICTS = (
+    District((0, 0, 2), _OCHRE, (0, 4, 3), (3, 4), 0.55, ("gable", "gable", "flat"), _TILES),
+    District((1, 1, 0), _BRICK, (0, 6, 7, 2), (2, 4), 0.35, ("gable", "flat"), _TILES + _SLATE),
+    District((2, 2, 0), _STONE, (3, 2, 0), (4, 6), 0.65, ("mansard", "mansard", "gable"), _SLATE),
+    District((3, 0, 1), _COOL, (1, 5, 6, 7), (4, 7), 0.5, ("flat", "flat", "gable"), _SLATE),
+)
+
+
+def _draw_building(lot: np.ndarray, district: int, seed: int) -> Building:
+    rng = np.random.default_rng([seed, 2])
+    style = DISTRICTS[district]
+    front = float(np.linalg.norm(lot[1] - lot[0]))
+    paint = np.array(style.paints[rng.integers(len(style.paints))])
+    paint = np.clip(paint * rng.uniform(0.93, 1.05) + rng.uniform(-0.015, 0.015, 3), 0, 1)
+    light = rng.random() < 0.7
+    trim = (0.90, 0.88, 0.84) if light else tuple(float(c) for c in paint * 0.6)
+    return Building(
+        lot=lot,
+        seed=seed,
+        floors=int(rng.integers(style.floors[0], style.floors[1] + 1)) - 1,
+        bays=max(2, round(front / rng.uniform(2.5, 3.6))),
+        ground_height=float(rng.uniform(3.7, 4.4)),
+        floor_height=float(rng.uniform(2.9, 3.4)),
+        wall=int(rng.choice(style.walls)),
+        window=int(rng.choice(style.windows)),
+        paint=tuple(float(c) for c in paint),
+        trim=trim,
+        roof=str(rng.choice(style.roofs)),
+        roof_paint=style.roof_paints[rng.integers(len(style.roof_paints))],
+        ridge=float(rng.uniform(2.8, 4.2)),
+        shop=bool(rng.random() < style.shops),
+        balconies=bool(rng.random() < 0.25),
+        bay_window=bool(rng.random() < 0.15),
+    )
+
+
+def _years_later(building: Building, rng: np.random.Generator) -> Building:
+    """The building let to other shops, perhaps repainted, perhaps replaced."""
+    fate = rng.random()
+    seed = int(rng.integers(2**31))
+    if fate < 0.3:  # replaced, by whatever is built these days
+        return _draw_building(building.lot, int(rng.integers(len(DISTRICTS))), seed)
+    shop = not building.shop if rng.random() < 0.3 else building.shop
+    if fate < 0.5:  # other shops only
+        return dataclasses.replace(building, seed=seed, shop=shop)
+    style = DISTRICTS[rng.integers(len(DISTRICTS))]
+    paint = style.paints[rng.integers(len(style.paints))]
+    return dataclasses.replace(building, seed=seed, shop=shop, paint=paint)

@@ -1,7 +1,9 @@
 """Conditions: what changes between the day a place was mapped and the day it is asked for."""
 
 import dataclasses
+import tomllib
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -85,93 +87,20 @@ def _blend(start, end, share: float):
     return start + (end - start) * share
 
 
-DAY = Condition("day")
+def _read() -> dict[str, Condition]:
+    tables = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 
-_DUSK_SKY = {"zenith": (0.10, 0.13, 0.30), "horizon": (0.78, 0.45, 0.31)}
-_NIGHT_SKY = {"zenith": (0.004, 0.006, 0.016), "horizon": (0.022, 0.020, 0.026)}
+    def plain(value):
+        return tuple(value) if isinstance(value, list) else value
 
-CONDITIONS: dict[str, Condition] = {
-    condition.name: condition
-    for condition in (
-        DAY,
-        Condition(
-            "viewpoint", turn=28, aside=1.6, along=8.0, zoom=0.28, sun_heading=205, clouds=0.6
-        ),
-        Condition(
-            "dusk",
-            months=(3, 4, 9),
-            sun_heading=262,
-            sun_elevation=7,
-            sun=(0.75, 0.36, 0.14),
-            **_DUSK_SKY,
-            ambient=0.42,
-            clouds=0.5,
-            haze=600,
-            lit=0.35,
-            lamps=0.5,
-            exposure=1.25,
-        ),
-        Condition(
-            "night",
-            months=(2, 3, 10, 11),
-            sun_elevation=35,
-            sun=(0.008, 0.010, 0.018),
-            **_NIGHT_SKY,
-            ambient=0.5,
-            clouds=0.3,
-            haze=700,
-            lit=0.38,
-            lamps=1.0,
-            exposure=1.25,
-        ),
-        Condition(
-            "autumn",
-            months=(10, 11),
-            sun_heading=195,
-            sun_elevation=26,
-            sun=(0.95, 0.76, 0.52),
-            zenith=(0.26, 0.36, 0.52),
-            horizon=(0.74, 0.73, 0.70),
-            clouds=0.7,
-            haze=560,
-            leaves=0.75,
-            autumn=1.0,
-        ),
-        Condition(
-            "snow",
-            months=(12, 1, 2),
-            sun_heading=170,
-            sun_elevation=22,
-            sun=(0.30, 0.31, 0.34),
-            zenith=(0.46, 0.50, 0.57),
-            horizon=(0.74, 0.76, 0.80),
-            ambient=0.80,
-            clouds=1.0,
-            haze=190,
-            lit=0.08,
-            lamps=0.1,
-            leaves=0.0,
-            autumn=0.6,
-            snow=1.0,
-            exposure=0.95,
-        ),
-        Condition("occlusion", traffic=1.0, along=1.0, sun_heading=120, sun_elevation=55),
-        Condition("blur", motion=0.13, sun_heading=190, clouds=0.6),
-        Condition(
-            "lowlight",
-            months=(1, 11, 12),
-            sun=(0.0, 0.0, 0.0),
-            zenith=(0.05, 0.07, 0.12),
-            horizon=(0.10, 0.11, 0.14),
-            clouds=0.8,
-            haze=500,
-            lit=0.05,
-            exposure=0.95,
-            noise=0.10,
-        ),
-        Condition("changed", changed=0.8, sun_heading=185, sun_elevation=42, clouds=0.3),
-    )
-}
+    return {
+        name: Condition(name, **{field: plain(value) for field, value in fields.items()})
+        for name, fields in tables.items()
+    }
+
+
+CONDITIONS = _read()
+DAY = CONDITIONS["day"]
 
 
 def condition_named(name: str) -> Condition:

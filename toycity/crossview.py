@@ -8,34 +8,25 @@ root/crossview.json                                             written last: th
 ```
 
 The aligned protocol, as if every photo came with a compass: a tile is cut for a camera in the
-street. Its top is where that camera looks, and the camera stands near the middle of its lower
-edge, so that it shows what the camera sees. Its name and its row in the CSV give the position and
-heading of that camera, not of its centre. In training there is a tile for each photo; in testing
-for each view of the database, and the queries are other visits, which jitter by some degrees.
+street, which looks to its top from near the middle of its lower edge. Its name and its row in the
+CSV give the position and heading of that camera, not of its centre. In training there is a tile for
+each photo; in testing for each view of the database, and the queries are other visits.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from toycity import names
 from toycity.camera import Camera, TopDown, top_down
-from toycity.conditions import condition_named
-from toycity.config import TRAIN_MIX, ToyCityConfig
-from toycity.layouts import (
-    MAPPED,
-    MappedCity,
-    Row,
-    gsv_path,
-    gsv_row,
-    month,
-    training_views,
-    utm_name,
-)
+from toycity.config import STRICT, TRAIN_MIX, Conditions, Count, ToyCityConfig
 from toycity.work import Shot
-from toycity.writer import QUERY_DRAWS, one_config, write_splits
+from toycity.writer import Row, one_config, testing, training_visits, write_splits
 
 MANIFEST = "crossview.json"
 TILE = "tile"  # starts the panoid of a tile in training, and is its note in testing
@@ -45,7 +36,7 @@ TILE = "tile"  # starts the panoid of a tile in training, and is its note in tes
 FLIGHTS: tuple[tuple[str, float], ...] = (("changed", 0.0), ("blur", 0.0), ("lowlight", 0.3))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class CrossviewConfig(ToyCityConfig):
     """Sizes of a ground-to-aerial data set; `small()` is one that renders in seconds.
 
@@ -53,27 +44,17 @@ class CrossviewConfig(ToyCityConfig):
     two tiles.
 
     Raises:
-        ValueError, KeyError: as `ToyCityConfig`; an odd `images_per_place`; an extent that is not
-            above 0.
+        ValueError: as `ToyCityConfig`.
     """
 
-    train_places: int = 150
-    val_places: int = 75
-    test_places: int = 180
-    val_queries: int = 100
-    val_conditions: tuple[str, ...] = ("day",)
-    test_conditions: tuple[str, ...] = ("day",)
-    extent: float = 50.0  # metres from a tile's left to its right edge
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.images_per_place % 2:
-            raise ValueError(
-                f"images_per_place is {self.images_per_place}: half are photos and half are "
-                "tiles, so make it even"
-            )
-        if not self.extent > 0:
-            raise ValueError(f"extent is {self.extent}: a tile must be wider than 0 m")
+    train_places: Count = 150
+    images_per_place: Annotated[Count, Field(multiple_of=2)] = 8
+    val_places: Count = 75
+    test_places: Count = 180
+    val_queries: Count = 100
+    val_conditions: Conditions = ("day",)
+    test_conditions: Conditions = ("day",)
+    extent: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 50.0  # width of a tile, metres
 
 
 def write_crossview(
@@ -91,7 +72,7 @@ def write_crossview(
 
     Raises:
         FileExistsError: `root` holds another set, or images that are not ours.
-        ValueError, KeyError: see `CrossviewConfig`; or more places than a city of this size has.
+        ValueError: see `CrossviewConfig`; or more places than a city of this size has.
         TypeError: both a config and sizes.
     """
     config = one_config(CrossviewConfig, config, sizes)
@@ -113,44 +94,21 @@ def crossview_shots(root: Path, config: CrossviewConfig) -> Iterator[Shot]:
 
 def _training(train: Path, config: CrossviewConfig) -> Iterator[tuple[Row, Shot]]:
     """Photos under the conditions of the toy city's training, each followed by its tile."""
-    mixed, severities, shares = zip(*TRAIN_MIX, strict=True)
     count = config.images_per_place // 2
-    visit = condition_named("viewpoint").at(0.2)  # headings within 9 degrees of the place's
-    for seed in config.train_seeds:
-        city, views = training_views(config, seed)
-        rng = np.random.default_rng([seed, 18])
-        number = 0
-        for place_id, view in enumerate(views):
-            # No condition twice, as long as there are others.
-            for which in rng.choice(len(mixed), count, replace=count > len(mixed), p=shares):
-                camera = visit.jitter(view, rng)
-                flight, cover = FLIGHTS[int(rng.integers(len(FLIGHTS)))]
-                for condition, severity, kind, eye in (
-                    (mixed[which], severities[which], "photo", camera),
-                    (flight, cover, TILE, tile_for(camera, config.extent)),
-                ):
-                    when = month(condition_named(condition), rng)
-                    panoid = (kind + names.image_id(seed, kind, number))[:22]
-                    row = gsv_row(city, camera, place_id, when, rng, panoid)
-                    scene = (seed, config.blocks, condition, severity)
-                    yield row, Shot(*scene, eye, number, gsv_path(train, row))
-                number += 1
+    replace = count > len(TRAIN_MIX)  # no condition twice, as long as there are others
+    # Headings lie within 9 degrees of the place's.
+    for visit in training_visits(config, 18, apart=0.2, count=count, replace=replace):
+        flight = FLIGHTS[int(visit.rng.integers(len(FLIGHTS)))]
+        for kind, scene, eye in (
+            ("photo", visit.scene, visit.camera),
+            (TILE, visit.scene[:2] + flight, tile_for(visit.camera, config.extent)),
+        ):
+            panoid = (kind + names.image_id(visit.city.seed, kind, visit.number))[:22]
+            yield visit.photo(train, panoid, scene, eye)
 
 
 def _testing(images: Path, config: CrossviewConfig) -> Iterator[Shot]:
     """Tiles of one flight as the database, and photos of other visits as queries."""
     flight, cover = FLIGHTS[0]
-    for split, queries, conditions in (
-        ("val", config.val_queries, config.val_conditions),
-        ("test", config.test_queries, config.test_conditions),
-    ):
-        mapped = MappedCity.of(config, split)
-        for number, view in enumerate(mapped.views):
-            path = images / split / "database" / utm_name(mapped.city, view, TILE, number, MAPPED)
-            scene = (mapped.city.seed, config.blocks, flight, cover)
-            yield Shot(*scene, tile_for(view, config.extent), number, str(path))
-        rng = np.random.default_rng([mapped.city.seed, QUERY_DRAWS])
-        asked = mapped.query_numbers(queries, rng, f"{split}_queries")
-        for name in conditions:
-            folder = images / split / f"queries_{name}"
-            yield from mapped.visits(folder, asked, name, config.severity, rng)
+    eye = partial(tile_for, extent=config.extent)
+    return testing(images, config, note=TILE, condition=flight, severity=cover, eye=eye)

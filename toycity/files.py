@@ -1,29 +1,62 @@
 """Rendered sets on disk: a file is complete or absent, and the manifest is written last."""
 
 import csv
+import errno
+import io
 import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from PIL import Image
-
-from dinomix import __version__
-from dinomix.plumbing.files import atomic_path, telling_shortage
-from toycity.scene import Photo
-from toycity.work import Shot, render_shots
-
-JPEG_QUALITY = 92
+try:
+    VERSION = version("dinomix")  # which the city is installed with
+except PackageNotFoundError:
+    VERSION = "unknown"
 
 
-def save_jpeg(photo: Photo, path: str) -> None:
-    """Write a photo so that `path` is complete or absent."""
-    partial = path + ".part"  # not *.jpg: no loader takes it for an image
-    with telling_shortage(path):
-        Image.fromarray(photo.rgb).save(partial, "JPEG", quality=JPEG_QUALITY)
+@contextmanager
+def atomic_path(path: str | Path, sync: bool = True) -> Iterator[Path]:
+    """Yield a path to write to, and rename it onto `path` if the block ends well.
+
+    What a killed process left is overwritten by the next. `sync` brings the content to the disk
+    before the name.
+
+    Raises:
+        OSError: there is no room; file and free space are named.
+    """
+    path = Path(path)
+    partial = path.with_name(path.name + ".part")  # no loader takes it for an image
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield partial
+        if sync:
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
         os.replace(partial, path)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        free = f"{shutil.disk_usage(path.parent).free / 1e9:.2f} GB are free"
+        what = f"{os.strerror(error.errno)} ({free}): make room there, and run this again"
+        raise OSError(error.errno, what, str(path)) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file as it stands."""
+    with atomic_path(path) as partial:
+        partial.write_text(text, encoding="utf-8", newline="")
+
+
+def write_table(path: Path, rows: Sequence[dict]) -> None:
+    """Write a CSV file whose columns are the keys of the rows."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
 
 
 def started(manifest: Path) -> Path:
@@ -32,14 +65,11 @@ def started(manifest: Path) -> Path:
 
 
 def is_written(manifest: Path, asked: dict, owned: Iterable[Path]) -> bool:
-    """Whether the set of `manifest` is finished; changes nothing.
-
-    Args:
-        asked: what defines the set, as JSON reads it back.
-        owned: folders that only this set may have made.
+    """Whether the set of `manifest`, which `asked` defines, is finished; changes nothing.
 
     Raises:
-        FileExistsError: another set is there, or was begun; or `owned` folders of someone else.
+        FileExistsError: another set is there, finished or not; or one of the folders that only
+            this set may have made, `owned`.
     """
     folders = {folder.relative_to(manifest.parent).as_posix(): folder for folder in owned}
     for note in (manifest, started(manifest)):
@@ -54,8 +84,7 @@ def is_written(manifest: Path, asked: dict, owned: Iterable[Path]) -> bool:
                     f"{' and '.join(folders)} yourself."
                 )
             return note == manifest
-    foreign = [name for name, folder in folders.items() if folder.exists()]
-    if foreign:
+    if foreign := [name for name, folder in folders.items() if folder.exists()]:
         raise FileExistsError(
             f"{manifest.parent} holds {' and '.join(foreign)} but no {manifest.name}: these are "
             "not a toy city's, and are left alone. Choose another folder, or move them away."
@@ -66,30 +95,11 @@ def is_written(manifest: Path, asked: dict, owned: Iterable[Path]) -> bool:
 @contextmanager
 def being_written(manifest: Path, asked: dict, images: int) -> Iterator[None]:
     """Note what is being written; if the block ends well, write the manifest in its place."""
-    _write_json(started(manifest), asked)
+    write_text(started(manifest), json.dumps(asked, indent=1) + "\n")
     yield
-    _write_json(manifest, asked | {"version": __version__, "images": images})
+    content = asked | {"version": VERSION, "images": images}
+    write_text(manifest, json.dumps(content, indent=1) + "\n")
     started(manifest).unlink(missing_ok=True)
-
-
-def write_table(path: Path, rows: Sequence[dict]) -> None:
-    """Write a CSV file whose columns are the keys of the rows."""
-    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def write_photos(
-    shots: Sequence[Shot], size: tuple[int, int], workers: int | None, progress: bool
-) -> None:
-    """Take the shots whose files, their targets, are not there yet."""
-    folders = {os.path.dirname(shot.target) for shot in shots}
-    for folder in folders:
-        os.makedirs(folder, exist_ok=True)
-    there = {os.path.join(folder, name) for folder in folders for name in os.listdir(folder)}
-    missing = [shot for shot in shots if shot.target not in there]
-    render_shots(missing, save_jpeg, size, workers, progress)
 
 
 def link_database(images: Path, split: str) -> None:
@@ -105,8 +115,3 @@ def link_database(images: Path, split: str) -> None:
         shutil.rmtree(partial, ignore_errors=True)  # of an interrupted call
         shutil.copytree(images / "test" / "database", partial)
         partial.rename(database)
-
-
-def _write_json(path: Path, content: dict) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n")

@@ -1,15 +1,16 @@
 """Quads: what the city is built of. A mesh is arrays with one entry a quad."""
 
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 import numpy as np
 
-from toycity.atlas import atlas
-from toycity.canvas import TILE
+from toycity.camera import compass
+from toycity.texture import TILE
+from toycity.tiles import atlas
 
 CLASSES = ("sky", "building", "road", "vegetation", "vehicle", "person")
 SKY, BUILDING, ROAD, VEGETATION, VEHICLE, PERSON = range(len(CLASSES))
-
 
 # A unit box's sides left, right, front, rear and top, each from its lower left corner on, as seen
 # from outside; coordinates are along the box, to its right, and up.
@@ -43,7 +44,7 @@ class MeshBuilder:
     """Collects quads call by call; every call is a body of its own."""
 
     def __init__(self) -> None:
-        self._parts: list[tuple] = []
+        self._parts: list[tuple] = []  # arguments of `add`
         self._index = atlas().index
 
     def tile(self, name: str) -> int:
@@ -85,10 +86,7 @@ class MeshBuilder:
         in degrees, width, height). `tiles`: one name, or (sides, front, rear, top). The top is
         `taper` times the bottom in length and width. `repeats`: of sides, ends and top.
         """
-        a = np.radians(heading)
-        axes = np.array(
-            [(np.sin(a), np.cos(a), 0.0), (np.cos(a), -np.sin(a), 0.0), (0.0, 0.0, 1.0)]
-        )
+        axes = np.array([*compass(heading), up(1)])
         corners = _BOX * size  # (5, 4, 3): along, to the right, up
         corners[..., :2] *= np.where(_BOX[..., 2:] > 0, taper, 1.0)
         names = (tiles,) * 4 if isinstance(tiles, str) else tiles
@@ -97,31 +95,27 @@ class MeshBuilder:
         self.add(corners @ axes + centre, numbers, kind, tint, repeat, light)
 
     def build(self) -> Mesh:
-        """Put the parts together."""
         counts = [len(part[0]) for part in self._parts]
-        total = sum(counts)
+        places = [slice(*ends) for ends in pairwise(accumulate(counts, initial=0))]
 
         def column(slot: int, *shape: int, dtype=np.float32) -> np.ndarray:
-            values = np.empty((total, *shape), dtype)
-            start = 0
-            for part, count in zip(self._parts, counts, strict=True):
-                values[start : start + count] = part[slot]
-                start += count
+            values = np.empty((sum(counts), *shape), dtype)
+            for part, place in zip(self._parts, places, strict=True):
+                values[place] = part[slot]
             return values
 
         corners = np.concatenate([part[0] for part in self._parts])
-        across, up = corners[:, 2] - corners[:, 0], corners[:, 3] - corners[:, 1]
-        normals = np.cross(across, up)
+        normals = np.cross(corners[:, 2] - corners[:, 0], corners[:, 3] - corners[:, 1])
         normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
-        start = 0
-        for part, count in zip(self._parts, counts, strict=True):
+        for part, place in zip(self._parts, places, strict=True):
             if part[6] is not None:
-                normals[start : start + count] = part[6]
-            start += count
+                normals[place] = part[6]
         body = np.repeat(np.arange(len(counts)), counts)
         side = np.abs(normals).argmax(axis=1)
         sign = np.take_along_axis(normals, side[:, None], axis=1)[:, 0] > 0
         repeats, classes = column(4, 2), column(2, dtype=np.uint8)
+        # The faces of a body are surfaces of their own, but a crown of leaves is one.
+        surfaces = body * 6 + np.where(classes == VEGETATION, 0, side * 2 + sign)
         width = np.linalg.norm(corners[:, 1] - corners[:, 0], axis=1)
         height = np.linalg.norm(corners[:, 3] - corners[:, 0], axis=1)
         area = np.maximum(width * height, 1e-4)
@@ -133,9 +127,6 @@ class MeshBuilder:
             tints=column(3, 3) ** 2,
             lights=column(5, 3),
             classes=classes,
-            # The faces of a body are surfaces of their own, but a crown of leaves is one.
-            surfaces=(body * 6 + np.where(classes == VEGETATION, 0, side * 2 + sign)).astype(
-                np.int32
-            ),
+            surfaces=surfaces.astype(np.int32),
             densities=(TILE * np.sqrt(repeats.prod(axis=1) / area)).astype(np.float32),
         )

@@ -21,7 +21,7 @@ _TAILS = ("bridge", "by", "dale", "field", "ford", "ham", "holm", "mere", "moor"
 
 
 def city_name(seed: int) -> str:
-    """The name of the city of `seed`; the seed is part of it, so that names differ as seeds do."""
+    """The name of the city of `seed`, which is part of it: names differ as seeds do."""
     return f"{_HEADS[seed % len(_HEADS)]}{_TAILS[seed // 11 % len(_TAILS)]}{seed}"
 
 

@@ -3,19 +3,15 @@
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image, ImageFilter
 
-from toycity.atlas import atlas
+from toycity.buildings import add_house, add_landmark
 from toycity.camera import Camera, TopDown
 from toycity.city import City
 from toycity.conditions import DAY, Condition
-from toycity.develop import develop
-from toycity.houses import add_house
-from toycity.landmarks import add_landmark
 from toycity.mesh import Mesh, MeshBuilder
 from toycity.shading import Shader
-from toycity.sky import Sky
-from toycity.streets import add_ground, add_lamps, add_trees
-from toycity.traffic import add_traffic
+from toycity.streets import add_ground, add_lamps, add_traffic, add_trees
 
 # Where a pixel at an edge is sampled besides its centre.
 _AROUND = np.array([(0.0, -0.38), (0.33, 0.19), (-0.33, 0.19)], np.float32)
@@ -30,8 +26,55 @@ class Photo:
     depth: np.ndarray  # (H, W) float32, metres along the ray; inf where it leaves the city
 
 
-def build_mesh(city: City, condition: Condition = DAY) -> Mesh:
-    """All quads of a city under a condition, which moves cars, leaves and changed houses."""
+class Scene:
+    """A city under a condition, ready to be photographed.
+
+    Building one takes about a second; a photo takes milliseconds. So build it once and keep it.
+    """
+
+    def __init__(self, city: City, condition: Condition = DAY):
+        from embreex.mesh_construction import TriangleMesh
+        from embreex.rtcore_scene import EmbreeScene
+
+        self.city, self.condition = city, condition
+        self.mesh = _build_mesh(city, condition)
+        triangles = self.mesh.corners[:, [0, 1, 2, 0, 2, 3]].reshape(-1, 3, 3)
+        embree = EmbreeScene(robust=False)
+        TriangleMesh(embree, triangles)  # adds itself to the scene
+        self._shader = Shader(embree, self.mesh, city, condition)
+
+    def render(
+        self, camera: Camera | TopDown, size: int | tuple[int, int] = 112, seed: int = 0
+    ) -> Photo:
+        """Take a photo, square or (height, width). `seed` moves the clouds, draws the exposure and
+        the noise; the same arguments give the same bytes.
+
+        One ray is cast through each pixel's centre. Where neighbours see different surfaces, three
+        more are cast and averaged, so that edges are smooth; textures are smooth by themselves.
+
+        Raises:
+            ValueError: a size below 1 pixel.
+        """
+        height, width = shape = (size, size) if isinstance(size, int) else tuple(size)
+        if min(shape) < 1:
+            raise ValueError(f"size is {size}: an image has at least one pixel a side")
+        rng = np.random.default_rng([seed, 12])
+        frame = (width, height, float(rng.random()))
+        px = np.tile(np.arange(width, dtype=np.float32) + 0.5, height)
+        py = np.repeat(np.arange(height, dtype=np.float32) + 0.5, width)
+        centre = self._shader.shade(camera, px, py, *frame)
+        light = centre.light
+        edges = np.flatnonzero(_edges(centre.surface.reshape(shape)))
+        if len(edges):
+            x, y = ((p[edges, None] + _AROUND[:, i]).ravel() for i, p in enumerate((px, py)))
+            finer = self._shader.shade(camera, x, y, *frame)
+            light[:, edges] += finer.light.reshape(3, -1, len(_AROUND)).sum(axis=2)
+            light[:, edges] /= 1 + len(_AROUND)
+        rgb = _develop(light.T.reshape(*shape, 3), self.condition, rng)
+        return Photo(rgb, centre.classes.reshape(shape), centre.depth.reshape(shape))
+
+
+def _build_mesh(city: City, condition: Condition) -> Mesh:
     if condition.changed > 0:
         city = city.changed(condition.changed)
     mesh = MeshBuilder()
@@ -46,63 +89,6 @@ def build_mesh(city: City, condition: Condition = DAY) -> Mesh:
     return mesh.build()
 
 
-class Scene:
-    """A city under a condition, ready to be photographed.
-
-    Building one takes about a second; a photo takes milliseconds. So build it once and keep it.
-    """
-
-    def __init__(self, city: City, condition: Condition = DAY):
-        from embreex.mesh_construction import TriangleMesh
-        from embreex.rtcore_scene import EmbreeScene
-
-        self.city, self.condition = city, condition
-        self.mesh = build_mesh(city, condition)
-        triangles = self.mesh.corners[:, [0, 1, 2, 0, 2, 3]].reshape(-1, 3, 3)
-        self._embree = EmbreeScene(robust=False)
-        self._geometry = TriangleMesh(self._embree, triangles)
-        self._sky = Sky(condition, city.seed)
-        self._shader = Shader(self._embree, self.mesh, city, condition, self._sky, atlas())
-
-    def render(
-        self, camera: Camera | TopDown, size: int | tuple[int, int] = 112, seed: int = 0
-    ) -> Photo:
-        """Take a photo, square or (height, width). `seed` moves the clouds, draws the exposure and
-        the noise; the same arguments give the same bytes.
-
-        One ray is cast through each pixel's centre. Where neighbours see different surfaces, three
-        more are cast and averaged, so that edges are smooth; textures are smooth by themselves.
-
-        Raises:
-            ValueError: a size below 1 pixel.
-        """
-        height, width = (size, size) if isinstance(size, int) else size
-        if min(height, width) < 1:
-            raise ValueError(f"size is {size}: an image has at least one pixel a side")
-        rng = np.random.default_rng([seed, 12])
-        drift = float(rng.random())
-        px = np.tile(np.arange(width, dtype=np.float32) + 0.5, height)
-        py = np.repeat(np.arange(height, dtype=np.float32) + 0.5, width)
-        centre = self._shader.shade(camera, px, py, width, height, drift)
-        light = centre.light
-        edges = np.flatnonzero(_edges(centre.surface.reshape(height, width)))
-        if len(edges):
-            finer = self._shader.shade(
-                camera,
-                (px[edges, None] + _AROUND[:, 0]).ravel(),
-                (py[edges, None] + _AROUND[:, 1]).ravel(),
-                width,
-                height,
-                drift,
-            )
-            light[:, edges] += finer.light.reshape(3, -1, len(_AROUND)).sum(axis=2)
-            light[:, edges] /= 1 + len(_AROUND)
-        rgb = develop(light.T.reshape(height, width, 3), self.condition, rng)
-        return Photo(
-            rgb, centre.classes.reshape(height, width), centre.depth.reshape(height, width)
-        )
-
-
 def _edges(surface: np.ndarray) -> np.ndarray:
     """Mask (H, W) of pixels that see another surface than the one above, below, left or right."""
     edges = np.zeros(surface.shape, bool)
@@ -112,3 +98,59 @@ def _edges(surface: np.ndarray) -> np.ndarray:
     edges[1:] |= down
     edges[:-1] |= down
     return edges
+
+
+# ---------------------------------------------------------------------- from light to a photograph
+
+
+def _develop(light: np.ndarray, condition: Condition, rng: np.random.Generator) -> np.ndarray:
+    """Turn linear light (H, W, 3) float32 into an image (H, W, 3) uint8, as a camera would."""
+    gain = condition.exposure * rng.uniform(0.90, 1.10)
+    light = light * (gain * rng.uniform(0.96, 1.04, 3)).astype(np.float32)  # white balance
+    if condition.lamps > 0:
+        light += 0.30 * condition.lamps * _glare(light)
+    if condition.snow > 0:
+        _flakes(light, condition.snow, rng)
+    if condition.motion > 0:
+        length = condition.motion * light.shape[1] * rng.uniform(0.7, 1.3)
+        light = _smear(light, length, angle=rng.normal(0, 0.35))
+    tone = np.sqrt(1 - np.exp(-1.9 * light))  # bright light saturates softly
+    if condition.noise > 0:
+        grain = rng.standard_normal(tone.shape, dtype=np.float32)
+        grain += 0.6 * rng.standard_normal((*tone.shape[:2], 1), dtype=np.float32)
+        tone += condition.noise * np.sqrt(0.15 + tone) * grain * np.float32(0.7)
+    return np.rint(np.clip(tone, 0, 1) * 255).astype(np.uint8)
+
+
+def _glare(light: np.ndarray) -> np.ndarray:
+    """What lamps spill over their surroundings: the brightest light, blurred."""
+    bright = np.rint(np.clip(light - 0.5, 0, 1) * 255).astype(np.uint8)
+    blur = ImageFilter.BoxBlur(light.shape[1] / 28)
+    blurred = Image.fromarray(bright).filter(blur).filter(blur)
+    return np.asarray(blurred, np.float32) / np.float32(60)
+
+
+def _flakes(light: np.ndarray, snow: float, rng: np.random.Generator) -> None:
+    """Falling snow, in place: specks, denser the larger the image."""
+    height, width = light.shape[:2]
+    count = round(0.004 * snow * height * width)
+    rows, columns = rng.integers(0, height, count), rng.integers(0, width, count)
+    share = rng.uniform(0.15, 0.6, (count, 1)).astype(np.float32)
+    for down in range(max(1, width // 112)):
+        at = np.minimum(rows + down, height - 1), columns
+        light[at] += (0.85 - light[at]) * share
+
+
+def _smear(light: np.ndarray, length: float, angle: float) -> np.ndarray:
+    """Mean of the image shifted along a line of `length` pixels; its edges go on outside it."""
+    taps = max(2, round(length))
+    steps = np.linspace(-0.5, 0.5, taps) * length
+    across = np.rint(steps * np.cos(angle)).astype(int)
+    down = np.rint(steps * np.sin(angle)).astype(int)
+    margin = taps + 1
+    padded = np.pad(light, ((margin, margin), (margin, margin), (0, 0)), mode="edge")
+    height, width = light.shape[:2]
+    total = np.zeros_like(light)
+    for dx, dy in zip(across, down, strict=True):
+        total += padded[margin + dy : margin + dy + height, margin + dx : margin + dx + width]
+    return total / np.float32(taps)

@@ -1,19 +1,21 @@
-"""What each ray sees: the triangle it hits, its texture, light and shadow, and the haze."""
+"""What each ray sees: the quad it hits, its texture, light and shadow; or the sky."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from toycity.atlas import Atlas
 from toycity.camera import Camera, TopDown
 from toycity.city import City
 from toycity.conditions import Condition
 from toycity.mesh import ROAD, SKY, Mesh
-from toycity.sky import Sky, dot
 from toycity.streets import LAMP_HEIGHT, lamp_spots
+from toycity.texture import noise
+from toycity.tiles import atlas
 
 _LAMP_COLOUR = np.array((1.0, 0.66, 0.32), np.float32)
 _SNOW = np.array((0.80, 0.82, 0.86), np.float32)
+_CLOUD = 256  # texels a side of the cloud cover, which tiles
+_HILLS = 1024  # directions in which the hills have a height
 
 
 @dataclass
@@ -29,15 +31,13 @@ class Samples:
 class Shader:
     """Casts rays into a mesh and lights what they hit."""
 
-    def __init__(
-        self, embree, mesh: Mesh, city: City, condition: Condition, sky: Sky, atlas: Atlas
-    ):
-        self._embree, self._mesh, self._atlas = embree, mesh, atlas
-        self._condition, self._sky = condition, sky
+    def __init__(self, embree, mesh: Mesh, city: City, condition: Condition):
+        self._embree, self._mesh, self._condition = embree, mesh, condition
+        self._sky = Sky(condition, city.seed)
         # One row a quad, fetched at once: normal, tint, light, repeats, density.
         columns = (mesh.normals, mesh.tints, mesh.lights, mesh.repeats, mesh.densities[:, None])
         self._rows = np.concatenate(columns, axis=1).astype(np.float32)
-        above, below = sky.ambient()
+        above, below = self._sky.ambient()
         self._above, self._below = above * condition.ambient, below * condition.ambient
         self._lamps = _LampMap(city, condition.lamps)
 
@@ -73,7 +73,7 @@ class Shader:
         points = origins.take(hit, axis=1) + directions * distance
         rows = _rows(self._rows.take(quad, axis=0))  # (12, n)
         normals, tints, lights, repeats = rows[:3], rows[3:6], rows[6:9], rows[9:11]
-        facing = dot(normals, directions)
+        facing = _dot(normals, directions)
         normals *= -np.sign(facing)  # towards the camera
         classes = mesh.classes.take(quad)
 
@@ -83,7 +83,7 @@ class Shader:
         position -= np.where(repeats > 1, np.floor(position), 0)
         slant = np.sqrt(np.maximum(np.abs(facing), np.float32(0.08)))
         seen = camera.footprint(distance, width) * rows[11] / slant
-        texels = self._atlas.look_up(mesh.tiles.take(quad), *position, seen)  # (5, n)
+        texels = atlas().look_up(mesh.tiles.take(quad), *position, seen)  # (5, n)
         tinted, glow = texels[3], texels[4]
         albedo = np.square(texels[:3]) * (1 + tinted * (tints - 1))
         if self._condition.snow > 0:
@@ -110,7 +110,7 @@ class Shader:
         open_above = (0.5 + 0.5 * normals[2]) * np.minimum(0.62 + points[2] / 30, 1)
         light = below + (above - below) * open_above
         # Surfaces in the shade still differ by where they face: the sky is brighter near the sun.
-        towards = dot(sky.sun_direction, normals)
+        towards = _dot(sky.sun_direction, normals)
         light *= 1 + np.float32(0.18) * towards
         shadow = np.zeros(points.shape[1], np.int32)
         if sky.sun.max() > 0.002:
@@ -134,27 +134,21 @@ class Shader:
         albedo += (_SNOW[:, None] - albedo) * (share * np.float32(self._condition.snow))
 
 
-def _rows(array: np.ndarray) -> np.ndarray:
-    """The transpose, contiguous: Embree wants (N, 3), arithmetic is fastest on (3, N)."""
-    return np.ascontiguousarray(array.T)
-
-
 class _LampMap:
     """Light of the street lamps, summed up once on a grid of one metre."""
 
     def __init__(self, city: City, brightness: float):
         self._corner = city.outline.min(axis=0) - 20
         size = np.ceil(np.ptp(city.outline, axis=0) + 40).astype(int)
-        light = np.zeros((size[1], size[0]), np.float32)
+        self._light = np.zeros((size[1], size[0]), np.float32)
         reach = 24
         offset = np.arange(-reach, reach + 1)
         falloff = 1 / (1 + (offset[:, None] ** 2 + offset**2) / 30.0) ** 1.8
         for x, y, _ in lamp_spots(city) if brightness > 0 else ():
             column, row = np.rint(np.array((x, y)) - self._corner).astype(int)
             rows, columns = (slice(max(at - reach, 0), at + reach + 1) for at in (row, column))
-            patch = light[rows, columns]
+            patch = self._light[rows, columns]
             patch += falloff[: patch.shape[0], : patch.shape[1]] * 0.62 * brightness
-        self._light = light
 
     def on(self, points: np.ndarray, normals: np.ndarray) -> np.ndarray:
         """Lamp light (n,) on surfaces at points (3, n): most on the ground and below the lamps."""
@@ -164,7 +158,84 @@ class _LampMap:
         row = np.clip(y.astype(np.int32), 0, rows - 1)
         up = (points[2] - np.float32(LAMP_HEIGHT - 1.5)) / np.float32(3.2)
         height = np.where(up < 0, 1, 1 / (1 + up * up) ** 2)
-        facing = 0.55 + 0.45 * np.maximum(normals[2], 0)
-        return self._light.ravel().take(row * columns + column) * (height * facing).astype(
-            np.float32
+        share = height * (0.55 + 0.45 * np.maximum(normals[2], 0))
+        return self._light.ravel().take(row * columns + column) * share.astype(np.float32)
+
+
+class Sky:
+    """A gradient, drifting clouds, the sun's glow, and hills around the city; also their light."""
+
+    def __init__(self, condition: Condition, seed: int):
+        self.zenith = np.array(condition.zenith, np.float32)
+        self.horizon = np.array(condition.horizon, np.float32)
+        self.sun = np.array(condition.sun, np.float32)
+        heading, elevation = np.radians((condition.sun_heading, condition.sun_elevation))
+        across = np.cos(elevation)
+        direction = (np.sin(heading) * across, np.cos(heading) * across, np.sin(elevation))
+        self.sun_direction = np.array(direction, np.float32)
+        rng = np.random.default_rng([seed, 11])
+        self._cover = noise(rng, 7, _CLOUD).astype(np.float32).ravel()
+        self._threshold = np.float32(np.quantile(self._cover, 1 - condition.clouds))
+        bright = 0.55 * self.horizon + 0.10 * self.zenith + 0.42 * self.sun
+        self._cloud = bright if condition.sun_elevation > 15 else 0.5 * bright + 0.4 * self.sun
+        angle = np.linspace(0, 2 * np.pi, _HILLS, endpoint=False)
+        waves = [np.sin(k * angle + rng.uniform(0, 7)) / k**0.8 for k in range(2, 40)]
+        near = np.sin(17 * angle) * 0.004 + 0.012
+        self._hills = (0.045 + 0.016 * np.sum(waves, axis=0)).astype(np.float32)
+        self._near = (near + 0.3 * np.abs(self._hills)).astype(np.float32)
+        green = np.array((0.16, 0.22, 0.14), np.float32) * (1 - condition.snow)
+        ground = (green + _SNOW * condition.snow) * (0.5 * self.horizon + 0.4 * self.sun)
+        self._hill_colours = [
+            0.72 * self.horizon + 0.28 * ground,
+            0.4 * self.horizon + 0.6 * ground,
+        ]
+
+    def ambient(self) -> tuple[np.ndarray, np.ndarray]:
+        """Light (3,) that an open surface gets from above, and from below by reflection."""
+        above = 0.55 * self.zenith + 0.50 * self.horizon + 0.10 * self.sun
+        below = 0.30 * above + 0.16 * self.sun * self.sun_direction[2]
+        return above, below
+
+    def cover(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Soft noise (N,) that repeats every 256 units: the clouds, and patches of snow."""
+        column, row = np.floor(x).astype(np.int32), np.floor(y).astype(np.int32)
+        x, y = x - column, y - row
+        columns = column % _CLOUD, (column + 1) % _CLOUD
+        low, high = (
+            self._cover.take(at + columns[0]) * (1 - x) + self._cover.take(at + columns[1]) * x
+            for at in (row % _CLOUD * _CLOUD, (row + 1) % _CLOUD * _CLOUD)
         )
+        return low + (high - low) * y
+
+    def colour(self, directions: np.ndarray, drift: float) -> np.ndarray:
+        """Colours (3, N) seen in unit directions (3, N); `drift` in [0, 1) moves the clouds."""
+        zenith, horizon, sun, cloud = (
+            c[:, None] for c in (self.zenith, self.horizon, self.sun, self._cloud)
+        )
+        x, y, z = directions
+        above = np.clip(z, 0, 1)
+        towards = np.maximum(_dot(self.sun_direction, directions), 0)
+        colour = horizon + (zenith - horizon) * (np.sqrt(above) * (1.06 - 0.22 * towards))
+        scale = 60 / (above + 0.12)
+        cover = self.cover(x * scale + 256 * drift, y * scale + 997 * drift)
+        amount = np.clip((cover - self._threshold) * 2.2, 0, 1) * np.clip(above * 6, 0, 1)
+        colour += (cloud - colour) * (0.85 * amount)
+        warm = np.square(np.square(towards))
+        colour += sun * (0.35 * np.square(warm * warm * warm) + 0.10 * warm)
+        turn = np.arctan2(x, y) * np.float32(_HILLS / (2 * np.pi))
+        at = turn.astype(np.int32) % _HILLS
+        for height, paint in zip((self._hills, self._near), self._hill_colours, strict=True):
+            colour = np.where(z < height[at], paint[:, None], colour)
+        return colour
+
+
+def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Dot products (N,) of vectors (3, N), or of one vector (3,) with all of them. Without BLAS,
+    whose last bits depend on the number of threads.
+    """
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+
+
+def _rows(array: np.ndarray) -> np.ndarray:
+    """The transpose, contiguous: Embree wants (N, 3), arithmetic is fastest on (3, N)."""
+    return np.ascontiguousarray(array.T)

@@ -1,12 +1,16 @@
-"""The ground and what stands on it for years: pavements, markings, lamps, trees."""
+"""What is in the streets: pavements, markings, lamps, trees; cars and people, who come and go."""
+
+import zlib
+from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 
-from toycity.city import DEPTH, PAVEMENT, City
+from toycity.camera import compass
+from toycity.city import DEPTH, PAVEMENT, City, Street, inset
 from toycity.conditions import Condition
-from toycity.mesh import BUILDING, ROAD, VEGETATION, MeshBuilder, up
-from toycity.plan import Street, inset
-from toycity.street_tiles import LEAVES
+from toycity.mesh import BUILDING, PERSON, ROAD, VEGETATION, VEHICLE, MeshBuilder, up
+from toycity.tiles import LEAVES, TRUCKS
 
 KERB = 0.14
 LAMP_HEIGHT = 5.2
@@ -34,25 +38,26 @@ def add_ground(mesh: MeshBuilder, city: City) -> None:
             mesh.add(slab, "paving", ROAD, repeat=(lengths[i] / 3, 1))
             kerb = np.array([outer[i], outer[j], raised[j], raised[i]])
             mesh.add(kerb, "kerb", ROAD, repeat=(lengths[i], 1))
-        floor = np.c_[block.corners, np.full(4, KERB)]
-        if block.kind in ("park", "church"):
-            mesh.add(floor, "grass", VEGETATION, repeat=(14, 14))
-        else:
-            mesh.add(floor, "yard", ROAD, repeat=(14, 14))
+        green = block.kind in ("park", "church")
+        mesh.add(rim, *(("grass", VEGETATION) if green else ("yard", ROAD)), repeat=(14, 14))
         if block.kind == "houses":  # a lawn in the courtyard
             lawn = np.c_[inset(block.corners, DEPTH + 4), np.full(4, KERB + 0.05)]
             mesh.add(lawn, "grass", VEGETATION, repeat=(8, 8))
     for street in city.streets:
-        for start, end in street.segments:
-            _markings(mesh, street, start, end)
+        for stretch in _stretches(street):
+            _markings(mesh, street.width / 2 - PAVEMENT, *stretch)
 
 
-def _markings(mesh: MeshBuilder, street: Street, start: np.ndarray, end: np.ndarray) -> None:
-    """A dashed middle line, and a crossing for walkers at either end."""
-    length = np.linalg.norm(end - start)
-    ahead = (end - start) / length
-    right = np.array((ahead[1], -ahead[0]))
-    half = street.width / 2 - PAVEMENT
+def _stretches(street: Street) -> Iterator[tuple[np.ndarray, float, np.ndarray, np.ndarray]]:
+    """From crossing to crossing: start (2,), length, unit vectors (2,) ahead and to the right."""
+    for start, end in pairwise(street.nodes):
+        length = np.linalg.norm(end - start)
+        ahead = (end - start) / length
+        yield start, length, ahead, np.array((ahead[1], -ahead[0]))
+
+
+def _markings(mesh: MeshBuilder, half: float, start, length, ahead, right) -> None:
+    """A dashed middle line, and a crossing for walkers at either end of a road 2 * half wide."""
 
     def strip(along: np.ndarray, depth: float, across: float) -> np.ndarray:
         middle = start + along[:, None] * ahead
@@ -70,15 +75,13 @@ def kerb_spots(
 ) -> list[tuple[int, float, float, float]]:
     """Spots (side, x, y, heading of the street) on both sides, `out` metres from the facades."""
     spots = []
-    for start, end in street.segments:
-        length = np.linalg.norm(end - start)
-        ahead = (end - start) / length
+    for start, length, ahead, right in _stretches(street):
         heading = float(np.degrees(np.arctan2(*ahead)))
         for side in (0, 1):
-            right = np.array((ahead[1], -ahead[0])) * (1 if side else -1)
+            aside = right * (1 if side else -1)
             at = 19 + rng.uniform(0, gap[0])
             while at < length - 19:
-                x, y = start + at * ahead + (street.width / 2 - out) * right
+                x, y = start + at * ahead + (street.width / 2 - out) * aside
                 spots.append((side, float(x), float(y), heading))
                 at += rng.uniform(*gap)
     return spots
@@ -97,14 +100,13 @@ def lamp_spots(city: City) -> list[tuple[float, float, float]]:
 def add_lamps(mesh: MeshBuilder, city: City, brightness: float) -> None:
     """Posts with an arm over the road and a lantern at its end."""
     iron = (0.22, 0.25, 0.25)
+    glow = np.array((1.0, 0.80, 0.48)) * 4 * brightness
     for x, y, inward in lamp_spots(city):
-        a = np.radians(inward)
-        reach = np.array((np.sin(a), np.cos(a), 0.0))
+        reach, _ = compass(inward)
         foot = np.array((x, y, KERB))
         mesh.box(foot, inward, (0.13, 0.13, LAMP_HEIGHT), "plain", BUILDING, iron)
         arm = foot + reach * 0.5 + up(LAMP_HEIGHT - 0.08)
         mesh.box(arm, inward, (1.1, 0.08, 0.08), "plain", BUILDING, iron)
-        glow = np.array((1.0, 0.80, 0.48)) * 4 * brightness
         head = foot + reach * 1.0 + up(LAMP_HEIGHT - 0.30)
         mesh.box(head, inward, (0.5, 0.34, 0.24), "lamp", BUILDING, light=glow, taper=(0.7, 0.7))
         cap = head + up(0.24)
@@ -132,12 +134,8 @@ def tree_spots(city: City) -> list[tuple[float, float, float]]:
         for share in rng.random(int(18 * len(city.blocks) ** 0.5)):
             away = rng.uniform(6, 60)
             x, y = low + share * (high - low)
-            x, y = (
-                (x, low[1] - away),
-                (x, high[1] + away),
-                (low[0] - away, y),
-                (high[0] + away, y),
-            )[side]
+            x = (x, x, low[0] - away, high[0] + away)[side]
+            y = (low[1] - away, high[1] + away, y, y)[side]
             spots.append((float(x), float(y), rng.uniform(7, 13)))
     return spots
 
@@ -179,14 +177,126 @@ def _crown(mesh: MeshBuilder, centre, radii, tint, total: int, leaves: float, rn
     facing = out + 0.8 * rng.normal(size=(total, 3))
     side = np.cross(facing, rng.normal(size=(total, 3)))
     side /= np.linalg.norm(side, axis=1, keepdims=True)
-    up = np.cross(facing, side)
-    up /= np.linalg.norm(up, axis=1, keepdims=True)
+    rise = np.cross(facing, side)
+    rise /= np.linalg.norm(rise, axis=1, keepdims=True)
     half = (1.5 / np.sqrt(total) * radii.max() * rng.uniform(0.8, 1.5, total))[:, None]
-    side, up = side * half, up * half
-    quads = np.stack(
-        [middle - side - up, middle + side - up, middle + side + up, middle - side + up]
-    )
+    side, rise = side * half, rise * half
+    low, high = (middle - side, middle + side), (middle + side, middle - side)
+    quads = np.stack([*(p - rise for p in low), *(p + rise for p in high)], axis=1)
     tiles = mesh.tile("leaf/0") + rng.integers(0, LEAVES, total)
     tints = tint * rng.uniform(0.85, 1.15, (total, 1))
     keep = slice(0, round(total * leaves))
-    mesh.add(quads.swapaxes(0, 1)[keep], tiles[keep], VEGETATION, tints[keep], normals=out[keep])
+    mesh.add(quads[keep], tiles[keep], VEGETATION, tints[keep], normals=out[keep])
+
+
+# ---------------------------------------------------------------------- traffic
+
+CAR_PAINTS = (
+    *((0.88, 0.88, 0.88), (0.24, 0.25, 0.27), (0.60, 0.62, 0.64), (0.56, 0.13, 0.12)),
+    *((0.16, 0.26, 0.45), (0.10, 0.10, 0.11), (0.42, 0.46, 0.40)),
+)
+CLOTHES = (*CAR_PAINTS, (0.80, 0.62, 0.30), (0.30, 0.42, 0.34), (0.46, 0.30, 0.48))
+SKIN = ((0.90, 0.70, 0.58), (0.72, 0.52, 0.40), (0.46, 0.32, 0.25))
+
+
+def add_traffic(mesh: MeshBuilder, city: City, condition: Condition) -> None:
+    """Cars along the kerb and people on the pavement, other ones in every condition, and, with the
+    chance `condition.traffic`, something large in each database view of a place.
+    """
+    rng = np.random.default_rng([city.seed, zlib.crc32(condition.name.encode())])
+    occluded = [] if condition.traffic == 0 else _occluders(mesh, city, condition.traffic, rng)
+    taken = np.array(occluded).reshape(-1, 2)
+    for street in city.streets:
+        for side, x, y, heading in kerb_spots(street, (5.6, 9.0), PAVEMENT + 1.15, rng):
+            free = not len(taken) or np.linalg.norm(taken - (x, y), axis=1).min() > 6
+            if rng.random() < 0.42 and free:
+                _car(mesh, x, y, heading + (0 if side else 180), rng, condition.lamps)
+        for _, x, y, heading in kerb_spots(street, (9, 40), rng.uniform(0.8, 2.2), rng):
+            _person(mesh, x, y, heading + 180 * rng.integers(2), rng)
+
+
+def _occluders(mesh: MeshBuilder, city: City, chance: float, rng) -> list[np.ndarray]:
+    """Trucks and vans in the lane, or people, to the right of the cameras of the places.
+
+    Returns where the vehicles stand; no two of them overlap.
+    """
+    taken: list[np.ndarray] = []
+    cameras = np.array([(place.x, place.y) for place in city.places])
+
+    def free(spot: np.ndarray, distance: float) -> bool:
+        """Whether no camera, of this place or of one round the corner, would be inside."""
+        return bool(np.linalg.norm(cameras - spot, axis=1).min() > distance)
+
+    for place in city.places:
+        lane = city.streets[place.street].width / 2 - PAVEMENT
+        for direction in (0, 180):
+            draw, kind, shift = rng.random(3)
+            if draw >= chance:
+                continue
+            heading = place.heading + direction
+            ahead, right = (axis[:2] for axis in compass(heading))
+            truck = kind < 0.4
+            away, aside = (6.8 + shift, 3.2) if truck else (5.2 + shift, 3.0)
+            spot = np.array((place.x, place.y)) + ahead * away + right * max(aside, lane * 0.6)
+            room = all(np.linalg.norm(spot - other) > 8 for other in taken)
+            if kind < 0.7 and room and free(spot, 5.0):
+                taken.append(spot)
+                if truck:
+                    _truck(mesh, *spot, heading, rng)
+                else:
+                    _car(mesh, *spot, heading, rng, 0.0, tall=1.35)
+                continue
+            for _ in range(int(rng.integers(3, 6))):
+                away, aside = rng.uniform(1.7, 4.0), rng.uniform(0.0, 0.75)
+                spot = (place.x, place.y) + ahead * away + right * (0.3 + away * aside)
+                if free(spot, 1.6):
+                    _person(mesh, *spot, heading + rng.uniform(0, 360), rng)
+    return taken
+
+
+def _car(mesh: MeshBuilder, x, y, heading, rng, lamps: float, tall: float = 1.0) -> None:
+    """A body, and a cabin of glass and roof; `tall` makes it a van."""
+    paint = CAR_PAINTS[rng.integers(len(CAR_PAINTS))]
+    length, width = rng.uniform(3.9, 4.6), rng.uniform(1.70, 1.82)
+    body, cabin = 0.85 * tall, rng.uniform(0.55, 0.68) * tall
+    ahead, _ = compass(heading)
+    foot = np.array((x, y, 0.0))
+    glow = np.array((0.9, 0.35, 0.2)) * 0.15 * lamps
+    names = ("car/side", "car/front", "car/rear", "plain")
+    mesh.box(foot, heading, (length, width, body), names, VEHICLE, paint, (0.97, 0.94), light=glow)
+    shift, share = (-0.35, 0.58) if rng.random() < 0.6 else (-0.55, 0.80)  # a saloon, an estate
+    roof = foot + ahead * shift + up(body)
+    names = ("car/glass", "car/glass", "car/glass", "plain")
+    size, repeats = (length * share, width * 0.92, cabin), ((2, 1), (1, 1), (1, 1))
+    mesh.box(roof, heading, size, names, VEHICLE, paint, (0.72, 0.82), repeats=repeats)
+
+
+def _truck(mesh: MeshBuilder, x, y, heading, rng) -> None:
+    paint, cab = (CAR_PAINTS[i] for i in rng.integers(len(CAR_PAINTS), size=2))
+    ahead, _ = compass(heading)
+    foot, tall = np.array((x, y, 0.0)), rng.uniform(2.9, 3.5)
+    names = (f"truck/{rng.integers(TRUCKS)}", "plain", "truck/rear", "plain")
+    mesh.box(foot - ahead * 0.9, heading, (5.4, 2.3, tall), names, VEHICLE, paint)
+    names = ("car/side", "truck/cab", "plain", "plain")
+    mesh.box(foot + ahead * 2.7, heading, (1.6, 2.2, 2.4), names, VEHICLE, cab, (0.8, 0.94))
+
+
+def _person(mesh: MeshBuilder, x, y, heading, rng) -> None:
+    """A walker: two legs, a coat, two arms, a head with hair."""
+    trousers, coat = (np.array(CLOTHES[i]) for i in rng.integers(len(CLOTHES), size=2))
+    skin, hair = SKIN[rng.integers(len(SKIN))], np.array((0.30, 0.22, 0.15)) * rng.uniform(0.3, 2)
+    tall = rng.uniform(0.90, 1.08)
+    ahead, right = compass(heading)
+    stride = rng.uniform(0.05, 0.22)
+
+    def part(along, aside, high, size, paint, taper=(1.0, 1.0)) -> None:
+        centre = np.array((x, y, KERB)) + (along * ahead + aside * right + up(high)) * tall
+        mesh.box(centre, heading, np.array(size) * tall, "plain", PERSON, paint, taper)
+
+    for side in (-1, 1):
+        part(side * stride, side * 0.10, 0.0, (0.17, 0.15, 0.86), trousers * 0.7, (1.1, 1.25))
+        part(-side * stride * 0.8, side * 0.27, 0.82, (0.11, 0.10, 0.60), coat * 0.9, (1.2, 1.2))
+    part(0, 0, 0.74, (0.26, 0.42, 0.72), coat, (0.85, 1.05))
+    part(0, 0, 1.46, (0.10, 0.12, 0.10), skin)
+    part(0, 0, 1.53, (0.20, 0.17, 0.20), skin, (1.05, 1.05))
+    part(-0.01, 0, 1.69, (0.23, 0.19, 0.10), hair, (0.6, 0.6))

@@ -1,75 +1,190 @@
-"""The painted tiles of houses: walls, shop fronts, signs, roofs; and the list of them all."""
+"""The painted tiles: walls, windows, shops and roofs of houses; ground, plants, cars, landmarks."""
 
-from collections.abc import Callable
+from copy import deepcopy
+from functools import cache
 
 import numpy as np
 
-from toycity.canvas import Canvas, noise
-from toycity.styles import DOORS, SHOPS, SIGNS, VARIANTS, WALLS, WINDOWS
-from toycity.windows import door, pane, window
+from toycity.texture import Atlas, Canvas, noise
+
+WALLS = ("plaster", "brick", "stone", "panel")
+WINDOWS = ("casement", "wide", "arched", "french", "shutters", "ribbon", "twin", "small")
+VARIANTS = 3  # of each window: plain glass, curtains, blind
+DOORS = 4
+SHOPS = 8
+SIGNS = 24
+TRUCKS = 4
+LEAVES = 3
+
+GLASS = (0.20, 0.25, 0.31)
+DARK = (0.10, 0.10, 0.11)
 
 
-def house_tiles() -> dict[str, Canvas]:
-    """All tiles of houses, by name."""
+@cache
+def atlas() -> Atlas:
+    """The one atlas that all cities share; painted once a process, always alike."""
+    return Atlas({name: c.texels() for name, c in (_house_tiles() | _street_tiles()).items()})
+
+
+def _house_tiles() -> dict[str, Canvas]:
     rng = np.random.default_rng(20)
-    tiles = {f"wall/{kind}": paint(rng) for kind, paint in _WALLS.items()}
-    for kind in WALLS:
-        wall = tiles[f"wall/{kind}"]
+    walls = {"plaster": Canvas(tint=1.0).tone(0.97 + 0.035 * noise(rng, 5))}
+    walls |= {"brick": _brick(rng), "stone": _stone(rng), "panel": _panel(rng)}
+    tiles = {f"wall/{kind}": wall for kind, wall in walls.items()}
+    for kind, wall in walls.items():
         for style in WINDOWS:
             for variant in range(VARIANTS):
-                tiles[f"window/{kind}/{style}/{variant}"] = window(wall, kind, style, variant)
+                tiles[f"window/{kind}/{style}/{variant}"] = _window(wall, kind, style, variant)
         for index in range(DOORS):
-            tiles[f"door/{kind}/{index}"] = door(wall, index)
+            tiles[f"door/{kind}/{index}"] = _door(wall, index)
     tiles |= {f"shop/{i}": _shop(i, rng) for i in range(SHOPS)}
     tiles |= {f"sign/{i}": _sign(rng) for i in range(SIGNS)}
     tiles |= {f"awning/{i}": _awning(i) for i in range(2)}
-    tiles |= {"roof/tiles": _roof_tiles(rng), "roof/flat": _gravel(rng), "cornice": _cornice()}
+    tiles["roof/tiles"] = _roof_tiles(rng)
+    tiles["roof/flat"] = Canvas((0.55, 0.54, 0.53)).tone(1 + 0.10 * noise(rng, 6))
+    tiles["cornice"] = _cornice()
     return tiles
 
 
-def _plaster(rng: np.random.Generator) -> Canvas:
-    c = Canvas(tint=1.0)
-    c.rgb *= (0.97 + 0.035 * noise(rng, 5))[..., None]
-    return c
+def _street_tiles() -> dict[str, Canvas]:
+    rng = np.random.default_rng(21)
+    tiles = {
+        "plain": Canvas(tint=1.0),
+        "lamp": Canvas((0.95, 0.93, 0.85), glow=1.0),
+        "asphalt": _speckled(rng, (0.36, 0.36, 0.37), 0.06),
+        "paving": _paving(rng),
+        "kerb": _speckled(rng, (0.62, 0.61, 0.59), 0.06),
+        "grass": _speckled(rng, (0.36, 0.46, 0.20), 0.22, tint=1.0),
+        "yard": _speckled(rng, (0.55, 0.52, 0.45), 0.10),
+        "bark": _bark(rng),
+        "crossing": _crossing(),
+        "dash": _speckled(rng, (0.86, 0.86, 0.83), 0.06),
+        "skin": Canvas((0.78, 0.58, 0.46)),
+    }
+    tiles |= {f"leaf/{i}": _leaf(rng) for i in range(LEAVES)}
+    tiles |= {"car/side": _car_side(), "car/front": _car_front(), "car/rear": _car_rear()}
+    tiles |= {"car/glass": _car_glass(), "truck/cab": _truck_cab()}
+    tiles["truck/rear"] = _truck_rear()
+    tiles |= {f"truck/{i}": _truck(i, rng) for i in range(TRUCKS)}
+    tiles |= {"church/wall": _church(), "church/clock": _clock(), "gas": _gas_holder()}
+    tiles |= {"tower/glass": _curtain_wall(rng), "chimney": _chimney()}
+    return tiles
 
 
 def _brick(rng: np.random.Generator) -> Canvas:
     c = Canvas(tint=1.0)
-    rows, columns = 16, 6
-    row = np.floor(c.t * rows).astype(int)
-    at = c.s * columns + 0.5 * (row % 2)
-    tone = rng.uniform(0.80, 1.06, (rows, columns))
-    c.rgb *= tone[row, np.floor(at).astype(int) % columns][..., None]
-    joint = (c.t * rows % 1 < 0.25) | (at % 1 < 0.09)
-    c.paint(joint, (0.94, 0.92, 0.90), tint=0.75)
-    return c
+    up, along = _courses(c, 16, 6, (0.80, 1.06), rng)
+    return c.paint((up < 0.25) | (along < 0.09), (0.94, 0.92, 0.90), tint=0.75)
 
 
 def _stone(rng: np.random.Generator) -> Canvas:
     c = Canvas(tint=1.0)
-    rows, columns = 6, 3
+    up, along = _courses(c, 6, 3, (0.93, 1.03), rng)
+    c.tone(1 + 0.02 * noise(rng, 5))
+    return c.shade((up < 0.10) | (along < 0.05), 0.82)
+
+
+def _courses(
+    c: Canvas, rows: int, columns: int, tones: tuple[float, float], rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tone bricks or blocks; return how far up and along its own each texel is, in shares."""
     row = np.floor(c.t * rows).astype(int)
     at = c.s * columns + 0.5 * (row % 2)
-    tone = rng.uniform(0.93, 1.03, (rows, columns))
-    c.rgb *= tone[row, np.floor(at).astype(int) % columns][..., None]
-    c.rgb *= (1 + 0.02 * noise(rng, 5))[..., None]
-    c.shade((c.t * rows % 1 < 0.10) | (at % 1 < 0.05), 0.82)
-    return c
+    c.tone(rng.uniform(*tones, (rows, columns))[row, np.floor(at).astype(int) % columns])
+    return c.t * rows % 1, at % 1
 
 
 def _panel(rng: np.random.Generator) -> Canvas:
     c = Canvas(tint=1.0)
-    c.rgb *= (0.97 + 0.02 * noise(rng, 3))[..., None]
-    c.shade((c.t < 0.035) | (c.s < 0.025), 0.70)
+    c.tone(0.97 + 0.02 * noise(rng, 3))
+    return c.shade((c.t < 0.035) | (c.s < 0.025), 0.70)
+
+
+def _pane(c: Canvas, s0, t0, s1, t1, frame, variant: int, mullions=(1, 1), width=0.035) -> None:
+    """A framed window: reflections in the glass, a curtain or a blind, and the reveal's shadow."""
+    c.shade(c.box(s0 - 0.02, t0 - 0.03, s1 + 0.02, t1 + 0.03), 0.80)
+    c.rect(s0, t0, s1, t1, frame)
+    glass = c.box(s0 + width, t0 + width, s1 - width, t1 - width)
+    c.paint(glass, GLASS, glow=1.0)
+    slope = (c.s - s0) / (s1 - s0) + (c.t - t0) / (t1 - t0)
+    c.shade(glass & (slope > 0.9) & (slope < 1.25), 1.35)
+    c.shade(glass & (slope < 0.7), 0.85)
+    if variant == 1:  # curtains, drawn halfway
+        fold = np.abs((c.s - (s0 + s1) / 2) / (s1 - s0)) > 0.26
+        c.paint(glass & fold, (0.80, 0.77, 0.70), glow=0.55)
+        c.shade(glass & fold & (c.s * 40 % 1 < 0.4), 0.88)
+    elif variant == 2:  # a blind, let down halfway
+        low = glass & (c.t > t0 + 0.45 * (t1 - t0))
+        c.paint(low, (0.72, 0.71, 0.66), glow=0.35)
+        c.shade(low & (c.t * 24 % 1 < 0.3), 0.85)
+    for axis, low, high, count in ((c.s, s0, s1, mullions[0]), (c.t, t0, t1, mullions[1])):
+        for bar in range(1, count + 1):
+            at = low + (high - low) * bar / (count + 1)
+            c.paint(c.box(s0, t0, s1, t1) & (np.abs(axis - at) < width / 2), frame)
+    c.shade(glass & (c.t > t1 - width - 0.035), 0.55)
+
+
+def _window(wall: Canvas, kind: str, style: str, variant: int) -> Canvas:
+    """A bay of a wall with a window."""
+    c = deepcopy(wall)
+    frame = (0.24, 0.25, 0.27) if kind == "panel" else (0.90, 0.89, 0.86)
+    sill = (0.78, 0.76, 0.72)
+    if style == "casement":
+        c.rect(0.26, 0.22, 0.74, 0.86, sill)
+        _pane(c, 0.30, 0.26, 0.70, 0.82, frame, variant, (1, 2))
+        c.rect(0.24, 0.19, 0.76, 0.24, sill)
+    elif style == "wide":
+        _pane(c, 0.12, 0.28, 0.88, 0.78, frame, variant, (2, 0))
+        c.rect(0.10, 0.24, 0.90, 0.28, sill)
+    elif style == "arched":
+        c.paint(c.disc(0.5, 0.66, 0.25) | c.box(0.25, 0.20, 0.75, 0.66), sill)
+        arch = c.disc(0.5, 0.66, 0.20) | c.box(0.30, 0.24, 0.70, 0.66)
+        bare = deepcopy(c)
+        _pane(c, 0.30, 0.24, 0.70, 0.86, frame, variant, (1, 2))
+        for channel in ("rgb", "tint", "glow"):
+            getattr(c, channel)[~arch] = getattr(bare, channel)[~arch]
+    elif style == "french":
+        c.rect(0.26, 0.06, 0.74, 0.90, sill)
+        _pane(c, 0.30, 0.06, 0.70, 0.86, frame, variant, (1, 3))
+        c.paint(c.box(0.22, 0.05, 0.78, 0.34) & (c.s * 18 % 1 < 0.35), DARK)
+        c.rect(0.20, 0.33, 0.80, 0.36, DARK)
+    elif style == "shutters":
+        _pane(c, 0.32, 0.24, 0.68, 0.82, frame, variant, (1, 2))
+        shutter = (c.box(0.13, 0.24, 0.31, 0.82)) | c.box(0.69, 0.24, 0.87, 0.82)
+        c.paint(shutter, (0.42, 0.52, 0.50), tint=0.45)
+        c.shade(shutter & (c.t * 20 % 1 < 0.35), 0.80)
+        c.rect(0.30, 0.20, 0.70, 0.24, sill)
+    elif style == "ribbon":
+        _pane(c, 0.0, 0.34, 1.0, 0.80, (0.30, 0.31, 0.33), variant, (3, 0), width=0.03)
+    elif style == "twin":
+        for s in (0.14, 0.54):
+            c.rect(s - 0.03, 0.20, s + 0.35, 0.25, sill)
+            _pane(c, s, 0.25, s + 0.32, 0.82, frame, variant, (0, 1))
+    else:  # small
+        c.rect(0.28, 0.72, 0.72, 0.80, sill)
+        _pane(c, 0.32, 0.36, 0.68, 0.73, frame, variant, (1, 0))
+        c.rect(0.30, 0.31, 0.70, 0.36, sill)
     return c
 
 
-_WALLS: dict[str, Callable[[np.random.Generator], Canvas]] = {
-    "plaster": _plaster,
-    "brick": _brick,
-    "stone": _stone,
-    "panel": _panel,
-}
+def _door(wall: Canvas, index: int) -> Canvas:
+    """A bay of a wall with a door."""
+    c = deepcopy(wall)
+    c.rect(0.20, 0.0, 0.80, 0.82, (0.74, 0.72, 0.68))
+    c.rect(0.26, 0.0, 0.74, 0.76, ((0.28, 0.18, 0.12), (0.14, 0.22, 0.20), DARK, GLASS)[index])
+    if index < 2:
+        for s in (0.30, 0.53):
+            for t in (0.08, 0.36):
+                c.shade(c.box(s, t, s + 0.17, t + 0.22), 0.70)
+        c.rect(0.26, 0.63, 0.74, 0.76, GLASS, glow=1.0)
+    elif index == 2:  # a gateway to the courtyard
+        c.paint(c.box(0.12, 0.0, 0.88, 0.86), (0.70, 0.68, 0.64))
+        c.paint(c.box(0.18, 0.0, 0.82, 0.80), (0.30, 0.24, 0.20))
+        c.shade(c.box(0.18, 0.0, 0.82, 0.80) & (c.s * 14 % 1 < 0.2), 0.6)
+    else:
+        _pane(c, 0.26, 0.0, 0.74, 0.76, (0.30, 0.31, 0.33), 0, (1, 0))
+    c.rect(0.66, 0.36, 0.69, 0.42, (0.80, 0.70, 0.40))
+    return c.rect(0.16, 0.0, 0.84, 0.05, (0.62, 0.60, 0.57))
 
 
 def _shop(index: int, rng: np.random.Generator) -> Canvas:
@@ -78,7 +193,7 @@ def _shop(index: int, rng: np.random.Generator) -> Canvas:
     c.rect(0.0, 0.0, 1.0, 0.04, (0.5, 0.5, 0.5))
     entrance = index % 4 == 3
     s0, t0, s1, t1 = (0.22, 0.04, 0.78, 0.74) if entrance else (0.06, 0.20, 0.94, 0.74)
-    pane(c, s0, t0, s1, t1, (0.75, 0.75, 0.75), 0, ((1, 0), (0, 0), (2, 0))[index % 3], 0.03)
+    _pane(c, s0, t0, s1, t1, (0.75, 0.75, 0.75), 0, ((1, 0), (0, 0), (2, 0))[index % 3], 0.03)
     inside = c.glow > 0.9
     if not entrance:  # goods on show
         for _ in range(10):
@@ -87,14 +202,12 @@ def _shop(index: int, rng: np.random.Generator) -> Canvas:
             goods = inside & c.box(s - size, t0, s + size, t0 + height)
             c.paint(goods, rng.uniform(0.2, 0.85, 3), glow=0.5)
     c.shade(c.box(0, 0.745, 1, 0.775), 0.6)
-    c.shade((c.s < 0.03) | (c.s > 0.97), 0.75)
-    return c
+    return c.shade((c.s < 0.03) | (c.s > 0.97), 0.75)
 
 
 def _sign(rng: np.random.Generator) -> Canvas:
     """Lettering of no language on a board of the shop's paint: blocks and strokes in one line."""
-    c = Canvas((1.0, 1.0, 1.0), tint=1.0)
-    c.glow[:] = 0.35
+    c = Canvas(tint=1.0, glow=0.35)
     letters = int(rng.integers(3, 8))
     height, width = rng.uniform(0.40, 0.66), rng.uniform(0.55, 0.86)
     ink = ((0.97, 0.95, 0.88), (0.97, 0.82, 0.30), (0.06, 0.06, 0.07))[rng.integers(3)]
@@ -122,26 +235,171 @@ def _awning(index: int) -> Canvas:
     c = Canvas(tint=1.0)
     if index:
         c.paint(c.s * 5 % 1 < 0.5, (0.93, 0.91, 0.86))
-    c.shade(c.t < 0.12, 0.8)
-    return c
+    return c.shade(c.t < 0.12, 0.8)
 
 
 def _roof_tiles(rng: np.random.Generator) -> Canvas:
     c = Canvas(tint=1.0)
-    c.rgb *= (0.95 + 0.10 * noise(rng, 5))[..., None]
+    c.tone(0.95 + 0.10 * noise(rng, 5))
     c.shade(c.t * 10 % 1 < 0.25, 0.74)
-    c.shade((c.s * 12 + 0.5 * np.floor(c.t * 10)) % 1 < 0.15, 0.86)
-    return c
-
-
-def _gravel(rng: np.random.Generator) -> Canvas:
-    c = Canvas((0.55, 0.54, 0.53))
-    c.rgb *= (1 + 0.10 * noise(rng, 6))[..., None]
-    return c
+    return c.shade((c.s * 12 + 0.5 * np.floor(c.t * 10)) % 1 < 0.15, 0.86)
 
 
 def _cornice() -> Canvas:
     c = Canvas(tint=1.0)
     c.shade(c.t < 0.25, 0.75)
-    c.shade((c.t < 0.5) & (c.s * 16 % 1 < 0.5), 0.8)
+    return c.shade((c.t < 0.5) & (c.s * 16 % 1 < 0.5), 0.8)
+
+
+def _speckled(rng: np.random.Generator, colour, strength: float, tint: float = 0.0) -> Canvas:
+    c = Canvas(colour, tint)
+    return c.tone(1 + strength * (noise(rng, 5) + 0.6 * rng.uniform(-1, 1, c.s.shape)))
+
+
+def _paving(rng: np.random.Generator) -> Canvas:
+    c = _speckled(rng, (0.60, 0.58, 0.55), 0.04)
+    slabs = rng.uniform(0.92, 1.05, (4, 4))
+    c.tone(slabs[(c.t * 4).astype(int), (c.s * 4).astype(int)])
+    return c.shade((c.s * 4 % 1 < 0.07) | (c.t * 4 % 1 < 0.07), 0.78)
+
+
+def _bark(rng: np.random.Generator) -> Canvas:
+    c = _speckled(rng, (0.30, 0.24, 0.19), 0.15)
+    return c.shade(np.sin(c.s * 40 + 3 * noise(rng, 3)) > 0.3, 0.75)
+
+
+def _leaf(rng: np.random.Generator) -> Canvas:
+    """Clumps of leaves: bright specks over dark gaps, in the tree's own tint."""
+    c = Canvas((0.62, 0.62, 0.60), tint=1.0)
+    for _ in range(150):
+        s, t, radius = rng.uniform(0, 1), rng.uniform(0, 1), rng.uniform(0.03, 0.075)
+        c.paint(c.disc(s, t, radius), rng.uniform(0.55, 1.1) * np.array((1, 1, 0.9)), tint=1.0)
     return c
+
+
+def _crossing() -> Canvas:
+    c = Canvas((0.36, 0.36, 0.37))
+    return c.paint(c.s * 8 % 1 < 0.5, (0.84, 0.84, 0.82))
+
+
+def _wheels(c: Canvas, positions: tuple[float, ...], radius: tuple[float, float]) -> None:
+    c.rect(0, 0, 1, radius[1] * 0.55, DARK)
+    for s in positions:
+        offset = ((c.s - s) / radius[0]) ** 2 + (c.t / radius[1] - 1) ** 2
+        c.paint(offset < 1, (0.07, 0.07, 0.08))
+        c.paint(offset < 0.3, (0.62, 0.62, 0.64))
+
+
+def _car_side() -> Canvas:
+    c = Canvas(tint=1.0)
+    c.shade(c.t < 0.45, 0.85)
+    c.shade(c.t > 0.92, 1.1)
+    for s in (0.34, 0.58):
+        c.shade(c.box(s, 0.2, s + 0.012, 1), 0.5)
+    _wheels(c, (0.19, 0.81), (0.085, 0.42))
+    return c
+
+
+def _car_front() -> Canvas:
+    c = Canvas(tint=1.0)
+    c.rect(0, 0, 1, 0.25, DARK)
+    c.rect(0.25, 0.35, 0.75, 0.62, (0.12, 0.12, 0.13))
+    for s in (0.04, 0.76):
+        c.rect(s, 0.5, s + 0.2, 0.75, (0.92, 0.92, 0.88), glow=0.8)
+    return c.rect(0.36, 0.26, 0.64, 0.36, (0.92, 0.92, 0.90))
+
+
+def _car_rear() -> Canvas:
+    c = Canvas(tint=1.0)
+    c.rect(0, 0, 1, 0.25, DARK)
+    for s in (0.04, 0.80):
+        c.rect(s, 0.5, s + 0.16, 0.8, (0.70, 0.08, 0.07), glow=0.5)
+    return c.rect(0.34, 0.42, 0.66, 0.56, (0.92, 0.90, 0.70))
+
+
+def _car_glass() -> Canvas:
+    c = Canvas(tint=1.0)
+    c.rect(0.06, 0.08, 0.94, 0.88, (0.13, 0.16, 0.19))
+    c.shade(c.box(0.06, 0.5, 0.94, 0.88), 1.5)
+    return c.paint(np.abs(c.s - 0.5) < 0.02, (0.9, 0.9, 0.9), tint=1.0)
+
+
+def _truck(index: int, rng: np.random.Generator) -> Canvas:
+    """The side of a truck's box: plain paint, a stripe or a name."""
+    c = Canvas((0.95, 0.95, 0.95), tint=1.0)
+    _wheels(c, (0.16, 0.30, 0.86), (0.065, 0.13))
+    c.rect(0, 0.16, 1, 0.20, (0.3, 0.3, 0.3))
+    if index == 1:
+        c.rect(0, 0.48, 1, 0.66, (0.92, 0.91, 0.88))
+    elif index == 2:
+        c.paint((c.s + c.t > 0.9) & (c.s + c.t < 1.15) & (c.t > 0.2), (0.95, 0.94, 0.90))
+    elif index == 3:
+        for letter in range(7):
+            s = 0.16 + 0.10 * letter
+            c.rect(s, 0.50, s + 0.07, 0.50 + rng.uniform(0.1, 0.26), (0.95, 0.93, 0.88))
+    return c.shade(c.t > 0.96, 0.7)
+
+
+def _truck_rear() -> Canvas:
+    c = Canvas((0.95, 0.95, 0.95), tint=1.0)
+    c.rect(0, 0, 1, 0.20, DARK)
+    for s in (0.06, 0.80):
+        c.rect(s, 0.10, s + 0.14, 0.16, (0.70, 0.08, 0.07), glow=0.5)
+    c.shade(np.abs(c.s - 0.5) < 0.012, 0.5)
+    for s in (0.30, 0.66):
+        c.rect(s, 0.22, s + 0.02, 0.96, (0.62, 0.62, 0.64))
+    return c
+
+
+def _truck_cab() -> Canvas:
+    c = Canvas(tint=1.0)
+    c.rect(0, 0, 1, 0.16, DARK)
+    c.rect(0.08, 0.50, 0.92, 0.88, (0.13, 0.16, 0.19))
+    c.rect(0.28, 0.20, 0.72, 0.40, (0.15, 0.15, 0.16))
+    for s in (0.05, 0.78):
+        c.rect(s, 0.2, s + 0.17, 0.32, (0.92, 0.92, 0.85), glow=0.8)
+    return c
+
+
+def _church() -> Canvas:
+    c = Canvas(tint=1.0)
+    c.shade((c.t * 12 % 1 < 0.12), 0.88)
+    lancet = c.box(0.40, 0.18, 0.60, 0.70) | c.disc(0.5, 0.70, 0.10)
+    c.paint(c.box(0.37, 0.15, 0.63, 0.70) | c.disc(0.5, 0.70, 0.13), (0.80, 0.78, 0.72))
+    c.paint(lancet, (0.22, 0.22, 0.30), glow=0.8)
+    c.shade(lancet & ((c.s * 20 % 1 < 0.2) | (c.t * 14 % 1 < 0.15)), 0.5)
+    c.shade((c.s < 0.07) | (c.s > 0.93), 0.85)  # buttresses
+    return c
+
+
+def _clock() -> Canvas:
+    c = Canvas(tint=1.0)
+    c.shade((c.t * 12 % 1 < 0.12), 0.88)
+    c.paint(c.disc(0.5, 0.55, 0.32), (0.20, 0.20, 0.24))
+    c.paint(c.disc(0.5, 0.55, 0.28), (0.93, 0.91, 0.84), glow=1.0)
+    c.rect(0.48, 0.55, 0.52, 0.78, DARK)
+    return c.rect(0.50, 0.53, 0.68, 0.57, DARK)
+
+
+def _gas_holder() -> Canvas:
+    c = Canvas((0.95, 0.95, 0.95), tint=1.0)
+    c.shade(c.s < 0.14, 0.55)
+    c.shade(c.t * 6 % 1 < 0.08, 0.72)
+    brace = np.abs((c.s * 2 + c.t * 6) % 1 - 0.5) < 0.03
+    return c.shade(brace, 0.7)
+
+
+def _curtain_wall(rng: np.random.Generator) -> Canvas:
+    c = Canvas((0.42, 0.46, 0.50), tint=0.6)
+    for column in range(2):
+        for row in range(2):
+            frame = (column / 2, row / 2 + 0.10, column / 2 + 0.5, row / 2 + 0.5)
+            _pane(c, *frame, (0.62, 0.64, 0.66), 0, (1, 0), 0.02)
+            c.shade(c.box(*frame), rng.uniform(0.85, 1.25))
+    return c
+
+
+def _chimney() -> Canvas:
+    c = Canvas((0.95, 0.93, 0.92), tint=1.0)
+    c.shade(c.t * 10 % 1 < 0.14, 0.82)
+    return c.paint(c.t > 0.9, GLASS)

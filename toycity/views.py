@@ -2,16 +2,17 @@
 
 import csv
 import json
+import os
 from collections.abc import Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 
-from dinomix.plumbing.files import atomic_path, new_array
 from toycity.camera import Camera
 from toycity.city import City, make_city
 from toycity.conditions import CONDITIONS, condition_named
+from toycity.files import atomic_path, write_text
 from toycity.names import PRETRAIN_SEEDS, TEST_SEED, TRAIN_SEEDS, VAL_SEED
 from toycity.scene import Photo
 from toycity.work import Shot, render_shots
@@ -33,18 +34,14 @@ def write_views(
 ) -> Path:
     """Render `images` views at random spots of the cities of `seeds`, in random conditions.
 
-    Writes `views.npy`, uint8 (images, H, W, 3), which `numpy.load(..., mmap_mode="r")` opens
-    without reading it; `views.csv` with the camera of each row; and last `views.json` with the
-    arguments. Every `group` rows in a row show one spot through one fixed camera, in different
-    conditions where there are enough of them, as a webcam does over the year. Asking again for
-    what is there returns at once; an interrupted call leaves no `views.json`, and the next starts
-    again.
-
-    Returns the path of `views.npy`.
+    Writes `views.npy`, uint8 (images, H, W, 3), and returns its path; `views.csv` with the camera
+    of each row; and last `views.json` with the arguments. Every `group` rows in a row show one spot
+    through one fixed camera, in different conditions where there are enough of them, as a webcam
+    does over the year. Asking again for what is there returns at once; after an interruption all
+    is rendered anew.
 
     Raises:
-        ValueError: a number below 1, or a seed of the train, validation or test cities.
-        KeyError: an unknown condition.
+        ValueError, KeyError: a number below 1, a seed of the study's cities, an unknown condition.
         FileExistsError: the folder holds views made with other arguments.
     """
     folder = Path(folder)
@@ -72,38 +69,38 @@ def write_views(
     if manifest.exists():
         there = json.loads(manifest.read_text())
         if there != asked:
-            raise FileExistsError(
-                f"{folder} holds views of {there}, not {asked}: use another folder"
-            )
+            raise FileExistsError(f"{folder} holds views of {there}, not {asked}: use another one")
         return target
     shots, rows = _plan(seeds, images, conditions, group, blocks)
-    with atomic_path(target) as temporary:
-        new_array(temporary, np.uint8, (images, *size, 3))
-        render_shots(shots, partial(_store, str(temporary)), size, workers, progress)
+    with atomic_path(target) as partial_file:
+        np.lib.format.open_memmap(partial_file, "w+", np.uint8, (images, *size, 3))
+        if hasattr(os, "posix_fallocate"):  # else a full disk ends the process with a bus error
+            with partial_file.open("rb+") as file:
+                os.posix_fallocate(file.fileno(), 0, os.path.getsize(partial_file))
+        render_shots(shots, partial(_store, str(partial_file)), size, workers, progress)
         _array.cache_clear()
     with atomic_path(folder / "views.csv") as temporary, temporary.open("w", newline="") as file:
         csv.writer(file).writerows([COLUMNS, *rows])
-    with atomic_path(manifest) as temporary:
-        temporary.write_text(json.dumps(asked, indent=1))
+    write_text(manifest, json.dumps(asked, indent=1))
     return target
 
 
 def _plan(
     seeds: Sequence[int], images: int, conditions: Sequence[str], group: int, blocks: int
 ) -> tuple[list[Shot], list[tuple]]:
+    """The shots, their numbers as targets, and a row of `COLUMNS` for each."""
     cities = {seed: make_city(seed, blocks) for seed in seeds}
     rng = np.random.default_rng([*seeds, 13])
     shots, rows = [], []
     for spot in range(-(-images // group)):
         city = cities[seeds[int(rng.integers(len(seeds)))]]
-        base = random_camera(city, rng)
+        camera = random_camera(city, rng)
         order = rng.permutation(len(conditions))
         for i in range(min(group, images - len(shots))):
-            condition = condition_named(conditions[order[i % len(order)]])
-            index = len(shots)
-            shots.append(Shot(city.seed, blocks, condition.name, 1.0, base, index, index))
-            pose = (base.x, base.y, base.heading, base.pitch, base.fov)
-            rows.append((city.seed, condition.name, spot, *(round(v, 3) for v in pose)))
+            name, index = conditions[order[i % len(order)]], len(shots)
+            shots.append(Shot((city.seed, blocks, name, 1.0), camera, index, index))
+            pose = (camera.x, camera.y, camera.heading, camera.pitch, camera.fov)
+            rows.append((city.seed, name, spot, *(round(v, 3) for v in pose)))
     return shots, rows
 
 

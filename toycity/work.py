@@ -1,39 +1,37 @@
 """Rendering many photos in a few processes, each of which builds a scene once."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing import get_context
 from typing import Any
 
+from PIL import Image
 from tqdm.auto import tqdm
 
 from toycity.camera import Camera, TopDown
 from toycity.city import City, make_city
 from toycity.conditions import condition_named
+from toycity.files import atomic_path
 from toycity.scene import Photo, Scene
 
 CHUNK = 400  # photos that a worker takes at once; a scene is built once in each chunk
+JPEG_QUALITY = 92
+
+
+SceneKey = tuple[int, int, str, float]  # a city's seed and blocks, condition, severity
 
 
 @dataclass(frozen=True)
 class Shot:
     """One photo to take. `target` says where it goes, in the words of the job's `save`."""
 
-    city: int  # seed
-    blocks: int
-    condition: str
-    severity: float
+    scene: SceneKey
     camera: Camera | TopDown
     seed: int
     target: Any
-
-    @property
-    def scene(self) -> tuple[int, int, str, float]:
-        """What shots with the same mesh and light share."""
-        return self.city, self.blocks, self.condition, self.severity
 
 
 def render_shots(
@@ -45,14 +43,13 @@ def render_shots(
 ) -> None:
     """Take every shot and hand it to `save(photo, target)`, in the process that rendered it.
 
-    `save` must be picklable (a function of a module, or a `functools.partial` of one). With
-    `workers` 1 everything happens in this process; None means one worker a core. Workers are
-    spawned, so a script that calls this needs the usual `if __name__ == "__main__":` guard.
+    `save` must be picklable. `workers`: 1 renders in this process; None starts one a core. They
+    are spawned, so a script that calls this needs the usual `if __name__ == "__main__":` guard.
 
     Raises:
         ValueError: `workers` is below 1.
     """
-    workers = available_cores() if workers is None else workers
+    workers = _available_cores() if workers is None else workers
     if workers < 1:
         raise ValueError(f"workers is {workers}: at least one process has to do the work")
     scenes: dict[tuple, list[Shot]] = {}
@@ -76,21 +73,22 @@ def render_shots(
                 raise
 
 
-def available_cores() -> int:
-    """Cores that this process may use; where the system does not tell, all that there are."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def write_photos(
+    shots: Sequence[Shot], size: tuple[int, int], workers: int | None, progress: bool
+) -> None:
+    """Take the shots whose files, their targets, are not there yet."""
+    folders = {os.path.dirname(shot.target) for shot in shots}
+    for folder in folders:
+        os.makedirs(folder, exist_ok=True)
+    there = {os.path.join(folder, name) for folder in folders for name in os.listdir(folder)}
+    missing = [shot for shot in shots if shot.target not in there]
+    render_shots(missing, save_jpeg, size, workers, progress)
 
 
-@lru_cache(maxsize=4)
-def _city(seed: int, blocks: int) -> City:
-    return make_city(seed, blocks)
-
-
-@lru_cache(maxsize=1)
-def _scene(seed: int, blocks: int, condition: str, severity: float) -> Scene:
-    return Scene(_city(seed, blocks), condition_named(condition).at(severity))
+def save_jpeg(photo: Photo, path: str) -> None:
+    """Write a photo so that `path` is complete or absent."""
+    with atomic_path(path, sync=False) as partial:
+        Image.fromarray(photo.rgb).save(partial, "JPEG", quality=JPEG_QUALITY)
 
 
 def take(shot: Shot, size: int | tuple[int, int]) -> Photo:
@@ -104,3 +102,19 @@ def _render_chunk(
     for shot in chunk:
         save(take(shot, size), shot.target)
     return len(chunk)
+
+
+@lru_cache(maxsize=4)
+def _city(seed: int, blocks: int) -> City:
+    return make_city(seed, blocks)
+
+
+@lru_cache(maxsize=1)
+def _scene(seed: int, blocks: int, condition: str, severity: float) -> Scene:
+    return Scene(_city(seed, blocks), condition_named(condition).at(severity))
+
+
+def _available_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -12,29 +12,25 @@ root/toycity.json                                  written last: the set is comp
 import dataclasses
 import json
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from toycity import names
-from toycity.conditions import condition_named
+from toycity.camera import Camera, TopDown
+from toycity.city import City, make_city
+from toycity.conditions import Condition, condition_named
 from toycity.config import TRAIN_MIX, ToyCityConfig
-from toycity.files import being_written, is_written, write_photos, write_table
-from toycity.layouts import (
-    MappedCity,
-    Row,
-    gsv_path,
-    gsv_row,
-    gsv_tables,
-    month,
-    training_views,
-)
-from toycity.work import Shot
+from toycity.files import being_written, is_written, write_table
+from toycity.work import SceneKey, Shot, write_photos
 
 RECIPE = 1  # raised whenever the same config would give other images
 MANIFEST = "toycity.json"
 QUERY_DRAWS = 15  # stream of random numbers: which views are asked for, and from where
+MAPPED = "201506"  # year and month of the database
+Row = dict[str, int | float | str]  # of a city's CSV
 
 
 def write_toycity(
@@ -47,9 +43,9 @@ def write_toycity(
 ) -> Path:
     """Render the toy data set into `root`, or what is still missing of it; return `root`.
 
-    Pass a `ToyCityConfig`, or its fields by name. A finished set is left as it is, at once. An
-    interrupted one is resumed: images are renamed into place when complete, so that each one that
-    is there stays. The same config gives the same bytes on the same machine.
+    Pass a `ToyCityConfig`, or its fields by name. A finished set is left as it is, at once; of an
+    interrupted one every complete image stays. The same config gives the same bytes on the same
+    machine.
 
     Raises:
         FileExistsError: `root` holds another toy city, or images that are not a toy city's.
@@ -57,7 +53,7 @@ def write_toycity(
         TypeError: both a config and sizes.
     """
     config = one_config(ToyCityConfig, config, sizes)
-    return write_splits(Path(root), MANIFEST, config, _training, _testing, workers, progress)
+    return write_splits(Path(root), MANIFEST, config, _training, testing, workers, progress)
 
 
 def one_config(kind: type, config: Any, sizes: dict) -> Any:
@@ -76,8 +72,8 @@ def write_splits(
     workers: int | None,
     progress: bool,
 ) -> Path:
-    """Write the photos that `training(folder, config)` and `testing(folder, config)` name, the
-    CSV files of the former, and last the manifest called `name`; as `write_toycity` promises.
+    """Write the photos that `training` and `testing` name, the CSV files of the former, and last
+    the manifest called `name`; as `write_toycity` promises.
     """
     asked = definition(config)
     train, images = root / "train", root / "images"
@@ -85,9 +81,12 @@ def write_splits(
         return root
     rows, shots = zip(*training(train, config), strict=True)
     shots = [*shots, *testing(images, config)]
+    tables: dict[str, list[Row]] = {}
+    for row in rows:
+        tables.setdefault(row["city_id"], []).append(row)
     with being_written(root / name, asked, len(shots)):
-        for path, table in gsv_tables(train, rows).items():
-            write_table(path, table)
+        for city, table in tables.items():
+            write_table(train / "Dataframes" / f"{city}.csv", table)
         write_photos(shots, config.size, workers, progress)
     return root
 
@@ -121,40 +120,178 @@ def read_config(root: Path, name: str = MANIFEST, kind: type = ToyCityConfig) ->
 
 def toycity_shots(root: Path, config: ToyCityConfig) -> Iterator[Shot]:
     """Every photo of the toy city in `root`."""
-    yield from _testing(root / "images", config)
+    yield from testing(root / "images", config)
     yield from (shot for _, shot in _training(root / "train", config))
 
 
+# ---------------------------------------------------------------------- training: GSV-Cities
+
+
 def _training(train: Path, config: ToyCityConfig) -> Iterator[tuple[Row, Shot]]:
-    """The photos of the training cities, each with its row in the CSV."""
-    mixed, severities, shares = zip(*TRAIN_MIX, strict=True)
-    visit = condition_named("viewpoint").at(0.4)  # how far visits of one place lie apart
+    for visit in training_visits(config, 14, apart=0.4, count=config.images_per_place):
+        panoid = names.image_id(visit.city.seed, visit.number)
+        yield visit.photo(train, panoid, visit.scene, visit.camera)
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One visit to a training place; `number` tells it from all others in its city, and what else
+    is drawn for it comes from `rng`.
+    """
+
+    city: City
+    place: int
+    number: int
+    camera: Camera
+    scene: SceneKey
+    rng: np.random.Generator
+
+    def photo(
+        self, train: Path, panoid: str, scene: SceneKey, eye: Camera | TopDown
+    ) -> tuple[Row, Shot]:
+        """The row in the city's CSV, and the shot, of a photo that `eye` takes of `scene`."""
+        when = month(condition_named(scene[2]), self.rng)
+        latitude, longitude = self.city.latlon(self.camera.x, self.camera.y)
+        row = {
+            "place_id": self.place,
+            "year": int(self.rng.integers(2009, 2021)),
+            "month": when,
+            "northdeg": round(self.camera.heading) % 360,
+            "city_id": self.city.name,
+            "lat": round(latitude, 7),
+            "lon": round(longitude, 7),
+            "panoid": panoid,
+        }
+        path = str(train / "Images" / self.city.name / names.gsv_name(row))
+        return row, Shot(scene, eye, self.number, path)
+
+
+def training_visits(
+    config: ToyCityConfig, stream: int, apart: float, count: int, replace: bool = True
+) -> Iterator[Visit]:
+    """`count` visits to each place of the training cities, under conditions of `TRAIN_MIX`.
+
+    A place is a spot and a side of the street. Spots lie 36 m apart, so that two places of a
+    batch never show the same facades. `stream` is of random numbers; `apart` says how far visits
+    to a place lie apart, as a severity of "viewpoint"; `replace`, whether conditions come twice.
+    """
+    *_, shares = zip(*TRAIN_MIX, strict=True)
+    jittered = condition_named("viewpoint").at(apart)
     for seed in config.train_seeds:
-        city, views = training_views(config, seed)
-        rng = np.random.default_rng([seed, 14])
-        number = 0
-        for place_id, view in enumerate(views):
-            for which in rng.choice(len(mixed), config.images_per_place, p=shares):
-                camera, when = visit.jitter(view, rng), month(condition_named(mixed[which]), rng)
-                panoid = names.image_id(seed, number)
-                row = gsv_row(city, camera, place_id, when, rng, panoid)
-                scene = (seed, config.blocks, mixed[which], severities[which])
-                yield row, Shot(*scene, camera, number, gsv_path(train, row))
-                number += 1
+        city = make_city(seed, config.blocks)
+        views = [view for place in city.places[::3] for view in place.views()]
+        places = _check_places("train_places", config, len(views), city)
+        rng = np.random.default_rng([seed, stream])
+        for place, view in enumerate(views[:places]):
+            drawn = rng.choice(len(shares), count, replace=replace, p=shares)
+            for number, which in enumerate(drawn, start=place * count):
+                scene = (seed, config.blocks, *TRAIN_MIX[which][:2])
+                yield Visit(city, place, number, jittered.jitter(view, rng), scene, rng)
 
 
-def _testing(images: Path, config: ToyCityConfig) -> Iterator[Shot]:
-    """The validation and the test city: a daytime database, and queries of the same spots under
-    every condition, each from a camera of its own.
+# ---------------------------------------------------------------------- testing: UTM names
+
+
+def testing(images: Path, config: ToyCityConfig, **database) -> Iterator[Shot]:
+    """The validation and the test city: a database, as `MappedCity.database` takes it, and queries
+    of the same spots under every condition, each from a camera of its own.
     """
     for split, queries, conditions in (
         ("val", config.val_queries, config.val_conditions),
         ("test", config.test_queries, config.test_conditions),
     ):
         mapped = MappedCity.of(config, split)
-        yield from mapped.database(images / split / "database")
+        yield from mapped.database(images / split / "database", **database)
         rng = np.random.default_rng([mapped.city.seed, QUERY_DRAWS])
         asked = mapped.query_numbers(queries, rng, f"{split}_queries")
         for name in conditions:
             folder = images / split / f"queries_{name}"
             yield from mapped.visits(folder, asked, name, config.severity, rng)
+
+
+@dataclass(frozen=True)
+class MappedCity:
+    """The validation or test city, and the views of its database: two for each mapped place."""
+
+    city: City
+    blocks: int
+    views: list[Camera]
+
+    @classmethod
+    def of(cls, config: ToyCityConfig, split: str) -> "MappedCity":
+        """The city of "val" or "test"."""
+        city = make_city(getattr(config, f"{split}_seed"), config.blocks)
+        count = _check_places(f"{split}_places", config, len(city.places), city)
+        views = [view for place in city.places[:count] for view in place.views()]
+        return cls(city, config.blocks, views)
+
+    def query_numbers(self, count: int, rng: np.random.Generator, name: str) -> list[int]:
+        """Numbers of the views that `count` queries, the argument called `name`, ask for."""
+        if count > len(self.views):
+            raise ValueError(f"{name} is {count}: there are {len(self.views)} views to ask for")
+        return rng.permutation(len(self.views))[:count].tolist()
+
+    def database(
+        self,
+        folder: Path,
+        note: str = "database",
+        condition: str = "day",
+        severity: float = 1.0,
+        eye: Callable[[Camera], Camera | TopDown] = lambda view: view,
+    ) -> Iterator[Shot]:
+        """Every view, by day, or under another condition and by another `eye`."""
+        scene = (self.city.seed, self.blocks, condition, severity)
+        for number, view in enumerate(self.views):
+            path = folder / utm_name(self.city, view, note, number, MAPPED)
+            yield Shot(scene, eye(view), number, str(path))
+
+    def visits(
+        self,
+        folder: Path,
+        numbers: Iterable[int],
+        condition: str,
+        severity: float,
+        rng: np.random.Generator,
+        note: str | None = None,
+    ) -> Iterator[Shot]:
+        """Other visits to the views of `numbers`: queries.
+
+        What is drawn does not depend on the severity: the same `rng` gives the same visits.
+        """
+        blended = condition_named(condition).at(severity)
+        scene = (self.city.seed, self.blocks, condition, severity)
+        for number in numbers:
+            camera = blended.jitter(self.views[number], rng)
+            when = f"{year(condition)}{month(blended, rng):02d}"
+            path = folder / utm_name(self.city, camera, note or condition, number, when)
+            seed = 100_000 + int(rng.integers(2**31))
+            yield Shot(scene, camera, seed, str(path))
+
+
+def utm_name(city: City, camera: Camera, note: str, number: int, timestamp: str) -> str:
+    """File name of a test photo; in its city, `note` and `number` tell it from all others."""
+    east, north = city.utm(camera.x, camera.y)
+    pano = names.image_id(city.seed, note, number)
+    pose = {"heading": camera.heading, "pitch": camera.pitch}
+    return names.utm_name(east, north, pano=pano, **pose, timestamp=timestamp, note=note)
+
+
+def month(condition: Condition, rng: np.random.Generator) -> int:
+    """A month in which such photos are taken."""
+    return int(condition.months[int(rng.integers(len(condition.months)))])
+
+
+def year(condition: str) -> int:
+    """When the test city was visited: `changed` is years later."""
+    return 2019 + 5 * (condition == "changed")
+
+
+def _check_places(name: str, config: ToyCityConfig, there: int, city: City) -> int:
+    """The number of places asked for."""
+    asked = getattr(config, name)
+    if asked > there:
+        raise ValueError(
+            f"{name} is {asked}, but {city.name} with blocks={config.blocks} has {there}: "
+            "ask for fewer places or more blocks"
+        )
+    return asked

@@ -134,7 +134,9 @@ def pretrain(
     dinomix pretrain
     dinomix pretrain toy_vits14 --epochs 2 --cameras 100 --out /tmp/weights
     """
-    from dinomix.standins.pretrain import pretrain_files
+    from dinomix.standins.pretrain import TOY_WEIGHTS, pretrain_files
 
-    for path in pretrain_files(names, out, epochs=epochs, cameras=cameras):
+    changes = {"epochs": epochs, "cameras": cameras}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    for path in pretrain_files(names, out or TOY_WEIGHTS, **changes):
         typer.echo(path)

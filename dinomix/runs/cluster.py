@@ -1,5 +1,6 @@
 """Many jobs on several processes, through Dask: here, or on the machines of a cluster."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -8,13 +9,18 @@ import dask
 import torch
 from dask.distributed import Client, LocalCluster, as_completed
 
-from toycity.work import available_cores
-
 # One thread a process: networks this small gain nothing from more, and the number of threads
 # decides how sums are rounded.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 # glibc else returns the memory of every training step to the system, and asks for it again.
 ENVIRONMENT |= {"MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
+
+
+def available_cores() -> int:
+    """Cores that this process may use; where the system does not tell, all that there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def available_workers() -> int:

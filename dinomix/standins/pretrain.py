@@ -1,6 +1,8 @@
-"""Crops of photos for pretraining: which part they show, as other light and lenses see it.
+"""Pretrains the stand-in backbones, `toy_vits14`, `toy_vitb14` and `toy_resnet`, without labels.
 
-A box is (left, top, width, height) in shares of the photo.
+Two photos of one street spot, under different conditions, are cropped twice: a large crop, and a
+small one within it. Contrastive losses bring the images together, and each patch of the small crop
+and the same spot of the large one.
 """
 
 import math
@@ -24,52 +26,6 @@ from dinomix.weights import TOY_WEIGHTS
 from toycity import PRETRAIN_SEEDS, write_views
 
 
-def random_boxes(within: Tensor, area: tuple[float, float]) -> Tensor:
-    """A box (left, top, width, height) inside each of `within` (B, 4), of a share of its area."""
-    share = torch.empty(len(within)).uniform_(*area)
-    aspect = torch.empty(len(within)).uniform_(math.log(3 / 4), math.log(4 / 3)).exp()
-    sides = torch.stack([(share * aspect).sqrt(), (share / aspect).sqrt()], dim=1).clamp(max=1)
-    corner = torch.rand(len(within), 2) * (1 - sides)
-    return torch.cat([within[:, :2] + corner * within[:, 2:], sides * within[:, 2:]], dim=1)
-
-
-def patch_centres(grid: int, boxes: Tensor) -> Tensor:
-    """Centres of the grid x grid patches of each box, row by row: (B, grid*grid, 2) as x, y."""
-    ticks = (torch.arange(grid) + 0.5) / grid
-    y, x = torch.meshgrid(ticks, ticks, indexing="ij")
-    centres = torch.stack([x, y], dim=-1).flatten(0, 1)  # (grid*grid, 2)
-    return boxes[:, None, :2] + centres * boxes[:, None, 2:]
-
-
-def view(images: Tensor, boxes: Tensor, size: int) -> Tensor:
-    """Crop, resize, disturb and normalise: (B, 3, H, W) in 0..1 -> (B, 3, size, size)."""
-    centres = patch_centres(size, boxes).unflatten(1, (size, size))  # (B, size, size, 2)
-    crops = F.grid_sample(images, 2 * centres - 1, padding_mode="border", align_corners=False)
-    crops = disturb(crops)
-    mean, std = (torch.tensor(v)[:, None, None] for v in normalization(TOY[0]))
-    return (crops - mean) / std
-
-
-def disturb(images: Tensor) -> Tensor:
-    """Other light, other camera: gamma, gain, white balance, saturation, grey, blur and noise."""
-
-    def draw(low: float, high: float, channels: int = 1) -> Tensor:
-        return torch.empty(len(images), channels, 1, 1).uniform_(low, high)
-
-    images = images.clamp(1e-3, 1) ** draw(-0.5, 0.5).exp()
-    images = images * draw(-0.5, 0.4).exp() * draw(-0.15, 0.15, 3).exp()
-    grey = images.mean(dim=1, keepdim=True)
-    saturation = draw(0.2, 1.5) * (torch.rand(len(images), 1, 1, 1) > 0.15)
-    images = grey + saturation * (images - grey)
-    contrast_centre = images.mean(dim=(1, 2, 3), keepdim=True)
-    images = contrast_centre + draw(0.6, 1.3) * (images - contrast_centre)
-    blurred = F.avg_pool2d(images, 3, stride=1, padding=1, count_include_pad=False)
-    blur = draw(-1, 1).clamp(min=0)  # none in half of the cases
-    images = images + blur * (blurred - images)
-    return (images + torch.randn_like(images) * draw(0, 0.04)).clamp(0, 1)
-
-
-# Pretrains the stand-in backbones, `toy_vits14`, `toy_vitb14` and `toy_resnet`, without labels.
 @dataclass(frozen=True)
 class PretrainConfig:
     """How the stand-ins are pretrained. Sizes in pixels, areas as shares of the image."""
@@ -103,11 +59,7 @@ RECIPES = {
 
 
 class Heads(nn.Module):
-    """A norm and a projection for images, another for patches; both are thrown away.
-
-    Args:
-        image_width, patch_width: entries of what `encode` gives for each.
-    """
+    """Projections of what `encode` gives for images and for patches; both are thrown away."""
 
     def __init__(self, image_width: int, patch_width: int, projection: int) -> None:
         super().__init__()
@@ -125,14 +77,9 @@ class Heads(nn.Module):
 def pretrain(
     name: str, photos: np.ndarray, config: PretrainConfig, progress: bool = True
 ) -> dict[str, Tensor]:
-    """Pretrain one backbone.
+    """Pretrain a toy backbone on photos, uint8 (N, T, H, W, 3): T of each of N cameras.
 
-    Args:
-        name: of a toy backbone.
-        photos: uint8 (N, T, H, W, 3), T photos of each of N cameras.
-
-    Returns:
-        the trunk's tensors in timm's key layout on the CPU, as float16 (but for counts).
+    Returns the trunk's tensors in timm's key layout, as float16 (but for counts).
     """
     torch.manual_seed(config.seed)
     net = build_backbone(name, image_size=config.fine_sizes[0], trained_blocks="all")
@@ -142,21 +89,16 @@ def pretrain(
             nn.init.ones_(block.ls2.gamma)
     heads = Heads(*encoded_widths(net), config.projection)
     parameters = [*net.parameters(), *heads.parameters()]
+    decayed = [p for p in parameters if p.ndim > 1 and p.shape[0] > 1]
+    others = [p for p in parameters if p.ndim == 1 or p.shape[0] == 1]
     optimizer = torch.optim.AdamW(
-        [
-            {"params": [p for p in parameters if p.ndim > 1 and p.shape[0] > 1]},
-            {
-                "params": [p for p in parameters if p.ndim == 1 or p.shape[0] == 1],
-                "weight_decay": 0,
-            },
-        ],
+        [{"params": decayed}, {"params": others, "weight_decay": 0}],
         lr=config.lr * 128 / net.out_channels,
         weight_decay=config.weight_decay,
     )
     whole = len(photos) // config.batch_size * config.batch_size
-    batches = torch.cat([torch.randperm(len(photos))[:whole] for _ in range(config.epochs)]).split(
-        config.batch_size
-    )
+    order = torch.cat([torch.randperm(len(photos))[:whole] for _ in range(config.epochs)])
+    batches = order.split(config.batch_size)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: warmup_cosine(step, len(batches), config.warmup)
     )
@@ -206,16 +148,11 @@ def encoded_widths(net: Backbone) -> tuple[int, int]:
 
 
 def contrast(
-    net: Backbone,
-    heads: Heads,
-    pairs: Tensor,
-    sizes: tuple[int, int],
-    config: PretrainConfig,
+    net: Backbone, heads: Heads, pairs: Tensor, sizes: tuple[int, int], config: PretrainConfig
 ) -> tuple[Tensor, float]:
     """The loss of a batch of pairs, uint8 (B, 2, H, W, 3), and the share of patches matched.
 
-    Args:
-        sizes: pixels of the large and of the small crop. Shapes below: a ViT's at (112, 70).
+    `sizes`: pixels of the large and of the small crop. Shapes below: a ViT's at (112, 70).
     """
     first, second = (pairs.permute(1, 0, 4, 2, 3).float() / 255).unbind()  # (B, 3, H, W) each
     whole = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(len(pairs), 4)
@@ -246,49 +183,87 @@ def info_nce(a: Tensor, b: Tensor, temperature: float) -> tuple[Tensor, float]:
     return loss, (logits.argmax(dim=1) == target).float().mean().item()
 
 
-def pretrain_to_file(name: str, views: Path, config: PretrainConfig, out: Path) -> None:
+# A box is (left, top, width, height) in shares of the photo.
+
+
+def random_boxes(within: Tensor, area: tuple[float, float]) -> Tensor:
+    """A box inside each of `within` (B, 4), of a share of its area."""
+    share = torch.empty(len(within)).uniform_(*area)
+    aspect = torch.empty(len(within)).uniform_(math.log(3 / 4), math.log(4 / 3)).exp()
+    sides = torch.stack([(share * aspect).sqrt(), (share / aspect).sqrt()], dim=1).clamp(max=1)
+    corner = torch.rand(len(within), 2) * (1 - sides)
+    return torch.cat([within[:, :2] + corner * within[:, 2:], sides * within[:, 2:]], dim=1)
+
+
+def patch_centres(grid: int, boxes: Tensor) -> Tensor:
+    """Centres of the grid x grid patches of each box, row by row: (B, grid*grid, 2) as x, y."""
+    ticks = (torch.arange(grid) + 0.5) / grid
+    y, x = torch.meshgrid(ticks, ticks, indexing="ij")
+    centres = torch.stack([x, y], dim=-1).flatten(0, 1)  # (grid*grid, 2)
+    return boxes[:, None, :2] + centres * boxes[:, None, 2:]
+
+
+def view(images: Tensor, boxes: Tensor, size: int) -> Tensor:
+    """Crop, resize, disturb and normalise: (B, 3, H, W) in 0..1 -> (B, 3, size, size)."""
+    centres = patch_centres(size, boxes).unflatten(1, (size, size))  # (B, size, size, 2)
+    crops = F.grid_sample(images, 2 * centres - 1, padding_mode="border", align_corners=False)
+    crops = disturb(crops)
+    mean, std = (torch.tensor(v)[:, None, None] for v in normalization(TOY[0]))
+    return (crops - mean) / std
+
+
+def disturb(images: Tensor) -> Tensor:
+    """Other light, other camera: gamma, gain, white balance, saturation, grey, blur and noise."""
+
+    def draw(low: float, high: float, channels: int = 1) -> Tensor:
+        return torch.empty(len(images), channels, 1, 1).uniform_(low, high)
+
+    images = images.clamp(1e-3, 1) ** draw(-0.5, 0.5).exp()
+    images = images * draw(-0.5, 0.4).exp() * draw(-0.15, 0.15, 3).exp()
+    grey = images.mean(dim=1, keepdim=True)
+    saturation = draw(0.2, 1.5) * (torch.rand(len(images), 1, 1, 1) > 0.15)
+    images = grey + saturation * (images - grey)
+    contrast_centre = images.mean(dim=(1, 2, 3), keepdim=True)
+    images = contrast_centre + draw(0.6, 1.3) * (images - contrast_centre)
+    blurred = F.avg_pool2d(images, 3, stride=1, padding=1, count_include_pad=False)
+    blur = draw(-1, 1).clamp(min=0)  # none in half of the cases
+    images = images + blur * (blurred - images)
+    return (images + torch.randn_like(images) * draw(0, 0.04)).clamp(0, 1)
+
+
+def pretrain_to_file(name: str, views: Path, config: PretrainConfig, out: Path) -> Path:
     """Pretrain one backbone on one thread, whose sums are the same on any number of cores."""
     torch.set_num_threads(1)
     photos = np.load(views, mmap_mode="r")  # (N*T, H, W, 3)
     photos = photos.reshape(config.cameras, config.photos, *photos.shape[1:])
     tensors = pretrain(name, photos, config)
     about = {"backbone": name, "pretrained": to_json(config)}
-    with atomic_path(out / f"{name}.safetensors") as temporary:
+    file = out / f"{name}.safetensors"
+    with atomic_path(file) as temporary:
         save_file(tensors, temporary, metadata=about)
+    return file
 
 
 def pretrain_files(
-    names: Sequence[str] | None = None,
-    out: Path | None = None,
-    *,
-    epochs: int | None = None,
-    cameras: int | None = None,
+    names: Sequence[str] | None = None, out: Path = TOY_WEIGHTS, **changes: int
 ) -> list[Path]:
-    """Pretrain stand-ins side by side on the same photos; the files of weights in `out`.
+    """Render views, then pretrain each backbone in a process of its own; the files of weights.
 
     Args:
-        names: None means all of them.
-        out: None means the package's own folder of weights.
-        epochs, cameras: None means as in `RECIPES`.
+        names: None means all stand-ins.
+        changes: of the recipes: epochs, cameras.
 
     Raises:
         ValueError: there is no stand-in of this name.
     """
-    names, out = names or list(TOY), out or TOY_WEIGHTS
+    names = names or list(RECIPES)
     if unknown := [name for name in names if name not in RECIPES]:
         raise ValueError(f"no stand-ins {unknown}; there are {', '.join(RECIPES)}")
-    changes = {"cameras": cameras, "epochs": epochs}
-    changes = {name: value for name, value in changes.items() if value is not None}
     recipes = {name: replace(RECIPES[name], **changes) for name in names}
-    shared = recipes[names[0]]
+    shared = recipes[names[0]]  # all learn from the same photos
     count = shared.cameras * shared.photos
     with tempfile.TemporaryDirectory() as folder:
         views = write_views(folder, PRETRAIN_SEEDS, count, shared.photo_size, group=shared.photos)
         with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-            jobs = [
-                pool.submit(pretrain_to_file, name, views, recipe, out)
-                for name, recipe in recipes.items()
-            ]
-            for job in jobs:
-                job.result()
-    return [out / f"{name}.safetensors" for name in names]
+            jobs = [pool.submit(pretrain_to_file, n, views, r, out) for n, r in recipes.items()]
+            return [job.result() for job in jobs]

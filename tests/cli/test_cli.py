@@ -19,6 +19,7 @@ from dinomix.datasets.prepare import PREPARERS, Summary
 from dinomix.pipeline import notebooks as pipeline
 from dinomix.pipeline.notebooks import NotebookFailedError
 from dinomix.plumbing.errors import HubError
+from dinomix.weights import TOY_WEIGHTS
 
 COMMANDS = {
     *("toy", "prepare", "train", "pretrain", "evaluate"),
@@ -261,7 +262,7 @@ def test_impossible_sizes_are_refused():
 def test_pretrain(called, tmp_path):
     calls = called(dinomix.standins.pretrain, "pretrain_files", [tmp_path / "w.safetensors"])
     assert invoke("pretrain").stdout == f"{tmp_path / 'w.safetensors'}\n"
-    assert calls.pop() == ((None, None), {"epochs": None, "cameras": None})
+    assert calls.pop() == ((None, TOY_WEIGHTS), {})
     options = ("--out", tmp_path, "--epochs", 2, "--cameras", 100)
     invoke("pretrain", "toy_vits14", "toy_resnet", *options)
     names = ["toy_vits14", "toy_resnet"]

@@ -1,7 +1,5 @@
-"""The sets for single studies, and photos rendered again: layouts, resuming, what is refused."""
+"""Limits and drives in a toy city, and photos rendered again: layouts, resuming, refusals."""
 
-import csv
-import io
 import json
 import os
 
@@ -9,24 +7,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dinomix.data import PlaceDataset, TestSet
+from dinomix.data import TestSet
 from dinomix.evaluation import positives
+from tests.toycity.conftest import QUIET, jpeg, mtimes
 from toycity import (
-    Camera,
-    CrossviewConfig,
     ToyCityConfig,
     drive_of,
     rerender,
-    write_crossview,
+    work,
     write_drive,
     write_limits,
     write_toycity,
 )
-from toycity.config import TRAIN_MIX
-from toycity.crossview import FLIGHTS, TILE, tile_for
-from toycity.files import JPEG_QUALITY, link_database
+from toycity.files import link_database
 
-QUIET = {"workers": 1, "progress": False}
 SIZE = (24, 32)
 CONFIG = ToyCityConfig.small(
     image_size=SIZE,
@@ -35,9 +29,6 @@ CONFIG = ToyCityConfig.small(
     val_places=2,
     val_conditions=("dusk",),
     test_conditions=("dusk",),
-)
-CROSSVIEW = CrossviewConfig.small(
-    image_size=SIZE, train_places=3, images_per_place=4, val_places=4, test_places=5
 )
 LIMITS = {"conditions": ("blur", "changed"), "severities": (0, 0.5, 1)}
 
@@ -48,11 +39,6 @@ def root(tmp_path_factory):
     root = write_toycity(tmp_path_factory.mktemp("toy") / "city", CONFIG, **QUIET)
     write_limits(root, **LIMITS, **QUIET)
     return write_drive(root, ("night", "dusk"), spacing=6, **QUIET)
-
-
-@pytest.fixture(scope="module")
-def crossview(tmp_path_factory):
-    return write_crossview(tmp_path_factory.mktemp("crossview"), CROSSVIEW, **QUIET)
 
 
 @pytest.fixture
@@ -67,16 +53,6 @@ def _manifest(recipe):
     return json.dumps({"recipe": recipe, "config": vars(CONFIG)})
 
 
-def _jpeg(photo):
-    stream = io.BytesIO()
-    Image.fromarray(photo.rgb).save(stream, "JPEG", quality=JPEG_QUALITY)
-    return stream.getvalue()
-
-
-def _mtimes(root):
-    return {path: path.stat().st_mtime_ns for path in root.rglob("*")}
-
-
 def test_rerendered_photos_are_those_in_the_files(root):
     folders = sorted({path.parent for path in root.rglob("*.jpg")})
     folders += [root / "images" / split / "database" for split in ("limits", "drive")]
@@ -85,14 +61,8 @@ def test_rerendered_photos_are_those_in_the_files(root):
     photos = rerender(root, paths)
     for photo, path in zip(photos, paths, strict=True):
         with open(path, "rb") as file:
-            assert _jpeg(photo) == file.read()
+            assert jpeg(photo) == file.read()
         assert photo.classes.shape == photo.depth.shape == SIZE
-
-
-def test_rerendered_photos_of_both_kinds_of_a_crossview_set(crossview):
-    paths = sorted(crossview.rglob("*.jpg"))[::9]
-    photos = rerender(crossview, [os.path.relpath(path) for path in paths])
-    assert all(_jpeg(photo) == path.read_bytes() for photo, path in zip(photos, paths, strict=True))
 
 
 def test_rerender_refuses(root, bare):
@@ -156,6 +126,11 @@ def test_drive_goes_on_in_the_order_of_the_names(root):
     off = (headings[:-1][same] - ahead + 180) % 360 - 180
     assert np.abs(off).max() < 15
     assert all(len(right) for right in positives(test.database_utm, test.query_utm, 25))
+    poses = [
+        [path.name.split("@")[1:3] for path in sorted((root / "images" / "drive" / name).iterdir())]
+        for name in ("queries_night", "queries_dusk")
+    ]
+    assert poses[0] == poses[1] and len(poses[0]) > 10
 
 
 def test_the_drives_database_is_another_drive_by_day(root):
@@ -172,15 +147,6 @@ def test_the_drives_database_is_another_drive_by_day(root):
     seen = Image.open(test.database[0]).convert("L").resize((1, 1)).getpixel((0, 0))
     night = Image.open(test.queries[-1]).convert("L").resize((1, 1)).getpixel((0, 0))
     assert seen > 2 * night  # "night" is the last of the conditions
-
-
-def test_drive_is_the_same_under_every_condition(root):
-    poses = [
-        [path.name.split("@")[1:3] for path in sorted((root / "images" / "drive" / name).iterdir())]
-        for name in ("queries_night", "queries_dusk")
-    ]
-    assert poses[0] == poses[1]
-    assert len(poses[0]) > 10
 
 
 def test_drive_of_refuses_other_names():
@@ -207,59 +173,49 @@ def test_database_is_a_link_or_where_there_are_none_a_copy(root, tmp_path, monke
     assert [path.name for path in (tmp_path / "limits").iterdir()] == ["database"]
 
 
-def test_finished_sets_are_left_alone_and_others_refused(root, crossview):
-    before = _mtimes(root), _mtimes(crossview)
+def test_finished_sets_are_left_alone_and_others_refused(root):
+    before = mtimes(root)
     write_limits(root, **LIMITS)
     write_drive(root, ("night", "dusk"), 6)
-    write_crossview(crossview, CROSSVIEW)
     with pytest.raises(
         FileExistsError, match=r'"queries": 2.*"queries": 1.*remove that file and images/limits'
     ):
         write_limits(root, **LIMITS, queries=1)
     with pytest.raises(FileExistsError, match=r'"spacing": 6.0.*"spacing": 5.0'):
         write_drive(root, ("night", "dusk"), 5)
-    with pytest.raises(FileExistsError, match=r'"extent": 50.0.*"extent": 40.0'):
-        write_crossview(crossview, **(vars(CROSSVIEW) | {"extent": 40.0}))
-    assert (_mtimes(root), _mtimes(crossview)) == before
+    assert mtimes(root) == before
 
 
 def test_an_interrupted_set_is_resumed_and_another_one_refused(bare, monkeypatch):
-    import toycity.files as files
-
-    save, asked = files.save_jpeg, {"conditions": ("blur",), "severities": (0, 1)}
+    save, asked = work.save_jpeg, {"conditions": ("blur",), "severities": (0, 1)}
 
     def save_three(photo, path):
         if len(list(bare.rglob("*.jpg"))) == 3:
             raise KeyboardInterrupt
         save(photo, path)
 
-    monkeypatch.setattr(files, "save_jpeg", save_three)
+    monkeypatch.setattr(work, "save_jpeg", save_three)
     with pytest.raises(KeyboardInterrupt):
         write_limits(bare, **asked, **QUIET)
     monkeypatch.undo()
-    there = {path: path.stat().st_mtime_ns for path in bare.rglob("*.jpg")}
+    there = {path: when for path, when in mtimes(bare).items() if path.suffix == ".jpg"}
     assert len(there) == 3
     assert not (bare / "limits.json").exists()
     with pytest.raises(FileExistsError, match=r"blur.*snow"):
         write_limits(bare, ("snow",), (0, 1), **QUIET)
     write_limits(bare, **asked, **QUIET)
-    assert all(path.stat().st_mtime_ns == when for path, when in there.items())
+    assert there.items() <= mtimes(bare).items()
     assert len(list(bare.rglob("*.jpg"))) == 2 * CONFIG.test_queries
     assert {path.name for path in bare.glob("*.json")} == {"toycity.json", "limits.json"}
 
 
-@pytest.mark.parametrize("split", ["limits", "drive"])
-def test_foreign_splits_are_refused(bare, split):
+@pytest.mark.parametrize(("split", "write"), [("limits", write_limits), ("drive", write_drive)])
+def test_a_split_needs_a_toy_city_and_a_folder_of_its_own(bare, split, write):
     (bare / "images" / split).mkdir()
-    write = {"limits": write_limits, "drive": write_drive}[split]
     with pytest.raises(FileExistsError, match=f"no {split}.json"):
         write(bare)
-
-
-@pytest.mark.parametrize("write", [write_limits, write_drive])
-def test_sets_that_need_a_toy_city_say_so(write, tmp_path):
     with pytest.raises(FileNotFoundError, match="no finished toy city"):
-        write(tmp_path)
+        write(bare / "images")
 
 
 @pytest.mark.parametrize(
@@ -281,64 +237,3 @@ def test_nonsense_is_refused_before_anything_is_written(bare, write, arguments, 
     with pytest.raises(error, match=message):
         write(bare, **arguments, **QUIET)
     assert [path.name for path in bare.glob("*.json")] == ["toycity.json"]
-
-
-def test_crossview_places_have_as_many_photos_as_tiles(crossview):
-    places = PlaceDataset(crossview / "train", images_per_place=4)
-    assert len(places) == 2 * CROSSVIEW.train_places
-    for table in (crossview / "train" / "Dataframes").iterdir():
-        with table.open() as file:
-            rows = list(csv.DictReader(file))
-        for place in range(CROSSVIEW.train_places):
-            own = [row for row in rows if int(row["place_id"]) == place]
-            tiles = [row for row in own if row["panoid"].startswith(TILE)]
-            photos = [row for row in own if row not in tiles]
-            assert len(tiles) == len(photos) == 2
-            # Each tile was cut for one of the photos.
-            pose = ("lat", "lon", "northdeg")
-            assert {tuple(t[k] for k in pose) for t in tiles} == {
-                tuple(p[k] for k in pose) for p in photos
-            }
-
-
-@pytest.mark.parametrize("split", ["val", "test"])
-def test_crossview_asks_photos_for_tiles(crossview, split):
-    test = TestSet(crossview, split=split)
-    assert len(test.database) == 2 * getattr(CROSSVIEW, f"{split}_places")
-    assert all(f"@{TILE}@" in path.name for path in test.database)
-    assert set(test.conditions) == {"day"}
-    assert all(len(right) for right in positives(test.database_utm, test.query_utm, 25))
-    photos = rerender(crossview, [test.database[0], test.queries[0]])
-    assert np.isfinite(photos[0].depth).all()  # no sky from above
-    assert photos[0].depth.min() > 150 > photos[1].depth.min()
-
-
-def test_a_tile_shows_what_its_camera_sees():
-    camera = Camera(100, 200, heading=90)
-    px, py = np.array([25.0, 25, 50]), np.array([45.0, 0, 45])
-    origins, _ = tile_for(camera, 50).rays(px, py, 50, 50)
-    # The camera is 5 m above the lower edge; the top is ahead, the right edge at its right hand.
-    np.testing.assert_allclose(origins[:2].T, [(100, 200), (145, 200), (100, 175)], atol=1e-4)
-
-
-def test_tiles_and_photos_never_share_parked_cars():
-    """Cars are drawn by the name of the condition."""
-    photos = {name for name, *_ in TRAIN_MIX}
-    queries = {*CrossviewConfig().val_conditions, *CrossviewConfig().test_conditions}
-    assert not {name for name, _ in FLIGHTS} & (photos | queries)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [({"images_per_place": 5}, "images_per_place is 5"), ({"extent": 0}, "extent is 0")],
-)
-def test_crossview_config_refuses(change, message):
-    with pytest.raises(ValueError, match=message):
-        CrossviewConfig(**change)
-
-
-def test_crossview_refuses_a_config_with_sizes_and_foreign_folders(root, tmp_path):
-    with pytest.raises(TypeError, match="not both"):
-        write_crossview(tmp_path, CROSSVIEW, extent=40)
-    with pytest.raises(FileExistsError, match=r"no crossview\.json"):
-        write_crossview(root, CROSSVIEW)
