@@ -30,7 +30,7 @@ def _known(name: str) -> str:
 def _sides(size: int | tuple[int, int]) -> int | tuple[int, int]:
     for side in (size,) if isinstance(size, int) else size:
         if not 8 <= side <= 4096:
-            raise ValueError(f"a side is {side}: expected a whole number from 8 to 4,096")
+            raise ValueError(f"{side} is not from 8 to 4,096 pixels")
     return size
 
 
@@ -84,7 +84,7 @@ class ToyCityConfig:
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:
         """Build a config from literals; ValueError if these are not named fields of it."""
-        if not isinstance(fields, Mapping):
+        if not isinstance(fields, Mapping) or not all(isinstance(key, str) for key in fields):
             raise ValueError(f"a toy city's config must be named fields, not {fields!r}")
         return cls(**fields)
 

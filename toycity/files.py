@@ -42,6 +42,8 @@ def atomic_path(path: str | Path, sync: bool = True) -> Iterator[Path]:
         free = f"{shutil.disk_usage(path.parent).free / 1e9:.2f} GB are free"
         what = f"{os.strerror(error.errno)} ({free}): make room there, and run this again"
         raise OSError(error.errno, what, str(path)) from error
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -249,7 +249,7 @@ def test_toy(called, data, tmp_path):
 def test_impossible_sizes_are_refused():
     result = invoke("toy", "--image-size", 2)
     assert result.exit_code == 1
-    assert re.fullmatch(r"error: image_size.* 2: expected a whole number from 8.*\n", result.stderr)
+    assert re.fullmatch(r"error: image_size.* 2 is not from 8.*\n", result.stderr)
     result = invoke("toy", "--image-size", "big")
     assert result.exit_code == 2 and "'big': write pixels, as 112 or 96,128" in plain(result.stderr)
 

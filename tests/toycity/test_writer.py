@@ -161,7 +161,7 @@ def test_foreign_folder_is_refused_and_kept(tmp_path):
     ("change", "message"),
     [
         ({"blocks": 1}, "blocks\n.*greater than or equal to 2.*input_value=1"),
-        ({"image_size": 0}, "image_size\n.*a side is 0"),
+        ({"image_size": 0}, "image_size\n.*0 is not from 8 to 4,096"),
         ({"image_size": (20, 30, 40)}, "image_size.*\n.*input_value=.20, 30, 40"),
         ({"image_size": 20.0}, "image_size"),
         ({"test_queries": 0}, "test_queries\n"),
