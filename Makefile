@@ -17,16 +17,16 @@ $(READY): pyproject.toml
 	touch $@
 
 demo: $(READY)   ## train and evaluate DINO-Mix on the embedded city, as notebooks
-	$(BIN)/python -m dinomix.pipeline.notebooks demo
+	$(BIN)/dinomix run demo
 
 study: $(READY)  ## all notebooks of the embedded city: every table and figure, about an hour
-	$(BIN)/python -m dinomix.pipeline.notebooks toy
+	$(BIN)/dinomix run toy
 
 notebooks: $(READY)  ## run the notebooks of PROFILE (smoke, toy or paper); ONLY=03 SET="seeds=[0,1,2]"
-	$(BIN)/python -m dinomix.pipeline.notebooks $(PROFILE) $(if $(ONLY),--only $(ONLY)) $(if $(SET),--set '$(SET)')
+	$(BIN)/dinomix run $(PROFILE) $(if $(ONLY),--only $(ONLY)) $(if $(SET),--set '$(SET)')
 
 figures: $(READY)  ## draw every figure of PROFILE again from finished runs, into figures/PROFILE
-	$(BIN)/python -m dinomix.pipeline.notebooks $(PROFILE) --figures figures/$(PROFILE)
+	$(BIN)/dinomix figures $(PROFILE)
 
 test: $(READY)   ## run the fast tests
 	$(BIN)/python -m pytest
@@ -39,9 +39,9 @@ lab: $(READY)    ## open JupyterLab on the notebooks
 
 app: PROFILE = demo
 app: $(READY)    ## notebook 10 as a page of its own; PROFILE=toy shows the study instead of the demo
-	$(BIN)/python -m dinomix.pipeline.page $(PROFILE)
+	$(BIN)/dinomix page $(PROFILE)
 
-lint: $(READY)   ## check format, rules, and that notebooks carry no outputs
+lint: $(READY)   ## check format, rules, imports between rooms, and that notebooks carry no outputs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
@@ -53,7 +53,7 @@ format: $(READY) ## put everything into form
 	$(BIN)/nbstripout notebooks/*.ipynb
 
 weights: $(READY)  ## pretrain the stand-in backbones again (see the README for what it costs)
-	$(BIN)/python -m dinomix.standins.pretrain
+	$(BIN)/dinomix pretrain
 
 clean:           ## remove the virtual environment; data and runs stay
 	rm -rf $(VENV)

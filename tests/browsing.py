@@ -86,14 +86,7 @@ def serve_lab(folder: Path, home: Path, data: Path) -> Iterator[str]:
 def serve_app(profile: str, home: Path, data: Path) -> Iterator[str]:
     """The page that `make app` opens; gives its address."""
     port = free_port()
-    command = [
-        sys.executable,
-        "-m",
-        "dinomix.pipeline.page",
-        profile,
-        "--no-browser",
-        f"--port={port}",
-    ]
+    command = [sys.executable, "-m", "dinomix", "page", profile, "--no-browser", f"--port={port}"]
     with _server(command, port, home, data):
         yield f"http://localhost:{port}/"
 

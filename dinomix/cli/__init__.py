@@ -1,6 +1,7 @@
 """The command `dinomix`: a module for each group of commands, a function for each command.
 
-What a command needs is imported where it is used, so that `dinomix --help` is instant.
+A function parses and prints, and calls one of the package's. What it needs is imported within it,
+so that `dinomix --help` is instant.
 """
 
 # Each adds its commands to the app; the help lists them in this order.

@@ -9,6 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
+from dinomix.plumbing.errors import ExplainedError
+
+# FloatingPointError: a training that diverged, a model whose weights are broken.
+EXPECTED = (ValueError, OSError, FloatingPointError, ExplainedError)
+
 
 class Commands(typer.core.TyperGroup):
     """All commands; turns expected errors into a line on stderr and exit code 1."""
@@ -17,18 +22,13 @@ class Commands(typer.core.TyperGroup):
         """As typer's, which gives wrong usage exit code 2; `--debug` shows every traceback."""
         try:
             return super().invoke(ctx)
-        except Exception as error:
-            if ctx.params["debug"] or not _is_expected(error):
+        except EXPECTED as error:
+            if ctx.params["debug"]:
                 raise
-            typer.echo(f"error: {error}", err=True)
+            from dinomix.plumbing.settings import one_line
+
+            typer.echo(f"error: {one_line(error)}", err=True)
             raise typer.Exit(1) from None
-
-
-def _is_expected(error: Exception) -> bool:
-    from dinomix.plumbing.errors import ExplainedError
-
-    # FloatingPointError: a training that diverged, a model whose weights are broken.
-    return isinstance(error, (ValueError, OSError, FloatingPointError, ExplainedError))
 
 
 app = typer.Typer(
@@ -64,20 +64,6 @@ def common(
             raise typer.BadParameter(f"--import: there is no module {module!r}") from None
 
 
-Model = Annotated[
-    str,
-    typer.Argument(
-        help="a run's folder, a file of save_model, a folder of save_pretrained, a checkpoint that "
-        "DINO-Mix's or MixVPR's authors published, or a repository of the hub, as user/name"
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="print JSON, for a script")]
-Overrides = Annotated[
-    str,
-    typer.Option("--set", help='parameters that win over the others: "seeds=[0, 1]; epochs=2"'),
-]
-
-
 def _present(device: str) -> str:
     if device != "auto":
         import torch
@@ -90,6 +76,15 @@ def _present(device: str) -> str:
     return device
 
 
+MODELS = (
+    "a run's folder, a file of save_model, a folder of save_pretrained, a checkpoint that "
+    "DINO-Mix's or MixVPR's authors published, or a repository of the hub, as user/name"
+)
+Json = Annotated[bool, typer.Option("--json", help="print JSON, for a script")]
+Overrides = Annotated[
+    str,
+    typer.Option("--set", help='parameters that win over the others: "seeds=[0, 1]; epochs=2"'),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps", callback=_present)]
 Workers = Annotated[int, typer.Option(min=0, help="processes that read images; 0: this one")]
 BatchSize = Annotated[int, typer.Option(min=1, help="images that are described at once")]
@@ -102,12 +97,7 @@ def print_table(
     right: Sequence[str] = (),
     bold: Sequence[bool] = (),
 ) -> None:
-    """A table on stdout, for people.
-
-    Args:
-        right: columns of numbers, aligned at their right end.
-        bold: one a row.
-    """
+    """A table on stdout: columns in `right` hold numbers, `bold` is one a row."""
     from rich.console import Console
     from rich.table import Column, Table
 

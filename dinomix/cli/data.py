@@ -3,17 +3,27 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from dinomix.cli.app import Json, app
 
 
+def _size(text: str) -> Any:
+    try:
+        sides = [int(side) for side in str(text).split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"{text!r}: write pixels, as 112 or 96,128") from None
+    return sides[0] if len(sides) == 1 else tuple(sides)
+
+
 @app.command()
 def toy(
     out: Annotated[Path | None, typer.Option(help="default: toycity in the data folder")] = None,
-    image_size: Annotated[int, typer.Option(help="side in pixels")] = 112,
+    image_size: Annotated[
+        Any, typer.Option(parser=_size, metavar="PIXELS", help="side, or height,width")
+    ] = "112",
     small: Annotated[bool, typer.Option("--small", help="a set that renders in seconds")] = False,
     workers: Annotated[int | None, typer.Option(help="processes; default: one a core")] = None,
     as_json: Json = False,
@@ -22,14 +32,14 @@ def toy(
 
     \b
     dinomix toy
-    dinomix toy --small --out /tmp/town
+    dinomix toy --small --image-size 96,128 --out /tmp/town
     """
     from dinomix.plumbing.workspace import data_root
     from toycity import ToyCityConfig, write_toycity
 
     config = (ToyCityConfig.small if small else ToyCityConfig)(image_size=image_size)
     folder = data_root() / "toycity" if out is None else out
-    written = str(write_toycity(folder, config, workers=workers))
+    written = str(write_toycity(folder, config, workers=workers, progress=not as_json))
     typer.echo(json.dumps({"folder": written}) if as_json else written)
 
 

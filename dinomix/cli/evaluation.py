@@ -1,11 +1,11 @@
-"""Evaluation."""
+"""Evaluation: recall of a model on test sets."""
 
 import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dinomix.cli.app import BatchSize, Device, Json, Model, Workers, app, print_table, without_nan
+from dinomix.cli.app import MODELS, BatchSize, Device, Json, Workers, app, print_table, without_nan
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @app.command()
 def evaluate(
-    model: Model,
+    model: Annotated[str, typer.Argument(help=MODELS)],
     tests: Annotated[
         list[str],
         typer.Argument(metavar="TEST...", help="UTM folders, or names of benchmarks (tokyo247)"),
@@ -51,6 +51,7 @@ def evaluate(
     """
     import pandas as pd
 
+    from dinomix.datasets.benchmarks import BENCHMARKS
     from dinomix.evaluation import evaluate
     from dinomix.exchange.opening import open_model, open_testset
 
@@ -58,36 +59,35 @@ def evaluate(
         raise typer.BadParameter("--json and --csv exclude each other: give one")
     counts = _counts(ks)
     # all are opened before the first is measured: a wrong name should not cost an hour
-    opened = [open_testset(test, _split_of(test, split), strict=not other_counts) for test in tests]
+    opened = [
+        open_testset(test, None if test in BENCHMARKS else split, strict=not other_counts)
+        for test in tests
+    ]
     chosen = open_model(model)
-    told = not (as_json or as_csv)
-    if told:
+    for_people = not (as_json or as_csv)
+    if for_people:
         typer.echo(str(chosen), err=True)
-    options = {
-        "batch_size": batch_size,
-        "workers": workers,
-        "device": device,
-        "on_error": "skip" if skip_damaged else "raise",
-        "progress": told,
-    }
     tables = []
     for test in opened:
-        tables.append(evaluate(chosen, test, counts, **options))
-        if told:
-            _print_recall(test, tables[-1])
+        table = evaluate(
+            chosen,
+            test,
+            counts,
+            batch_size=batch_size,
+            workers=workers,
+            device=device,
+            on_error="skip" if skip_damaged else "raise",
+            progress=for_people,
+        )
+        tables.append(table)
+        if for_people:
+            _print_recall(test, table)
     table = pd.concat(tables, ignore_index=True)
     if as_csv:
         typer.echo(table.to_csv(index=False), nl=False)
     elif as_json:
         rows = json.loads(table.to_json(orient="records", double_precision=15))
         typer.echo(json.dumps(without_nan(rows)))
-
-
-def _split_of(test: str, split: str | None) -> str | None:
-    """`--split` is for the folders among the test sets."""
-    from dinomix.datasets.benchmarks import BENCHMARKS
-
-    return None if test in BENCHMARKS else split
 
 
 def _counts(text: str) -> list[int]:

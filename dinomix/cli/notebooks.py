@@ -1,4 +1,4 @@
-"""Profiles: what they need, their notebooks, their figures."""
+"""Profiles: what they need, their notebooks, their figures, their page."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +15,7 @@ Only = Annotated[
 
 @app.command()
 def check(profile: Profile, overrides: Overrides = "", as_json: Json = False) -> None:
-    """Verify a profile's data, weights, disk and memory before hours are spent.
+    """Verify a profile's packages, data and weights before hours are spent.
 
     Writes nothing. Exit code 1 if anything is missing.
 
@@ -24,7 +24,7 @@ def check(profile: Profile, overrides: Overrides = "", as_json: Json = False) ->
     dinomix check toy --set "seeds=[0]" --json
     """
     from dinomix.pipeline.check import check
-    from dinomix.pipeline.notebooks import parse_overrides
+    from dinomix.plumbing.settings import parse_overrides
 
     table = check(profile, overrides=parse_overrides(overrides))
     if as_json:
@@ -49,9 +49,12 @@ def run(
     dinomix run demo
     dinomix run toy --only 04 --set "seeds=[0, 1, 2, 3]"
     """
-    from dinomix.pipeline.notebooks import parse_overrides, run_and_report
+    from dinomix.pipeline.notebooks import run_profile
+    from dinomix.plumbing.settings import parse_overrides
+    from dinomix.plumbing.workspace import data_root
 
-    run_and_report(profile, only=only, overrides=parse_overrides(overrides), force=force)
+    copies = run_profile(profile, only=only, overrides=parse_overrides(overrides), force=force)
+    _report(copies, data_root() / "figures" / profile)
 
 
 @app.command()
@@ -66,6 +69,33 @@ def figures(
     dinomix figures toy
     dinomix figures toy /tmp/figures --only 03
     """
-    from dinomix.pipeline.notebooks import run_and_report
+    from dinomix.pipeline.notebooks import draw_figures
 
-    run_and_report(profile, only=only, figures=folder or Path("figures") / profile)
+    folder = folder or Path("figures") / profile
+    _report(draw_figures(profile, folder, only), folder)
+
+
+def _report(copies: list[Path], figures: Path) -> None:
+    lines = ["Executed notebooks:", *(f"  {copy}" for copy in copies), f"Figures:\n  {figures}"]
+    typer.echo("\n".join(lines))
+
+
+@app.command()
+def page(
+    profile: Profile,
+    port: Annotated[
+        int, typer.Option(help="the next free one is taken where it is not free")
+    ] = 8866,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="open no window")] = False,
+) -> None:
+    """Serve notebook 10 as a page, without code; what it needs is run first.
+
+    \b
+    dinomix page demo
+    dinomix page toy --port 9000 --no-browser
+    """
+    from dinomix.pipeline.notebooks import run_profile
+    from dinomix.pipeline.page import NOTEBOOK, serve
+
+    *_, notebook = run_profile(profile, only=NOTEBOOK)  # it comes after its needs
+    serve(notebook, port, open_browser=not no_browser)

@@ -1,4 +1,4 @@
-"""Own photos."""
+"""Own photos: where they were taken."""
 
 import json
 import warnings
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dinomix.cli.app import BatchSize, Device, Json, Workers, app, print_table, without_nan
+from dinomix.cli.app import MODELS, BatchSize, Device, Json, Workers, app, print_table, without_nan
 
 if TYPE_CHECKING:
     from dinomix.localization import Localization
@@ -29,10 +29,7 @@ def localize(
     ],
     model: Annotated[
         str | None,
-        typer.Option(
-            help="a run's folder, a file of save_model, a folder of save_pretrained, a published "
-            "checkpoint, or a repository of the hub; default: a small stand-in, to try things out"
-        ),
+        typer.Option(help=f"{MODELS}; default: a small stand-in, to try things out"),
     ] = None,
     preset: Annotated[
         str | None,
@@ -119,22 +116,18 @@ def _model(model: str | None, preset: str | None, weights: str) -> "PlaceModel":
     if model is not None:
         return open_model(model)
     if preset is not None:
-        with warnings.catch_warnings(record=True) as told:
+        with warnings.catch_warnings(record=True) as notes:
             warnings.simplefilter("always", UserWarning)
             built = zero_shot(preset, weights)
-        for warning in told:
-            typer.echo(f"note: {warning.message}.", err=True)
+        for note in notes:
+            typer.echo(f"note: {note.message}.", err=True)
         return built
-    typer.echo(
-        "note: no --model and no --preset, so a small stand-in searches that has learnt from "
-        "rendered streets alone. It often misses.",
-        err=True,
-    )
+    note = "no --model and no --preset, so a small stand-in searches that has learnt from rendered "
+    typer.echo(f"note: {note}streets alone. It often misses.", err=True)
     return stand_in()
 
 
 def _print(found: "Localization") -> None:
-    """A table for each query, on stdout."""
     from dinomix.localization.localizing import distance_text, position_text, shown
 
     for estimate, matches in found.by_query():

@@ -1,4 +1,4 @@
-"""Training."""
+"""Training: of models, and of the stand-in backbones."""
 
 import json
 import os
@@ -10,10 +10,7 @@ import typer
 from dinomix.cli.app import Json, app
 
 if TYPE_CHECKING:
-    from dinomix.data import PlaceDataset, TestSet
     from dinomix.model import ModelConfig
-
-PRESETS = "dino_mix, dino_mix_toy, mixvpr_resnet50, salad, boq, ...; a wrong name lists all"
 
 
 @app.command()
@@ -26,7 +23,10 @@ def train(
     hold_out: Annotated[
         float | None, typer.Option(help="validate on this share of the places instead")
     ] = None,
-    preset: Annotated[str, typer.Option(help=PRESETS)] = "dino_mix",
+    preset: Annotated[
+        str,
+        typer.Option(help="dino_mix, dino_mix_toy, mixvpr_resnet50, ...; a wrong name lists all"),
+    ] = "dino_mix",
     config: Annotated[
         Path | None,
         typer.Option(help="YAML or JSON file: fields of ModelConfig that win over the preset's"),
@@ -45,7 +45,7 @@ def train(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Train a model; tell its folder and its best epoch.
+    """Train a model; print its folder and its best epoch.
 
     Asked again, a finished run is loaded. One that was killed goes on after its last whole epoch.
 
@@ -57,20 +57,25 @@ def train(
         --recipe toy --set "epochs=2; lr=1e-3"
     """
     from dinomix.data import PlaceDataset
-    from dinomix.pipeline.notebooks import parse_overrides
-    from dinomix.runs.train import TrainConfig, train
+    from dinomix.exchange.opening import open_testset
+    from dinomix.plumbing.settings import parse_overrides
+    from dinomix.runs.train import train
+    from dinomix.training import TrainConfig
 
     if (val is None) == (hold_out is None):
         raise typer.BadParameter("give one of the two: --val SET or --hold-out SHARE")
-    model_config = _model_config(preset, config)
+    chosen = model_config(preset, config)
     train_config = TrainConfig.preset(recipe, **parse_overrides(overrides))
     dataset = PlaceDataset(places, images_per_place=images_per_place)
-    dataset, validation = _validation(dataset, val, hold_out)
+    if val is None:
+        dataset, validation = dataset.hold_out(hold_out)
+    else:
+        has_splits = (Path(val) / "images" / "val").is_dir()
+        validation = open_testset(val, "val" if has_splits else None)
     if not as_json:
-        for told in (dataset, validation):
-            typer.echo(repr(told), err=True)
+        typer.echo(f"{dataset!r}\n{validation!r}", err=True)
     run = train(
-        model_config,
+        chosen,
         dataset,
         validation,
         train_config,
@@ -81,41 +86,57 @@ def train(
     if int(os.environ.get("RANK", 0)):  # torchrun's other processes have the same to say
         return
     best = {key: run.best[key] for key in ("recall@1", "recall@5")}
-    told = {
-        "run": str(run.folder),
-        "epoch": int(run.best["epoch"]),
-        "epochs": train_config.epochs,
-        **best,
-        "validation": validation.name,
-        "convention": validation.convention,
-    }
+    epoch, epochs = int(run.best["epoch"]), train_config.epochs
     if as_json:
-        typer.echo(json.dumps(told))
+        report = {"run": str(run.folder), "epoch": epoch, "epochs": epochs, **best}
+        report |= {"validation": validation.name, "convention": validation.convention}
+        typer.echo(json.dumps(report))
     else:
         recalls = ", ".join(f"{key} {value:.1f} %" for key, value in best.items())
-        typer.echo(
-            f"{run.folder}\n"
-            f"best epoch {told['epoch']} of {told['epochs']}: {recalls} "
-            f"on {validation.name} ({validation.convention})"
-        )
+        where = f"{validation.name} ({validation.convention})"
+        typer.echo(f"{run.folder}\nbest epoch {epoch} of {epochs}: {recalls} on {where}")
 
 
-def _model_config(preset: str, config: Path | None) -> "ModelConfig":
-    from dinomix.model import PRESETS
-    from dinomix.plumbing.settings import read_model_config
+def model_config(preset: str, path: Path | None = None) -> "ModelConfig":
+    """A preset, with the fields in a file instead of its own; `config.json` of a model will do.
+
+    Raises:
+        FileNotFoundError, ValueError: no such preset; as `read_fields`; or a key that is no field,
+            or a value that its field does not take: then the file is named.
+    """
+    from dinomix.model import PRESETS, ModelConfig
+    from dinomix.plumbing.settings import VERSION, one_line, read_fields
 
     if preset not in PRESETS:
         raise ValueError(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
-    return PRESETS[preset] if config is None else read_model_config(config, PRESETS[preset])
+    fields = {} if path is None else read_fields(path)
+    fields.pop(VERSION, None)
+    try:
+        return ModelConfig.from_dict({**PRESETS[preset].to_dict(), **fields})
+    except ValueError as error:
+        raise ValueError(f"{path}: {one_line(error)}") from error
 
 
-def _validation(
-    places: "PlaceDataset", val: str | None, hold_out: float | None
-) -> "tuple[PlaceDataset, TestSet]":
-    """The places that remain, and the validation set."""
-    from dinomix.exchange.opening import open_testset
+@app.command()
+def pretrain(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="BACKBONE", help="default: all stand-ins")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="folder of the weights; default: the package's own")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="default: each backbone's own")] = None,
+    cameras: Annotated[int | None, typer.Option(help="rendered places to learn from")] = None,
+) -> None:
+    """Pretrain the stand-in backbones again, on rendered streets without labels.
 
-    if val is None:
-        return places.hold_out(hold_out)
-    has_splits = (Path(val) / "images" / "val").is_dir()
-    return places, open_testset(val, "val" if has_splits else None)
+    \b
+    dinomix pretrain
+    dinomix pretrain toy_vits14 --epochs 2 --cameras 100 --out /tmp/weights
+    """
+    from dinomix.standins.pretrain import TOY_WEIGHTS, pretrain_files
+
+    changes = {"epochs": epochs, "cameras": cameras}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    for path in pretrain_files(names, out or TOY_WEIGHTS, **changes):
+        typer.echo(path)

@@ -1,1 +1,3 @@
-"""pipeline"""
+"""A profile as a whole: what it needs (`check`), its notebooks run in order (`notebooks`), and the
+last of them as a page (`page`). Whatever computes anything lies in the rooms below.
+"""

@@ -1,10 +1,8 @@
-"""Profiles: YAML files of papermill parameters, for the notebooks that they list."""
+"""A profile, which gives parameters to the notebooks that it lists; its run through papermill."""
 
-import argparse
 import hashlib
 import os
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
@@ -16,33 +14,72 @@ from tqdm.auto import tqdm
 
 from dinomix.plumbing.errors import ExplainedError
 from dinomix.plumbing.files import atomic_path, to_json
-from dinomix.plumbing.settings import parse_yaml, read_fields
+from dinomix.plumbing.settings import read_fields
 from dinomix.plumbing.workspace import NO_TRAINING, data_root
 
+CHECKOUT = Path(__file__).parents[2]
+NOTEBOOKS = CHECKOUT / "notebooks"
+PACKAGES = (CHECKOUT / "dinomix", CHECKOUT / "toycity")  # what executed notebooks depend on
+SOURCES = (".py", ".toml", ".csv", ".j2")  # code, and the data beside it
 KEYS = ("common", "notebooks")
 Parameters = dict[str, Any]
 
 
-def profile_path(profile: str, notebooks: Path) -> Path:
-    """The file of a profile beside its notebooks.
+@dataclass(frozen=True)
+class Step:
+    """One notebook of a profile: its name without suffix, its parameters, what must run first."""
+
+    name: str
+    path: Path
+    parameters: Mapping[str, Any]
+    needs: tuple[str, ...]
+
+
+class NotebookFailedError(ExplainedError):
+    """A notebook that stopped with an error."""
+
+
+def load_profile(
+    profile: str, overrides: Mapping[str, Any] | None = None, notebooks: Path = NOTEBOOKS
+) -> list[Step]:
+    """The steps of a profile, each after those it needs.
+
+    Args:
+        profile: name of a file in `notebooks/profiles`, without suffix.
+        overrides: parameters that win over the profile's, in every notebook that declares them.
 
     Raises:
-        FileNotFoundError: there is none of this name; the ones that exist are named.
+        FileNotFoundError: no such profile or notebook; the ones that exist are named.
+        ValueError: the profile is damaged, gives a parameter that the notebook (of `common` and
+            overrides: any notebook) does not declare, or its notebooks need each other in a circle.
     """
-    folder = notebooks / "profiles"
+    import papermill
+
+    overrides = overrides or {}
+    common, listed = _read_profile(profile, notebooks / "profiles")
+    steps: dict[str, Step] = {}
+    declared_anywhere: set[str] = set()
+    for name, own in listed.items():
+        path = notebooks / f"{name}.ipynb"
+        about = _read(path).metadata.get("dinomix", {})
+        declared = set(papermill.inspect_notebook(path))
+        declared_anywhere |= declared
+        _refuse_unknown(set(own) - declared, f"notebook {name}", declared)
+        given = {**common, **own, **overrides}
+        parameters = {key: value for key, value in given.items() if key in declared}
+        steps[name] = Step(name, path, parameters, tuple(about.get("needs", ())))
+    unknown = {*common, *overrides} - declared_anywhere
+    _refuse_unknown(unknown, f"profile {profile}", declared_anywhere)
+    graph = {name: [n for n in step.needs if n in steps] for name, step in steps.items()}
+    return [steps[name] for name in TopologicalSorter(graph).static_order()]
+
+
+def _read_profile(profile: str, folder: Path) -> tuple[Parameters, dict[str, Parameters]]:
+    """The parameters that a profile gives to all its notebooks, and those of each of them."""
     known = sorted(path.stem for path in folder.glob("*.yaml"))
     if profile not in known:  # no path, which would lead elsewhere
         raise FileNotFoundError(f"there is no profile {profile!r}; there are {known}")
-    return folder / f"{profile}.yaml"
-
-
-def read_profile(path: Path) -> tuple[Parameters, dict[str, Parameters]]:
-    """The parameters that a profile gives to all its notebooks, and those of each of them.
-
-    Raises:
-        ValueError: it is no YAML of this form, names a notebook of another folder, or gives a
-            parameter that is no plain value. The file is named, and the key.
-    """
+    path = folder / f"{profile}.yaml"
     content = read_fields(path)
     if set(content) != set(KEYS):
         raise ValueError(f"{path} has the keys {list(content)}; expected are {' and '.join(KEYS)}")
@@ -59,7 +96,7 @@ def _parameters(values: Any, path: Path, where: str) -> Parameters:
     for name, value in parameters.items():
         try:
             to_json(value)
-        except TypeError as error:
+        except (TypeError, ValueError) as error:  # of an alias of what it lies in, too
             raise ValueError(
                 f"{path}: {name} of {where} is {value!r}, expected text, numbers, lists and names "
                 "with values; what stands for something else, such as a date, needs quotes"
@@ -74,60 +111,27 @@ def _named(values: Any, path: Path, where: str) -> dict[str, Any]:
     return values
 
 
-# Runs a profile's notebooks through papermill, in dependency order.
-CHECKOUT = Path(__file__).parents[2]
-PACKAGES = (CHECKOUT / "dinomix", CHECKOUT / "toycity")
-NOTEBOOKS = CHECKOUT / "notebooks"
+def _read(path: Path) -> nbformat.NotebookNode:
+    if not path.is_file():
+        known = sorted(p.stem for p in path.parent.glob("*.ipynb"))
+        raise FileNotFoundError(f"there is no notebook {path.name}; there are {known}")
+    return nbformat.read(path, as_version=4)
 
 
-@dataclass(frozen=True)
-class Step:
-    """One notebook of a profile: its name without suffix, its parameters, what must run first."""
-
-    name: str
-    path: Path
-    parameters: Mapping[str, Any]
-    needs: tuple[str, ...]
-
-
-def load_profile(
-    profile: str, overrides: Mapping[str, Any] | None = None, notebooks: Path = NOTEBOOKS
-) -> list[Step]:
-    """The steps of a profile, each after those it needs.
-
-    Args:
-        profile: name of a file in `notebooks/profiles`, without suffix.
-        overrides: parameters that win over the profile's, in every notebook that declares them.
-
-    Raises:
-        FileNotFoundError: no such profile or notebook; the ones that exist are named.
-        ValueError: the profile cannot be read (`profiles.read_profile`), gives a parameter that the
-            notebook (or, for `common` and overrides, any notebook) does not declare, or notebooks
-            need each other in a circle.
-    """
-    common, listed = read_profile(profile_path(profile, notebooks))
-    shared = {**common, **(overrides or {})}
-    steps: dict[str, Step] = {}
-    declared_anywhere: set[str] = set()
-    for name, own in listed.items():
-        notebook = _read(notebooks / f"{name}.ipynb")
-        declared = _declared_parameters(notebooks / f"{name}.ipynb")
-        declared_anywhere |= declared
-        _refuse_unknown(set(own) - declared, f"notebook {name}", declared)
-        given = {**common, **own, **(overrides or {})}
-        parameters = {key: value for key, value in given.items() if key in declared}
-        needs = tuple(notebook.metadata.get("dinomix", {}).get("needs", ()))
-        steps[name] = Step(name, notebooks / f"{name}.ipynb", parameters, needs)
-    _refuse_unknown(set(shared) - declared_anywhere, f"profile {profile}", declared_anywhere)
-    graph = {name: [n for n in step.needs if n in steps] for name, step in steps.items()}
-    return [steps[name] for name in TopologicalSorter(graph).static_order()]
+def _refuse_unknown(names: set[str], where: str, declared: set[str]) -> None:
+    if names:
+        raise ValueError(
+            f"{where} is given {sorted(names)}, which no parameters cell declares; "
+            f"declared are {sorted(declared)}"
+        )
 
 
 def fingerprints(steps: Sequence[Step]) -> dict[str, str]:
-    """What each executed copy depends on: sources of notebook and package, parameters, needs."""
+    """What each executed copy depends on: sources of notebook and packages, parameters, needs."""
     package = hashlib.sha256()
-    for path in sorted(path for folder in PACKAGES for path in folder.rglob("*.py")):
-        package.update(path.read_bytes())
+    for path in sorted(path for folder in PACKAGES for path in folder.rglob("*")):
+        if path.suffix in SOURCES:
+            package.update(path.read_bytes())
     found: dict[str, str] = {}
     for step in steps:
         cells = [cell.source for cell in _read(step.path).cells]
@@ -176,10 +180,6 @@ def run_profile(
     return copies
 
 
-class NotebookFailedError(ExplainedError):
-    """A notebook that stopped with an error."""
-
-
 def _execute(step: Step, copy: Path, fingerprint: str, data: Path) -> None:
     import papermill
 
@@ -226,118 +226,24 @@ def _with_needs(steps: Sequence[Step], only: str | None) -> set[str]:
     return wanted
 
 
-def _read(path: Path) -> nbformat.NotebookNode:
-    if not path.is_file():
-        known = sorted(p.stem for p in path.parent.glob("*.ipynb"))
-        raise FileNotFoundError(f"there is no notebook {path.name}; there are {known}")
-    return nbformat.read(path, as_version=4)
+def draw_figures(profile: str, folder: Path, only: str | None = None) -> list[Path]:
+    """Draw a profile's figures again from finished runs, and copy them to `folder`.
 
+    Nothing is trained. Figures that no notebook draws any more go, unless only some notebooks run.
 
-def _declared_parameters(path: Path) -> set[str]:
-    import papermill
-
-    return set(papermill.inspect_notebook(path))
-
-
-def _refuse_unknown(names: set[str], where: str, declared: set[str]) -> None:
-    if names:
-        raise ValueError(
-            f"{where} is given {sorted(names)}, which no parameters cell declares; "
-            f"declared are {sorted(declared)}"
-        )
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="dinomix.pipeline", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("profile", help="smoke, toy or paper")
-    parser.add_argument("--only", help="only notebooks whose name starts so, and what they need")
-    parser.add_argument(
-        "--set",
-        default="",
-        help='parameters that win over the profile\'s, for example "seeds=[0, 1]"',
-    )
-    parser.add_argument("--force", action="store_true", help="run what is up to date, too")
-    parser.add_argument(
-        "--figures",
-        type=Path,
-        metavar="FOLDER",
-        help="draw every figure again from finished runs, train nothing, and copy them there",
-    )
-    options = parser.parse_args(arguments)
-    try:
-        run_and_report(
-            options.profile,
-            only=options.only,
-            overrides=parse_overrides(options.set),
-            force=options.force,
-            figures=options.figures,
-        )
-    except (NotebookFailedError, OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-def run_and_report(
-    profile: str,
-    *,
-    only: str | None = None,
-    overrides: Mapping[str, Any] | None = None,
-    force: bool = False,
-    figures: Path | None = None,
-) -> None:
-    """What the command lines do: run a profile, say where the copies and the figures are.
-
-    Args:
-        figures: draw every figure again from finished runs, train nothing, and copy them there.
-
-    Raises:
+    Returns, raises:
         as `run_profile`.
     """
     drawn = data_root() / "figures" / profile
-    if figures:
-        os.environ[NO_TRAINING] = "1"
-        if not only:  # so that none stays that no notebook draws any more
-            shutil.rmtree(drawn, ignore_errors=True)
-    copies = run_profile(profile, only=only, overrides=overrides, force=force or bool(figures))
-    print("Executed notebooks:", *(f"  {copy}" for copy in copies), sep="\n")
-    if figures:
-        copy_figures(drawn, figures, keep=bool(only))
-    print(f"Figures:\n  {figures or drawn}")
-
-
-def copy_figures(drawn: Path, folder: Path, keep: bool = False) -> None:
-    """Copy the figures of `drawn` to `folder`; those that lie there alone go unless `keep`."""
+    os.environ[NO_TRAINING] = "1"
+    if not only:
+        shutil.rmtree(drawn, ignore_errors=True)
+    copies = run_profile(profile, only=only, force=True)
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.png"):
-        if not keep and not (drawn / old.name).exists():
+        if not only and not (drawn / old.name).exists():
             old.unlink()
     for figure in drawn.glob("*.png"):
         with atomic_path(folder / figure.name) as temporary:
             shutil.copyfile(figure, temporary)
-
-
-def parse_overrides(text: str) -> dict[str, Any]:
-    """`"epochs=2; seeds=[0, 1]"` as a dict, values read as YAML.
-
-    Raises:
-        ValueError: a part is not `name=value`, a value is no YAML, or a name is there twice.
-    """
-    overrides: dict[str, Any] = {}
-    for part in filter(None, (part.strip() for part in text.split(";"))):
-        name, equals, value = (word.strip() for word in part.partition("="))
-        if not equals or not name.isidentifier():
-            raise ValueError(f"cannot read the parameter {part!r}; write name=value; name=value")
-        if name in overrides:
-            raise ValueError(f"the parameter {name} is given twice; give it once")
-        try:
-            overrides[name] = parse_yaml(value)
-        except ValueError as error:
-            raise ValueError(f"cannot read the value in {part!r}: {error}") from error
-    return overrides
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return copies

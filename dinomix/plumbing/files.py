@@ -1,4 +1,4 @@
-"""Atomic writes: a kill, an error or a full disk leaves the old file or the new one. Run names."""
+"""Atomic writes: a kill, an error or a full disk leaves the old file or the new one; run names."""
 
 import dataclasses
 import errno
@@ -22,16 +22,8 @@ except ImportError:  # Windows: nobody can tell there whether the writer of a fi
     fcntl = None
 
 HALF_WRITTEN = re.compile(r"\.(.+)-dinomix[0-9a-f]{8}((?:\.[^.]*)?)")
-NO_ROOM = "make room there, or choose a folder on another disk"
-NOT_ALLOWED = "make its folder writable, or choose another one"
-REMEDIES = {
-    errno.ENOSPC: NO_ROOM,
-    getattr(errno, "EDQUOT", errno.ENOSPC): NO_ROOM,  # a user's share of the disk
-    errno.EFBIG: "raise `ulimit -f`, or choose a file system that takes larger files",
-    errno.EACCES: NOT_ALLOWED,
-    errno.EPERM: NOT_ALLOWED,
-    errno.EROFS: NOT_ALLOWED,
-}
+# No room: on the disk, in a user's share of it, under `ulimit -f`.
+FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG}
 _swept: set[str] = set()  # folders where this process has removed what killed ones left
 
 
@@ -45,7 +37,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     write there.
 
     Raises:
-        OSError: no room, or no permission: the file, the free space and what to do are named.
+        OSError: a full disk, as `telling_shortage`.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.stem}-dinomix{uuid.uuid4().hex[:8]}{path.suffix}")
@@ -69,25 +61,42 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def telling_shortage(path: str | Path) -> Iterator[None]:
-    """Let errors of writing `path`, for want of room or of permission, say what to do.
+    """Let an error of writing `path` for want of room name the file, the free space and the fix.
 
     Raises:
-        OSError: in place of the library's own error, with its number and the name of the file.
+        OSError: in place of the library's own error, with the system's number.
     """
+    path = Path(path)
     try:
         yield
     except Exception as error:
-        number = _shortage(error, Path(path))
+        number = _shortage(error, path)
         if number is None:
             raise
-        there = next(folder for folder in Path(path).absolute().parents if folder.exists())
+        there = next(folder for folder in path.absolute().parents if folder.exists())
         free = shutil.disk_usage(there).free / 1e9
         raise OSError(
             number,
-            f"{os.strerror(number)} ({free:.2f} GB are free): {REMEDIES[number]}, and run this "
-            "again. What was there before is kept",
+            f"{os.strerror(number)} ({free:.2f} GB are free): make room there or choose another "
+            "folder, and run this again. What was there before is kept",
             str(path),
         ) from error
+
+
+def _shortage(error: BaseException | None, path: Path) -> int | None:
+    """The system's number for want of room, if that is behind an error about `path`.
+
+    torch raises an error of its own while it handles the system's, and safetensors puts the
+    system's words into its own.
+    """
+    while error is not None:
+        named = getattr(error, "filename2", None) or getattr(error, "filename", None)
+        if named is None or path.is_relative_to(Path(named).parent):
+            for number in FULL:
+                if os.strerror(number) in str(error):
+                    return number
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def half_written(name: str) -> str | None:
@@ -103,7 +112,7 @@ def new_array(path: str | Path, dtype: str | type, shape: tuple[int, ...]) -> "n
     room that there is ends the process with a bus error.
 
     Raises:
-        OSError: no room or no permission, as `atomic_path`.
+        OSError: a full disk, as `telling_shortage`.
     """
     import numpy as np
 
@@ -113,26 +122,6 @@ def new_array(path: str | Path, dtype: str | type, shape: tuple[int, ...]) -> "n
             with open(path, "rb+") as file:
                 os.posix_fallocate(file.fileno(), 0, os.path.getsize(path))
     return array
-
-
-def _shortage(error: BaseException | None, path: Path) -> int | None:
-    """The number of the system's error behind `error`, if `REMEDIES` has it and it is of `path`.
-
-    torch raises an error of its own while it handles the system's, and safetensors puts the
-    system's words into its own.
-    """
-    while error is not None:
-        if isinstance(error, OSError):
-            named = error.filename2 or error.filename  # of two files, where it was to go
-            ours = named is None or Path(named).parent == path.parent or path.is_relative_to(named)
-            if ours and error.errno in REMEDIES:
-                return error.errno
-        else:
-            for number in (errno.ENOSPC, errno.EFBIG):
-                if os.strerror(number) in str(error):
-                    return number
-        error = error.__cause__ or error.__context__
-    return None
 
 
 @contextmanager

@@ -1,38 +1,22 @@
-"""Settings that people write: YAML and JSON, read strictly, and configs of models from them."""
+"""Settings that people write: YAML and JSON, read strictly; an error in them in one line."""
 
 import dataclasses
 import json
-import math
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import reprlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
-
-if TYPE_CHECKING:
-    from dinomix.model import ModelConfig
+from pydantic import ValidationError
 
 LARGEST = 100_000  # bytes; a config has a few hundred
-MOST_VALUES = 10_000
 VERSION = "dinomix_version"  # stands beside the fields in what save_pretrained writes
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's plain values, more strictly: no key twice, no bombs; and 1e-3 is a number."""
-
-    def get_single_node(self) -> yaml.Node | None:
-        """As PyYAML's, but aliases of aliases cannot make a few lines stand for billions."""
-        node = super().get_single_node()
-        if node is not None and _count(node, {}) > MOST_VALUES:
-            raise yaml.composer.ComposerError(
-                None,
-                None,
-                "aliases (*name) stand for too many values: write them out",
-                node.start_mark,
-            )
-        return node
+    """YAML's plain values, data and never code; no key twice, and 1e-3 is a number."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """As PyYAML's, which takes the last of equal keys without a word."""
@@ -54,30 +38,19 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _count(node: yaml.Node, counts: dict[int, float]) -> float:
-    """The values in a node, those that aliases stand for counted each time."""
-    if isinstance(node, yaml.ScalarNode):
-        return 1
-    if id(node) not in counts:
-        counts[id(node)] = math.inf  # of one that contains itself
-        children = [
-            child for item in node.value for child in (item if isinstance(item, tuple) else [item])
-        ]
-        counts[id(node)] = 1 + sum(_count(child, counts) for child in children)
-    return counts[id(node)]
-
-
 def parse_yaml(text: str) -> Any:
     """The value that YAML text stands for: dicts, lists, text, numbers, dates, None.
 
     Raises:
-        ValueError: it is no YAML, has a key twice, more values through aliases than any config, or
-            a tag that asks for an object; the line is named.
+        ValueError: it is no YAML, has a key twice, or a tag that asks for an object; the line is
+            named.
     """
     try:
-        return yaml.load(text, Loader=_Loader)  # a SafeLoader: data, never code
+        return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
-        raise ValueError(_one_line(error)) from error
+        mark = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise ValueError(f"line {mark.line + 1}: {problem}" if mark else problem) from error
     except RecursionError as error:
         raise ValueError("it is nested too deeply for a config") from error
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -100,36 +73,52 @@ def read_fields(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path}: a config file ends in .yaml, .yml or .json")
     if path.stat().st_size > LARGEST:
         raise ValueError(f"{path} has {path.stat().st_size:,} bytes, too many for a config")
-    with _named(path):
+    try:
         text = path.read_text(encoding="utf-8-sig")
         values = _parse_json(text) if path.suffix == ".json" else parse_yaml(text)
-        if values is None:
-            raise ValueError('it is empty: write "name: value" lines')
-        if not isinstance(values, dict):
-            raise ValueError(
-                f"it holds a {type(values).__name__} instead of named values: write "
-                '"name: value" lines (JSON: {"name": value})'
-            )
-        return values
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    if values is None:
+        raise ValueError(f'{path}: it is empty: write "name: value" lines')
+    if not isinstance(values, dict):
+        raise ValueError(
+            f"{path}: it holds a {type(values).__name__} instead of named values: write "
+            '"name: value" lines (JSON: {"name": value})'
+        )
+    return values
 
 
-def read_model_config(path: str | Path, base: "ModelConfig | None" = None) -> "ModelConfig":
-    """The config of a model in a file: fields of `ModelConfig`, those left out taken from `base`.
+def _parse_json(text: str) -> Any:
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        keys = [key for key, _ in pairs]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise ValueError(f"the key {twice[0]!r} is there twice: keep one")
+        return dict(pairs)
 
-    Args:
-        path: see `read_fields`; `config.json` of `save_pretrained` will do.
-        base: None means `ModelConfig()`, the paper's best.
+    try:
+        return json.loads(text, object_pairs_hook=once) if text.strip() else None
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply for a config") from error
+
+
+def parse_overrides(text: str) -> dict[str, Any]:
+    """`"epochs=2; seeds=[0, 1]"` as a dict, values read as YAML.
 
     Raises:
-        as `read_fields`, and ValueError for a key that is no field, or a value that its field does
-        not take; file, key and what would do are named.
+        ValueError: a part is not `name=value`, a value is no YAML, or a name is there twice.
     """
-    from dinomix.model import ModelConfig
-
-    fields = read_fields(path)
-    fields.pop(VERSION, None)
-    with _named(path):
-        return ModelConfig.from_dict({**(base or ModelConfig()).to_dict(), **fields})
+    overrides: dict[str, Any] = {}
+    for part in filter(None, (part.strip() for part in text.split(";"))):
+        name, equals, value = (word.strip() for word in part.partition("="))
+        if not equals or not name.isidentifier():
+            raise ValueError(f"cannot read the parameter {part!r}; write name=value; name=value")
+        if name in overrides:
+            raise ValueError(f"the parameter {name} is given twice; give it once")
+        try:
+            overrides[name] = parse_yaml(value)
+        except ValueError as error:
+            raise ValueError(f"cannot read the value in {part!r}: {error}") from error
+    return overrides
 
 
 def check_fields(kind: type, values: Any, what: str) -> None:
@@ -143,31 +132,15 @@ def check_fields(kind: type, values: Any, what: str) -> None:
         )
 
 
-@contextmanager
-def _named(path: str | Path) -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
-def _parse_json(text: str) -> Any:
-    try:
-        return json.loads(text, object_pairs_hook=_refuse_twins) if text.strip() else None
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply for a config") from error
-
-
-def _refuse_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [key for key, _ in pairs]
-    for key in keys:
-        if keys.count(key) > 1:
-            raise ValueError(f"the key {key!r} is there twice: keep one")
-    return dict(pairs)
-
-
-def _one_line(error: yaml.YAMLError) -> str:
-    """What PyYAML says over several lines."""
-    mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-    return f"line {mark.line + 1}: {problem}" if mark else problem
+def one_line(error: ValueError) -> str:
+    """An error's message; pydantic's as `field: what is wrong, got value`, joined by semicolons."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    lines = []
+    for problem in error.errors(include_url=False):
+        field = ".".join(map(str, problem["loc"]))
+        text = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] != "value_error":  # those of our own validators name the value
+            text = f"{text[0].lower()}{text[1:]}, got {reprlib.repr(problem['input'])}"
+        lines.append(f"{field}: {text}" if field else text)
+    return "; ".join(lines)

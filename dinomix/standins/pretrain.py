@@ -5,11 +5,11 @@ small one within it. Contrastive losses bring the images together, and each patc
 and the same spot of the large one.
 """
 
-import argparse
 import math
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -231,33 +231,39 @@ def disturb(images: Tensor) -> Tensor:
     return (images + torch.randn_like(images) * draw(0, 0.04)).clamp(0, 1)
 
 
-def pretrain_to_file(name: str, views: Path, out: Path) -> None:
+def pretrain_to_file(name: str, views: Path, config: PretrainConfig, out: Path) -> Path:
     """Pretrain one backbone on one thread, whose sums are the same on any number of cores."""
     torch.set_num_threads(1)
-    config = RECIPES[name]
     photos = np.load(views, mmap_mode="r")  # (N*T, H, W, 3)
     photos = photos.reshape(config.cameras, config.photos, *photos.shape[1:])
     tensors = pretrain(name, photos, config)
     about = {"backbone": name, "pretrained": to_json(config)}
-    with atomic_path(out / f"{name}.safetensors") as temporary:
+    file = out / f"{name}.safetensors"
+    with atomic_path(file) as temporary:
         save_file(tensors, temporary, metadata=about)
+    return file
 
 
-def main() -> None:
-    """`make weights`: renders the views, then pretrains each backbone in a process of its own."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", default=list(TOY), help="default: all")
-    parser.add_argument("--out", type=Path, default=TOY_WEIGHTS, help="folder of the weights")
-    options = parser.parse_args()
-    shared = PretrainConfig()
+def pretrain_files(
+    names: Sequence[str] | None = None, out: Path = TOY_WEIGHTS, **changes: int
+) -> list[Path]:
+    """Render views, then pretrain each backbone in a process of its own; the files of weights.
+
+    Args:
+        names: None means all stand-ins.
+        changes: of the recipes: epochs, cameras.
+
+    Raises:
+        ValueError: there is no stand-in of this name.
+    """
+    names = names or list(RECIPES)
+    if unknown := [name for name in names if name not in RECIPES]:
+        raise ValueError(f"no stand-ins {unknown}; there are {', '.join(RECIPES)}")
+    recipes = {name: replace(RECIPES[name], **changes) for name in names}
+    shared = recipes[names[0]]  # all learn from the same photos
     count = shared.cameras * shared.photos
     with tempfile.TemporaryDirectory() as folder:
         views = write_views(folder, PRETRAIN_SEEDS, count, shared.photo_size, group=shared.photos)
         with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-            jobs = [pool.submit(pretrain_to_file, n, views, options.out) for n in options.names]
-            for job in jobs:
-                job.result()
-
-
-if __name__ == "__main__":
-    main()
+            jobs = [pool.submit(pretrain_to_file, n, views, r, out) for n, r in recipes.items()]
+            return [job.result() for job in jobs]

@@ -12,14 +12,19 @@ from typer.testing import CliRunner
 
 import dinomix.datasets.prepare
 import dinomix.pipeline.check
+import dinomix.standins.pretrain
 import toycity
 from dinomix.cli import app
 from dinomix.datasets.prepare import PREPARERS, Summary
 from dinomix.pipeline import notebooks as pipeline
 from dinomix.pipeline.notebooks import NotebookFailedError
 from dinomix.plumbing.errors import HubError
+from dinomix.weights import TOY_WEIGHTS
 
-COMMANDS = {"toy", "prepare", "train", "evaluate", "localize", "check", "run", "figures"}
+COMMANDS = {
+    *("toy", "prepare", "train", "pretrain", "evaluate"),
+    *("localize", "check", "run", "figures", "page"),
+}
 
 
 def invoke(*arguments: object):
@@ -58,17 +63,26 @@ def data(tmp_path, monkeypatch):
     return tmp_path / "data"
 
 
-def test_help_is_light():
+@pytest.mark.parametrize(
+    ("arguments", "status", "heavy"),
+    [
+        (["--help"], 0, {"torch", "pandas", "numpy", "nbformat", "papermill", "pydantic"}),
+        (["prepare", "oxford", "raw"], 1, {"torch", "pandas"}),
+        (["toy", "--image-size", "2"], 1, {"torch", "pandas"}),
+    ],
+)
+def test_commands_load_what_they_need(arguments, status, heavy):
     code = (
         "import sys; from dinomix.cli import app\n"
-        "try: app(['--help'])\n"
-        "except SystemExit as end: assert end.code == 0\n"
-        "heavy = {'torch', 'pandas', 'numpy', 'nbformat', 'papermill'} & set(sys.modules)\n"
-        "sys.exit(f'loaded {heavy}' if heavy else 0)"
+        f"try: app({arguments})\n"
+        f"except SystemExit as end: assert end.code == {status}\n"
+        f"loaded = {heavy} & set(sys.modules)\n"
+        "sys.exit(f'loaded {loaded}' if loaded else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert {name for name in COMMANDS if f" {name} " in done.stdout} == COMMANDS
+    if status == 0:
+        assert {name for name in COMMANDS if f" {name} " in done.stdout} == COMMANDS
 
 
 def test_every_command_explains_itself():
@@ -166,20 +180,13 @@ def test_run(called, data):
     assert calls.pop() == (("toy",), {"only": None, "overrides": {}, "force": False})
 
 
-def test_figures(called, data, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DINOMIX_NO_TRAINING", "")  # put back afterwards
-    calls = called(pipeline, "run_profile", [])
-    copies = called(pipeline, "copy_figures")
-    invoke("figures", "toy", "--only", "03")
+def test_figures(called, tmp_path):
+    calls = called(pipeline, "draw_figures", [Path("03.ipynb")])
+    result = invoke("figures", "toy", "--only", "03")
+    assert calls.pop() == (("toy", Path("figures/toy"), "03"), {})
+    assert "03.ipynb" in result.stdout and str(Path("figures/toy")) in result.stdout
     invoke("figures", "toy", tmp_path / "elsewhere")
-    drawn = data / "figures" / "toy"
-    assert calls is copies and calls == [
-        (("toy",), {"only": "03", "overrides": None, "force": True}),
-        ((drawn, Path("figures/toy")), {"keep": True}),
-        (("toy",), {"only": None, "overrides": None, "force": True}),
-        ((drawn, tmp_path / "elsewhere"), {"keep": False}),
-    ]
+    assert calls.pop() == (("toy", tmp_path / "elsewhere", None), {})
 
 
 @pytest.mark.parametrize(
@@ -227,14 +234,40 @@ def test_wrong_usage_is_explained():
 def test_toy(called, data, tmp_path):
     calls = called(toycity, "write_toycity", Path("there"))
     assert invoke("toy").stdout == "there\n"
-    assert calls.pop() == ((data / "toycity", toycity.ToyCityConfig()), {"workers": None})
-    invoke("toy", "--out", tmp_path, "--small", "--image-size", 28, "--workers", 2)
-    small = toycity.ToyCityConfig.small(image_size=28)
-    assert calls.pop() == ((tmp_path, small), {"workers": 2})
-    assert json.loads(invoke("toy", "--json").stdout) == {"folder": "there"}
+    assert calls.pop() == (
+        (data / "toycity", toycity.ToyCityConfig()),
+        {"workers": None, "progress": True},
+    )
+    invoke("toy", "--out", tmp_path, "--small", "--image-size", "24,32", "--workers", 2)
+    small = toycity.ToyCityConfig.small(image_size=(24, 32))
+    assert calls.pop() == ((tmp_path, small), {"workers": 2, "progress": True})
+    assert json.loads(invoke("toy", "--image-size", 28, "--json").stdout) == {"folder": "there"}
+    asked = (data / "toycity", toycity.ToyCityConfig(image_size=28))
+    assert calls.pop() == (asked, {"workers": None, "progress": False})
 
 
 def test_impossible_sizes_are_refused():
     result = invoke("toy", "--image-size", 2)
     assert result.exit_code == 1
-    assert re.match(r"error: (.*\n)?.*image_size(.*\n)?.* 2 is not from 8", result.stderr)
+    assert re.fullmatch(r"error: image_size.* 2 is not from 8.*\n", result.stderr)
+    result = invoke("toy", "--image-size", "big")
+    assert result.exit_code == 2 and "'big': write pixels, as 112 or 96,128" in plain(result.stderr)
+
+
+# ------------------------------------------------------------------------------- pretrain
+
+
+def test_pretrain(called, tmp_path):
+    calls = called(dinomix.standins.pretrain, "pretrain_files", [tmp_path / "w.safetensors"])
+    assert invoke("pretrain").stdout == f"{tmp_path / 'w.safetensors'}\n"
+    assert calls.pop() == ((None, TOY_WEIGHTS), {})
+    options = ("--out", tmp_path, "--epochs", 2, "--cameras", 100)
+    invoke("pretrain", "toy_vits14", "toy_resnet", *options)
+    names = ["toy_vits14", "toy_resnet"]
+    assert calls.pop() == ((names, tmp_path), {"epochs": 2, "cameras": 100})
+
+
+def test_unknown_stand_ins_are_named():
+    result = invoke("pretrain", "dinov2_vitb14")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: no stand-ins ['dinov2_vitb14']; there are toy_vits14")

@@ -12,6 +12,7 @@ import torch
 from dinomix.runs.loop import DivergedError
 
 import dinomix
+from dinomix.cli.training import model_config
 from dinomix.runs import train as training
 from tests.cli.test_cli import invoke, plain
 from tests.conftest import write_places, write_testset
@@ -162,12 +163,37 @@ def test_errors_of_train_are_one_line(data, options, recipe, complaint):
     assert "Traceback" not in result.stderr
 
 
-def test_errors_in_a_config_name_the_file(data, tmp_path):
+def test_configs_are_read_over_a_preset(tmp_path):
+    path = tmp_path / "model.yaml"
+    path.write_text("aggregator_options: {clusters: 8}\n")
+    assert model_config("salad", path) == dinomix.ModelConfig(
+        aggregator="salad", trained_blocks=4, aggregator_options={"clusters": 8}
+    )
+    config = dinomix.PRESETS["dino_mix_toy"]
+    dinomix.build_model(config).save_pretrained(tmp_path)
+    assert model_config("dino_mix", tmp_path / "config.json") == config
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("mix_depth: 1\nout_row: 4\n", "out_row"),
+        ("7: 2", "7"),
+        ("mix_depth: two", "mix_depth.*'two'"),
+        ("mix_depth: 1.0", r"mix_depth.*1\.0"),
+        ("out_rows: 2001-01-01", "out_rows"),
+        ("train_tokens: 1", "train_tokens.*1"),
+        ("aggregator: nothing", "unknown aggregator 'nothing'"),
+        ("backbone: on", "backbone.*True"),
+        ("image_size: .nan", "image_size.*nan"),
+    ],
+)
+def test_errors_in_a_config_name_the_file(data, tmp_path, content, complaint):
     path = tmp_path / "bad.yaml"
-    path.write_text("mix_depth: 1\nout_row: 4\n")
+    path.write_text(content)
     result = invoke("train", data / "places", "--hold-out", 0.5, "--config", path)
     assert result.exit_code == 1
-    assert result.stderr.startswith(f"error: {path}: unknown in a model's config: out_row; the")
+    assert re.fullmatch(rf"error: {re.escape(str(path))}: .*{complaint}.*\n", result.stderr)
 
 
 # ------------------------------------------------------------------------------- evaluate

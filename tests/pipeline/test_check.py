@@ -1,10 +1,9 @@
-"""The dry run: what is missing is said, what is there passes, and the estimates are what they say
-they are.
-"""
+"""The dry run: what is missing is named, what is there passes, what is shared counts once."""
 
-import dataclasses
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,13 +17,9 @@ from nbformat.v4 import new_code_cell, new_notebook
 from dinomix.datasets import benchmarks
 from dinomix.datasets.benchmarks import Benchmark
 from dinomix.model import ModelConfig, build_model, save_model
-from dinomix.pipeline import check as forecast
-from dinomix.pipeline import check as inventory
 from dinomix.pipeline import check as module
-from dinomix.pipeline.check import Job, check, jobs_of, parameters_of
-from dinomix.pipeline.notebooks import NOTEBOOKS, load_profile
-from dinomix.study.study import Study, Variant
-from dinomix.training import TrainConfig
+from dinomix.pipeline.check import check, parameters_of
+from dinomix.pipeline.notebooks import NOTEBOOKS
 from tests.conftest import write_places, write_testset
 
 PARAMETERS = {
@@ -86,7 +81,7 @@ def test_what_is_there_passes_and_nothing_is_written(tmp_path, data):
     assert found["city, val"].found == "5 database images, 10 queries"
     assert found["city, test"].found == "5 database images, 10 queries"
     assert found["weights of toy_vits14"].found == "in the package"
-    assert found["work"].found == "2 runs and 0 models that do not learn"
+    assert found["models"].found == "2 runs and 0 models that do not learn"
     assert {path: path.stat().st_mtime_ns for path in data.rglob("*")} == before
 
 
@@ -94,7 +89,7 @@ def test_what_is_there_passes_and_nothing_is_written(tmp_path, data):
 def test_toy_profiles_pass_on_a_fresh_checkout(tmp_path, profile):
     table = check(profile, tmp_path / "data")
     assert table["ok"].all(), table[~table["ok"]]
-    assert "will be rendered" in " ".join(table["found"])
+    assert "a notebook renders it" in " ".join(table["found"])
     assert not (tmp_path / "data").exists()
 
 
@@ -153,7 +148,7 @@ def test_benchmarks_must_have_their_counts(tmp_path, data, monkeypatch):
     made = Benchmark("made", "made-up", "test", 5, 10, "-", "-", "-", "-")
     small = Benchmark("made-large", "city", "test", 12, 10, "-", "-", "-", "-")
     known = {"made": made, "made-large": small}
-    for place in (benchmarks, inventory):
+    for place in (benchmarks, module):
         monkeypatch.setattr(place, "BENCHMARKS", known)
     shutil.copytree(data / "city", data / "made-up")
     found = checked(tmp_path, data, test_folders=["made", "city"])
@@ -163,12 +158,27 @@ def test_benchmarks_must_have_their_counts(tmp_path, data, monkeypatch):
     assert "gives 5 and 10" in found["made-large"].found
 
 
-def test_another_toy_city_in_the_way_is_told(tmp_path):
-    root = tmp_path / "data" / "toycity-smoke"
-    write_places(root / "train")
-    found = {row.what: row for row in check("smoke", tmp_path / "data").itertuples()}
-    assert "are not a toy city's" in found["toycity-smoke"].found
-    assert "toycity-smoke" in failing(found)
+def test_a_toy_city_is_known_by_its_manifest(tmp_path):
+    root = tmp_path / "toycity-smoke"
+    for name, expected in (
+        ("train/Images/a.jpg", "images without toycity.json, which are not a toy city's"),
+        ("toycity.started.json", "partly rendered"),
+        ("toycity.json", "rendered"),
+    ):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+        found = {row.what: row for row in check("smoke", tmp_path).itertuples()}
+        assert found["toycity-smoke"].found.startswith(expected)
+        assert found["toycity-smoke"].ok == ("rendered" in expected)
+        assert "not in the GSV-Cities layout" in found["toycity-smoke/train"].found
+
+
+def test_the_toy_citys_package_is_not_needed():
+    code = (
+        "import sys; from dinomix.pipeline.check import check\n"
+        "check('smoke', '/nowhere'); sys.exit('toycity' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 # ------------------------------------------------------------------------------- weights
@@ -226,14 +236,6 @@ def test_hub_weights_must_be_in_the_cache(tmp_path, data, monkeypatch):
 # ------------------------------------------------------------------------------- the machine
 
 
-def test_too_little_disk_and_memory(tmp_path, data, monkeypatch):
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
-    monkeypatch.setattr(module.psutil, "virtual_memory", lambda: SimpleNamespace(available=10**9))
-    found = checked(tmp_path, data)
-    assert failing(found) == ["free disk", "free memory"]
-    assert "estimated" in found["free disk"].needed
-
-
 @pytest.mark.parametrize(("cuda", "ok"), [(False, False), (True, True)])
 def test_large_backbones_want_a_gpu(tmp_path, data, monkeypatch, cuda, ok):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
@@ -253,7 +255,7 @@ def test_packages_of_other_versions_are_told(tmp_path, data, monkeypatch):
     assert not row.ok and row.found.startswith("timm 0.1, not ")
 
 
-# ------------------------------------------------------------------------------- the forecast
+# ------------------------------------------------------------------------------- the models
 
 
 @pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
@@ -267,74 +269,13 @@ def test_parameters_are_what_the_cell_makes(path):
     assert parameters_of(step) == expected | {"profile": "other"}
 
 
-def jobs_in(profile: str) -> list[Job]:
-    asked = [parameters_of(step) for step in load_profile(profile)]
-    return jobs_of(asked, Path("data"))
-
-
-def test_runs_are_counted_once():
+def test_models_that_notebooks_share_are_counted_once(tmp_path):
     """As many as the executed smoke profile leaves in its folder of runs."""
-    learning = [job for job in jobs_in("smoke") if job.variant.train]
-    models = [job.variant.model for job in learning]
+    found = {row.what: row.found for row in check("smoke", tmp_path).itertuples()}
     # 3 methods with two seeds; one more depth, shape and augmentation; two backbones, one of them
     # with two numbers of trained blocks; and the base model on map tiles.
-    assert len(learning) == 3 * 2 + 1 + 1 + 1 + (1 + 2) + 1
-    assert sum(model.mix_depth == 0 for model in models) == 1
-    assert sum(job.places == "crossview-smoke/train" for job in learning) == 1
-    assert [job.variant.method for job in jobs_in("smoke") if not job.variant.train] == [
-        "GeM, ViT, frozen"
-    ]
-
-
-def test_sizes_are_those_of_built_models():
-    config = ModelConfig(backbone="toy_vits14", trained_blocks=2, image_size=56, out_channels=8)
-    model = build_model(config)
-    counts = [p.numel() for p in model.parameters()]
-    trained = [p.numel() for p in model.parameters() if p.requires_grad]
-    frozen = model.backbone.frozen_features(torch.zeros(1, 3, 56, 56))
-    assert forecast.size_of(config) == forecast.Size(sum(counts), sum(trained), model.dim)
-    assert forecast.prefix_numbers(config) == frozen.numel()
-    uncut = ModelConfig(backbone="timm/test_resnet", image_size=64, trained_blocks="all")
-    assert forecast.prefix_numbers(uncut) == 0
-
-
-def test_disk_is_what_a_run_takes(tmp_path, data):
-    """But for headers, and for the checkpoint that a finished run has deleted."""
-    recipe = TrainConfig.preset("toy", epochs=1, places_per_batch=4, device="cpu")
-    study = Study.under(data, "places", "city", ["city"])
-    study.test(Variant("DINO-Mix", TOY, recipe))
-    found = sum(p.stat().st_size for p in (data / "runs").rglob("*.safetensors"))
-    found += sum(p.stat().st_size for p in (data / "runs").rglob("features.npy"))
-    job = Job(Variant("DINO-Mix", TOY, recipe), "places", "city", ("city",), 4)
-    images = {"places": 24, ("city", "val"): 15, "city": 15}
-    size = forecast.size_of(TOY)
-    checkpoint = 4 * (size.parameters + 2 * size.trained)
-    saved = forecast.disk_bytes([job], images, workers=1) - 2 * checkpoint
-    assert saved < found < 1.05 * saved
-    assert forecast.disk_bytes([job], images, workers=3) == saved + 3 * 2 * checkpoint
-    twice = [job, dataclasses.replace(job, variant=Variant("b", TOY, recipe, seed=1))]
-    prefix = 4 * forecast.prefix_numbers(TOY) * (24 + 15 + 15)  # which the two share
-    assert forecast.disk_bytes(twice, images, 1) == 2 * saved - prefix + 2 * checkpoint
-
-
-def test_memory_and_work_by_hand():
-    config = ModelConfig(backbone="toy_vits14", image_size=28, out_channels=1000, out_rows=2)
-    recipe = TrainConfig(epochs=3, places_per_batch=10, workers=2)
-    jobs = [
-        Job(Variant("a", config, recipe), "p", "v", ("big", ("t", "x")), 4),
-        Job(Variant("b", config, None), "p", "v", ("big",), 4),
-    ]
-    images = {"p": 100, ("v", "val"): 7, "big": 10**6, ("t", "x"): 1}
-    size = forecast.size_of(config)
-    model = 4 * (2 * size.parameters + 3 * size.trained)
-    descriptors = 2 * 10**6 * 2000 * 4
-    assert forecast.memory_bytes(jobs, images, workers=1) == 10**9 + model + descriptors
-    assert forecast.memory_bytes(jobs, images, workers=3) == 3 * (10**9 + model + descriptors)
-    batches = 2 * 2 * 10 * 4 * 3 * 28 * 28 * 4
-    images["big"] = 0
-    expected = 10**9 + model + 350 * 100 + batches
-    assert forecast.memory_bytes(jobs, images, workers=1) == expected
-    assert forecast.work(jobs, {"p": 20}, images) == (3 * 20 * 4, 4 * 7 + 1)
+    runs = 3 * 2 + 1 + 1 + 1 + (1 + 2) + 1
+    assert found["models"] == f"{runs} runs and 1 models that do not learn"
 
 
 def test_table_can_be_written_as_json(tmp_path, data):

@@ -15,7 +15,6 @@ from dinomix.pipeline import notebooks as pipeline
 from dinomix.pipeline.notebooks import (
     NotebookFailedError,
     load_profile,
-    parse_overrides,
     run_profile,
 )
 
@@ -78,6 +77,19 @@ def test_runs_in_order_and_skips_what_is_up_to_date(notebooks, tmp_path):
     assert "speed = 9" in injected[0].source and "size = 5" in injected[0].source
 
 
+def test_copies_depend_on_both_packages_and_their_data(notebooks, tmp_path, monkeypatch):
+    assert [folder.name for folder in pipeline.PACKAGES] == ["dinomix", "toycity"]
+    assert all((folder / "__init__.py").is_file() for folder in pipeline.PACKAGES)
+    copies = tuple(tmp_path / folder.name for folder in pipeline.PACKAGES)
+    monkeypatch.setattr(pipeline, "PACKAGES", copies)
+    steps, seen = load_profile("p", notebooks=notebooks), []
+    for name in ("dinomix/a.py", "dinomix/room/facts.toml", "toycity/b.py", "dinomix/kept.pyc"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+        seen.append(pipeline.fingerprints(steps)["30_c"])
+    assert len(set(seen)) == 3 and seen[-1] == seen[-2]
+
+
 def test_a_failing_notebook_is_named_and_kept(notebooks, tmp_path):
     write_notebook(notebooks, "30_c", "other = 0", "raise KeyError('no such place')", [])
     with pytest.raises(NotebookFailedError, match=r"30_c stopped with KeyError.*no such place"):
@@ -105,12 +117,12 @@ def test_figures_are_drawn_again_without_training(notebooks, tmp_path, monkeypat
     for folder in (tmp_path / "data" / "figures" / "p", tmp_path / "out"):
         folder.mkdir(parents=True)
         Image.new("RGB", (4, 4), "blue").save(folder / "old.png")
-    out = str(tmp_path / "out")
-    assert pipeline.main(["p", "--only", "30", "--figures", out]) == 0
-    assert {path.name for path in Path(out).iterdir()} == {"old.png", "new.png"}
-    assert pipeline.main(["p", "--figures", out]) == 0
-    assert {path.name for path in Path(out).iterdir()} == {"new.png"}
-    assert Image.open(Path(out, "new.png")).convert("RGB").getpixel((0, 0)) == (255, 0, 0)
+    out = tmp_path / "out"
+    pipeline.draw_figures("p", out, only="30")
+    assert {path.name for path in out.iterdir()} == {"old.png", "new.png"}
+    pipeline.draw_figures("p", out)
+    assert {path.name for path in out.iterdir()} == {"new.png"}
+    assert Image.open(out / "new.png").convert("RGB").getpixel((0, 0)) == (255, 0, 0)
 
 
 def test_unknown_profile_notebook_and_parameters_are_named(notebooks, tmp_path):
@@ -133,26 +145,6 @@ def test_notebooks_that_need_each_other_are_refused(notebooks):
     write_notebook(notebooks, "20_a", "size = 1\nspeed = 2", "", ["10_b"])
     with pytest.raises(ValueError, match="cycle"):
         load_profile("p", notebooks=notebooks)
-
-
-def test_overrides_are_read_as_yaml():
-    assert parse_overrides("seeds=[0, 1]; name=toy;x = 1e-3;") == {
-        "seeds": [0, 1],
-        "name": "toy",
-        "x": 1e-3,  # PyYAML by itself wants 1.0e-3
-    }
-    assert parse_overrides("") == {}
-    with pytest.raises(ValueError, match=r"'epochs'.*name=value"):
-        parse_overrides("epochs")
-    with pytest.raises(ValueError, match="parameter epochs is given twice"):
-        parse_overrides("epochs=1; epochs = 2")
-    with pytest.raises(ValueError, match=r"cannot read the value in 'seeds=\[0': line 1"):
-        parse_overrides("seeds=[0")
-
-
-def test_command_line_reports_errors_with_exit_code_1(capsys):
-    assert pipeline.main(["no-such-profile"]) == 1
-    assert "smoke" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("profile", ["smoke", "toy", "paper"])

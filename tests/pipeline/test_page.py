@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from dinomix.pipeline import page as app
+from dinomix.pipeline import notebooks, page
 from dinomix.pipeline.notebooks import NOTEBOOKS, load_profile
+from tests.cli.test_cli import invoke
 
 
 @pytest.fixture
@@ -27,8 +28,8 @@ def test_serves_the_notebook_that_the_pipeline_left(monkeypatch, launched):
         asked.append((profile, only))
         return [Path("executed/03_benchmark.ipynb"), Path("executed/10_explore.ipynb")]
 
-    monkeypatch.setattr(app, "run_profile", run_profile)
-    assert app.main(["demo", "--port", "9000", "--no-browser"]) == 0
+    monkeypatch.setattr(notebooks, "run_profile", run_profile)
+    invoke("page", "demo", "--port", 9000, "--no-browser")
     assert asked == [("demo", "10")]
     assert launched[0][0] == str(Path("executed/10_explore.ipynb"))
     assert {"--port=9000", "--Voila.open_browser=False", "--Voila.ip=localhost"} <= {*launched[0]}
@@ -38,7 +39,7 @@ def test_voila_finds_the_template(launched, monkeypatch):
     from voila.paths import collect_template_paths
 
     monkeypatch.setenv("JUPYTER_PATH", "/elsewhere")
-    app.serve(Path("some.ipynb"), 9000)
+    page.serve(Path("some.ipynb"), 9000)
     assert os.environ["JUPYTER_PATH"].split(os.pathsep)[1:] == ["/elsewhere"]  # stays, too
     folders = collect_template_paths(["voila", "nbconvert"], "dinomix", prune=True)
     assert (Path(folders[0]) / "index.html.j2").is_file()
@@ -47,11 +48,11 @@ def test_voila_finds_the_template(launched, monkeypatch):
 
 @pytest.mark.parametrize("profile", ["smoke", "demo", "toy", "paper"])
 def test_every_profile_has_one_notebook_to_show(profile):
-    shown = [step for step in load_profile(profile) if step.name.startswith(app.NOTEBOOK)]
+    shown = [step for step in load_profile(profile) if step.name.startswith(page.NOTEBOOK)]
     assert [step.name for step in shown] == ["10_explore"]
 
 
-def test_an_error_is_one_line(capsys, launched):
-    assert app.main(["nonsense"]) == 1
-    assert "no profile 'nonsense'" in capsys.readouterr().err
+def test_an_error_is_one_line(launched):
+    result = invoke("page", "nonsense")
+    assert result.exit_code == 1 and result.stderr.startswith("error: there is no profile 'nonsen")
     assert not launched

@@ -111,10 +111,6 @@ def notebooks(tmp_path):
     return tmp_path
 
 
-# Nine lines of ten aliases each: a billion values.
-BOMB = "x0: &x0 [a]\n" + "".join(f"x{i + 1}: &x{i + 1} [{f'*x{i},' * 10}]\n" for i in range(9))
-
-
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
@@ -130,12 +126,12 @@ BOMB = "x0: &x0 [a]\n" + "".join(f"x{i + 1}: &x{i + 1} [{f'*x{i},' * 10}]\n" for
         ("common: {}\nnotebooks: {/tmp/10_a: }", "should be a notebook's name"),
         ("common: {size: 2020-01-01}\nnotebooks: {10_a: }", "size of common .* needs quotes"),
         ("common: {size: !!set {a}}\nnotebooks: {10_a: }", "size of common is .*, expected text"),
+        ("common: {size: &a [*a]}\nnotebooks: {10_a: }", "size of common is"),
         ("common: {size: !!binary aGk=}\nnotebooks: {10_a: }", "size of common is"),
         (
             "common: {size: 1, size: 2}\nnotebooks: {10_a: }",
             "line 1: the key 'size' is there twice",
         ),
-        (BOMB, "aliases .* stand for too many values"),
         (
             "common: {size: !!python/object/apply:os.system [ls]}\nnotebooks: {}",
             "line 1: could not",
@@ -167,7 +163,7 @@ def test_a_profile_is_named_not_pathed(notebooks, name):
 
 
 def test_overrides_that_are_no_yaml():
-    for text in ("[", "!!python/object:os.system {}", "&a [*a]", "!!int x", "[" * 50_000):
+    for text in ("[", "!!python/object:os.system {}", "!!int x", "[" * 50_000):
         with pytest.raises(ValueError):
             parse_yaml(text)
 

@@ -22,9 +22,8 @@ from dinomix.data import COLUMNS, FARTHEST, read_city, read_utm
 from dinomix.evaluation import hits, positives, recall_at_k
 from dinomix.images import as_size
 from dinomix.losses import mine_pairs, multi_similarity_loss
-from dinomix.pipeline.notebooks import parse_overrides
 from dinomix.plumbing.csvtables import ImageTable
-from dinomix.plumbing.settings import parse_yaml
+from dinomix.plumbing.settings import parse_overrides, parse_yaml
 from dinomix.scale.search import SCANS, search
 
 metres = st.floats(-FARTHEST, FARTHEST)
