@@ -8,13 +8,8 @@ import torch
 from timm.models.eva import Eva
 from torch import Tensor, nn
 
-from dinomix.backbones import (
-    DINOV3,
-    MapBackbone,
-    RopeViTBackbone,
-    build_backbone,
-    normalization,
-)
+from dinomix.backbones import MapBackbone, RopeViTBackbone, build_backbone
+from tests.backbones.slowly import tokens_slowly
 
 PLAIN, SWIGLU = "vit_small_patch16_dinov3", "vit_small_plus_patch16_dinov3"
 BIASED = "vit_small_patch16_dinov3_qkvb"
@@ -51,20 +46,15 @@ def before_norm(images: Tensor, like: str = PLAIN) -> Tensor:
 # The whole transformer
 
 
-def dinov3_slowly(
-    tensors: dict[str, Tensor], images: Tensor, heads: int, periods: list[float]
-) -> Tensor:
-    """DINOv3's tokens before the last norm, one image, head and patch at a time: (B, 5 + n, s).
+def dinov3_slowly(tensors: dict[str, Tensor], images: Tensor, periods: list[float]) -> Tensor:
+    """DINOv3's tokens before the last norm: (B, 5 + n, s), of two heads.
 
     Siméoni et al. 2025 and Meta's code: the centres of the patches, from -1 to 1 along each side,
     over the periods give angles; half of a head's entries are turned against the other half.
     """
-    weight, bias = tensors["patch_embed.proj.weight"], tensors["patch_embed.proj.bias"]
-    patch, dim = weight.shape[-1], weight.shape[0]
-    h, w = images.shape[2] // patch, images.shape[3] // patch
-    size = dim // heads
+    h, w = images.shape[2] // 16, images.shape[3] // 16
 
-    def turned(x: Tensor) -> Tensor:  # one head, (5 + n, size)
+    def turned(x: Tensor) -> Tensor:  # one head, (5 + n, s / 2)
         rows = [*x[:5]]  # class and registers have no position
         for i in range(h):
             for j in range(w):
@@ -76,50 +66,7 @@ def dinov3_slowly(
                 rows.append(torch.cat([a * cos - b * sin, b * cos + a * sin]))
         return torch.stack(rows)
 
-    out = []
-    for image in images:
-        rows = [tensors["cls_token"][0, 0], *tensors["reg_token"][0]]
-        for i in range(h):
-            for j in range(w):
-                square = image[:, i * patch : (i + 1) * patch, j * patch : (j + 1) * patch]
-                rows.append(weight.flatten(1) @ square.flatten() + bias)
-        x = torch.stack(rows)
-        for block in range(3):
-            part = {
-                key.removeprefix(f"blocks.{block}."): tensor
-                for key, tensor in tensors.items()
-                if key.startswith(f"blocks.{block}.")
-            }
-
-            def linear(x: Tensor, name: str, part: dict[str, Tensor] = part) -> Tensor:
-                return x @ part[f"{name}.weight"].T + part.get(f"{name}.bias", 0)
-
-            def norm(x: Tensor, name: str, part: dict[str, Tensor] = part) -> Tensor:
-                centred = x - x.mean(1, keepdim=True)
-                scaled = centred / (centred.square().mean(1, keepdim=True) + 1e-5).sqrt()
-                return scaled * part[f"{name}.weight"] + part[f"{name}.bias"]
-
-            queries, keys, values = linear(norm(x, "norm1"), "attn.qkv").split(dim, dim=1)
-            queries, values = (
-                queries + part.get("attn.q_bias", 0),
-                values + part.get("attn.v_bias", 0),
-            )
-            mixed = []
-            for head in range(heads):
-                one = slice(head * size, (head + 1) * size)
-                attention = turned(queries[:, one]) @ turned(keys[:, one]).T / size**0.5
-                mixed.append(attention.softmax(dim=1) @ values[:, one])
-            x = x + part["gamma_1"] * linear(torch.cat(mixed, dim=1), "attn.proj")
-            y = norm(x, "norm2")
-            if "mlp.fc1_g.weight" in part:
-                gate = linear(y, "mlp.fc1_g")
-                hidden = gate * torch.sigmoid(gate) * linear(y, "mlp.fc1_x")
-            else:
-                hidden = linear(y, "mlp.fc1")
-                hidden = 0.5 * hidden * (1 + torch.erf(hidden / 2**0.5))
-            x = x + part["gamma_2"] * linear(hidden, "mlp.fc2")
-        out.append(x)
-    return torch.stack(out)
+    return tokens_slowly(tensors, images, heads=2, turned=turned, eps=1e-5)
 
 
 @pytest.mark.parametrize("like", [PLAIN, SWIGLU, BIASED])
@@ -130,7 +77,7 @@ def test_maps_equal_those_of_a_plain_dinov3(size, like):
     h, w = size[0] // 16, size[1] // 16
     periods = [100 ** (k / 4) for k in range(4)]
     with torch.no_grad():
-        tokens = dinov3_slowly(backbone.trunk.state_dict(), images, 2, periods)
+        tokens = dinov3_slowly(backbone.trunk.state_dict(), images, periods)
         maps, token = backbone.features(images)
     assert maps.shape == (2, 32, h, w)
     # 5: class token and registers are dropped. Positions are computed in float32.
@@ -159,7 +106,7 @@ def test_dinov3_by_name_has_the_periods_of_metas_files():
     rounded = torch.tensor([100 ** (k / 4) for k in range(4)]).bfloat16().tolist()
     assert named.trunk.rope.periods.tolist() == rounded == [1.0, 3.15625, 10.0, 31.625]
     with torch.no_grad():
-        tokens = dinov3_slowly(named.trunk.state_dict(), images.double(), 2, rounded)
+        tokens = dinov3_slowly(named.trunk.state_dict(), images.double(), rounded)
         torch.testing.assert_close(named.tokens(images.double()), tokens, atol=1e-5, rtol=0)
         timms = before_norm(images)
     assert (tokens - timms).abs().max() > 1e-4
@@ -251,20 +198,8 @@ def test_dinov3_is_built_by_name(name):
     assert {norm.eps for norm in norms} == {1e-5}
 
 
-def test_names_are_timms():
-    assert all(timm.is_model(name) for name in DINOV3.values())
-
-
 def test_rotary_positions_of_another_kind_are_left_to_timm():
     assert isinstance(build_backbone("timm/eva02_tiny_patch14_224"), MapBackbone)
-
-
-def test_normalization():
-    imagenet = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    assert all(normalization(name) == imagenet for name in DINOV3)
-    assert all(normalization(f"timm/{name}") == imagenet for name in DINOV3.values())
-    satellites = normalization("timm/vit_large_patch16_dinov3.sat493m")
-    assert satellites == ((0.430, 0.411, 0.296), (0.213, 0.156, 0.143))
 
 
 def test_errors():
@@ -277,5 +212,3 @@ def test_errors():
         torch.device("meta"),
     ):
         build_backbone("dinov3_vits16", stage=2)
-    with pytest.raises(ValueError, match="did you mean dinov3_vitb16"):
-        build_backbone("dinov3_vitb14")
