@@ -25,9 +25,9 @@ class Commands(typer.core.TyperGroup):
         except EXPECTED as error:
             if ctx.params["debug"]:
                 raise
-            from dinomix.plumbing.settings import one_line
+            from dinomix.plumbing.configs import in_words
 
-            typer.echo(f"error: {one_line(error)}", err=True)
+            typer.echo(f"error: {in_words(error)}", err=True)
             raise typer.Exit(1) from None
 
 

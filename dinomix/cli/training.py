@@ -105,7 +105,7 @@ def model_config(preset: str, path: Path | None = None) -> "ModelConfig":
             or a value that its field does not take: then the file is named.
     """
     from dinomix.model import PRESETS, ModelConfig
-    from dinomix.plumbing.settings import VERSION, one_line, read_fields
+    from dinomix.plumbing.settings import VERSION, read_fields
 
     if preset not in PRESETS:
         raise ValueError(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
@@ -114,7 +114,7 @@ def model_config(preset: str, path: Path | None = None) -> "ModelConfig":
     try:
         return ModelConfig.from_dict({**PRESETS[preset].to_dict(), **fields})
     except ValueError as error:
-        raise ValueError(f"{path}: {one_line(error)}") from error
+        raise ValueError(f"{path}: {error}") from error
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import reprlib
 from collections.abc import Mapping
 from typing import Any, Self, dataclass_transform
 
@@ -26,7 +27,7 @@ def strict_dataclass(cls: type) -> type:
         try:
             checked(self, *args, **fields)
         except ValidationError as error:
-            raise ValueError(in_words(made, error)) from None
+            raise ValueError(in_words(error)) from None
 
     made.__init__ = __init__
     return made
@@ -65,15 +66,17 @@ WORDS = {
 }
 
 
-def in_words(cls: type, error: ValidationError) -> str:
-    """One line for each field that is wrong: what it is, and what it should be."""
-    problems: dict[str, tuple[Any, list[str]]] = {}
+def in_words(error: ValueError) -> str:
+    """An error's message; of pydantic's, a line for each field: what it is, what it should be."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    wrong: dict[str, tuple[Any, list[str]]] = {}
     lines = []
-    for problem in error.errors():
+    for problem in error.errors(include_url=False):
         message = problem["msg"]
         for words, plainer in WORDS.items():
             message = message.replace(words, plainer)
-        if not problem["loc"]:  # from __post_init__, which says it all
+        if problem["type"] == "value_error":  # of our own checks, which say it all
             lines.append(message)
             continue
         field, *inside = problem["loc"]
@@ -81,9 +84,9 @@ def in_words(cls: type, error: ValidationError) -> str:
             message = "left out: there is no such field"
         elif inside and isinstance(inside[-1], int):
             message = f"a list of what is {message}"
-        problems.setdefault(str(field), (problem["input"], []))[1].append(message)
+        wrong.setdefault(str(field), (problem["input"], []))[1].append(message)
     lines += [
-        f"{cls.__name__}.{field} is {value!r}; it should be {' or '.join(messages)}"
-        for field, (value, messages) in problems.items()
+        f"{error.title}.{field} is {reprlib.repr(value)}; it should be {' or '.join(messages)}"
+        for field, (value, messages) in wrong.items()
     ]
     return "\n".join(lines)

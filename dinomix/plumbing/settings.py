@@ -1,15 +1,11 @@
-"""Settings that people write: YAML and JSON, read strictly; an error in them in one line."""
+"""Settings that people write: YAML and JSON, read strictly."""
 
-import dataclasses
 import json
 import re
-import reprlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
 
 LARGEST = 100_000  # bytes; a config has a few hundred
 VERSION = "dinomix_version"  # stands beside the fields in what save_pretrained writes
@@ -119,28 +115,3 @@ def parse_overrides(text: str) -> dict[str, Any]:
         except ValueError as error:
             raise ValueError(f"cannot read the value in {part!r}: {error}") from error
     return overrides
-
-
-def check_fields(kind: type, values: Any, what: str) -> None:
-    """Raise ValueError unless these are named fields of a dataclass; `what` is built of them."""
-    if not isinstance(values, Mapping):
-        raise ValueError(f"{what} must be named fields, not {values!r}")
-    known = [field.name for field in dataclasses.fields(kind)]
-    if unknown := [key for key in values if key not in known]:
-        raise ValueError(
-            f"unknown in {what}: {', '.join(map(str, unknown))}; the fields are {', '.join(known)}"
-        )
-
-
-def one_line(error: ValueError) -> str:
-    """An error's message; pydantic's as `field: what is wrong, got value`, joined by semicolons."""
-    if not isinstance(error, ValidationError):
-        return str(error)
-    lines = []
-    for problem in error.errors(include_url=False):
-        field = ".".join(map(str, problem["loc"]))
-        text = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] != "value_error":  # those of our own validators name the value
-            text = f"{text[0].lower()}{text[1:]}, got {reprlib.repr(problem['input'])}"
-        lines.append(f"{field}: {text}" if field else text)
-    return "; ".join(lines)

@@ -5,12 +5,9 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ConfigDict, Field, field_validator
-from pydantic.dataclasses import dataclass
 
 from dinomix.plumbing.settings import (
     LARGEST,
-    one_line,
     parse_overrides,
     parse_yaml,
     read_fields,
@@ -118,39 +115,3 @@ def test_words_stay_words(text):
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_every_float_of_python_is_read(value):
     assert parse_yaml(repr(value)) == value
-
-
-@dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True))
-class Config:
-    depth: int = Field(1, ge=0)
-    rate: float = 1.0
-    name: str = "a"
-
-    @field_validator("name")
-    @classmethod
-    def _is_known(cls, name: str) -> str:
-        if name != "a":
-            raise ValueError(f"unknown name {name!r}")
-        return name
-
-
-@pytest.mark.parametrize(
-    ("fields", "expected"),
-    [
-        (
-            {"depth": -1, "rate": "fast"},
-            "depth: input should be greater than or equal to 0, got -1; "
-            "rate: input should be a valid number, got 'fast'",
-        ),
-        ({"depht": 1}, "depht: unexpected keyword argument, got 1"),
-        ({"name": "b"}, "name: unknown name 'b'"),
-    ],
-)
-def test_errors_of_pydantic_are_one_line(fields, expected):
-    with pytest.raises(ValueError) as error:
-        Config(**fields)
-    assert one_line(error.value) == expected
-    with pytest.raises(ValueError) as error:
-        Config(depth=["x" * 10**6])
-    assert len(one_line(error.value)) < 200
-    assert one_line(ValueError("as it is")) == "as it is"
