@@ -77,7 +77,7 @@ def in_words(error: ValueError) -> str:
         for words, plainer in WORDS.items():
             message = message.replace(words, plainer)
         if problem["type"] == "value_error":  # of our own checks, which say it all
-            lines.append(message)
+            lines.append(": ".join([*map(str, problem["loc"]), message]))
             continue
         field, *inside = problem["loc"]
         if problem["type"] == "unexpected_keyword_argument":
