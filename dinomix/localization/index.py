@@ -4,9 +4,10 @@ import hashlib
 import os
 import sqlite3
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,14 +16,13 @@ from torch import nn
 
 from dinomix.localization.photos import Photos
 from dinomix.plumbing.workspace import data_root
-from dinomix.retrieval import SkippedImageWarning, describe_batches
+from dinomix.retrieval import SkippedImageWarning, describe_batches, described, skipped_images
 from dinomix.scale.descriptors import model_hash
-from dinomix.scale.search import described
 
 NAME = ".dinomix.sqlite"
 OURS = (0x64696E6F, 1)  # SQLite's application_id ("dino") and user_version: of this layout
 TABLE = """
-CREATE TABLE photos (
+CREATE TABLE IF NOT EXISTS photos (
     model TEXT,       -- `descriptors.model_hash`
     photo BLOB,       -- path relative to the index's folder
     size INTEGER,     -- bytes
@@ -31,8 +31,6 @@ CREATE TABLE photos (
     PRIMARY KEY (model, photo)
 )
 """
-
-State = tuple[int, int]  # of a file: size, time of the last change
 
 
 @dataclass(frozen=True)
@@ -81,18 +79,14 @@ class PhotoIndex:
             with self._explained(), self._connection:
                 self._open()
         except BaseException:
-            self.close()
+            self._connection.close()
             raise
-
-    def close(self) -> None:
-        """Close the file; the index cannot be used any more."""
-        self._connection.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        self._connection.close()
 
     def describe(self, model: nn.Module, photos: Photos, **options: Any) -> Described:
         """Descriptors of photos, in their order; those that are not known yet are added.
@@ -107,43 +101,57 @@ class PhotoIndex:
             FloatingPointError: a descriptor is not finite.
             OSError: the index cannot be written.
         """
-        name = model_hash(model)
-        keys = {path: self._key(path) for path in photos.paths}
-        states = {path: _state(path) for path in photos.paths}
-        readable = [path for path, state in states.items() if state is not None]
-        with self._explained():
-            self._forget_gone(photos.root, set(keys.values()))
-            known = self._known(name, model.dim)
-            new = [path for path in readable if known.get(keys[path]) != states[path]]
-            self._add(model, name, {path: (keys[path], states[path]) for path in new}, **options)
-            return self._read(name, model.dim, keys, readable, len(new))
+        name, paths, execute = model_hash(model), photos.paths, self._connection.execute
+        keys, states = [self._key(path) for path in paths], [_state(path) for path in paths]
+        row_of = {key: row for row, key in enumerate(keys)}
+        new = {row for row, state in enumerate(states) if state is not None}
+        descriptors = np.full((len(paths), model.dim), np.nan, np.float32)  # (N, D)
+        with self._explained(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", SkippedImageWarning)  # the caller tells of all at once
+            self._forget_gone(photos.root, set(keys))
+            for key, *state, blob in execute(
+                "SELECT photo, size, changed, descriptor FROM photos WHERE model = ?"
+                " AND (descriptor IS NULL OR length(descriptor) = ?)",
+                (name, 4 * model.dim),
+            ):
+                if key in row_of and states[row := row_of[key]] == tuple(state):
+                    new.discard(row)
+                    if blob is not None:
+                        descriptors[row] = np.frombuffer(blob, np.float32)
+            rows = sorted(new)
+            images = [paths[row] for row in rows]
+            batches = describe_batches(model, images, on_error="skip", **options) if rows else ()
+            left = iter(rows)
+            for batch in batches:
+                chosen = list(islice(left, len(batch)))
+                descriptors[chosen] = batch
+                whole = described(batch)
+                blobs = [batch[i].tobytes() if whole[i] else None for i in range(len(batch))]
+                entries = zip(chosen, blobs, strict=True)
+                with self._connection:
+                    self._connection.executemany(
+                        "INSERT OR REPLACE INTO photos VALUES (?, ?, ?, ?, ?)",
+                        [(name, keys[row], *states[row], blob) for row, blob in entries],
+                    )
+        skipped = skipped_images(paths, descriptors)
+        damaged = set(skipped)
+        readable = [path for path in paths if path not in damaged]
+        return Described(descriptors[described(descriptors)], readable, skipped, len(rows))
 
     def _open(self) -> None:
-        sql = self._connection.execute
-        sql("PRAGMA trusted_schema = OFF")
-        ((tables,),) = sql("SELECT count(*) FROM sqlite_schema")
-        if not tables:
-            sql("BEGIN IMMEDIATE")  # of two processes that make it, one waits here
-            if not sql("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
-                sql(TABLE)
-                sql(f"PRAGMA application_id = {OURS[0]}")
-                sql(f"PRAGMA user_version = {OURS[1]}")
-        found = tuple(
-            sql(f"PRAGMA {key}").fetchone()[0] for key in ("application_id", "user_version")
-        )
-        if found != OURS:
+        execute = self._connection.execute
+        execute("PRAGMA trusted_schema = OFF")
+        if not execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+            execute("BEGIN IMMEDIATE")  # of two processes that make it, one waits here
+            execute(TABLE)
+            execute(f"PRAGMA application_id = {OURS[0]}")
+            execute(f"PRAGMA user_version = {OURS[1]}")
+        keys = ("application_id", "user_version")
+        if tuple(execute(f"PRAGMA {key}").fetchone()[0] for key in keys) != OURS:
             raise ValueError(
                 f"{self.file} is a database of another program, or of another version of this "
                 "one: give the index another name, or delete the file if it is an old index"
             )
-
-    def _known(self, name: str, dim: int) -> dict[bytes, State]:
-        rows = self._connection.execute(
-            "SELECT photo, size, changed FROM photos WHERE model = ?"
-            " AND (descriptor IS NULL OR length(descriptor) = ?)",
-            (name, 4 * dim),
-        )
-        return {photo: (size, changed) for photo, size, changed in rows}
 
     def _forget_gone(self, root: Path, wanted: set[bytes]) -> None:
         """Only of this folder: the others of a shared index may be on a disk that is away."""
@@ -157,43 +165,6 @@ class PhotoIndex:
         if gone:
             with self._connection:
                 self._connection.executemany("DELETE FROM photos WHERE photo = ?", gone)
-
-    def _add(
-        self, model: nn.Module, name: str, new: dict[Path, tuple[bytes, State]], **options: Any
-    ) -> None:
-        if not new:
-            return
-        entries = iter(new.values())
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SkippedImageWarning)  # the caller tells of all at once
-            for batch in describe_batches(model, list(new), on_error="skip", **options):
-                rows = []
-                for descriptor, whole in zip(batch, described(batch), strict=True):
-                    key, state = next(entries)
-                    blob = descriptor.tobytes() if whole else None
-                    rows.append((name, key, *state, blob))
-                with self._connection:
-                    self._connection.executemany(
-                        "INSERT OR REPLACE INTO photos VALUES (?, ?, ?, ?, ?)", rows
-                    )
-
-    def _read(
-        self, name: str, dim: int, keys: dict[Path, bytes], readable: Sequence[Path], fresh: int
-    ) -> Described:
-        row_of = {keys[path]: row for row, path in enumerate(readable)}
-        descriptors = np.full((len(readable), dim), np.nan, np.float32)
-        stored = self._connection.execute(
-            "SELECT photo, descriptor FROM photos WHERE model = ? AND length(descriptor) = ?",
-            (name, 4 * dim),
-        )
-        for key, blob in stored:
-            if key in row_of:
-                descriptors[row_of[key]] = np.frombuffer(blob, np.float32)
-        whole = described(descriptors)
-        paths = [path for path, is_whole in zip(readable, whole, strict=True) if is_whole]
-        found = set(paths)
-        skipped = [path for path in keys if path not in found]
-        return Described(descriptors[whole], paths, skipped, fresh)
 
     def _key(self, path: Path) -> bytes:
         """A photo's path as bytes, since names need not be text."""
@@ -225,8 +196,8 @@ def default_file(root: Path) -> Path:
     return data_root() / "localize" / f"{name}.sqlite"
 
 
-def _state(path: Path) -> State | None:
-    """None of a file that is not there, such as a link that leads nowhere."""
+def _state(path: Path) -> tuple[int, int] | None:
+    """Size and time of the last change; None where nothing is, as behind a link to nowhere."""
     try:
         state = os.stat(path)
     except OSError:

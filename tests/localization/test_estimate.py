@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dinomix.localization.estimate import estimate_position
+from dinomix.localization.localizing import estimate_position
 from dinomix.localization.photos import Position
 
 FAR = 1000.0
