@@ -29,7 +29,7 @@ class Collection:
             alone.
 
     Attributes:
-        report: is told how far loading and describing are.
+        report: is called with how far loading and describing are.
 
     Raises:
         ValueError: there are no test sets or methods, or two test sets have one name.
@@ -57,21 +57,20 @@ class Collection:
         self.methods, self.k = dict(methods), k
         self.cache = None if cache is None else Path(cache)
         self.report: Callable[[str], None] = lambda progress: None
-        self._models: dict[str, PlaceModel] = {}
         self._retrievals: dict[tuple[str, str], Retrieval] = {}
 
     def model(self, method: str) -> PlaceModel:
         """The model of a method, loaded now unless it was before.
 
         Raises:
-            ValueError: the method is a retrieval, of which nobody knows the model.
+            ValueError: the method is given as retrievals.
         """
         given = self.methods[method]
         if isinstance(given, Retrieval | Sequence):
             raise ValueError(f"{method} is given as a retrieval; looking into it takes its model")
-        if method not in self._models:
-            self._models[method] = given if isinstance(given, nn.Module) else given()
-        return self._models[method]
+        if not isinstance(given, nn.Module):
+            given = self.methods[method] = given()
+        return given
 
     def retrieval(self, test: str, method: str) -> Retrieval:
         """What a method retrieves on a test set, described now unless it was before.
@@ -80,15 +79,20 @@ class Collection:
             ValueError: the method is given as retrievals, none of which is on this test set.
         """
         if (test, method) not in self._retrievals:
-            given = self.methods[method]
-            if isinstance(given, Retrieval | Sequence):
-                found = _made_before(method, given, self.test_sets[test])
-            else:
-                found = self._retrieve(method, self.test_sets[test])
-            self._retrievals[test, method] = found
+            self._retrievals[test, method] = self._retrieve(self.test_sets[test], method)
         return self._retrievals[test, method]
 
-    def _retrieve(self, method: str, test: TestSet) -> Retrieval:
+    def _retrieve(self, test: TestSet, method: str) -> Retrieval:
+        given = self.methods[method]
+        if isinstance(given, Retrieval | Sequence):
+            made = [given] if isinstance(given, Retrieval) else given
+            for retrieval in made:
+                if retrieval.test.fingerprint == test.fingerprint:
+                    return retrieval
+            raise ValueError(
+                f"{method} was retrieved on {', '.join(r.test.name for r in made) or 'nothing'}, "
+                f"not on {test.name}: give its model, or a retrieval on this test set"
+            )
         self.report(f"{method}: loading the model")
         model = self.model(method)
         database = self._describe(model, test.database, f"{method}, database")
@@ -114,19 +118,8 @@ class Collection:
         return descriptors
 
 
-def _made_before(method: str, given: Retrieval | Sequence[Retrieval], test: TestSet) -> Retrieval:
-    retrievals = [given] if isinstance(given, Retrieval) else given
-    for retrieval in retrievals:
-        if retrieval.test.fingerprint == test.fingerprint:
-            return retrieval
-    raise ValueError(
-        f"{method} was retrieved on {', '.join(r.test.name for r in retrievals) or 'nothing'}, not "
-        f"on {test.name}: give its model, or a retrieval on this test set"
-    )
-
-
 def right_answers(retrieval: Retrieval, query: int) -> np.ndarray | None:
-    """Which images retrieved for a query are right: bool (k,); None where nobody knows."""
+    """Which images retrieved for a query are right: bool (k,); None where that is unknown."""
     if retrieval.positives is None:
         return None
     return hits(retrieval.ranked[[query]], [retrieval.positives[query]])[0]

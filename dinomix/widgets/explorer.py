@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dinomix.attention.patches import Match, block_maps, marked, match, middle_of, patch_at
 from dinomix.data import TestSet
+from dinomix.evaluation import Retrieval
 from dinomix.images import read_image
 from dinomix.retrieval import load_images
 from dinomix.widgets.collection import Collection, Method, in_words
@@ -70,27 +71,21 @@ class Matching:
         self.spot = (0.5, 0.5)
         self._maps = lru_cache(maxsize=KEPT)(self._compute)
 
-    def found(self, method: str) -> int:
-        """How many images a method retrieves for a query."""
-        return self.collection.retrieval(self.test, method).ranked.shape[1]
+    def retrieval(self, method: str) -> Retrieval:
+        return self.collection.retrieval(self.test, method)
 
-    def blocks(self, method: str) -> int:
-        """After how many blocks of a method's backbone there are features to look at."""
-        return len(self._maps(method, *self.files(method)))
+    def maps(self, method: str) -> list[Tensor]:
+        """Features of query and retrieved image, for each block: (2, s, h, w)."""
+        return self._maps(method, *self.files(method))
 
     def match(self, method: str, block: int = -1) -> Match:
         """How the patch matches after a block; 0 is the first one, -1 the last."""
-        return match(self._maps(method, *self.files(method))[block], self.spot)
+        return match(self.maps(method)[block], self.spot)
 
     def files(self, method: str) -> tuple[Path, Path]:
         """The query, and the image that a method retrieves for it."""
-        retrieval = self.collection.retrieval(self.test, method)
-        found = retrieval.ranked[self.query, self.rank]
-        return retrieval.test.queries[self.query], retrieval.test.database[found]
-
-    def answer(self, method: str) -> str:
-        """Verdict, distance and similarity of the retrieved image, as far as known."""
-        return in_words(self.collection.retrieval(self.test, method), self.query, self.rank)
+        test, ranked = self.retrieval(method).test, self.retrieval(method).ranked
+        return test.queries[self.query], test.database[ranked[self.query, self.rank]]
 
     def _compute(self, method: str, query: Path, found: Path) -> list[Tensor]:
         model = self.collection.model(method)
@@ -104,30 +99,22 @@ class _AttentionExplorer(View):
         collection.report = self.report
         methods = list(collection.methods)
         self.test_set = choice("Test set", list(collection.test_sets))
-        self.number = number("Query")
-        self.rank = slider("Rank", 1)
+        self.number, self.rank = number("Query"), slider("Rank")
         self.method = choice("Method", methods)
         second = methods[1] if len(methods) > 1 else NOTHING
         self.beside = choice("Beside", [NOTHING, *methods], value=second)
-        self.block = slider("Block", 1)
-        self.row, self.column = slider("Patch row", 1), slider("Patch column", 1)
+        self.block, self.row, self.column = map(slider, ("Block", "Patch row", "Patch column"))
         self.query = picture("query")
         self.panels = [ipywidgets.VBox([picture("heat"), text("caption")]) for _ in "ab"]
         self.pictures = ipywidgets.HBox([self.query])
-        images = (self.test_set, self.number, self.rank)
-        for control in (*images, self.method, self.beside, self.block):
-            self.watch(control, self._show)
-        for control in (self.row, self.column):
-            self.watch(control, self._slide)
+        images = [self.test_set, self.number, self.rank]
+        looks = [self.method, self.beside, self.block]
+        self.watch(self._show, *images, *looks)
+        self.watch(self._slide, self.row, self.column)
         self.clicks = Event(source=self.query, watched_events=["click"])
         self.clicks.on_dom_event(lambda event: self.attempt(lambda: self._click(event)))
-        self.compose(
-            ipywidgets.HBox(images),
-            ipywidgets.HBox([self.method, self.beside, self.block]),
-            ipywidgets.HBox([self.row, self.column]),
-            self.status,
-            self.pictures,
-        )
+        rows = map(ipywidgets.HBox, (images, looks, [self.row, self.column]))
+        self.compose(*rows, self.status, self.pictures)
         self.attempt(self._show)
 
     def _click(self, event: Mapping[str, Any]) -> None:
@@ -142,23 +129,22 @@ class _AttentionExplorer(View):
         self._show()
 
     def _show(self) -> None:
-        matching, shown = self.matching, [self.method.value]
+        matching, methods = self.matching, [self.method.value]
         if self.beside.value != NOTHING:
-            shown.append(self.beside.value)
+            methods.append(self.beside.value)
         test = self.collection.test_sets[self.test_set.value]
         set_range(self.number, len(test.queries))
         matching.test, matching.query, matching.rank = test.name, self.number.value - 1, 0
-        set_range(self.rank, min(map(matching.found, shown)))
+        set_range(self.rank, min(matching.retrieval(m).ranked.shape[1] for m in methods))
         matching.rank = self.rank.value - 1
         at_last = self.block.value == self.block.max
-        set_range(self.block, max(map(matching.blocks, shown)))
+        set_range(self.block, max(len(matching.maps(m)) for m in methods))
         if at_last:  # of one method it stays there with another
             self.block.value = self.block.max
         self._show_query()
-        panels = self.panels[: len(shown)]
-        for panel, method in zip(panels, shown, strict=True):
-            heat, caption = panel.children
-            caption.value = self._show_match(method, heat)
+        panels = self.panels[: len(methods)]
+        for panel, method in zip(panels, methods, strict=True):
+            self._show_match(method, *panel.children)
         self.pictures.children = [self.query, *panels]
 
     def _show_query(self) -> None:
@@ -171,16 +157,16 @@ class _AttentionExplorer(View):
         show(self.query, marked(read_image(matching.files(method)[0]), patch, grid))
         self.tell(f"query {matching.query + 1}, patch in row {patch[0] + 1}, column {patch[1] + 1}")
 
-    def _show_match(self, method: str, heat: ipywidgets.Image) -> str:
-        """Draw what a method finds; return it in words, as HTML."""
-        matching, blocks = self.matching, self.matching.blocks(method)
+    def _show_match(self, method: str, heat: ipywidgets.Image, caption: ipywidgets.HTML) -> None:
+        matching, blocks = self.matching, len(self.matching.maps(method))
         block = min(self.block.value, blocks)
         match = matching.match(method, block - 1)
         found = read_image(matching.files(method)[1])
         show(heat, marked(found, match.best, match.grid, match.heat))
+        answer = in_words(matching.retrieval(method), matching.query, matching.rank)
         row, column = match.best
-        return (
-            f"<b>{html.escape(method)}</b>: {matching.answer(method)}<br>"
+        caption.value = (
+            f"<b>{html.escape(method)}</b>: {answer}<br>"
             f"block {block} of {blocks}: cosine {match.heat.min():.2f} (blue) to "
             f"{match.heat.max():.2f} (red), in row {row + 1}, column {column + 1}"
         )

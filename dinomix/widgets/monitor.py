@@ -38,8 +38,8 @@ class Progress:
     """How far a run is.
 
     Attributes:
-        config: what `checkpoints.write_config` wrote; empty where the run has not begun.
-        history: a row an epoch, columns of `checkpoints.COLUMNS`; epoch 0 is before training.
+        config: the run's config.json; empty before the run begins.
+        history: its history.csv, a row an epoch; epoch 0 is before training.
         changed: when the history was last written, in seconds since 1970; None: never.
     """
 
@@ -49,15 +49,10 @@ class Progress:
 
     @property
     def finished(self) -> bool:
-        """Whether the run says that it is done."""
         return bool(self.config.get("finished"))
 
     def in_words(self, now: float) -> str:
-        """Epochs done, recall so far and time left, as far as known.
-
-        Args:
-            now: in seconds since 1970.
-        """
+        """Epochs done, recall so far and time left, as far as known; `now` as `changed`."""
         if not self.config and self.history.empty:
             return "has not begun"
         last, total = len(self.history) - 1, self.config.get("train", {}).get("epochs", "?")
@@ -107,22 +102,19 @@ class _TrainingMonitor(View):
     def __init__(self, runs: Path, run: str | None, seconds: float) -> None:
         super().__init__("training-monitor")
         self.runs, self.seconds, self.expected = runs, seconds, run
-        self.progress, self.shown = Progress(), None
+        self.progress, self.drawn = Progress(), None
         self._stopped = Event()
-        self._names: dict[str, str] = {}  # folder -> what is written in the list
+        self._labels: dict[str, str] = {}  # of the runs in the list, by folder
         self.run = choice("Run", [])
         self.run.layout.width = "30em"
         self.follow_button = ipywidgets.Button(description="Follow", icon="play")
         self.stop_button = ipywidgets.Button(description="Stop", icon="stop")
         self.curves = picture("curves")
-        self.watch(self.run, self._pick)
-        self.watch(self.follow_button, self._follow)
-        self.watch(self.stop_button, self.stop)
-        self.compose(
-            ipywidgets.HBox([self.run, self.follow_button, self.stop_button]),
-            self.status,
-            self.curves,
-        )
+        self.watch(self._pick, self.run)
+        self.watch(self._follow, self.follow_button)
+        self.watch(self.stop, self.stop_button)
+        controls = ipywidgets.HBox([self.run, self.follow_button, self.stop_button])
+        self.compose(controls, self.status, self.curves)
         self.attempt(self._pick)
 
     def stop(self) -> None:
@@ -139,15 +131,13 @@ class _TrainingMonitor(View):
         self._follow()
 
     def _follow(self) -> None:
-        self._stopped.set()  # the thread that followed until now
+        self.stop()  # the thread that followed until now
         self._look()
-        if self.progress.finished:
-            self.stop()
-            return
-        self._stopped = Event()
-        self.follow_button.disabled, self.stop_button.disabled = True, False
-        look = {"target": self._keep_looking, "args": [self._stopped]}
-        Thread(**look, name=f"monitor of {self.runs}", daemon=True).start()  # no exit waits for it
+        if not self.progress.finished:
+            self._stopped = Event()
+            self.follow_button.disabled, self.stop_button.disabled = True, False
+            name, arguments = f"monitor of {self.runs}", [self._stopped]
+            Thread(target=self._keep_looking, args=arguments, name=name, daemon=True).start()
 
     def _keep_looking(self, stopped: Event) -> None:
         def look() -> None:
@@ -166,11 +156,10 @@ class _TrainingMonitor(View):
             return
         self.progress = read_progress(self.runs / self.run.value, self.progress)
         self.tell(f"run {self.run.value}: {self.progress.in_words(time.time())}")
-        drawn = (self.run.value, self.progress.changed)
-        if drawn != self.shown:
+        if self.drawn != (self.run.value, self.progress.changed):
             history = self.progress.history
             show(self.curves, None if history.empty else training_curves(history))
-            self.shown = drawn
+            self.drawn = (self.run.value, self.progress.changed)
 
     def _list(self) -> None:
         """Offer the runs that there are now; the chosen one stays.
@@ -181,14 +170,14 @@ class _TrainingMonitor(View):
         if self.expected is not None and self.expected not in found:
             found.insert(0, self.expected)
         known = [name for _, name in self.run.options if name in found]
-        names = [*known, *(name for name in found if name not in known)]
+        names = list(dict.fromkeys([*known, *found]))
         for name in names:
-            if name not in self._names or self._names[name] == name:
-                self._names[name] = _describe(name, read_progress(self.runs / name).config)
-        offer(self.run, [(self._names[name], name) for name in names], self.expected)
+            if self._labels.get(name, name) == name:  # there was no config until now
+                self._labels[name] = _label(name, read_progress(self.runs / name).config)
+        offer(self.run, [(self._labels[name], name) for name in names], self.expected)
 
 
-def _describe(name: str, config: Mapping[str, Any]) -> str:
+def _label(name: str, config: Mapping[str, Any]) -> str:
     if not config:
         return name
     model, train = config.get("model", {}), config.get("train", {})

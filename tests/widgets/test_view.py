@@ -19,8 +19,8 @@ def view():
 def test_controls_call_back(view):
     calls = []
     button, box = ipywidgets.Button(description="Go"), choice("Which", ["a", "b"])
-    view.watch(button, lambda: calls.append("clicked"))
-    view.watch(box, lambda: calls.append(box.value))
+    view.watch(lambda: calls.append("clicked"), button)
+    view.watch(lambda: calls.append(box.value), box)
     button.click()
     box.value = "b"
     assert calls == ["clicked", "b"]
@@ -56,8 +56,8 @@ def test_controls_that_a_callback_sets_do_not_call_back(view):
         calls.append(box.value)
         other.value = box.value
 
-    view.watch(box, follow)
-    view.watch(other, lambda: calls.append("other"))
+    view.watch(follow, box)
+    view.watch(lambda: calls.append("other"), other)
     box.value = "b"
     assert calls == ["b"] and other.value == "b"
 
