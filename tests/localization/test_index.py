@@ -5,29 +5,17 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from dinomix.localization import index as photoindex
 from dinomix.localization.index import NAME, PhotoIndex, default_file
 from dinomix.localization.photos import find_photos
-from dinomix.model import ModelConfig, build_model
 from dinomix.retrieval import describe
 from tests.conftest import write_image
-
-CONFIG = ModelConfig(backbone="toy_vits14", image_size=28, out_channels=8, out_rows=2)
-
-
-def make_model(seed=0):
-    torch.manual_seed(seed)
-    return build_model(CONFIG)
-
-
-@pytest.fixture(scope="module")
-def model():
-    return make_model()
+from tests.localization.conftest import make_model
 
 
 @pytest.fixture
@@ -201,15 +189,13 @@ def test_a_read_only_database_has_its_index_in_the_data_folder(root, monkeypatch
 
 
 CHILD = """
-import sys, torch
+import sys
 from dinomix.localization.index import NAME, PhotoIndex
 from dinomix.localization.photos import find_photos
-from dinomix.model import ModelConfig, build_model
-config = ModelConfig(backbone="toy_vits14", image_size=28, out_channels=8, out_rows=2)
-torch.manual_seed(0)
+from tests.localization.conftest import make_model
 photos = find_photos(sys.argv[1])
 with PhotoIndex(photos.root / NAME) as index:
-    index.describe(build_model(config), photos, batch_size=1, progress=False)
+    index.describe(make_model(), photos, batch_size=1, progress=False)
 """
 
 
@@ -224,7 +210,9 @@ def test_survives_a_kill(root, model, seen):
         def count():
             return rows.execute("SELECT count(*) FROM photos").fetchone()[0]
 
-        child = subprocess.Popen([sys.executable, "-c", CHILD, str(root)])
+        child = subprocess.Popen(
+            [sys.executable, "-c", CHILD, str(root)], cwd=Path(__file__).parents[2]
+        )
         while count() < 20:
             assert child.poll() is None
         child.kill()

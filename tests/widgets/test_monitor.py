@@ -104,7 +104,7 @@ def test_a_run_is_followed_from_before_its_beginning_to_its_end(tmp_path):
     folder = tmp_path / "runs" / "a"
     write_config(folder, IDENTITY, finished=False)
     wait_for(lambda: "epoch 0 of 3" in view.status.value)
-    assert view.run.label == "a: mix on toy_vits14, seed 7"
+    wait_for(lambda: view.run.label == "a: mix on toy_vits14, seed 7")
     drawn = {view.curves.value}
     for epochs in (1, 2):
         write_history(folder, rows(epochs))
