@@ -35,19 +35,10 @@ CREATE TABLE IF NOT EXISTS photos (
 
 @dataclass(frozen=True)
 class Described:
-    """Descriptors of all photos that can be read.
-
-    Attributes:
-        descriptors: float32 (N, D), rows of unit length.
-        paths: the N photos.
-        skipped: photos that cannot be read.
-        fresh: how many photos had to be described now, damaged ones included.
-    """
-
-    descriptors: np.ndarray
-    paths: list[Path]
-    skipped: list[Path]
-    fresh: int
+    descriptors: np.ndarray  # float32 (N, D), rows of unit length
+    paths: list[Path]  # the N photos that can be read
+    skipped: list[Path]  # those that cannot
+    fresh: int  # how many had to be described now, damaged ones included
 
 
 class PhotoIndex:
@@ -55,10 +46,9 @@ class PhotoIndex:
 
     Photos are known by path, size and time of the last change, models by the content of their
     weights. So what is new, changed or asked for with another model is described, and all else is
-    read; photos that are gone are forgotten. (A change that keeps both size and time is not seen.)
-    Each batch is on the disk before the next one is described: a kill costs one batch. Several
-    processes may use one file. Paths are relative to the file's folder, so that both can move
-    together. The file holds nothing that cannot be made again, and may be deleted at any time.
+    read; photos that are gone are forgotten. Each batch is on the disk before the next one is
+    described: a kill costs one batch. Several processes may use one file. Paths are relative to
+    the file's folder, so that both can move together. The file may be deleted at any time.
 
     Args:
         file: made if it is not there; None keeps nothing.
@@ -69,18 +59,16 @@ class PhotoIndex:
     """
 
     def __init__(self, file: str | Path | None) -> None:
-        self.file = None if file is None else Path(file)
-        self._folder = os.path.abspath(os.curdir if file is None else self.file.parent)
+        self.file = file
+        self._folder = os.path.abspath(os.path.dirname(file or ""))
         with self._explained():
-            if file is not None:
-                self.file.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(":memory:" if file is None else file, timeout=60)
-        try:
-            with self._explained(), self._connection:
+            os.makedirs(self._folder, exist_ok=True)
+            self._connection = sqlite3.connect(file or ":memory:", timeout=60)
+            try:
                 self._open()
-        except BaseException:
-            self._connection.close()
-            raise
+            except BaseException:
+                self._connection.close()
+                raise
 
     def __enter__(self) -> Self:
         return self
@@ -142,10 +130,11 @@ class PhotoIndex:
         execute = self._connection.execute
         execute("PRAGMA trusted_schema = OFF")
         if not execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
-            execute("BEGIN IMMEDIATE")  # of two processes that make it, one waits here
-            execute(TABLE)
-            execute(f"PRAGMA application_id = {OURS[0]}")
-            execute(f"PRAGMA user_version = {OURS[1]}")
+            with self._connection:
+                execute("BEGIN IMMEDIATE")  # of two processes that make it, one waits here
+                execute(TABLE)
+                execute(f"PRAGMA application_id = {OURS[0]}")
+                execute(f"PRAGMA user_version = {OURS[1]}")
         keys = ("application_id", "user_version")
         if tuple(execute(f"PRAGMA {key}").fetchone()[0] for key in keys) != OURS:
             raise ValueError(
@@ -157,14 +146,11 @@ class PhotoIndex:
         """Only of this folder: the others of a shared index may be on a disk that is away."""
         root = Path(os.path.abspath(root))
         listed = {key for (key,) in self._connection.execute("SELECT DISTINCT photo FROM photos")}
-        gone = []
-        for key in listed - wanted:
-            path = Path(os.path.normpath(os.path.join(self._folder, os.fsdecode(key))))
-            if path.is_relative_to(root) and not os.path.lexists(path):
-                gone.append((key,))
-        if gone:
-            with self._connection:
-                self._connection.executemany("DELETE FROM photos WHERE photo = ?", gone)
+        with self._connection:
+            for key in listed - wanted:
+                path = Path(os.path.normpath(os.path.join(self._folder, os.fsdecode(key))))
+                if path.is_relative_to(root) and not os.path.lexists(path):
+                    self._connection.execute("DELETE FROM photos WHERE photo = ?", (key,))
 
     def _key(self, path: Path) -> bytes:
         """A photo's path as bytes, since names need not be text."""

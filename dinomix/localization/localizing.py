@@ -24,15 +24,8 @@ UNKNOWN = Position(np.nan, np.nan, np.nan, np.nan, "")
 
 @dataclass(frozen=True)
 class Estimate:
-    """Where a query seems to have been taken.
-
-    Attributes:
-        position: None where no match's position is known.
-        agrees: bool (k,): the matches that it is the mean of.
-    """
-
-    position: Position | None
-    agrees: np.ndarray
+    position: Position | None  # None where no match's position is known
+    agrees: np.ndarray  # bool (k,): the matches that it is the mean of
 
 
 def estimate_position(positions: Sequence[Position | None], radius: float = RADIUS) -> Estimate:
@@ -42,11 +35,9 @@ def estimate_position(positions: Sequence[Position | None], radius: float = RADI
     included. Around the one that gathers most (of equals, the nearest to the query) the estimate
     is the weighted mean. So the first match decides, unless three others agree on another place.
 
-    Weights are by rank and not by similarity since similarities of a backbone often differ by a
-    few hundredths only, and then the mean of what is wrong wins: on the toy city (1080 queries, a
-    trained MixVPR, k = 5) such a mean is within 25 m of the truth for 53 % of the queries, the
-    first match for 61.2 % and this one for 61.3 %. What it adds is how many agree: where it is two
-    or more, 75 % are right.
+    Not by similarity, which often differs by a few hundredths only: on the toy city (1080 queries,
+    a trained MixVPR, k = 5) such a mean is within 25 m of the truth for 53 % of the queries, the
+    first match for 61.2 % and this one for 61.3 %; where two or more agree, 75 % are right.
 
     Args:
         positions: of a query's matches, nearest first. If some are on the Earth and some in metres

@@ -149,17 +149,9 @@ def _degrees(
 
 @dataclass(frozen=True)
 class Photos:
-    """Photos, and where they were taken if a table says so.
-
-    Attributes:
-        root: the folder that they lie in.
-        paths: files in order.
-        listed: positions that a CSV file gives.
-    """
-
-    root: Path
-    paths: list[Path]
-    listed: Mapping[Path, Position] = field(default_factory=dict)
+    root: Path  # the folder that they lie in
+    paths: list[Path]  # in order
+    listed: Mapping[Path, Position] = field(default_factory=dict)  # where a CSV file says
 
     def position(self, path: Path) -> Position | None:
         """Where a photo was taken: as listed, else by `read_position`; None: unknown."""

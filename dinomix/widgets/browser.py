@@ -98,17 +98,12 @@ def _colours(retrieval: Retrieval, query: int) -> list[str | None]:
 
 
 class Browsing:
-    """A place in the queries of a retrieval: those of a condition, all or the failures.
-
-    Attributes:
-        queries: int (N,), indices of the chosen queries in the test set.
-        position: which of these is looked at.
-    """
+    """A place in the queries of a retrieval: those of a condition, all or the failures."""
 
     def __init__(self) -> None:
         self.retrieval: Retrieval | None = None
-        self.queries = np.zeros(0, dtype=int)
-        self.position = 0
+        self.queries = np.zeros(0, dtype=int)  # (N,) indices of the chosen ones in the test set
+        self.position = 0  # which of these is looked at
 
     @property
     def query(self) -> int | None:
@@ -116,12 +111,9 @@ class Browsing:
         return int(self.queries[self.position]) if len(self.queries) else None
 
     def choose(self, retrieval: Retrieval, condition: str, only_failures: bool) -> None:
-        """Look at these queries, from the one on that was looked at, if it was in this test set.
+        """Look at the queries of a condition, from the one on that was looked at in this test set.
 
-        Args:
-            condition: `EVERY`, or one of the test set's.
-            only_failures: leave out queries whose first image is right. Of an unlabelled test set
-                nothing is known to be right or wrong, and all queries stay.
+        Those whose first image is right can be left out; of an unlabelled test set all stay.
         """
         same = self.retrieval is not None and self.retrieval.test is retrieval.test
         before = self.query if same else None
@@ -197,5 +189,5 @@ class _RetrievalBrowser(View):
         self.number.value = browsing.position + 1
         self.tell(browsing.in_words())
         for image, draw in ((self.ranking, ranking), (self.map, place_map)):
-            shown = browsing.query is not None
-            show(image, draw(browsing.retrieval, browsing.query) if shown else None)
+            nothing = browsing.query is None
+            show(image, None if nothing else draw(browsing.retrieval, browsing.query))

@@ -18,15 +18,7 @@ Method = PlaceModel | Callable[[], PlaceModel] | Retrieval | Sequence[Retrieval]
 
 
 class Collection:
-    """Test sets and methods by name.
-
-    Args:
-        test_sets: in any layout, labelled or not.
-        methods: name -> a model, a function that loads one, or retrievals made before, each on one
-            of the test sets.
-        k: how many images are retrieved for a query.
-        cache: folder where descriptors are kept for the next time; None keeps them in memory
-            alone.
+    """Test sets and methods by name, see `retrieval_browser`.
 
     Attributes:
         report: is called with how far loading and describing are.
@@ -54,8 +46,7 @@ class Collection:
                 f"two of the test sets {[test.name for test in test_sets]} have the same name; "
                 "TestSet(folder, name=...) gives another one"
             )
-        self.methods, self.k = dict(methods), k
-        self.cache = None if cache is None else Path(cache)
+        self.methods, self.k, self.cache = dict(methods), k, cache and Path(cache)
         self.report: Callable[[str], None] = lambda progress: None
         self._retrievals: dict[tuple[str, str], Retrieval] = {}
 
@@ -78,9 +69,10 @@ class Collection:
         Raises:
             ValueError: the method is given as retrievals, none of which is on this test set.
         """
-        if (test, method) not in self._retrievals:
-            self._retrievals[test, method] = self._retrieve(self.test_sets[test], method)
-        return self._retrievals[test, method]
+        key = test, method
+        if key not in self._retrievals:
+            self._retrievals[key] = self._retrieve(self.test_sets[test], method)
+        return self._retrievals[key]
 
     def _retrieve(self, test: TestSet, method: str) -> Retrieval:
         given = self.methods[method]
@@ -101,18 +93,16 @@ class Collection:
 
     def _describe(self, model: PlaceModel, paths: Sequence[Path], what: str) -> np.ndarray:
         """Descriptors (N, D), read from the cache if they are there."""
-        file = None
-        if self.cache is not None:
-            file = self.cache / f"{model_hash(model)}-{images_hash(paths)}.npy"
-            if file.is_file():
-                return np.load(file)
+        file = self.cache and self.cache / f"{model_hash(model)}-{images_hash(paths)}.npy"
+        if file and file.is_file():
+            return np.load(file)
         descriptors = np.empty((len(paths), model.dim), dtype=np.float32)
         done = 0
         for batch in describe_batches(model, paths, progress=False):
             descriptors[done : done + len(batch)] = batch
             done += len(batch)
             self.report(f"{what}: {done} of {len(paths)} images described")
-        if file is not None:
+        if file:
             with atomic_path(file) as temporary:
                 np.save(temporary, descriptors)
         return descriptors
@@ -126,11 +116,7 @@ def right_answers(retrieval: Retrieval, query: int) -> np.ndarray | None:
 
 
 def in_words(retrieval: Retrieval, query: int, rank: int) -> str:
-    """An answer as in "wrong, 31.4 m, 0.82": verdict, distance, similarity, as far as known.
-
-    Args:
-        rank: 0 is the first one.
-    """
+    """An answer (rank 0 is the first) as in "wrong, 31.4 m, 0.82", as far as it is known."""
     words = []
     if (right := right_answers(retrieval, query)) is not None:
         words.append("right" if right[rank] else "wrong")

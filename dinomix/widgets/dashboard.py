@@ -124,13 +124,10 @@ def ablation_chart(
 ) -> Figure:
     """Means as marks, lowest to highest as lines through them; numbers on x are joined up.
 
-    The values of `x` stand at equal distances.
-
     Args:
-        summary: from `Ablation.summary`.
+        summary: from `Ablation.summary`. The values of its `x` stand at equal distances.
         hue: the setting that colour and marker tell apart; None: there is one colour.
         panel: the setting that has a panel for each value; None: there is one panel.
-        label: of the vertical axis.
     """
     places = _in_order(summary[x])
     hues = [None] if hue is None else _in_order(summary[hue])

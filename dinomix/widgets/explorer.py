@@ -54,20 +54,13 @@ def attention_explorer(
 
 
 class Matching:
-    """One patch of one query, as methods match it.
-
-    Attributes:
-        test: name of the test set.
-        query: index of the query in it.
-        rank: which of the retrieved images is compared; 0 is the first one.
-        spot: how far down and how far right in the query, each in 0..1; so each method finds its
-            own patch there, whatever its grid.
-    """
+    """One patch of one query of a test set, as methods match it."""
 
     def __init__(self, collection: Collection) -> None:
         self.collection = collection
-        self.test = next(iter(collection.test_sets))
-        self.query, self.rank = 0, 0
+        self.test, self.query = next(iter(collection.test_sets)), 0
+        self.rank = 0  # of the retrieved image that it is compared with; 0 is the first
+        # how far down and right in the query: each method has its patch there, whatever its grid
         self.spot = (0.5, 0.5)
         self._maps = lru_cache(maxsize=KEPT)(self._compute)
 

@@ -35,17 +35,11 @@ def training_monitor(runs: str | Path, run: str | None = None, seconds: float = 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is.
+    """How far a run is."""
 
-    Attributes:
-        config: the run's config.json; empty before the run begins.
-        history: its history.csv, a row an epoch; epoch 0 is before training.
-        changed: when the history was last written, in seconds since 1970; None: never.
-    """
-
-    config: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)  # empty before it begins
     history: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=COLUMNS))
-    changed: float | None = None
+    changed: float | None = None  # when the history was last written, in seconds since 1970
 
     @property
     def finished(self) -> bool:
@@ -69,11 +63,7 @@ class Progress:
 
 
 def read_progress(folder: Path, before: Progress | None = None) -> Progress:
-    """How far the run in a folder is; it never raises for what is missing or half-written.
-
-    Args:
-        before: stays true of each file that cannot be read now.
-    """
+    """How far the run in a folder is; what was `before` stays true of a file not readable now."""
     before = before or Progress()
     config, history, changed = before.config, before.history, before.changed
     with suppress(OSError, ValueError):

@@ -16,12 +16,9 @@ _ONE_AT_A_TIME = RLock()  # pyplot is not made for several threads
 
 
 class View(ipywidgets.VBox):
-    """A column of controls and pictures, what they show in words, and a message below them.
+    """A column, of CSS class `dinomix-<name>`: controls, words, pictures, and a message below them.
 
     Whatever a callback raises becomes the message: a kernel would hide it in its log.
-
-    Args:
-        name: CSS class of the view is `dinomix-<name>`.
     """
 
     def __init__(self, name: str) -> None:
@@ -120,14 +117,11 @@ def set_range(control: ipywidgets.IntSlider | ipywidgets.BoundedIntText, last: i
 
 
 def offer(control: ipywidgets.Dropdown, options: list, chosen: Any = None) -> None:
-    """Offer these options; the chosen one stays chosen if it is among them.
+    """Offer these values, or pairs of label and value; what is chosen stays so if it is among them.
 
-    The page hears of it in one message. It would else see another option chosen for a moment, take
-    a user's choice of just this one for no change, and lose it.
-
-    Args:
-        options: values, or pairs of a label and a value.
-        chosen: value to choose where none is chosen yet.
+    Where nothing is chosen yet, `chosen` is. The page hears of it in one message. It would else see
+    another option chosen for a moment, take a user's choice of just this one for no change, and
+    lose it.
     """
     if list(control.options) == options:
         return
