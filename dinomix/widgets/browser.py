@@ -165,13 +165,8 @@ class _RetrievalBrowser(View):
         self.watch(lambda: self._go(self.number.value - 1 - self.browsing.position), self.number)
         self.watch(lambda: self._go(-1), self.previous)
         self.watch(lambda: self._go(1), self.next)
-        self.compose(
-            ipywidgets.HBox(selects),
-            ipywidgets.HBox([self.previous, self.next, self.number, self.only_failures]),
-            self.status,
-            self.ranking,
-            self.map,
-        )
+        steps = [self.previous, self.next, self.number, self.only_failures]
+        self.compose(selects, steps, self.status, self.ranking, self.map)
         self.attempt(self._choose)
 
     def _choose(self) -> None:

@@ -207,9 +207,7 @@ class _AblationDashboard(View):
         self.chart, self.table = picture("chart"), text("table")
         controls, filters = [self.x, self.metric, self.hue, self.panel], [*self.filters.values()]
         self.watch(self._show, *controls, *filters)
-        wrap = ipywidgets.Layout(flex_flow="row wrap")
-        rows = [ipywidgets.HBox(widgets, layout=wrap) for widgets in (controls, filters)]
-        self.compose(*rows, self.status, self.chart, self.table)
+        self.compose(controls, filters, self.status, self.chart, self.table)
         self.attempt(self._show)
 
     def _show(self) -> None:

@@ -80,11 +80,10 @@ def read_progress(folder: Path, before: Progress | None = None) -> Progress:
 def list_runs(runs: Path) -> list[str]:
     """Names of the folders that hold runs, those that changed last first."""
     changed: dict[str, float] = {}
-    for name in (CONFIG, HISTORY):
-        for file in runs.glob(f"*/{name}"):
-            with suppress(OSError):  # it may just have gone
-                run = file.parent.name
-                changed[run] = max(changed.get(run, 0), file.stat().st_mtime)
+    for file in (*runs.glob(f"*/{CONFIG}"), *runs.glob(f"*/{HISTORY}")):
+        with suppress(OSError):  # it may just have gone
+            run = file.parent.name
+            changed[run] = max(changed.get(run, 0), file.stat().st_mtime)
     return sorted(changed, key=changed.__getitem__, reverse=True)
 
 
@@ -103,7 +102,7 @@ class _TrainingMonitor(View):
         self.watch(self._pick, self.run)
         self.watch(self._follow, self.follow_button)
         self.watch(self.stop, self.stop_button)
-        controls = ipywidgets.HBox([self.run, self.follow_button, self.stop_button])
+        controls = [self.run, self.follow_button, self.stop_button]
         self.compose(controls, self.status, self.curves)
         self.attempt(self._pick)
 

@@ -27,9 +27,13 @@ class View(ipywidgets.VBox):
         self.status, self.message = text("status"), text("message")
         self._acting = False
 
-    def compose(self, *rows: ipywidgets.Widget) -> None:
-        """Put these under each other, the message last."""
-        self.children = [*rows, self.message]
+    def compose(self, *rows: ipywidgets.Widget | list[ipywidgets.Widget]) -> None:
+        """Put these under each other, the controls of a list side by side, the message last."""
+        wrap = ipywidgets.Layout(flex_flow="row wrap")
+        boxed = [
+            ipywidgets.HBox(row, layout=wrap) if isinstance(row, list) else row for row in rows
+        ]
+        self.children = [*boxed, self.message]
 
     def watch(self, act: Callable[[], None], *controls: ipywidgets.Widget) -> None:
         """Call `act` whenever a user changes one of the controls, or clicks a button."""

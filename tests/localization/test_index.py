@@ -48,11 +48,12 @@ def look(root, model, file=None):
     return [path.relative_to(root).as_posix() for path in found.paths]
 
 
-def test_is_reused(root, model, seen):
+def test_is_reused_and_moves_with_its_folder(root, model, seen):
     everything = ["a.jpg", "b.jpg", "old/c.jpg", "old/d.jpg"]
     assert look(root, model) == everything and len(seen) == 4
     seen.clear()
     assert look(root, model) == everything and seen == []
+    assert look(root.rename(root.with_name("moved")), model) == everything and seen == []
 
 
 def test_follows_files_that_come_go_and_change(root, model, seen):
@@ -102,13 +103,6 @@ def test_goes_on_after_an_error(root, model, seen, monkeypatch):
     monkeypatch.setattr(photoindex, "describe_batches", real)
     seen.clear()
     assert len(look(root, model)) == 4 and seen == ["c.jpg", "d.jpg"]
-
-
-def test_moves_with_its_folder(root, model, seen):
-    look(root, model)
-    seen.clear()
-    moved = root.rename(root.with_name("moved"))
-    assert len(look(moved, model)) == 4 and seen == []
 
 
 def test_one_file_for_several_databases(root, model, seen, tmp_path):

@@ -40,32 +40,23 @@ class TestExif:
         found = read_gps(photo(tmp_path / f"a{suffix}", t1=letters[0], t3=letters[1]))
         assert found == pytest.approx((signs[0] * NORTH, signs[1] * EAST), abs=1e-6)
 
-    def test_degrees_and_decimal_minutes(self, tmp_path):
-        path = photo(tmp_path / "a.jpg", t2=(48, 51.5, 0), t4=(IFDRational(5, 2), 0, 0))
-        assert read_gps(path) == pytest.approx((48 + 51.5 / 60, 2.5))
-
     @pytest.mark.parametrize(
         "changes",
         [
-            {"tags": {}},
-            {"tags": {6: 35.0}},
-            {"t1": None},
-            {"t3": None},
-            {"t2": None},
-            {"t4": None},
-            {"t1": "E"},  # no hemisphere of a latitude
-            {"t1": ""},
-            {"t2": (91, 0, 0)},
-            {"t4": (180, 0, 1)},
-            {"t2": (48, 51, IFDRational(1, 0))},
-            {"t4": (IFDRational(0, 0),) * 3},
+            *({"tags": {}}, {"tags": {6: 35.0}}),
+            *({"t1": None}, {"t3": None}, {"t2": None}, {"t4": None}),
+            *({"t1": "E"}, {"t1": ""}),  # no hemisphere of a latitude
+            *({"t2": (91, 0, 0)}, {"t4": (180, 0, 1)}),
+            *({"t2": (48, 51, IFDRational(1, 0))}, {"t4": (IFDRational(0, 0),) * 3}),
             {"t2": (0, 0, 0), "t4": (0, 0, 0)},  # a camera without a fix
         ],
     )
     def test_what_is_no_position_is_unknown(self, tmp_path, changes):
         assert read_gps(photo(tmp_path / "a.jpg", **changes)) is None
 
-    def test_the_equator_and_greenwich_alone_are_places(self, tmp_path):
+    def test_decimal_minutes_the_equator_and_greenwich_are_places(self, tmp_path):
+        path = photo(tmp_path / "a.jpg", t2=(48, 51.5, 0), t4=(IFDRational(5, 2), 0, 0))
+        assert read_gps(path) == pytest.approx((48 + 51.5 / 60, 2.5))
         assert read_gps(photo(tmp_path / "a.jpg", t2=(0, 0, 0)))[0] == 0
         assert read_gps(photo(tmp_path / "a.jpg", t4=(0, 0, 0)))[1] == 0
 
@@ -207,21 +198,14 @@ def test_links_to_files_are_followed_and_links_to_folders_are_not(tmp_path):
     assert names(find_photos(tmp_path / "photos")) == ["a.jpg", "b.jpg"]
 
 
-def test_one_photo(tmp_path):
-    touch(tmp_path, "a.webp", "b.jpg")
+def test_one_photo_or_none(tmp_path):
+    touch(tmp_path, "in/notes.txt", "in/.hidden.jpg", "a.webp", "b.jpg")
     assert names(find_photos(str(tmp_path / "a.webp"))) == ["a.webp"]
-
-
-@pytest.mark.parametrize("name", ["nowhere", "nowhere.jpg", "nowhere.csv"])
-def test_nothing_there(tmp_path, name):
-    with pytest.raises(FileNotFoundError, match=f"no photo, folder or CSV file .*{name}"):
-        find_photos(tmp_path / name)
-
-
-def test_no_image_there(tmp_path):
-    touch(tmp_path, "notes.txt", ".hidden.jpg")
     with pytest.raises(FileNotFoundError, match=r"hold no images \(\.jpg, \.jpeg, \.png, "):
-        find_photos(tmp_path)
+        find_photos(tmp_path / "in")
+    for name in ("nowhere", "nowhere.jpg", "nowhere.csv"):
+        with pytest.raises(FileNotFoundError, match=f"no photo, folder or CSV file .*{name}"):
+            find_photos(tmp_path / name)
 
 
 class TestTables:
@@ -239,18 +223,16 @@ class TestTables:
         assert names(photos) == ["x/a.jpg", "b.jpg"] and photos.root == tmp_path
         assert (a.latitude, a.longitude, a.utm_zone) == (45, 6.5, "32T") and b is None
 
-    def test_metres(self, tmp_path):
-        _, (a,) = self.read(tmp_path, "image,utm_east,utm_north", "a.jpg,400000,5e6")
-        assert (a.utm_east, a.utm_north, a.geographic) == (400_000, 5e6, False)
-
     def test_degrees_come_before_metres_and_both_before_names(self, tmp_path):
-        _, (a, b) = self.read(
+        _, (a, b, c) = self.read(
             tmp_path,
             "image,utm_east,utm_north,latitude,longitude",
             "@1@2@.jpg,400000,5e6,45,6",
             "@3@4@.jpg,,,,",
+            "@5@6@.jpg,400000,5e6,,",
         )
         assert a.latitude == 45 and (b.utm_east, b.utm_north) == (3, 4)
+        assert (c.utm_east, c.utm_north, c.geographic) == (400_000, 5e6, False)
 
     def test_images_alone(self, tmp_path):
         photos, positions = self.read(tmp_path, "image", "a.jpg", "b.jpg", "a.jpg")

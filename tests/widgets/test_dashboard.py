@@ -1,5 +1,7 @@
 """Summaries of a results table against averages by hand, charts read back, and the controls."""
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -112,21 +114,12 @@ def test_chart_has_a_panel_and_a_colour_for_each_value():
 
 
 def rows_of(study: str, dataset: str, profile: str) -> list[dict]:
-    return [
-        {
-            **{"study": study, "dataset": dataset, "profile": profile, "method": method},
-            **{
-                "condition": condition,
-                "k": k,
-                "seed": seed,
-                "recall": 10.0 * k + seed + shift + 2 * (condition == "night"),
-            },
-        }
-        for method, shift in (("a", 0), ("b", 5))
-        for condition in ("day", "night")
-        for k in (1, 5)
-        for seed in (0, 1)
-    ]
+    rows = []
+    for method, condition, k, seed in product("ab", ("day", "night"), (1, 5), (0, 1)):
+        recall = 10.0 * k + seed + 5 * (method == "b") + 2 * (condition == "night")
+        row = {"study": study, "dataset": dataset, "profile": profile, "method": method}
+        rows.append(row | {"condition": condition, "k": k, "seed": seed, "recall": recall})
+    return rows
 
 
 @pytest.fixture
