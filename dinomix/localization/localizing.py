@@ -71,20 +71,15 @@ class Localization:
             utm_zone (the estimated position), agreeing (how many matches it is made of), error
             (metres from where the query itself says it was taken, in its name, its EXIF tags or
             its CSV file; NaN where it does not).
-        photos: how many database photos were searched.
-        fresh: how many of the database were described now; the others were known.
-        skipped: database photos that cannot be read.
-        index: the file of known descriptors; None if nothing is kept.
-        radius: metres within which matches agree.
     """
 
     matches: pd.DataFrame
     estimates: pd.DataFrame
-    photos: int
-    fresh: int
-    skipped: list[Path]
-    index: Path | None
-    radius: float
+    photos: int  # how many of the database were searched
+    fresh: int  # how many of these were described now; the others were known
+    skipped: list[Path]  # database photos that cannot be read
+    index: Path | None  # the file of known descriptors; None if nothing is kept
+    radius: float  # metres within which matches agree
 
     def __repr__(self) -> str:
         return f"Localization({self.summary})"
@@ -129,7 +124,7 @@ class Localization:
             "photos": self.photos,
             "fresh": self.fresh,
             "skipped": list(map(str, self.skipped)),
-            "index": None if self.index is None else str(self.index),
+            "index": self.index and str(self.index),
             "radius": self.radius,
             "queries": queries,
         }

@@ -91,8 +91,7 @@ def place_map(retrieval: Retrieval, query: int) -> Figure | None:
 
 
 def _colours(retrieval: Retrieval, query: int) -> list[str | None]:
-    right = right_answers(retrieval, query)
-    if right is None:
+    if (right := right_answers(retrieval, query)) is None:
         return [None] * retrieval.ranked.shape[1]
     return [RIGHT if hit else WRONG for hit in right]
 
@@ -136,8 +135,7 @@ class Browsing:
             return "no query is like this"
         test, query = self.retrieval.test, self.query
         words = [f"query {self.position + 1} of {len(self.queries)}", test.conditions[query]]
-        right = right_answers(self.retrieval, query)
-        if right is not None:
+        if (right := right_answers(self.retrieval, query)) is not None:
             ranks = np.flatnonzero(right) + 1
             answers = len(self.retrieval.positives[query])
             first = f"first right one at rank {ranks[0]}" if len(ranks) else "none is right"

@@ -4,7 +4,6 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import ipywidgets
-import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
@@ -65,16 +64,8 @@ class Ablation:
 
     Settings become text, so that "all" stands among numbers and a missing depth is "none".
 
-    Args:
-        table: columns method, dataset, condition, k, seed and recall, and what else there is of
-            `SETTINGS` and `METRICS`.
-
-    Attributes:
-        settings, metrics: the columns of these that the table has.
-        values: setting -> its values as text, numbers first, in order.
-
     Raises:
-        ValueError: it lacks a column.
+        ValueError: the table lacks one of the columns `NEEDED`.
     """
 
     def __init__(self, table: pd.DataFrame) -> None:
@@ -82,18 +73,18 @@ class Ablation:
         if len(table):
             also = [c for c in table if c not in {*OF_A_CONDITION, *NEEDED, "backbone"}]
             table = pd.concat([table, overall(table, also)], ignore_index=True)
-        self.settings = [c for c in SETTINGS if c in table]
+        self.settings = [c for c in SETTINGS if c in table]  # whichever there are
         self.metrics = [c for c in METRICS if c in table]
         self.table = table.assign(**{c: table[c].map(_as_text) for c in self.settings})
-        self.values = {c: _in_order(self.table[c]) for c in self.settings}
+        self.values = {c: _in_order(self.table[c]) for c in self.settings}  # as text
 
     def chosen(self, filters: Filters) -> pd.DataFrame:
         """The rows whose settings are among those asked for; an empty choice takes them all."""
-        keep = np.ones(len(self.table), dtype=bool)
+        rows = self.table
         for column, wanted in filters.items():
             if wanted:
-                keep &= self.table[column].isin(list(wanted)).to_numpy()
-        return self.table[keep]
+                rows = rows[rows[column].isin(list(wanted))]
+        return rows
 
     def summary(self, axes: Collection[str], metric: str, filters: Filters) -> pd.DataFrame:
         """The metric along some settings, the mean over seeds with the lowest and the highest.

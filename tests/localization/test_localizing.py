@@ -34,11 +34,8 @@ def test_weights_fall_with_the_rank():
     assert found.agrees.tolist() == [True, True, False, True]
     expected = (0 + 10 / 2 + 20 / 4) / (1 + 1 / 2 + 1 / 4)
     assert found.position.utm_east == pytest.approx(expected)
-
-
-def test_the_first_match_wins_against_two_and_loses_against_three():
-    assert agreeing(plan(0, FAR, FAR)) == [0]
-    assert agreeing(plan(0, FAR, FAR, FAR)) == [1, 2, 3]
+    assert agreeing(plan(0, FAR, FAR)) == [0]  # the first wins against two
+    assert agreeing(plan(0, FAR, FAR, FAR)) == [1, 2, 3]  # and loses against three
 
 
 def test_the_radius_is_included():
