@@ -10,21 +10,19 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from dinomix.backbones.base import Backbone, TrainedBlocks
 from dinomix.backbones.cnn import MapBackbone
 from dinomix.backbones.names import (
     DINOV2,
     DINOV3,
+    OPTIONS,
     TOY,
-    TOY_IMAGE_SIZE,
     TOY_VITS,
     check_name,
     normalization,
     timm_name,
-    timm_options,
 )
 from dinomix.backbones.rope import RopeViTBackbone
-from dinomix.backbones.vit import ViTBackbone
+from dinomix.backbones.vit import Backbone, TrainedBlocks, ViTBackbone
 from dinomix.images import as_size
 
 __all__ = [
@@ -70,16 +68,12 @@ def build_backbone(
     check_name(name)
     size = as_size(image_size)
     if name in TOY_VITS:
-        network = VisionTransformer(
-            TOY_IMAGE_SIZE, 14, num_classes=0, init_values=1e-5, **TOY_VITS[name]
-        )
+        network = VisionTransformer(**TOY_VITS[name])
     else:
-        network = timm.create_model(timm_name(name), **timm_options(name))
+        network = timm.create_model(timm_name(name), **OPTIONS.get(name, {}))
     if transformer := _transformer_class(network):
         if stage is not None:
-            raise ValueError(
-                f"{name} has no stages to choose from: stage must be None, not {stage!r}"
-            )
+            raise ValueError(f"{name} has no stages: stage must be None, not {stage!r}")
         return transformer(name, network, size, trained_blocks, train_tokens)
     if train_tokens:
         raise ValueError(f"train_tokens is for plain transformers, and {name} is none")

@@ -30,8 +30,7 @@ def read_tensors(path: str | Path) -> Tensors:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: for a damaged file, one with objects of other types (naming them), one that
-            claims more numbers than it has room for, or one without named tensors.
+        ValueError: for a file that holds anything else, or claims more than it has room for.
     """
     path = Path(path)
     if path.suffix == ".safetensors":
@@ -52,12 +51,11 @@ def read_tensors(path: str | Path) -> Tensors:
 def read_torch(path: str | Path, mapped: bool = False) -> Any:
     """What a PyTorch file holds, on the CPU; `mapped` leaves a zip file's numbers on the disk.
 
-    Types other than tensors, numbers, text and collections of them are never unpickled.
-
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: for a damaged file, one with objects of other types (naming them), or one that
-            unpacks to more than its own size.
+        ValueError: for a damaged file, one that unpacks to more than its own size, or one with
+            objects other than tensors, numbers, text and collections of them: these are named,
+            and never unpickled.
     """
     path = _existing(path)
     _refuse_bomb(path)
@@ -85,8 +83,7 @@ def read_safetensors(path: str | Path) -> tuple[Tensors, dict[str, str]]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is damaged, no safetensors file, or holds numbers of a type that no model
-            here has.
+        ValueError: if it is damaged, or holds numbers of a type that no model here has.
     """
     with _open_safetensors(path) as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
@@ -138,8 +135,7 @@ def _refuse_bomb(path: Path) -> None:
             unpacked = sum(entry.file_size for entry in archive.infolist())
     except Exception:  # no zip file, or a damaged one, of which torch will tell
         return
-    size = path.stat().st_size
-    if unpacked > size:
+    if unpacked > (size := path.stat().st_size):
         raise ValueError(
             f"{path} has {size:,} bytes and unpacks to {unpacked:,}, which no file of PyTorch does"
         )

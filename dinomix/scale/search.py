@@ -33,14 +33,12 @@ def search(
     """The k database descriptors nearest to each query: exact, by cosine similarity.
 
     The database may be a memory map larger than memory (`open_descriptors`): it is read block by
-    block, the next one while the last one is searched. Beside the queries and what is found, three
-    blocks are in memory at most, and what comparing a block with all queries gives.
+    block, the next one while the last one is searched, and three blocks are in memory at most.
 
     Args:
         database: (N, D), rows of unit length; float32, or float16 to save space. A row of NaN,
             which `describe` gives an image that it skipped, is never found.
-        queries: float32 (Q, D), rows of unit length; a row of NaN finds nothing.
-        k: how many; at most N come back.
+        queries: float32 (Q, D), rows of unit length; a row of NaN finds nothing: -inf and -1.
         scan: "float32" compares as it is. "bfloat16" first compares rounded numbers, faster where
             the processor multiplies them natively, and then the best candidates in float32; a
             query whose neighbours are too close for that is searched again. Both are exact; only
@@ -49,8 +47,7 @@ def search(
 
     Returns:
         similarities float32 (Q, min(k, N)), falling along each row, and their database indices
-        int64 of the same shape. N counts the rows that are not NaN. Where a query is NaN, -inf
-        and -1.
+        int64 of the same shape. N counts the rows that are not NaN.
 
     Raises:
         ValueError: the dimensions differ, the database is empty, k < 1, or there is no such scan.
@@ -123,9 +120,8 @@ def compare_again(
 def row_blocks(database: np.ndarray, rows: int) -> Iterator[tuple[int, np.ndarray]]:
     """The first row of each block, and the block in float32 (n, D), n <= rows.
 
-    The next block is read while one is in use. A block is valid until the next one is asked for:
-    all share two buffers, since memory that the system gives anew for each costs more time than
-    reading does.
+    The next block is read while one is in use, which is valid until the next one is asked for: all
+    share two buffers, since memory that the system gives anew costs more time than reading does.
     """
     blocks = _blocks(database, min(rows, len(database)))
     with ThreadPoolExecutor(1) as reader:
@@ -168,8 +164,8 @@ def _is_whole_file(database: np.ndarray) -> bool:
 def _file_blocks(database: np.memmap, rows: int) -> Iterator[np.ndarray]:
     """Blocks of a memory map, read as a file: its pages would cost a fault each, and stay.
 
-    A file that memory cannot hold is read past the system's cache, where the system can: keeping
-    it there is of no use and costs much of a core's time.
+    A file that memory cannot hold is read past the system's cache, which would cost much of a
+    core's time for nothing.
     """
     row_bytes = database.dtype.itemsize * database.shape[1]
     room = (rows * row_bytes // PAGE + 3) * PAGE  # begins and ends on whole pages
