@@ -1,7 +1,6 @@
 """What a toy data set holds: how many images of which cities under which conditions."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
@@ -45,11 +44,8 @@ Conditions = Annotated[
 
 @dataclass(frozen=True, config=STRICT)
 class ToyCityConfig:
-    """Sizes of a toy data set. Numbers of places are for each city.
-
-    Raises:
-        ValueError: a field of the wrong type or out of its range, an unknown condition, or a seed
-            twice.
+    """Sizes of a toy data set. ValueError: a field is of the wrong type or out of its range, a
+    condition unknown, or a seed there twice.
     """
 
     image_size: Annotated[int | tuple[int, int], _Listed, AfterValidator(_sides)] = 112  # or (h, w)
@@ -77,16 +73,9 @@ class ToyCityConfig:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of the images."""
+        """Height and width of the images, in pixels."""
         size = self.image_size
         return (size, size) if isinstance(size, int) else size
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
-        """Build a config from literals; ValueError if these are not named fields of it."""
-        if not isinstance(fields, Mapping) or not all(isinstance(key, str) for key in fields):
-            raise ValueError(f"a toy city's config must be named fields, not {fields!r}")
-        return cls(**fields)
 
     @classmethod
     def small(cls, **changes) -> Self:
