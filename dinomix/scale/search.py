@@ -2,9 +2,8 @@
 
 import mmap
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from itertools import cycle
 from pathlib import Path
 
@@ -12,8 +11,7 @@ import numpy as np
 import psutil
 import torch
 
-from dinomix import retrieval
-from dinomix.retrieval import BLOCK_BYTES, Found, best_of
+from dinomix.retrieval import BLOCK_BYTES, Found, best_of, check_search, search_blocks
 
 PAGE = 4096  # what reading past the system's cache is aligned to
 DIRECT = getattr(os, "O_DIRECT", 0)  # Linux has it
@@ -54,17 +52,14 @@ def search(
     """
     if scan not in SCANS:
         raise ValueError(f"scan is {scan!r}; choose one of {', '.join(SCANS)}")
-    streamed = partial(retrieval.search, block_bytes=block_bytes, read=row_blocks)
-    if scan == "float32":
-        return streamed(database, queries, k)
-    retrieval.check_search(database, queries, k)
+    check_search(database, queries, k)
     rows = max(1, block_bytes // (4 * database.shape[1]))
-    return _search_rounded(database, np.ascontiguousarray(queries, np.float32), k, rows, streamed)
+    if scan == "float32":
+        return search_blocks(row_blocks(database, rows), queries, k)
+    return _search_rounded(database, np.ascontiguousarray(queries, np.float32), k, rows)
 
 
-def _search_rounded(
-    database: np.ndarray, queries: np.ndarray, k: int, rows: int, streamed: Callable[..., Found]
-) -> Found:
+def _search_rounded(database: np.ndarray, queries: np.ndarray, k: int, rows: int) -> Found:
     """Exact search through descriptors rounded to bfloat16.
 
     Rounding changes an entry by its U-th part at most, and so a similarity q.x by at most
@@ -87,7 +82,7 @@ def _search_rounded(
         similarities, indices = (q @ near.T).topk(count, dim=1)  # (q, count)
         return similarities.float().numpy(), indices.numpy()
 
-    rough, candidates = streamed(database, queries, count, compare=compare)
+    rough, candidates = search_blocks(row_blocks(database, rows), queries, count, compare)
     if not rough.size:  # no row or no query is a descriptor
         return rough[:, :k], candidates[:, :k]
     share = 3 * U + 4 * U**2 + dim * 2.0**-23
@@ -99,7 +94,7 @@ def _search_rounded(
         return found
     unsure = np.flatnonzero(rough[:, -1] + slack >= found[0][:, -1])
     if len(unsure):
-        again = streamed(database, queries[unsure], k)
+        again = search_blocks(row_blocks(database, rows), queries[unsure], k)
         for whole, part in zip(found, again, strict=True):
             whole[unsure] = part
     return found
