@@ -120,7 +120,7 @@ class TrainConfig(Config):
     momentum: NotNegative = 0.9
     weight_decay: NotNegative = 0.001
     schedule: Literal["steps", "cosine", "constant"] = "steps"
-    milestones: Annotated[tuple[Count, ...], Field(strict=False)] = (
+    milestones: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False)] = (
         *(5, 10, 15, 20, 25, 30, 35, 40, 45),
     )
     gamma: Positive = 1 / 3
