@@ -39,13 +39,10 @@ class Block:
 
 @dataclass(frozen=True)
 class Building:
-    """A building on a lot (4, 2): front left, front right, back right, back left from the street.
+    """What a building looks like."""
 
-    The details of its facade (which window is curtained, which bay is the door) come from `seed`.
-    """
-
-    lot: np.ndarray
-    seed: int
+    lot: np.ndarray  # (4, 2): front left, front right, back right, back left from the street
+    seed: int  # of the details of its facade: which window is curtained, which bay is the door
     floors: int  # above the ground floor
     bays: int
     ground_height: float
@@ -121,10 +118,8 @@ class City:
 def make_city(seed: int, blocks: int | tuple[int, int] = 6) -> City:
     """Lay out the city of `seed` on `blocks` x `blocks` (or columns x rows) blocks.
 
-    Places stand along the streets inside the city, every 10 to 15 m.
-
-    Raises:
-        ValueError: a negative seed, or fewer than 2 x 2 blocks: no street would be inside.
+    Places stand along the streets inside the city, every 10 to 15 m. ValueError: a negative seed,
+    or fewer than 2 x 2 blocks, which have no street inside.
     """
     columns, rows = (blocks, blocks) if isinstance(blocks, int) else blocks
     if seed < 0:

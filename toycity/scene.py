@@ -58,11 +58,11 @@ class Scene:
         frame = (width, height, float(rng.random()))
         px = np.tile(np.arange(width, dtype=np.float32) + 0.5, height)
         py = np.repeat(np.arange(height, dtype=np.float32) + 0.5, width)
-        centre = self._shader.shade(camera, px, py, *frame)
+        centre = self._shader.shade(camera, px, py, frame)
         light = centre.light
         edges = np.flatnonzero(_edges(centre.surface.reshape(shape)))
         x, y = ((p[edges, None] + _AROUND[:, i]).ravel() for i, p in enumerate((px, py)))
-        finer = self._shader.shade(camera, x, y, *frame)
+        finer = self._shader.shade(camera, x, y, frame)
         light[:, edges] += finer.light.reshape(3, -1, len(_AROUND)).sum(axis=2)
         light[:, edges] /= 1 + len(_AROUND)
         rgb = _develop(light.T.reshape(*shape, 3), self.condition, rng)

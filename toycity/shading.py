@@ -33,25 +33,21 @@ class Shader:
 
     def __init__(self, embree, mesh: Mesh, city: City, condition: Condition):
         self._embree, self._mesh, self._condition = embree, mesh, condition
-        self._sky = Sky(condition, city.seed)
+        self._sky = sky = Sky(condition, city.seed)
         # One row a quad, fetched at once: normal, tint, light, repeats, density.
         columns = (mesh.normals, mesh.tints, mesh.lights, mesh.repeats, mesh.densities[:, None])
         self._rows = np.concatenate(columns, axis=1).astype(np.float32)
-        above, below = self._sky.ambient()
+        # What an open surface (3,) gets from above, and from below by reflection.
+        above = 0.55 * sky.zenith + 0.50 * sky.horizon + 0.10 * sky.sun
+        below = 0.30 * above + 0.16 * sky.sun * sky.sun_direction[2]
         self._above, self._below = above * condition.ambient, below * condition.ambient
         self._lamps = _LampMap(city, condition.lamps)
 
     def shade(
-        self,
-        camera: Camera | TopDown,
-        px: np.ndarray,
-        py: np.ndarray,
-        width: int,
-        height: int,
-        drift: float,
+        self, camera: Camera | TopDown, px: np.ndarray, py: np.ndarray, frame: tuple
     ) -> Samples:
-        """Cast one ray through each pixel position (N,)."""
-        mesh, sky = self._mesh, self._sky
+        """Cast one ray through each pixel position (N,). `frame`: width, height, clouds' drift."""
+        mesh, sky, (width, height, drift) = self._mesh, self._sky, frame
         origins, directions = camera.rays(px, py, width, height)
         cast = self._embree.run(_rows(origins), _rows(directions), query="INTERSECT", output=True)
         triangle = cast["primID"]
@@ -154,7 +150,7 @@ class _LampMap:
 
 
 class Sky:
-    """A gradient, drifting clouds, the sun's glow, and hills around the city; also their light."""
+    """A gradient, drifting clouds, the sun's glow, and hills around the city."""
 
     def __init__(self, condition: Condition, seed: int):
         colours = (condition.zenith, condition.horizon, condition.sun)
@@ -178,12 +174,6 @@ class Sky:
             (far, 0.72 * self.horizon + 0.28 * ground),
             (near, 0.4 * self.horizon + 0.6 * ground),
         )
-
-    def ambient(self) -> tuple[np.ndarray, np.ndarray]:
-        """Light (3,) that an open surface gets from above, and from below by reflection."""
-        above = 0.55 * self.zenith + 0.50 * self.horizon + 0.10 * self.sun
-        below = 0.30 * above + 0.16 * self.sun * self.sun_direction[2]
-        return above, below
 
     def cover(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Soft noise (N,) that repeats every 256 units: the clouds, and patches of snow."""

@@ -193,9 +193,7 @@ SKIN = ((0.90, 0.70, 0.58), (0.72, 0.52, 0.40), (0.46, 0.32, 0.25))
 
 
 def add_traffic(mesh: MeshBuilder, city: City, condition: Condition) -> None:
-    """Cars along the kerb and people on the pavement, other ones in every condition, and, with the
-    chance `condition.traffic`, something large in each database view of a place.
-    """
+    """Cars and people, by the condition's name; by its traffic, something large before cameras."""
     rng = np.random.default_rng([city.seed, zlib.crc32(condition.name.encode())])
     occluded = [] if condition.traffic == 0 else _occluders(mesh, city, condition.traffic, rng)
     taken = np.array(occluded).reshape(-1, 2)
@@ -215,9 +213,8 @@ def _occluders(mesh: MeshBuilder, city: City, chance: float, rng) -> list[np.nda
     taken: list[np.ndarray] = []
     cameras = np.array([(place.x, place.y) for place in city.places])
 
-    def free(spot: np.ndarray, distance: float) -> bool:
-        """Whether no camera, of this place or of one round the corner, would be inside."""
-        return bool(np.linalg.norm(cameras - spot, axis=1).min() > distance)
+    def free(spot: np.ndarray, distance: float) -> bool:  # no camera would be inside
+        return np.linalg.norm(cameras - spot, axis=1).min() > distance
 
     for place in city.places:
         lane = city.streets[place.street].width / 2 - PAVEMENT

@@ -100,8 +100,8 @@ class Atlas:
     ) -> np.ndarray:
         """Texels (5, N) float32 in [0, 1] at positions (s, t) of tiles (N,).
 
-        `texels_seen` is the width, in texels of the full tile, of what a sample stands for: it
-        chooses the level. Within the level the four nearest texels are blended.
+        `texels_seen`, the width of what a sample stands for in texels of the full tile, chooses
+        the level. Within it the four nearest texels are blended.
         """
         level = np.log2(np.maximum(texels_seen, 1)).astype(np.int32)
         np.minimum(level, LEVELS - 1, out=level)
