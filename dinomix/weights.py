@@ -14,7 +14,7 @@ TOY_WEIGHTS = Path(__file__).parent / "standins" / "weights"
 # Parts that the surgery cuts off, and what only DINO's pre-training uses: a token for masked
 # patches, a norm for small crops.
 CUT = ("norm.", "fc_norm.", "head.", "mask_token", "local_cls_norm.")
-SHOWN = 200  # how many tensors that do not fit a message names
+SHOWN = 200  # of the tensors that do not fit, in a message
 
 
 def load_backbone_weights(backbone: Backbone, weights: str | Path | None) -> None:

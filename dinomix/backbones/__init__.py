@@ -53,8 +53,8 @@ def build_backbone(
     Args:
         name: of `DINOV2`, `DINOV3` or `TOY`, or `timm/<model>` for any network of timm.
         image_size: pixels, a side or (height, width); decides `.grid`.
-        trained_blocks: how many of the last blocks learn; what comes before is frozen, and runs
-            without an autograd graph. "all": everything learns, embeddings and stem too.
+        trained_blocks: how many of the last blocks learn; what comes before runs without an
+            autograd graph. "all": everything learns, embeddings and stem too.
         train_tokens: class token and positional embedding learn although the first blocks are
             frozen, as in the authors' code: autograd then goes through every frozen block.
         stage: which stage's map a network that is no plain transformer gives (an index of timm's
@@ -62,8 +62,7 @@ def build_backbone(
             holds the stem and learns with "all" only.
 
     Raises:
-        ValueError: for an unknown name, an image size the network cannot take, or an option out
-            of its range.
+        ValueError: for a name, size or option that there is not.
     """
     check_name(name)
     size = as_size(image_size)

@@ -39,14 +39,13 @@ def export_onnx(model: PlaceModel, path: str | Path, *, external_data: bool = Fa
         ValueError: if `path` does not end in .onnx.
         RuntimeError: if the model cannot be exported, or its export gives other descriptors.
     """
-    path = _require_suffix(path, ".onnx")
+    path, model = _require_suffix(path, ".onnx"), _copy(model)
     try:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401  PyTorch's exporter needs it
     except ImportError as error:
         raise ImportError(f"{error}: pip install 'dinomix[export]'") from error
 
-    model = _copy(model)
     options = {"input_names": [INPUT], "output_names": [OUTPUT], "opset_version": OPSET}
     program = _trace(model)
     try:
@@ -83,8 +82,7 @@ def export_program(model: PlaceModel, path: str | Path) -> Path:
         ValueError: if `path` does not end in .pt2.
         RuntimeError: as `export_onnx`.
     """
-    path = _require_suffix(path, ".pt2")
-    model = _copy(model)
+    path, model = _require_suffix(path, ".pt2"), _copy(model)
     program = _trace(model)
     _compare(program.module(), model)
     with atomic_path(path) as temporary:

@@ -97,12 +97,9 @@ def load_published(path: str | Path) -> PlaceModel:
     expected = {names[key]: tensor for key, tensor in own.items()}
     unused = torch.empty(1, skeleton.backbone.out_channels)
     expected |= {layout.trunk + name: unused for name in layout.unused}
-    check_tensors(
-        tensors,
-        expected,
-        f"{path} does not fit {layout.method} as {CHANNELS}, {shape_of(tensors[CHANNELS])}, and "
-        f"{ROWS}, {shape_of(tensors[ROWS])}, describe it",
-    )
+    described = [f"{key}, {shape_of(tensors[key])}," for key in (CHANNELS, ROWS)]
+    complaint = f"{path} does not fit {layout.method} as {' and '.join(described)} describe it"
+    check_tensors(tensors, expected, complaint)
     model = build_model(config)
     model.load_state_dict({key: tensors[name] for key, name in names.items()})
     return model.eval()
@@ -124,10 +121,8 @@ def _config(layout: Layout, tensors: Tensors, path: str | Path) -> ModelConfig:
         )
     side = math.isqrt(positions)
     if side**2 != positions:
-        raise ValueError(
-            f"{misfit}{ROWS} is {shape_of(tensors[ROWS])}, and {positions} positions are no "
-            "square map"
-        )
+        shape = shape_of(tensors[ROWS])
+        raise ValueError(f"{misfit}{ROWS} is {shape}, and {positions} positions are no square map")
     try:
         return dataclasses.replace(
             PRESETS[layout.preset],

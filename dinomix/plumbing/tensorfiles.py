@@ -79,12 +79,7 @@ def read_torch(path: str | Path, mapped: bool = False) -> Any:
 
 
 def read_safetensors(path: str | Path) -> tuple[Tensors, dict[str, str]]:
-    """The tensors of a .safetensors file, and the metadata in its header.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is damaged, or holds numbers of a type that no model here has.
-    """
+    """The tensors of a .safetensors file and its header's metadata; raises as `read_tensors`."""
     with _open_safetensors(path) as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         header = file.metadata() or {}
@@ -114,7 +109,7 @@ def _existing(path: str | Path) -> Path:
 
 
 def _require_numbers(path: str | Path, tensors: Tensors) -> None:
-    """Refuse tensors that are more than they look like: a few bytes can claim to be any shape."""
+    """Refuse tensors that are more than they look like: a few bytes can claim any shape."""
     for key, tensor in tensors.items():
         plain = tensor.layout == torch.strided and tensor.device.type == "cpu"
         if not plain or tensor.dtype not in NUMBERS:
@@ -129,7 +124,7 @@ def _require_numbers(path: str | Path, tensors: Tensors) -> None:
 
 
 def _refuse_bomb(path: Path) -> None:
-    """PyTorch packs nothing, so a file that unpacks to more than its size was made to do harm."""
+    """PyTorch packs nothing, so a file that unpacks to more than its size means harm."""
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())

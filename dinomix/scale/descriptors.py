@@ -122,7 +122,7 @@ def describe_to(
 
 
 def open_descriptors(file: str | Path) -> np.memmap:
-    """The descriptors that `describe_to` wrote, (N, D), as a read-only memory map.
+    """The descriptors (N, D) that `describe_to` wrote, as a read-only memory map.
 
     Raises:
         FileNotFoundError: there is no such file, or it is not finished.
