@@ -102,7 +102,7 @@ class ModelConfig(Config):
 def _options(given: Any) -> dict[str, int | float]:
     """Options of an aggregator from a mapping, or from the pairs that a config keeps."""
     try:
-        options = dict(given)
+        options = {None: None} if isinstance(given, str) else dict(given)
     except (TypeError, ValueError):
         options = {None: None}
     if not ({*map(type, options)} <= {str} and {*map(type, options.values())} <= {int, float}):
