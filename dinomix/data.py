@@ -132,6 +132,7 @@ class TestSet:
 
     @property
     def convention(self) -> str:
+        """How a positive is decided, as it stands in results tables."""
         return convention(self.threshold, self.unit) if self.labelled else "no positions"
 
     @property

@@ -225,10 +225,12 @@ class PlaceModel(nn.Module, HubMixin):
     # What HubMixin asks for.
 
     def save(self, path: str | Path) -> Path:
+        """See `save_model`."""
         return save_model(self, path)
 
     @staticmethod
     def load(path: str | Path) -> "PlaceModel":
+        """See `load_model`."""
         return load_model(path)
 
     def card_facts(self) -> dict[str, Any]:

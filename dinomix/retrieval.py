@@ -32,6 +32,7 @@ def pick_device(device: str | torch.device = "auto") -> torch.device:
 
 
 def check_on_error(on_error: str) -> None:
+    """Raise ValueError for another word."""
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error is {on_error!r}; choose one of raise, skip")
 
@@ -186,6 +187,7 @@ def search(
 
 
 def check_search(database: np.ndarray, queries: np.ndarray, k: int) -> None:
+    """Raise ValueError where there is nothing to search, or the dimensions differ."""
     if database.ndim != 2 or queries.ndim != 2 or database.shape[1] != queries.shape[1]:
         raise ValueError(
             f"descriptors should be (N, D) and (Q, D), but are {database.shape} and "
@@ -196,6 +198,7 @@ def check_search(database: np.ndarray, queries: np.ndarray, k: int) -> None:
 
 
 def nearest(queries: np.ndarray, block: np.ndarray, k: int) -> Found:
+    """The k rows of a block (n, D) nearest to each query."""
     import faiss
 
     return faiss.knn(queries, block, k, metric=faiss.METRIC_INNER_PRODUCT)

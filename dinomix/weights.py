@@ -99,6 +99,7 @@ def check_tensors(tensors: Tensors, expected: Tensors, complaint: str) -> None:
 
 
 def shape_of(tensor: Tensor) -> str:
+    """A tensor's shape as messages show it."""
     return str(tuple(tensor.shape))
 
 

@@ -40,6 +40,7 @@ class Benchmark:
 
     @property
     def convention(self) -> str:
+        """How a positive is decided, as it stands in results tables."""
         return convention(self.threshold, self.unit)
 
 

@@ -44,6 +44,8 @@ class Side(NamedTuple):
 
 
 class City(NamedTuple):
+    """A validation city: what its CSV files say of both sides."""
+
     database: Side
     queries: Side
 
