@@ -69,7 +69,7 @@ READERS = {
     "weights": lambda path: build_model(SMALL, weights=path),
     "hub file": lambda path: load_backbone_weights(build_backbone("toy_vits14"), path),
     "read_tensors": read_tensors,
-    "checkpoint": lambda path: checkpoints.load_checkpoint(path.parent),
+    "checkpoint": lambda path: checkpoints.Run(path.parent, None, None, None).checkpoint(),
 }
 
 
@@ -312,7 +312,7 @@ def with_config(path, config):
 @pytest.mark.parametrize(
     ("config", "complaint"),
     [
-        ({"mix_depth": 10**9}, "mix_depth must be at most 128"),
+        ({"mix_depth": 10**9}, "mix_depth is 1000000000; it should be at most 128"),
         ({"image_size": 10**9}, "image_size must be at most 4,096"),
         ({"out_channels": 65_000, "out_rows": 65_000}, "would have 4,225,000,000 entries"),
         ({"backbone": "timm/hf-hub:evil/model"}, "unknown backbone"),
@@ -320,12 +320,12 @@ def with_config(path, config):
         ({"backbone": "timm/resnet18.evil"}, "unknown backbone"),
         ({"backbone": "../../../etc/passwd"}, "unknown backbone"),
         ({"aggregator": "__import__('os')"}, "unknown aggregator"),
-        ({"auto_map": {"AutoModel": "code.Model"}}, "unknown in a model's config: auto_map"),
+        ({"auto_map": {"AutoModel": "code.Model"}}, "has no fields .*auto_map"),
         ({"aggregator_options": {"__class__": 1}}, "has no options"),
         ({"image_size": 27}, "multiples of 14"),
         ("[" * 100_000, "it has 100,000 characters"),
         ("[" * 5000, "recursion"),
-        ("[1]", "must be named fields"),
+        ("[1]", "is made of named fields"),
         ('{"mix_depth": ' + "9" * 5000 + "}", "digits"),
         ("{", "Expecting"),
     ],
@@ -339,10 +339,10 @@ def test_a_strangers_config_in_a_header(tmp_path, config, complaint):
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("[" * 5000, "recursion"),
-        ("[" * 200_000, "it has 200,000 bytes"),
+        ("[" * 5000, "nested too deeply"),
+        ("[" * 200_000, "has 200,000 bytes"),
         ("\xff", "utf-8"),
-        ('{"mix_depth": 1e999}', "mix_depth must be an integer"),
+        ('{"mix_depth": 1e999}', "mix_depth is inf"),
         ('{"backbone": "../../x"}', "unknown backbone"),
         ("!!python/object/apply:os.system ['touch canary']", "Expecting value"),
     ],
@@ -350,7 +350,7 @@ def test_a_strangers_config_in_a_header(tmp_path, config, complaint):
 def test_a_strangers_config_in_a_folder(tmp_path, text, complaint):
     save_model(build_model(SMALL), tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(text, encoding="latin-1")
-    with pytest.raises(ValueError, match=rf"config\.json is no config .*{complaint}"):
+    with pytest.raises(ValueError, match=rf"config\.json.*{complaint}"):
         PlaceModel.from_pretrained(tmp_path)
 
 
@@ -402,7 +402,7 @@ def test_a_published_file_of_a_thousand_layers(tmp_path):
         **{f"aggregator.mix.{i}.mix.0.bias": torch.zeros(4) for i in range(1000)},
     }
     torch.save(tensors, tmp_path / "a.ckpt")
-    with pytest.raises(ValueError, match=r"a\.ckpt holds no DINO-Mix .*mix_depth must be at most"):
+    with pytest.raises(ValueError, match=r"a\.ckpt holds no DINO-Mix .*mix_depth is 1000; it"):
         load_published(tmp_path / "a.ckpt")
 
 
