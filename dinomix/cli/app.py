@@ -4,6 +4,7 @@ import importlib
 import math
 import sys
 from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -65,14 +66,15 @@ def common(
 
 
 def _present(device: str) -> str:
-    if device != "auto":
-        import torch
+    if device == "auto":
+        return device
+    import torch
 
-        try:
-            torch.empty(0, device=device)
-        except (AssertionError, RuntimeError) as error:  # a build without CUDA asserts
-            reason = str(error).splitlines()[0]
-            raise typer.BadParameter(f"{device!r} cannot be used here: {reason}") from None
+    try:
+        torch.empty(0, device=device)
+    except (AssertionError, RuntimeError) as error:  # a build without CUDA asserts
+        reason = str(error).splitlines()[0]
+        raise typer.BadParameter(f"{device!r} cannot be used here: {reason}") from None
     return device
 
 
@@ -82,8 +84,7 @@ MODELS = (
 )
 Json = Annotated[bool, typer.Option("--json", help="print JSON, for a script")]
 Overrides = Annotated[
-    str,
-    typer.Option("--set", help='parameters that win over the others: "seeds=[0, 1]; epochs=2"'),
+    str, typer.Option("--set", help='values that win over others: "seeds=[0, 1]; epochs=2"')
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps", callback=_present)]
 Workers = Annotated[int, typer.Option(min=0, help="processes that read images; 0: this one")]
@@ -99,15 +100,13 @@ def print_table(
 ) -> None:
     """A table on stdout: columns in `right` hold numbers, `bold` is one a row."""
     from rich.console import Console
-    from rich.table import Column, Table
+    from rich.table import Table
 
-    headers = [
-        Column(name, overflow="fold", justify="right" if name in right else "left")
-        for name in columns
-    ]
-    table = Table(*headers, title=title, title_justify="left")
-    for i, row in enumerate(rows):
-        table.add_row(*row, style="bold" if i < len(bold) and bold[i] else None)
+    table = Table(title=title, title_justify="left")
+    for name in columns:
+        table.add_column(name, overflow="fold", justify="right" if name in right else "left")
+    for row, strong in zip_longest(rows, bold):
+        table.add_row(*row, style="bold" if strong else None)
     Console(markup=False, highlight=False).print(table)
 
 

@@ -9,6 +9,8 @@ import typer
 
 from dinomix.cli.app import Json, app
 
+SETS = "pitts30k, pitts250k, tokyo247, nordland, sfxl, sfxl-small or msls"
+
 
 def _size(text: str) -> Any:
     try:
@@ -38,20 +40,14 @@ def toy(
     from toycity import ToyCityConfig, write_toycity
 
     config = (ToyCityConfig.small if small else ToyCityConfig)(image_size=image_size)
-    folder = data_root() / "toycity" if out is None else out
+    folder = out or data_root() / "toycity"
     written = str(write_toycity(folder, config, workers=workers, progress=not as_json))
     typer.echo(json.dumps({"folder": written}) if as_json else written)
 
 
 @app.command()
 def prepare(
-    name: Annotated[
-        str,
-        typer.Argument(
-            metavar="SET",
-            help="pitts30k, pitts250k, tokyo247, nordland, sfxl, sfxl-small or msls",
-        ),
-    ],
+    name: Annotated[str, typer.Argument(metavar="SET", help=SETS)],
     raw: Annotated[Path, typer.Argument(help="folder of the original download; only read")],
     out: Annotated[Path | None, typer.Option(help="default: SET in the data folder")] = None,
     copy: Annotated[bool, typer.Option("--copy", help="copy images instead of links")] = False,
@@ -69,9 +65,6 @@ def prepare(
     from dinomix.datasets.prepare import prepare
     from dinomix.plumbing.workspace import data_root
 
-    folder = data_root() / name if out is None else out
-    summary = prepare(
-        name, raw, folder, copy=copy, allow_missing=allow_missing, progress=not as_json
-    )
-    shown = json.dumps(dataclasses.asdict(summary), default=str) if as_json else str(summary)
-    typer.echo(shown)
+    folder, options = out or data_root() / name, {"copy": copy, "allow_missing": allow_missing}
+    summary = prepare(name, raw, folder, progress=not as_json, **options)
+    typer.echo(json.dumps(dataclasses.asdict(summary), default=str) if as_json else summary)

@@ -20,19 +20,13 @@ def evaluate(
         list[str],
         typer.Argument(metavar="TEST...", help="UTM folders, or names of benchmarks (tokyo247)"),
     ],
-    split: Annotated[
-        str | None, typer.Option(help="of folders: val or test; default: test")
-    ] = None,
-    ks: Annotated[
-        str, typer.Option("--k", help="the k of recall@k, separated by commas")
-    ] = "1,5,10",
+    split: Annotated[str | None, typer.Option(help="of folders: test (default) or val")] = None,
+    ks: Annotated[str, typer.Option("--k", help="the k of recall@k, with commas")] = "1,5,10",
     other_counts: Annotated[
-        bool,
-        typer.Option("--other-counts", help="open benchmarks that hold other numbers of images"),
+        bool, typer.Option("--other-counts", help="open benchmarks with other numbers of images")
     ] = False,
     skip_damaged: Annotated[
-        bool,
-        typer.Option("--skip-damaged", help="leave damaged images out; such a query is a failure"),
+        bool, typer.Option("--skip-damaged", help="leave damaged images out; such a query fails")
     ] = False,
     batch_size: BatchSize = 32,
     workers: Workers = 0,
@@ -67,21 +61,13 @@ def evaluate(
     for_people = not (as_json or as_csv)
     if for_people:
         typer.echo(str(chosen), err=True)
+    options = {"batch_size": batch_size, "workers": workers, "device": device}
+    options |= {"on_error": "skip" if skip_damaged else "raise", "progress": for_people}
     tables = []
     for test in opened:
-        table = evaluate(
-            chosen,
-            test,
-            counts,
-            batch_size=batch_size,
-            workers=workers,
-            device=device,
-            on_error="skip" if skip_damaged else "raise",
-            progress=for_people,
-        )
-        tables.append(table)
+        tables.append(evaluate(chosen, test, counts, **options))
         if for_people:
-            _print_recall(test, table)
+            _print_recall(test, tables[-1])
     table = pd.concat(tables, ignore_index=True)
     if as_csv:
         typer.echo(table.to_csv(index=False), nl=False)

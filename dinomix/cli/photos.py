@@ -19,28 +19,18 @@ COLUMNS = ("", "similarity", "to estimate", "position", "image")
 @app.command()
 def localize(
     database: Annotated[
-        Path,
-        typer.Option(
-            help="folder of photos, with all folders in it, or a CSV file that lists them"
-        ),
+        Path, typer.Option(help="folder of photos, with all folders in it, or a CSV file of them")
     ],
     query: Annotated[
         list[Path], typer.Option(help="a photo, a folder or a CSV file; may be given several times")
     ],
     model: Annotated[
-        str | None,
-        typer.Option(help=f"{MODELS}; default: a small stand-in, to try things out"),
+        str | None, typer.Option(help=f"{MODELS}; default: a small stand-in, to try things out")
     ] = None,
     preset: Annotated[
-        str | None,
-        typer.Option(
-            help="instead of --model: a preset with pretrained backbone, nothing trained for "
-            "places; gem_dinov2 makes sense so"
-        ),
+        str | None, typer.Option(help="instead: a preset on a pretrained backbone (gem_dinov2)")
     ] = None,
-    weights: Annotated[
-        str, typer.Option(help="of the preset's backbone: a file, or hub, which downloads them")
-    ] = "hub",
+    weights: Annotated[str, typer.Option(help="of the preset: a file, or hub (download)")] = "hub",
     k: Annotated[int, typer.Option("-k", min=1, help="matches for each query")] = 5,
     radius: Annotated[float, typer.Option(help="metres within which matches agree")] = 25.0,
     index: Annotated[
@@ -79,18 +69,10 @@ def localize(
         check_gallery(gallery)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SkippedImageWarning)  # they are listed below
-        found = localize(
-            _model(model, preset, weights),
-            database,
-            query,
-            k=k,
-            radius=radius,
-            index=index or "auto",
-            progress=not as_json,
-            device=device,
-            workers=workers,
-            batch_size=batch_size,
-        )
+        chosen = _model(model, preset, weights)
+        options = {"k": k, "radius": radius, "index": index or "auto", "progress": not as_json}
+        options |= {"device": device, "workers": workers, "batch_size": batch_size}
+        found = localize(chosen, database, query, **options)
     for path in found.skipped:
         typer.echo(f"skipped, for it cannot be read: {path}", err=True)
     if csv is not None:
@@ -102,9 +84,8 @@ def localize(
         typer.echo(json.dumps(without_nan(found.to_dict())))
     else:
         _print(found)
-        for written in (csv, gallery):
-            if written is not None:
-                typer.echo(f"written: {written}")
+        for written in filter(None, (csv, gallery)):
+            typer.echo(f"written: {written}")
 
 
 def _model(model: str | None, preset: str | None, weights: str) -> "PlaceModel":
@@ -131,16 +112,10 @@ def _print(found: "Localization") -> None:
     from dinomix.localization.localizing import distance_text, position_text, shown
 
     for estimate, matches in found.by_query():
-        rows = [
-            [
-                str(match["rank"]),
-                f"{match['similarity']:.3f}",
-                distance_text(match["metres"]),
-                position_text(match),
-                shown(match["image"]),
-            ]
-            for match in matches
-        ]
+        rows = []
+        for m in matches:
+            similarity, metres = f"{m['similarity']:.3f}", distance_text(m["metres"])
+            rows.append([str(m["rank"]), similarity, metres, position_text(m), shown(m["image"])])
         title = f"{shown(estimate['query'])}\n{found.verdict(estimate, len(matches))}"
         print_table(COLUMNS, rows, title, COLUMNS[:3], bold=[m["agrees"] for m in matches])
     typer.echo(shown(found.summary))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dinomix.cli.app import Json, app
+from dinomix.cli.app import Json, Overrides, app
 
 if TYPE_CHECKING:
     from dinomix.model import ModelConfig
@@ -16,33 +16,19 @@ if TYPE_CHECKING:
 @app.command()
 def train(
     places: Annotated[Path, typer.Argument(help="training places, in GSV-Cities' layout")],
-    val: Annotated[
-        str | None,
-        typer.Option(help="validation set: a UTM folder (its split val), or a benchmark's name"),
-    ] = None,
-    hold_out: Annotated[
-        float | None, typer.Option(help="validate on this share of the places instead")
-    ] = None,
+    val: Annotated[str | None, typer.Option(help="UTM folder (split val) or benchmark")] = None,
+    hold_out: Annotated[float | None, typer.Option(help="validate on this share of places")] = None,
     preset: Annotated[
-        str,
-        typer.Option(help="dino_mix, dino_mix_toy, mixvpr_resnet50, ...; a wrong name lists all"),
+        str, typer.Option(help="dino_mix, dino_mix_toy, salad, ...; a wrong name lists all")
     ] = "dino_mix",
     config: Annotated[
-        Path | None,
-        typer.Option(help="YAML or JSON file: fields of ModelConfig that win over the preset's"),
+        Path | None, typer.Option(help="YAML or JSON: fields that win over the preset's")
     ] = None,
     recipe: Annotated[str, typer.Option(help="paper, authors, toy or robust")] = "paper",
-    overrides: Annotated[
-        str,
-        typer.Option("--set", help='fields that win over the recipe\'s: "epochs=2; device=cuda:1"'),
-    ] = "",
-    weights: Annotated[
-        str, typer.Option(help="of the backbone: hub (the pretrained ones), random, or a file")
-    ] = "hub",
+    overrides: Overrides = "",
+    weights: Annotated[str, typer.Option(help="hub (pretrained), random, or a file")] = "hub",
     images_per_place: Annotated[int, typer.Option(help="K, at least 2")] = 4,
-    out: Annotated[
-        Path | None, typer.Option(help="folder of runs; default: runs in the data folder")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="default: runs in the data folder")] = None,
     as_json: Json = False,
 ) -> None:
     """Train a model; print its folder and its best epoch.
@@ -74,15 +60,9 @@ def train(
         validation = open_testset(val, "val" if has_splits else None)
     if not as_json:
         typer.echo(f"{dataset!r}\n{validation!r}", err=True)
-    run = train(
-        chosen,
-        dataset,
-        validation,
-        train_config,
-        weights=None if weights == "random" else weights,
-        out=out,
-        progress=not as_json,
-    )
+    initial = None if weights == "random" else weights
+    options = {"weights": initial, "out": out, "progress": not as_json}
+    run = train(chosen, dataset, validation, train_config, **options)
     if int(os.environ.get("RANK", 0)):  # torchrun's other processes have the same to say
         return
     best = {key: run.best[key] for key in ("recall@1", "recall@5")}
@@ -98,12 +78,7 @@ def train(
 
 
 def model_config(preset: str, path: Path | None = None) -> "ModelConfig":
-    """A preset, with the fields in a file instead of its own; `config.json` of a model will do.
-
-    Raises:
-        FileNotFoundError, ValueError: no such preset; as `read_fields`; or a key that is no field,
-            or a value that its field does not take: then the file is named.
-    """
+    """A preset, with the fields in a file instead of its own; `config.json` of a model will do."""
     from dinomix.model import PRESETS, ModelConfig
     from dinomix.plumbing.settings import VERSION, read_fields
 
@@ -122,9 +97,7 @@ def pretrain(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="BACKBONE", help="default: all stand-ins")
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="folder of the weights; default: the package's own")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="default: the package's own folder")] = None,
     epochs: Annotated[int | None, typer.Option(help="default: each backbone's own")] = None,
     cameras: Annotated[int | None, typer.Option(help="rendered places to learn from")] = None,
 ) -> None:

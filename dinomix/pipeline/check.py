@@ -1,6 +1,4 @@
-"""A dry run of a profile: whether its packages, data sets and weights are there, and how many
-models it would train. Nothing is written; nothing of the toy city's package is needed.
-"""
+"""A dry run of a profile: are its packages, data sets and weights there? Nothing is written."""
 
 import ast
 import warnings
@@ -51,23 +49,17 @@ def check(
     overrides: Mapping[str, Any] | None = None,
     notebooks: Path = NOTEBOOKS,
 ) -> pd.DataFrame:
-    """What a profile needs and what is there, a row each.
+    """What a profile needs and what is there: a table with the columns of `Row`.
 
     Data sets are opened as training and testing open them, published test sets with their counts;
     weights are compared with their backbone, tensor by tensor. Those that come from the hub must
     be in its cache. A toy city need not be there, since a notebook renders it.
 
     Args:
-        profile: name of a file in `notebooks/profiles`, without suffix.
         root: the data folder; None means `workspace.data_root()`.
-        overrides: parameters that win over the profile's.
-
-    Returns:
-        columns what, found, needed, ok (bool).
 
     Raises:
-        FileNotFoundError, ValueError: the profile itself is wrong, see `load_profile`; or
-            parameters that no model or recipe takes.
+        FileNotFoundError, ValueError: as `load_profile`; or no model or recipe takes a parameter.
     """
     data = data_root() if root is None else Path(root)
     asked = [parameters_of(step) for step in load_profile(profile, overrides, notebooks)]
@@ -88,11 +80,7 @@ def check(
 
 
 def parameters_of(step: Step) -> dict[str, Any]:
-    """What a notebook will see: the literals of its parameters cell, and the profile's over them.
-
-    Raises:
-        ValueError: the cell holds something else than literals.
-    """
+    """What a notebook will see: its parameters cell's literals, and the profile's over them."""
     cells = nbformat.read(step.path, as_version=4).cells
     source = next((c.source for c in cells if "parameters" in c.metadata.get("tags", [])), "")
     lines = [line for line in ast.parse(source).body if isinstance(line, ast.Assign)]
@@ -114,13 +102,12 @@ def _literal(node: ast.expr) -> Any:
 
 def _rendered(asked: Iterable[Parameters]) -> dict[str, str]:
     """The toy cities that notebooks render themselves: folder -> manifest."""
-    named = [
-        (p[f"{kind}_folder"], manifest)
+    return {
+        p[f"{kind}_folder"]: manifest
         for p in asked
         for kind, manifest in MANIFESTS.items()
-        if kind in p
-    ]
-    return {folder: manifest for folder, manifest in named if folder}
+        if kind in p and p[f"{kind}_folder"]
+    }
 
 
 def _toy_cities(data: Path, rendered: Mapping[str, str]) -> Iterator[Row]:
@@ -141,8 +128,7 @@ def _training_sets(
     data: Path, experiments: Sequence[Experiment], rendered: Mapping[str, str]
 ) -> Iterator[Row]:
     """Enough places for a batch, and of the published set all cities."""
-    studies = {study.places: study for study, _ in experiments}
-    for folder, study in studies.items():
+    for folder, study in {study.places: study for study, _ in experiments}.items():
         users = [v for other, every in experiments if other.places == folder for v in every]
         batch = max((v.train.places_per_batch for v in users if v.train), default=1)
         name = _name(folder, data)
@@ -164,7 +150,7 @@ def _training_sets(
 def _test_sets(
     data: Path, experiments: Sequence[Experiment], rendered: Mapping[str, str]
 ) -> Iterator[Row]:
-    """The validation and test sets; the published ones with the counts that they must have."""
+    """The validation and test sets; of the published ones with the counts that they must have."""
     tests = dict.fromkeys(
         test if isinstance(test, tuple) else (test, None)
         for study, _ in experiments
@@ -212,12 +198,10 @@ def _counts(database: int, queries: int) -> str:
 
 
 def _wrong(folder: Path, error: Exception) -> str:
-    """What is wrong with a data set; where to get one that is not there, `required` says."""
     return _short(error) if folder.exists() else f"no folder {folder}"
 
 
 def _short(error: Exception) -> str:
-    """An error's first lines."""
     lines = [line.strip() for line in str(error).splitlines()]
     return " ".join(lines[:3]) + " ..." * (len(lines) > 3)
 
@@ -255,27 +239,19 @@ def _in_hub_cache(name: str) -> Row:
     repository = timm.get_pretrained_cfg(model).hf_hub_id
     names = ("model.safetensors", "pytorch_model.bin")
     is_there = any(isinstance(try_to_load_from_cache(repository, file), str) for file in names)
-    return Row(
-        f"weights of {name}",
-        "in the hub's cache" if is_there else f"{repository} is not in the hub's cache",
-        f"fetched before: timm.create_model({model!r}, pretrained=True)",
-        is_there,
-    )
+    found = "in the hub's cache" if is_there else f"{repository} is not in the hub's cache"
+    needed = f"fetched before: timm.create_model({model!r}, pretrained=True)"
+    return Row(f"weights of {name}", found, needed, is_there)
 
 
 def _runs(experiments: Iterable[Experiment]) -> Row:
     """What notebooks share is counted once."""
-    learns = {
-        config_hash(
-            variant.model.to_dict(),
-            variant.train and variant.train.identity(),
-            str(variant.weights),
-            variant.seed,
-            study.places,
-        ): variant.train is not None
-        for study, variants in experiments
-        for variant in variants
-    }
+    learns = {}
+    for study, variants in experiments:
+        for v in variants:
+            recipe = v.train and v.train.identity()
+            key = config_hash(v.model.to_dict(), recipe, str(v.weights), v.seed, study.places)
+            learns[key] = v.train is not None
     runs = sum(learns.values())
     found = f"{runs} runs and {len(learns) - runs} models that do not learn"
     return Row("models", found, "to be trained, unless they are there, and tested", True)

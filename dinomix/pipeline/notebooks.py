@@ -50,8 +50,7 @@ def load_profile(
 
     Raises:
         FileNotFoundError: no such profile or notebook; the ones that exist are named.
-        ValueError: the profile is damaged, gives a parameter that the notebook (of `common` and
-            overrides: any notebook) does not declare, or its notebooks need each other in a circle.
+        ValueError: the profile is damaged, gives what no notebook declares, or goes in a circle.
     """
     import papermill
 
@@ -75,7 +74,7 @@ def load_profile(
 
 
 def _read_profile(profile: str, folder: Path) -> tuple[Parameters, dict[str, Parameters]]:
-    """The parameters that a profile gives to all its notebooks, and those of each of them."""
+    """The parameters that a profile gives to all its notebooks, and to each of them."""
     known = sorted(path.stem for path in folder.glob("*.yaml"))
     if profile not in known:  # no path, which would lead elsewhere
         raise FileNotFoundError(f"there is no profile {profile!r}; there are {known}")
@@ -157,12 +156,12 @@ def run_profile(
 
     Args:
         only: run the notebooks whose name starts so, and what they need.
-        force: run them even if they are up to date.
+        force: run what is up to date, too.
         data: the data folder; None means `data_root()`.
 
     Raises:
-        NotebookFailedError: names the notebook, the error and the kept copy.
-        ValueError: no notebook's name starts with `only`.
+        NotebookFailedError: a notebook failed.
+        ValueError: no notebook's name starts with `only`; and as `load_profile`.
     """
     data = data_root() if data is None else Path(data)
     steps = load_profile(profile, overrides, notebooks)
@@ -174,7 +173,8 @@ def run_profile(
         for step in bar:
             bar.set_postfix_str(step.name)
             copy = folder / f"{step.name}.ipynb"
-            if force or _fingerprint_of(copy) != current[step.name]:
+            done = copy.is_file() and _read(copy).metadata.get("dinomix", {}).get("fingerprint")
+            if force or done != current[step.name]:
                 _execute(step, copy, current[step.name], data)
             copies.append(copy)
     return copies
@@ -187,13 +187,8 @@ def _execute(step: Step, copy: Path, fingerprint: str, data: Path) -> None:
     unfinished.parent.mkdir(parents=True, exist_ok=True)
     os.environ["DINOMIX_DATA"] = str(data.absolute())  # the kernel inherits it
     try:
-        papermill.execute_notebook(
-            step.path,
-            unfinished,
-            parameters=dict(step.parameters),
-            cwd=step.path.parent,
-            progress_bar=False,
-        )
+        options = {"cwd": step.path.parent, "progress_bar": False}
+        papermill.execute_notebook(step.path, unfinished, dict(step.parameters), **options)
     except papermill.PapermillExecutionError as error:
         raise NotebookFailedError(
             f"{step.name} stopped with {error.ename}: {error.evalue}\n"
@@ -206,33 +201,21 @@ def _execute(step: Step, copy: Path, fingerprint: str, data: Path) -> None:
     os.replace(unfinished, copy)
 
 
-def _fingerprint_of(copy: Path) -> str | None:
-    if not copy.is_file():
-        return None
-    return _read(copy).metadata.get("dinomix", {}).get("fingerprint")
-
-
 def _with_needs(steps: Sequence[Step], only: str | None) -> set[str]:
-    by_name = {step.name: step for step in steps}
-    pending = [name for name in by_name if name.startswith(only or "")]
-    if not pending:
-        raise ValueError(f"no notebook's name starts with {only!r}; there are {list(by_name)}")
-    wanted: set[str] = set()
-    while pending:
-        name = pending.pop()
-        if name in by_name and name not in wanted:
-            wanted.add(name)
-            pending += by_name[name].needs
+    names = [step.name for step in steps]
+    wanted = {name for name in names if name.startswith(only or "")}
+    if not wanted:
+        raise ValueError(f"no notebook's name starts with {only!r}; there are {names}")
+    for step in reversed(steps):  # each comes after its needs
+        if step.name in wanted:
+            wanted.update(step.needs)
     return wanted
 
 
 def draw_figures(profile: str, folder: Path, only: str | None = None) -> list[Path]:
-    """Draw a profile's figures again from finished runs, and copy them to `folder`.
+    """Draw a profile's figures again from finished runs, copy them to `folder`; as `run_profile`.
 
     Nothing is trained. Figures that no notebook draws any more go, unless only some notebooks run.
-
-    Returns, raises:
-        as `run_profile`.
     """
     drawn = data_root() / "figures" / profile
     os.environ[NO_TRAINING] = "1"

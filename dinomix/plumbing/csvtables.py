@@ -18,16 +18,11 @@ LONGEST = 100  # characters of a value that a message shows
 
 @dataclass(frozen=True)
 class Table:
-    """A CSV file with a header; all values are text.
-
-    Attributes:
-        columns: name -> the values of all rows.
-        numbers: the line in the file of each row; the header is row 1.
-    """
+    """A CSV file with a header; all values are text."""
 
     path: Path
     columns: dict[str, list[str]]
-    numbers: list[int]
+    numbers: list[int]  # the line in the file of each row; the header is line 1
 
     @classmethod
     def read(cls, path: Path, required: Sequence[str]) -> Self:
@@ -75,15 +70,11 @@ class Table:
         return set(columns) <= set(self.columns)
 
     def texts(self, column: str) -> list[str]:
-        """A column, without spaces around its values."""
+        """A column's values without spaces around them."""
         return [text.strip() for text in self.columns[column]]
 
     def values(self, column: str, low: float, high: float, whole: bool = False) -> np.ndarray:
-        """A column of (whole) numbers from `low` to `high`: float64 (N,).
-
-        Raises:
-            ValueError: as `require`.
-        """
+        """A column of (whole) numbers from `low` to `high`: float64 (N,); raises as `require`."""
         values = np.array([as_number(text) for text in self.columns[column]], dtype=float)
         good = (low <= values) & (values <= high)  # NaN never is
         if whole:
@@ -130,11 +121,7 @@ class ImageTable(Table):
         return type(self)(self.path, columns, numbers, images)
 
     def require_distinct(self, groups: Sequence[str] | None = None) -> None:
-        """Within a group (one of `groups` a row) no two images may have one name.
-
-        Raises:
-            ValueError: names the first pair.
-        """
+        """Raise ValueError if two images of a group (one of `groups` a row) have one name."""
         first: dict[tuple[str, str], int] = {}
         for i, image in enumerate(self.images):
             other = first.setdefault((groups[i] if groups else "", image.name), i)
@@ -147,14 +134,9 @@ class ImageTable(Table):
 
 
 def require_files(tables: Sequence[ImageTable]) -> None:
-    """All images must be there.
-
-    Raises:
-        FileNotFoundError: says how many are missing, and names the first ones.
-    """
+    """Raise FileNotFoundError, with the first missing ones, unless all images are there."""
     images = [image for table in tables for image in table.images]
-    missing = [str(image) for image in images if not image.is_file()]
-    if missing:
+    if missing := [str(image) for image in images if not image.is_file()]:
         names = " and ".join(str(table.path) for table in tables)
         raise FileNotFoundError(
             f"{len(missing)} of the {len(images)} images that {names} name are missing, the first "
@@ -163,7 +145,7 @@ def require_files(tables: Sequence[ImageTable]) -> None:
 
 
 def as_number(text: str) -> float:
-    """The number that text in ASCII stands for; NaN for none, such as `4_0`, Python's 40."""
+    """The number that text in ASCII stands for; NaN for none, and for Python's `4_0`."""
     try:
         return float(text) if text.isascii() and "_" not in text else nan
     except ValueError:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 class ExplainedError(RuntimeError):
     """What was asked cannot be done here and now; the message says why, and what would help.
 
-    The command line shows it as one line. A failure that is none of these, nor a ValueError, an
-    OSError or a FloatingPointError, is a mistake in the program, and shows where it came from.
+    The command line shows it as one line. What is neither this nor a ValueError, an OSError or a
+    FloatingPointError is a mistake in the program, and shows where it came from.
     """
 
 

@@ -31,13 +31,9 @@ _swept: set[str] = set()  # folders where this process has removed what killed o
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it onto `path` if the block ends well.
 
-    The temporary name keeps the suffix of `path`, since many writers choose their format by it.
-    The parent folder is made. If the block raises, the temporary file is removed and `path` is
-    what it was before. What a killed process left in the folder goes with the next process' first
-    write there.
-
-    Raises:
-        OSError: a full disk, as `telling_shortage`.
+    The temporary name keeps the suffix, by which many writers choose their format. The parent
+    folder is made. What a killed process left in it goes with the next process' first write there.
+    A full disk raises as `telling_shortage` does.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.stem}-dinomix{uuid.uuid4().hex[:8]}{path.suffix}")
@@ -55,23 +51,17 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
                         os.fsync(file.fileno())  # the content must be on the disk before its name
                     os.replace(temporary, path)
         finally:
-            if temporary.exists():
-                temporary.unlink()
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def telling_shortage(path: str | Path) -> Iterator[None]:
-    """Let an error of writing `path` for want of room name the file, the free space and the fix.
-
-    Raises:
-        OSError: in place of the library's own error, with the system's number.
-    """
+    """For want of room raise OSError, whatever the library did: with file, free space and fix."""
     path = Path(path)
     try:
         yield
     except Exception as error:
-        number = _shortage(error, path)
-        if number is None:
+        if (number := _shortage(error, path)) is None:
             raise
         there = next(folder for folder in path.absolute().parents if folder.exists())
         free = shutil.disk_usage(there).free / 1e9
@@ -86,8 +76,7 @@ def telling_shortage(path: str | Path) -> Iterator[None]:
 def _shortage(error: BaseException | None, path: Path) -> int | None:
     """The system's number for want of room, if that is behind an error about `path`.
 
-    torch raises an error of its own while it handles the system's, and safetensors puts the
-    system's words into its own.
+    torch raises another error while it handles the system's; safetensors only quotes its words.
     """
     while error is not None:
         named = getattr(error, "filename2", None) or getattr(error, "filename", None)
@@ -108,11 +97,8 @@ def half_written(name: str) -> str | None:
 def new_array(path: str | Path, dtype: str | type, shape: tuple[int, ...]) -> "np.memmap":
     """A new .npy file of zeros as a memory map, its room on the disk taken at once.
 
-    Of a file with holes a map can be made on a full disk, too, and the first write beyond the
-    room that there is ends the process with a bus error.
-
-    Raises:
-        OSError: a full disk, as `telling_shortage`.
+    A file with holes fits on a full disk, too, and then a write into the map is a bus error. Here
+    a full disk raises as `telling_shortage` does.
     """
     import numpy as np
 
@@ -149,9 +135,7 @@ def _sweep(folder: Path) -> None:
 
 
 def to_json(value: Any) -> str:
-    """Canonical JSON of nested dicts, lists, literals, paths and dataclasses.
-
-    Equal values give equal text.
+    """Nested dicts, lists, literals, paths and dataclasses as JSON, equal values as equal text.
 
     Raises:
         TypeError: for anything else, since its text could differ between two equal values.

@@ -8,7 +8,7 @@ folder/README.md           the model card, from card.md.j2
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,23 +18,26 @@ from huggingface_hub.errors import HFValidationError
 from dinomix.plumbing import __version__
 from dinomix.plumbing.errors import HubError
 from dinomix.plumbing.files import atomic_path
-from dinomix.plumbing.settings import LARGEST, VERSION
+from dinomix.plumbing.settings import VERSION, read_fields
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 TEMPLATE = Path(__file__).with_name("card.md.j2")
 GENERATED = "<!-- Written by dinomix."  # while it stands in a card, saving writes the card again
-TAGS = [
-    *("image-retrieval", "visual-place-recognition"),
-    *("model_hub_mixin", "pytorch_model_hub_mixin"),  # by which the hub counts its users
-]
+METADATA = {
+    "library_name": "dinomix",
+    "pipeline_tag": "image-feature-extraction",
+    "tags": [
+        *("image-retrieval", "visual-place-recognition"),
+        *("model_hub_mixin", "pytorch_model_hub_mixin"),  # by which the hub counts its users
+    ],
+}
 
 
 class HubMixin(PyTorchModelHubMixin):
     """What lets a model go to the hub and come back; the mixin's own way is not strict.
 
-    A class of this kind has `config` (with `to_dict` and `from_dict`), `dim`, `save(path)`,
-    `load(path)`, and `card_facts()` for its card. `save_pretrained(folder)` and
-    `push_to_hub(repo_id)` are huggingface_hub's; both hand
+    It asks for `config` (a `Config` with `to_dict`), `dim`, `save(path)`, `load(path)` and
+    `card_facts()`. `save_pretrained(folder)` is huggingface_hub's; like `push_to_hub` it hands
     `model_card_kwargs={"run": run, "results": table}` on to `model_card`.
     """
 
@@ -57,7 +60,6 @@ class HubMixin(PyTorchModelHubMixin):
         """Upload what `save_pretrained` writes, in one commit; return the commit's address.
 
         Args:
-            repo_id: "user/name"; made if it is not there.
             options: of the mixin: commit_message, private, token, branch, create_pr, ...
         """
         details = {"repo_id": repo_id, **(model_card_kwargs or {})}
@@ -83,34 +85,28 @@ class HubMixin(PyTorchModelHubMixin):
             revision: branch, tag or commit; the others too are of `hf_hub_download`.
 
         Raises:
-            FileNotFoundError: if a folder lacks a file, or the name can be no repository's.
-            HubError: if the hub gives nothing, for example without a network.
-            ValueError: if a file is damaged, the config has unknown fields or wrong values, or
-                the tensors do not fit it.
+            FileNotFoundError: a folder lacks a file, or the name can be no repository's.
+            HubError: the hub gives nothing, for example without a network.
+            ValueError: a file is damaged, or the config is wrong or another than the weights'.
         """
-        options = {
-            "revision": revision,
-            "token": token,
-            "cache_dir": cache_dir,
-            "force_download": force_download,
-            "local_files_only": local_files_only,
-        }
-        config_path, weights = (_find(repo_or_folder, name, options) for name in (CONFIG, WEIGHTS))
-        fields = _read_fields(config_path)
+        options = {"revision": revision, "token": token, "cache_dir": cache_dir}
+        options |= {"force_download": force_download, "local_files_only": local_files_only}
+        config, weights = (_find(repo_or_folder, name, options) for name in (CONFIG, WEIGHTS))
+        fields = read_fields(config)
+        fields.pop(VERSION, None)
         model = cls.load(weights)
         try:
             stated = type(model.config).from_dict(fields).to_dict()
         except ValueError as error:
-            raise _no_config(config_path, error) from error
+            raise ValueError(f"{config}: {error}") from error
         carried = model.config.to_dict()
-        differing = [
-            f"{key} is {stated[key]!r}, not {carried[key]!r}"
-            for key in carried
-            if stated[key] != carried[key]
-        ]
-        if differing:
+        if differing := [
+            f"{key} is {stated[key]!r}, not {value!r}"
+            for key, value in carried.items()
+            if stated[key] != value
+        ]:
             raise ValueError(
-                f"{config_path} is not the config that {weights} carries: {', '.join(differing)}"
+                f"{config} is not the config that {weights} carries: {', '.join(differing)}"
             )
         return model
 
@@ -137,23 +133,6 @@ def _find(repo_or_folder: str | Path, name: str, options: dict[str, Any]) -> Pat
         ) from error
 
 
-def _read_fields(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > LARGEST:
-            raise ValueError(f"it has {path.stat().st_size:,} bytes")
-        fields = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(fields, dict):
-            raise ValueError(f"it holds {fields!r} instead of named fields")
-    except (ValueError, RecursionError) as error:
-        raise _no_config(path, error) from error
-    fields.pop(VERSION, None)
-    return fields
-
-
-def _no_config(path: Path, error: Exception) -> ValueError:
-    return ValueError(f"{path} is no config that can be used here: {error}")
-
-
 def model_card(
     model: Any, *, run: Any = None, results: Any = None, repo_id: str = "<user>/<name>"
 ) -> ModelCard:
@@ -161,13 +140,12 @@ def model_card(
 
     Args:
         run: the Run that trained it: adds the recipe and the recall on the validation set.
-        results: measured on test sets, from `dinomix.evaluate`; the tables of several test sets
-            may be concatenated.
-        repo_id: the repository's name on the hub, for the lines that say how to load the model.
+        results: from `dinomix.evaluate`, of one test set or several, concatenated.
+        repo_id: for the lines that say how to load the model.
 
     Raises:
-        ValueError: if the run trained another model, or the results are another model's, lack a
-            column, or hold two recalls for the same thing.
+        ValueError: run or results are another model's; or the results lack a column, or hold two
+            recalls for the same thing.
     """
     about, tables = model.card_facts(), {}
     if run is not None:
@@ -175,21 +153,13 @@ def model_card(
             raise ValueError(
                 f"{run.folder} trained another model, {run.model_config}, not {model.config}"
             )
-        best = {"epoch": int(run.best["epoch"])} | {
-            k: run.best[k] for k in ("recall@1", "recall@5")
-        }
-        tables["best"] = [list(best), _cells(best.values())]
+        names = ["epoch", "recall@1", "recall@5"]
+        tables["best"] = [names, [_cell(run.best[name]) for name in names]]
         tables["recipe"] = _rows(run.train_config.identity(), "recipe", "value")
     if results is not None:
         tables["results"] = _recalls(results, model)
-    metadata = ModelCardData(
-        library_name="dinomix",
-        license=about["licence"],
-        pipeline_tag="image-feature-extraction",
-        tags=sorted(TAGS),
-    )
     return ModelCard.from_template(
-        metadata,
+        ModelCardData(license=about["licence"], **METADATA),
         template_path=str(TEMPLATE),
         version=__version__,
         repo_id=repo_id,
@@ -209,32 +179,28 @@ def _recalls(results: Any, model: Any) -> list[list[str]]:
     lacking = [c for c in (*same, "k", "recall", "backbone", "dim") if c not in results]
     if lacking:
         raise ValueError(f"results lack the columns {lacking}: give what dinomix.evaluate returned")
-    measured = {(row.backbone, row.dim) for row in results.itertuples()}
-    if measured != {(model.config.backbone, model.dim)}:
+    mine = (model.config.backbone, model.dim)
+    measured = set(zip(results["backbone"], results["dim"], strict=True))
+    if measured != {mine}:
         raise ValueError(
-            f"results of {sorted(measured)} (backbone, dim) are not this model's: it is "
-            f"{(model.config.backbone, model.dim)}"
+            f"results of {sorted(measured)} (backbone, dim) are not this model's: it is {mine}"
         )
     if results.duplicated([*same, "k"]).any():
         raise ValueError("results hold two recalls for the same test set and k: give one model's")
     ks = sorted(results["k"].unique())
     rows = [[*same, *(f"R@{k}" for k in ks)]]
     for key, group in results.groupby(same, sort=False):
-        recall = dict(zip(group["k"], group["recall"], strict=True))
-        rows.append(_cells([*key, *(recall.get(k, float("nan")) for k in ks)]))
+        recalls = group.set_index("k")["recall"].reindex(ks)
+        rows.append([_cell(value) for value in (*key, *recalls)])
     return rows
 
 
 def _rows(named: Mapping[str, Any], *header: str) -> list[list[str]]:
-    return [list(header or ("", "")), *(_cells(pair) for pair in named.items())]
-
-
-def _cells(values: Iterable[Any]) -> list[str]:
-    """Values as a Markdown table shows them, reals by up to five digits."""
-    return [_cell(value) for value in values]
+    return [header or ("", ""), *([key, _cell(value)] for key, value in named.items())]
 
 
 def _cell(value: Any) -> str:
+    """A value as a Markdown table shows it, reals by up to five digits."""
     if isinstance(value, Mapping):
         return ", ".join(f"{key}: {_cell(each)}" for key, each in value.items())
     if isinstance(value, list | tuple):

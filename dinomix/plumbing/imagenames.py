@@ -23,11 +23,7 @@ def stays_inside(name: str) -> bool:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The images of a folder, sorted by name.
-
-    Raises:
-        FileNotFoundError: there is no such folder, or it holds no images.
-    """
+    """The images of a folder by name; FileNotFoundError where there is no folder or no image."""
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}")
     # Of strings: paths would take twice as long in a folder of a hundred thousand.

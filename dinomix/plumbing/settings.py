@@ -38,8 +38,7 @@ def parse_yaml(text: str) -> Any:
     """The value that YAML text stands for: dicts, lists, text, numbers, dates, None.
 
     Raises:
-        ValueError: it is no YAML, has a key twice, or a tag that asks for an object; the line is
-            named.
+        ValueError: it is no YAML, has a key twice, or asks for an object; the line is named.
     """
     try:
         return yaml.load(text, Loader=_Loader)
@@ -59,8 +58,7 @@ def read_fields(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it has another suffix, is larger than any config, is damaged, is empty, or holds
-            something other than named values. The file is named, and the key or the line.
+        ValueError: it is larger than any config, damaged, empty, or holds no named values.
     """
     path = Path(path)
     if not path.is_file():
@@ -98,11 +96,7 @@ def _parse_json(text: str) -> Any:
 
 
 def parse_overrides(text: str) -> dict[str, Any]:
-    """`"epochs=2; seeds=[0, 1]"` as a dict, values read as YAML.
-
-    Raises:
-        ValueError: a part is not `name=value`, a value is no YAML, or a name is there twice.
-    """
+    """`"epochs=2; seeds=[0, 1]"` as a dict, values read as YAML; ValueError for anything else."""
     overrides: dict[str, Any] = {}
     for part in filter(None, (part.strip() for part in text.split(";"))):
         name, equals, value = (word.strip() for word in part.partition("="))

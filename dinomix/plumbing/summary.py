@@ -10,15 +10,12 @@ FLOAT32 = 4  # bytes
 
 def count_parameters(module: nn.Module) -> tuple[int, int]:
     """All numbers among a module's parameters, and those of them that learn."""
-    parameters = list(module.parameters())
-    return (
-        sum(p.numel() for p in parameters),
-        sum(p.numel() for p in parameters if p.requires_grad),
-    )
+    sizes = [(p.numel(), p.requires_grad) for p in module.parameters()]
+    return sum(n for n, _ in sizes), sum(n for n, learns in sizes if learns)
 
 
 def facts(model: nn.Module) -> dict[str, str]:
-    """What a person wants to know of a PlaceModel first, in words; only shapes are looked at."""
+    """What to know of a PlaceModel first, in words; only shapes are looked at."""
     config, backbone = model.config, model.backbone
     total, trained = count_parameters(model)
     blocks, learn = backbone.num_blocks, config.trained_blocks
@@ -30,17 +27,14 @@ def facts(model: nn.Module) -> dict[str, str]:
     settings = [k for k in ("mix_depth", "out_channels", "out_rows") if k in taken]
     shown = {k: getattr(config, k) for k in settings} | dict(config.aggregator_options)
     chosen = f" ({', '.join(f'{k} {v}' for k, v in shown.items())})" if shown else ""
-    parts = ", ".join(
-        f"{name} {count_parameters(part)[0]:,}"
-        for name, part in (("backbone", backbone), ("aggregator", model.aggregator))
-    )
+    parts = [f"{n} {count_parameters(part)[0]:,}" for n, part in model.named_children()]
     return {
         "images": f"{config.size[0]} x {config.size[1]} px",
         "backbone": f"{config.backbone}, {learning}",
         "map": f"{backbone.out_channels} channels of {backbone.grid[0]} x {backbone.grid[1]}",
         "aggregator": f"{config.aggregator}{chosen}",
         "descriptor": f"{model.dim:,} entries, {FLOAT32 * model.dim:,} bytes as float32",
-        "parameters": f"{total:,} ({parts})",
+        "parameters": f"{total:,} ({', '.join(parts)})",
         "trained": f"{trained:,} ({100 * trained / total if total else 0:.0f} %)",
     }
 

@@ -22,10 +22,9 @@ MEASURED = {
 
 
 class ResultsTable(pd.DataFrame):
-    """A DataFrame of recalls, one a row, that a notebook shows by `show`.
+    """A DataFrame of recalls, one a row, that a notebook shows by `show` where columns allow it.
 
-    It does so only while it has the columns for it. What pandas makes of it is one again; a plain
-    one is `pd.DataFrame(table)`.
+    What pandas makes of it is one again; a plain one is `pd.DataFrame(table)`.
     """
 
     @property
@@ -46,17 +45,14 @@ def mean_and_range(values: Iterable[float], decimals: int = 1) -> str:
 
 
 def show(table: pd.DataFrame, decimals: int = 1) -> "Styler":
-    """Recalls of a results table as papers print them, the best of each column bold.
+    """Recalls of a results table as papers print them.
 
     A row for each method and condition, or whatever else differs between the table's rows, a
     column for each k; what is the same everywhere stands in the caption. Over several seeds a cell
-    is `mean_and_range`. The best is that of all methods on the same data set and condition.
-
-    Args:
-        table: with the columns dataset, condition, k and recall, in percent.
+    is `mean_and_range`. The best on the same data set and condition is bold.
 
     Raises:
-        ValueError: it lacks one of them.
+        ValueError: the table lacks a column of `NEEDED`.
     """
     require_columns(table, NEEDED)
     names = [column for column in table.columns if column not in MEASURED]
@@ -89,7 +85,7 @@ def _text(value: Hashable) -> str:
 
 
 def _in_order(texts: pd.Series) -> pd.Series:
-    """Sorted as in the table, but conditions by name, those over all of them last."""
+    """As in the table, but conditions by name, those over all of them last."""
     order = list(dict.fromkeys(texts))
     if texts.name == "condition":
         order.sort(key=lambda text: (text in (ALL, MEAN), text))

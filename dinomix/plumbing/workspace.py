@@ -10,9 +10,8 @@ NO_TRAINING = "DINOMIX_NO_TRAINING"  # an environment variable: only runs that a
 def data_root() -> Path:
     """The folder of data sets, runs and results: `DINOMIX_DATA`, or `data` in the checkout.
 
-    The checkout is looked for from the working folder upwards, so that a notebook opened in
-    `notebooks/` and a script started beside it find the same data. Outside a checkout it is
-    `data` in the working folder.
+    The checkout is looked for from the working folder upwards: a notebook in `notebooks/` and a
+    script beside it find the same. Outside of one it is `data` in the working folder.
     """
     if chosen := os.environ.get("DINOMIX_DATA"):
         return Path(chosen).absolute()
@@ -24,21 +23,23 @@ def data_root() -> Path:
 
 
 def require(needed: Mapping[str, str], root: Path | None = None) -> Path:
-    """The data folder, once everything that is needed lies in it.
+    """The data folder (`data_root()`, or another), once everything that is needed lies in it.
 
     Args:
         needed: path under the data folder -> what it is and where to get it.
-        root: the data folder; None means `data_root()`.
 
     Raises:
-        FileNotFoundError: lists everything that is missing, what it is and where to put it.
+        FileNotFoundError: lists everything that is missing.
     """
     root = data_root() if root is None else Path(root)
-    missing = {path: what for path, what in needed.items() if not (root / path).exists()}
+    missing = [
+        f"  {root / path}\n      {what}"
+        for path, what in needed.items()
+        if not (root / path).exists()
+    ]
     if missing:
-        lines = [f"  {root / path}\n      {what}" for path, what in missing.items()]
         raise FileNotFoundError(
             "This profile needs data that cannot be made here. Put there (or link, or point "
-            "DINOMIX_DATA at a folder that has it):\n" + "\n".join(lines)
+            "DINOMIX_DATA at a folder that has it):\n" + "\n".join(missing)
         )
     return root

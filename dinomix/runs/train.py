@@ -4,6 +4,7 @@ import os
 from contextlib import nullcontext
 from pathlib import Path
 
+import pandas as pd
 import torch
 
 from dinomix.data import PlaceDataset, TestSet
@@ -15,7 +16,7 @@ from dinomix.plumbing.workspace import NO_TRAINING, data_root
 from dinomix.retrieval import pick_device
 from dinomix.runs.machine import make_accelerator, reproducible, rng_state, set_rng_state
 from dinomix.runs.prefix import prefix_features
-from dinomix.runs.run import Run, RunFolder, locked, weights_id
+from dinomix.runs.run import COLUMNS, Run, locked, weights_id
 from dinomix.training import (
     DivergedError,
     TrainConfig,
@@ -38,12 +39,11 @@ def train(
 ) -> Run:
     """Train a model, or load the run if the same one was asked for before.
 
-    The run's folder is `out/<hash>` of everything that decides the result: both configs (but for
-    workers and device), the data sets' fingerprints and the content of the initial weights. A
-    killed run goes on after its last whole epoch and ends with the weights and the history of an
-    unbroken one, bit by bit on the same machine. A second process that asks for a run in the
-    making waits for it. Under `torchrun` or `accelerate launch` a batch is shared out among the
-    processes, but mined as a whole.
+    The run's folder is `out/<hash>` of what decides the result: both configs (but for workers and
+    device), the data sets' fingerprints and the content of the initial weights. A killed run goes
+    on after its last whole epoch and ends as an unbroken one, bit by bit on the same machine. A
+    second process that asks for a run in the making waits for it. Under `torchrun` or `accelerate
+    launch` a batch is shared out among the processes, but mined as a whole.
 
     Args:
         places: training places; their transform is chosen here.
@@ -54,32 +54,31 @@ def train(
 
     Raises:
         ExplainedError: the run is not there, and the variable DINOMIX_NO_TRAINING is set.
-        ValueError: fewer places than a batch needs (in the largest city, if a batch is to lie in
-            one); nothing to train; a precision, device or compiler that this machine does not have;
-            a run folder that belongs to another run.
+        ValueError: too few places for a batch; nothing to train; a precision, device or compiler
+            that this machine does not have; a run folder that belongs to another run.
         DivergedError: loss or weights became NaN or infinite. The last good checkpoint stays.
     """
     batches_of(places, train_config, epoch=1)  # or an error, before anything is written
-    folder = _folder(model_config, places, val, train_config, weights, out)
-    if folder.is_finished():
-        folder.remove_checkpoint()
-        return Run.open(folder.path)
+    run = _asked(model_config, places, val, train_config, weights, out)
+    if run.is_finished():
+        run.remove_checkpoint()
+        return Run.open(run.folder)
     if os.environ.get(NO_TRAINING):
         raise ExplainedError(
-            f"there is no finished run {folder.path}, and {NO_TRAINING} forbids to train it: run "
+            f"there is no finished run {run.folder}, and {NO_TRAINING} forbids to train it: run "
             "the notebooks of this profile first"
         )
     here = make_accelerator(train_config)
     main = here.is_main_process
-    with locked(folder.path) if main else nullcontext():
+    with locked(run.folder) if main else nullcontext():
         here.wait_for_everyone()
-        if not folder.is_finished():  # it may be now, if we had to wait
+        if not run.is_finished():  # it may be now, if we had to wait
             if main:
-                folder.begin()
+                run.begin()
             with reproducible(train_config.seed):
-                _train(model_config, places, val, train_config, weights, folder, here, progress)
+                _train(run, places, val, weights, here, progress and main)
         here.wait_for_everyone()
-    return Run.open(folder.path)
+    return Run.open(run.folder)
 
 
 def find_run(
@@ -92,11 +91,11 @@ def find_run(
     out: str | Path | None = None,
 ) -> Run | None:
     """The finished run that `train` would return for these arguments, or None."""
-    folder = _folder(model_config, places, val, train_config, weights, out)
-    return Run.open(folder.path) if folder.is_finished() else None
+    run = _asked(model_config, places, val, train_config, weights, out)
+    return Run.open(run.folder) if run.is_finished() else None
 
 
-def _folder(model_config, places, val, train_config, weights, out) -> RunFolder:
+def _asked(model_config, places, val, train_config, weights, out) -> Run:
     identity = {
         "model": model_config.to_dict(),
         "train": train_config.identity(),
@@ -105,17 +104,18 @@ def _folder(model_config, places, val, train_config, weights, out) -> RunFolder:
         "weights": weights_id(model_config.backbone, weights),
     }
     out = data_root() / "runs" if out is None else Path(out)
-    return RunFolder(out / config_hash(identity), identity)
+    nothing = pd.DataFrame(columns=COLUMNS)
+    return Run(out / config_hash(identity), model_config, train_config, nothing, identity)
 
 
-def _train(model_config, places, val, recipe, weights, folder, here, progress) -> None:
+def _train(run, places, val, weights, here, progress) -> None:
     """Begin or resume, and save after each epoch; the order here is that of the random draws."""
-    main = here.is_main_process
+    recipe, main = run.train_config, here.is_main_process
     device = pick_device(recipe.device)  # Accelerate itself knows no "cuda:1"
     if device.type == "cuda" and here.num_processes > 1:
         device = here.device  # each process has its own GPU
-    checkpoint = folder.checkpoint()
-    model = build_model(model_config, weights=None if checkpoint else weights)
+    checkpoint = run.checkpoint()
+    model = build_model(run.model_config, weights=None if checkpoint else weights)
     # Half-precision convolutions want channels last; in float32 it would only round otherwise.
     half = here.mixed_precision != "no"
     model.to(device, memory_format=torch.channels_last if half else torch.preserve_format)
@@ -123,16 +123,10 @@ def _train(model_config, places, val, recipe, weights, folder, here, progress) -
         model.load_state_dict(checkpoint["model"])
     frozen = None
     if recipe.cache_prefix and model.backbone.has_prefix:
-        paths = [*places.paths, *val.database, *val.queries]
-        frozen = prefix_features(
-            model,
-            paths,
-            folder.path.parent / "prefix",
-            device=device,
-            progress=progress and main,
-        )
+        paths, folder = [*places.paths, *val.database, *val.queries], run.folder.parent / "prefix"
+        frozen = prefix_features(model, paths, folder, device=device, progress=progress)
     if model.aggregator.needs_features and not checkpoint:
-        shown = places.with_transform(train_transform(model_config.image_size, recipe.augment))
+        shown = places.with_transform(train_transform(model.config.image_size, recipe.augment))
         initialise(model, shown if frozen is None else shown.with_frozen(frozen))
     optimizer = make_optimizer(recipe, model)
     optimizer = here.prepare_optimizer(optimizer, device_placement=False)
@@ -143,26 +137,20 @@ def _train(model_config, places, val, recipe, weights, folder, here, progress) -
             here.scaler.load_state_dict(checkpoint["scaler"])
         history = checkpoint["history"]
         if main:
-            folder.publish(model, history)  # the kill may have come between the two
+            run.publish(model, history)  # the kill may have come between the two
         set_rng_state(checkpoint["rng"])
     rows = fit(
         *(model, places, val, recipe, optimizer, here),
-        frozen=frozen,
-        history=history,
-        progress=progress and main,
+        **{"frozen": frozen, "history": history, "progress": progress},
     )
     try:
         for _ in rows:
             if main:
-                folder.save(
-                    model,
-                    history,
-                    optimizer=optimizer.state_dict(),
-                    scaler=here.scaler.state_dict() if here.scaler else None,
-                    rng=rng_state(),
-                )
+                scaler = here.scaler.state_dict() if here.scaler else None
+                state = {"optimizer": optimizer.state_dict(), "scaler": scaler, "rng": rng_state()}
+                run.save(model, history, **state)
             here.wait_for_everyone()
     except DivergedError as error:
-        raise DivergedError(f"{error} The checkpoint before it stays in {folder.path}.") from None
+        raise DivergedError(f"{error} The checkpoint before it stays in {run.folder}.") from None
     if main:
-        folder.finish(model)
+        run.finish(model)

@@ -52,7 +52,7 @@ class Progress:
         last, total = len(self.history) - 1, self.config.get("train", {}).get("epochs", "?")
         words = ["finished" if self.finished else "unfinished", f"epoch {max(0, last)} of {total}"]
         if last > 0:
-            best = best_row(self.history.to_dict("records"))
+            best = best_row(self.history)
             words.append(f"best R@1 {best['recall@1']:.1f} in epoch {best['epoch']:.0f}")
         if not self.finished and self.changed is not None:
             words.append(f"last news {max(0, now - self.changed):.0f} s ago")

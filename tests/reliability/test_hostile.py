@@ -69,7 +69,7 @@ READERS = {
     "weights": lambda path: build_model(SMALL, weights=path),
     "hub file": lambda path: load_backbone_weights(build_backbone("toy_vits14"), path),
     "read_tensors": read_tensors,
-    "checkpoint": lambda path: run.RunFolder(path.parent, {}).checkpoint(),
+    "checkpoint": lambda path: checkpoints.Run(path.parent, None, None, None).checkpoint(),
 }
 
 
@@ -320,12 +320,12 @@ def with_config(path, config):
         ({"backbone": "timm/resnet18.evil"}, "unknown backbone"),
         ({"backbone": "../../../etc/passwd"}, "unknown backbone"),
         ({"aggregator": "__import__('os')"}, "unknown aggregator"),
-        ({"auto_map": {"AutoModel": "code.Model"}}, "no fields .'auto_map'.; the fields are"),
+        ({"auto_map": {"AutoModel": "code.Model"}}, "has no fields .*auto_map"),
         ({"aggregator_options": {"__class__": 1}}, "has no options"),
         ({"image_size": 27}, "multiples of 14"),
         ("[" * 100_000, "it has 100,000 characters"),
         ("[" * 5000, "recursion"),
-        ("[1]", "made of named fields"),
+        ("[1]", "is made of named fields"),
         ('{"mix_depth": ' + "9" * 5000 + "}", "digits"),
         ("{", "Expecting"),
     ],
@@ -339,10 +339,10 @@ def test_a_strangers_config_in_a_header(tmp_path, config, complaint):
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("[" * 5000, "recursion"),
-        ("[" * 200_000, "it has 200,000 bytes"),
+        ("[" * 5000, "nested too deeply"),
+        ("[" * 200_000, "has 200,000 bytes"),
         ("\xff", "utf-8"),
-        ('{"mix_depth": 1e999}', "mix_depth is inf; it should be a whole number"),
+        ('{"mix_depth": 1e999}', "mix_depth is inf"),
         ('{"backbone": "../../x"}', "unknown backbone"),
         ("!!python/object/apply:os.system ['touch canary']", "Expecting value"),
     ],
@@ -350,7 +350,7 @@ def test_a_strangers_config_in_a_header(tmp_path, config, complaint):
 def test_a_strangers_config_in_a_folder(tmp_path, text, complaint):
     save_model(build_model(SMALL), tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(text, encoding="latin-1")
-    with pytest.raises(ValueError, match=rf"config\.json is no config .*{complaint}"):
+    with pytest.raises(ValueError, match=rf"config\.json.*{complaint}"):
         PlaceModel.from_pretrained(tmp_path)
 
 

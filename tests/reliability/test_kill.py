@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dinomix.pipeline import notebooks as pipeline
-from dinomix.runs import train as training
+from dinomix.runs.run import Run
 from dinomix.scale import descriptors as chunks
 from tests.killing import JOBS, contents
 
@@ -87,7 +87,7 @@ def killed(*args: object, **options: object) -> None:
 @pytest.mark.parametrize(
     ("job", "module", "name"),
     [
-        ("training", training, "remove_checkpoint"),  # the run is finished, its checkpoint there
+        ("training", Run, "remove_checkpoint"),  # the run is finished, its checkpoint there
         ("describing", chunks.ChunkedArray, "clear"),  # the file is finished, its folder there
         ("describing", chunks.shutil, "rmtree"),  # the folder of the beginning is full
         ("notebooks", pipeline.nbformat, "write"),  # the notebook is executed, and has no name yet

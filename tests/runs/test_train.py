@@ -27,7 +27,7 @@ from dinomix.plumbing import workspace
 from dinomix.runs import run as folders
 from dinomix.runs import train as runs
 from dinomix.runs.machine import has_compiler, make_accelerator
-from dinomix.runs.run import RunFolder
+from dinomix.runs.run import Run
 from dinomix.runs.train import train
 from dinomix.training import DivergedError, TrainConfig, batches_of, make_optimizer
 from tests.conftest import write_places, write_testset
@@ -321,7 +321,7 @@ def test_compiled_training_is_training(data, tmp_path, monkeypatch, changes):
     other = changed(compile=True, epochs=1, places_per_batch=3, **changes)
     train(TINY, *data, other, out=tmp_path / "other", progress=False)  # shapes that must not matter
     (folder,) = (path.parent for path in tmp_path.glob("broken/*/checkpoint.pt"))
-    assert RunFolder(folder, {}).checkpoint()["model"].keys() == before.keys()
+    assert Run(folder, None, None, None).checkpoint()["model"].keys() == before.keys()
     broken = train(TINY, *data, config, out=tmp_path / "broken", progress=False)
     assert_same_result(broken, compiled)
 
@@ -445,7 +445,7 @@ class Crash(Exception):
 
 def crash_at(monkeypatch, name, call):
     """Let the run's function `name` raise at its n-th call, before it does anything."""
-    module = next(m for m in (RunFolder, folders, loop) if hasattr(m, name))
+    module = next(m for m in (Run, folders, loop) if hasattr(m, name))
     original, calls = getattr(module, name), []
 
     def crashing(*args, **options):
@@ -564,7 +564,7 @@ def test_killed_process_ends_like_an_unbroken_one(tmp_path):
     names = {"config.json", "history.csv", "best.safetensors", "last.safetensors", "lock"}
     assert rounds
     for folder in rounds:
-        assert_same_result(runs.Run.open(folder), runs.Run.open(whole))
+        assert_same_result(Run.open(folder), Run.open(whole))
         assert {path.name for path in folder.iterdir()} == names
         kept = folder.parent.glob("prefix/*/*")  # the toy recipe caches the frozen prefix
         assert {path.name for path in kept} == {"features.npy", "lock"}
@@ -656,7 +656,7 @@ def test_two_processes_train_like_one(tmp_path, changes, tolerance):
     configs = [json.dumps(config.to_dict()) for config in (TINY, recipe)]
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
     python(script, tmp_path, tmp_path / "two", *configs, launcher=launcher)
-    two = runs.Run.open(tmp_path / "two" / one.folder.name)
+    two = Run.open(tmp_path / "two" / one.folder.name)
     columns = ["step", "loss", "lr", *(["mined_share"] if tolerance < 0.01 else [])]
     pd.testing.assert_frame_equal(one.history[columns], two.history[columns], rtol=tolerance)
     its = two.load("last").state_dict()
@@ -703,11 +703,11 @@ def test_loss_that_is_no_number_stops_and_keeps_the_checkpoint(
             train(TINY, *data, RECIPE, out=tmp_path, progress=False)
     assert isinstance(caught.value, FloatingPointError)
     (folder,) = tmp_path.iterdir()
-    kept = RunFolder(folder, {}).checkpoint()
+    kept = Run(folder, None, None, None).checkpoint()
     assert [row["epoch"] for row in kept["history"]] == [0, 1]
     assert all(tensor.isfinite().all() for tensor in kept["model"].values())
     with pytest.raises(FileNotFoundError, match="no finished run"):
-        runs.Run.open(folder)
+        Run.open(folder)
     assert_same_result(train(TINY, *data, RECIPE, out=tmp_path, progress=False), run)
 
 
@@ -717,7 +717,7 @@ def test_broken_weights_never_reach_the_checkpoint(data, tmp_path):
     with pytest.raises(DivergedError, match=r"is not finite in epoch 1, step 1, .* rate 1e\+30"):
         train(TINY, *data, config, out=tmp_path, progress=False)
     (folder,) = tmp_path.iterdir()
-    kept = RunFolder(folder, {}).checkpoint()
+    kept = Run(folder, None, None, None).checkpoint()
     assert len(kept["history"]) == 1
     assert all(tensor.isfinite().all() for tensor in kept["model"].values())
 

@@ -8,7 +8,7 @@ import time
 import pandas as pd
 import pytest
 
-from dinomix.runs.run import COLUMNS, write_config, write_history
+from dinomix.runs.run import COLUMNS, Run
 from dinomix.widgets.monitor import list_runs, read_progress, training_monitor
 
 IDENTITY = {
@@ -20,6 +20,14 @@ IDENTITY = {
 def rows(epochs: int) -> list[dict]:
     row = dict.fromkeys(COLUMNS, 1.0) | {"seconds": 10.0}
     return [row | {"epoch": i, "step": i, "recall@1": 50.0 - i} for i in range(epochs + 1)]
+
+
+def write_config(folder, identity: dict, finished: bool) -> None:
+    Run(folder, None, None, None, identity).write_config(finished)
+
+
+def write_history(folder, history: list[dict]) -> None:
+    Run(folder, None, None, None).write_history(history)
 
 
 def write_run(folder, epochs: int, finished: bool = False):
