@@ -69,7 +69,7 @@ READERS = {
     "weights": lambda path: build_model(SMALL, weights=path),
     "hub file": lambda path: load_backbone_weights(build_backbone("toy_vits14"), path),
     "read_tensors": read_tensors,
-    "checkpoint": lambda path: checkpoints.Run(path.parent, None, None, None).checkpoint(),
+    "checkpoint": lambda path: run.Run(path.parent, None, None, None).checkpoint(),
 }
 
 
