@@ -1,10 +1,10 @@
 """What a model costs: parameters, arithmetic, time, memory, and the search among its descriptors.
 
-Weights do not matter for any of it, so none are loaded: a model is built without memory, and given
-arbitrary numbers where it has to run.
+Weights do not matter for any of it: a model runs with arbitrary ones.
 """
 
 import json
+import re
 import statistics
 import subprocess
 import sys
@@ -98,8 +98,7 @@ def peak_memory() -> int:
     """Bytes of memory that this process has had at most."""
     status = Path("/proc/self/status")
     if status.exists():  # Linux, whose ru_maxrss starts from the parent's peak
-        [peak] = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
-        return int(peak.split()[1]) * 1024
+        return 1024 * int(re.search(r"^VmHWM:\s+(\d+)", status.read_text(), re.MULTILINE)[1])
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes, on macOS
