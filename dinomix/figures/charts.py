@@ -29,8 +29,7 @@ def test_map(database_utm: np.ndarray, query_utm: np.ndarray) -> Figure:
 
 def training_curves(history: pd.DataFrame) -> Figure:
     """Loss, mined share and validation recall over the epochs of a run's history."""
-    figure, (axes,) = panels(1, 3, (9, 2.8))
-    loss, mined, recall = axes
+    figure, ((loss, mined, recall),) = panels(1, 3, (9, 2.8))
     trained = history[history["epoch"] > 0]  # row 0 is the model before training
     colours = sns.color_palette(PALETTE)
     loss.plot(trained["epoch"], trained["loss"], "o-", color=colours[0], ms=3)
@@ -42,7 +41,7 @@ def training_curves(history: pd.DataFrame) -> Figure:
         recall.plot(history["epoch"], history[name], "o-", color=colour, ms=3, label=name)
     recall.set(title="validation recall (%)", ylim=(0, 102))
     recall.legend(loc="lower right")
-    for axis in axes:
+    for axis in figure.axes:
         axis.set_xlabel("epoch")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return figure
@@ -54,7 +53,7 @@ def recall_bars(table: pd.DataFrame, k: int = 1) -> Figure:
     Seeds become one bar with its spread, lowest to highest.
     """
     chosen = _by_condition(table, k)
-    conditions = list(chosen["condition"].unique())
+    conditions = chosen["condition"].unique().tolist()
     figure, ((axis,),) = panels(1, 1, (1.2 + 0.85 * len(conditions), 3.2))
     bars = {"order": conditions, "errorbar": SPREAD, "err_kws": {"linewidth": 1}}
     sns.barplot(chosen, x="condition", y="recall", hue="method", palette=PALETTE, ax=axis, **bars)

@@ -84,7 +84,7 @@ def token_colours(maps: np.ndarray) -> np.ndarray:
     return colours.reshape(batch, height, width, 3)
 
 
-def retrieval_rows(retrieval: Retrieval, rows: Sequence[int], cell: float = 1.4) -> Figure:
+def retrieval_rows(retrieval: Retrieval, rows: Sequence[int]) -> Figure:
     """Queries, by index, beside their nearest database images, framed green (right) or red (wrong).
 
     Of an unlabelled test set nothing is framed.
@@ -95,50 +95,44 @@ def retrieval_rows(retrieval: Retrieval, rows: Sequence[int], cell: float = 1.4)
         frames = [[None, *colours[row]] for row in rows]
     images, titles = [], []
     for row in rows:
-        images.append(
-            _photos(test.queries[row], *(test.database[i] for i in retrieval.ranked[row]))
-        )
+        found = [test.database[i] for i in retrieval.ranked[row]]
+        images.append(_photos(test.queries[row], *found))
         titles.append(["query", *(f"{s:.2f}" for s in retrieval.similarities[row])])
     conditions = [test.conditions[row] for row in rows]
-    return image_grid(images, row_titles=conditions, titles=titles, frames=frames, cell=cell)
+    return image_grid(images, row_titles=conditions, titles=titles, frames=frames, cell=1.4)
 
 
 def comparison_rows(
-    retrievals: Mapping[str, Retrieval],
-    queries: Sequence[int],
-    row_titles: Sequence[str],
-    cell: float = 1.3,
+    retrievals: Mapping[str, Retrieval], queries: Sequence[int], row_titles: Sequence[str]
 ) -> Figure:
     """Queries, by index, beside the first image that each method retrieves (paper, Fig. 8).
 
     Framed by `comparison.verdicts` (green is right, yellow near, red wrong), with the distance from
     the query above.
     """
-    test = next(iter(retrievals.values())).test
-    judged = {name: (verdicts(r)[:, 0], distance(r)[:, 0]) for name, r in retrievals.items()}
+    made = list(retrievals.values())
+    test = made[0].test
+    judged, apart = [verdicts(r)[:, 0] for r in made], [distance(r)[:, 0] for r in made]
     images, frames, titles = [], [], []
     for query in queries:
-        found = [test.database[r.ranked[query, 0]] for r in retrievals.values()]
+        found = [test.database[r.ranked[query, 0]] for r in made]
         images.append(_photos(test.queries[query], *found))
-        frames.append([None, *(FRAMES[verdict[query]] for verdict, _ in judged.values())])
-        metres = [f"{apart[query]:.1f} {test.unit}" for _, apart in judged.values()]
+        frames.append([None, *(FRAMES[verdict[query]] for verdict in judged)])
+        metres = [f"{far[query]:.1f} {test.unit}" for far in apart]
         titles.append([test.conditions[query], *metres])
-    figure = image_grid(images, row_titles=row_titles, titles=titles, frames=frames, cell=cell)
+    figure = image_grid(images, row_titles=row_titles, titles=titles, frames=frames, cell=1.3)
     for axis, name in zip(figure.axes, ["query", *retrievals], strict=False):
         axis.set_title(f"{name}\n{axis.get_title()}", fontsize=8)
     return figure
 
 
 def attention_rows(
-    images: Sequence[Sequence[np.ndarray]],
-    row_titles: Sequence[str],
-    column_titles: Sequence[str],
-    cell: float = 1.3,
+    images: Sequence[Sequence[np.ndarray]], row_titles: Sequence[str], column_titles: Sequence[str]
 ) -> Figure:
     """Images of `attention.overlay`, a row an image and a column a method, with the scale of the
     colours.
     """
-    figure = image_grid(images, row_titles=row_titles, column_titles=column_titles, cell=cell)
+    figure = image_grid(images, row_titles=row_titles, column_titles=column_titles, cell=1.3)
     look = {"ticks": [0, 1], "shrink": 0.5, "aspect": 30, "pad": 0.01}
     bar = figure.colorbar(ScalarMappable(cmap="jet"), ax=figure.axes, **look)
     bar.ax.set_yticklabels(["low", "high"], fontsize=8)

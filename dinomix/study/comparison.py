@@ -85,10 +85,8 @@ def choose_cases(
     test, truth = retrievals[method].test, retrievals[method].positives
     for name, retrieval in retrievals.items():
         if retrieval.test.fingerprint != test.fingerprint:
-            raise ValueError(
-                f"{name} retrieved on {retrieval.test.name} and {method} on {test.name}, which "
-                "are different test sets: retrieve on the same one"
-            )
+            places = f"{name} retrieved on {retrieval.test.name} and {method} on {test.name}"
+            raise ValueError(f"{places}: retrieve on the same test set")
     conditions, known = np.array(test.conditions), list(dict.fromkeys(test.conditions))
     if unknown := sorted({name for group in groups.values() for name in group} - set(known)):
         raise ValueError(f"{test.name} has no conditions {unknown}: it has {known}")

@@ -48,12 +48,12 @@ def overall(table: pd.DataFrame, also: Sequence[str] = ()) -> pd.DataFrame:
     return groups["recall"].mean().reset_index().assign(condition=MEAN)
 
 
-def spread(table: pd.DataFrame, decimals: int = 1) -> pd.DataFrame:
+def spread(table: pd.DataFrame) -> pd.DataFrame:
     """The tables of papers, of `overall` recall: `tables.mean_and_range` over seeds, a row a method
     and a column a k.
     """
     groups = overall(table).groupby(["dataset", "method", "k"], sort=False)["recall"]
-    cells = groups.agg(mean_and_range, decimals=decimals)
+    cells = groups.agg(mean_and_range)
     return cells.unstack("k").rename(columns="R@{}".format).rename_axis(columns=None)
 
 

@@ -40,18 +40,18 @@ def retrieval_browser(
     return _RetrievalBrowser(Collection(test_sets, methods, k, cache))
 
 
-def ranking(retrieval: Retrieval, query: int, cell: float = 1.9) -> Figure:
+def ranking(retrieval: Retrieval, query: int) -> Figure:
     """A query (its index) beside its nearest database images, framed green (right) or red (wrong).
 
     Above each stand rank, verdict, distance in the test set's unit and similarity, as far as they
-    are known. A cell is so many inches wide.
+    are known.
     """
     test, found = retrieval.test, retrieval.ranked[query]
     paths = [test.queries[query], *(test.database[i] for i in found)]
     images = [np.asarray(read_image(path)) for path in paths]
     titles = [f"{rank + 1}: {in_words(retrieval, query, rank)}" for rank in range(len(found))]
     frames = [None, *_colours(retrieval, query)]
-    return image_grid([images], titles=[["query", *titles]], frames=[frames], cell=cell)
+    return image_grid([images], titles=[["query", *titles]], frames=[frames], cell=1.9)
 
 
 def place_map(retrieval: Retrieval, query: int) -> Figure | None:
