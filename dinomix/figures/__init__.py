@@ -1,45 +1,22 @@
 """Data in, figure out. One theme; every figure is drawn from a table or from arrays alone."""
 
-from dinomix.figures.charts import (
-    class_gains,
-    freezing_costs,
-    recall_bars,
-    recall_curves,
-    recall_dots,
-    recall_heatmap,
-    test_map,
-    training_curves,
-)
-from dinomix.figures.pictures import (
-    attention_rows,
-    class_colours,
-    class_legend,
-    comparison_rows,
-    image_grid,
-    retrieval_rows,
-    token_colours,
-)
-from dinomix.figures.theme import CLASS_COLOURS, NEAR, RIGHT, WRONG, save_figure
-
-__all__ = [
-    "CLASS_COLOURS",
-    "NEAR",
-    "RIGHT",
-    "WRONG",
-    "attention_rows",
-    "class_colours",
-    "class_gains",
-    "class_legend",
-    "comparison_rows",
-    "freezing_costs",
-    "image_grid",
-    "recall_bars",
-    "recall_curves",
-    "recall_dots",
-    "recall_heatmap",
-    "retrieval_rows",
-    "save_figure",
-    "test_map",
-    "token_colours",
-    "training_curves",
-]
+from dinomix.figures.charts import class_gains as class_gains
+from dinomix.figures.charts import freezing_costs as freezing_costs
+from dinomix.figures.charts import recall_bars as recall_bars
+from dinomix.figures.charts import recall_curves as recall_curves
+from dinomix.figures.charts import recall_dots as recall_dots
+from dinomix.figures.charts import recall_heatmap as recall_heatmap
+from dinomix.figures.charts import test_map as test_map
+from dinomix.figures.charts import training_curves as training_curves
+from dinomix.figures.pictures import attention_rows as attention_rows
+from dinomix.figures.pictures import class_colours as class_colours
+from dinomix.figures.pictures import class_legend as class_legend
+from dinomix.figures.pictures import comparison_rows as comparison_rows
+from dinomix.figures.pictures import image_grid as image_grid
+from dinomix.figures.pictures import retrieval_rows as retrieval_rows
+from dinomix.figures.pictures import token_colours as token_colours
+from dinomix.figures.theme import CLASS_COLOURS as CLASS_COLOURS
+from dinomix.figures.theme import NEAR as NEAR
+from dinomix.figures.theme import RIGHT as RIGHT
+from dinomix.figures.theme import WRONG as WRONG
+from dinomix.figures.theme import save_figure as save_figure

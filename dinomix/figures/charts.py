@@ -29,8 +29,7 @@ def test_map(database_utm: np.ndarray, query_utm: np.ndarray) -> Figure:
 
 def training_curves(history: pd.DataFrame) -> Figure:
     """Loss, mined share and validation recall over the epochs of a run's history."""
-    figure, (axes,) = panels(1, 3, (9, 2.8))
-    loss, mined, recall = axes
+    figure, ((loss, mined, recall),) = panels(1, 3, (9, 2.8))
     trained = history[history["epoch"] > 0]  # row 0 is the model before training
     colours = sns.color_palette(PALETTE)
     loss.plot(trained["epoch"], trained["loss"], "o-", color=colours[0], ms=3)
@@ -42,22 +41,19 @@ def training_curves(history: pd.DataFrame) -> Figure:
         recall.plot(history["epoch"], history[name], "o-", color=colour, ms=3, label=name)
     recall.set(title="validation recall (%)", ylim=(0, 102))
     recall.legend(loc="lower right")
-    for axis in axes:
+    for axis in figure.axes:
         axis.set_xlabel("epoch")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return figure
 
 
 def recall_bars(table: pd.DataFrame, k: int = 1) -> Figure:
-    """Recall@k of each method on each condition, the mean over conditions last.
+    """Recall@k of each method on each condition of one test set, the mean over conditions last.
 
-    Several seeds of a method become one bar with its spread (minimum to maximum).
-
-    Args:
-        table: a results table of one test set.
+    Seeds become one bar with its spread, lowest to highest.
     """
     chosen = _by_condition(table, k)
-    conditions = list(chosen["condition"].unique())
+    conditions = chosen["condition"].unique().tolist()
     figure, ((axis,),) = panels(1, 1, (1.2 + 0.85 * len(conditions), 3.2))
     bars = {"order": conditions, "errorbar": SPREAD, "err_kws": {"linewidth": 1}}
     sns.barplot(chosen, x="condition", y="recall", hue="method", palette=PALETTE, ax=axis, **bars)
@@ -70,24 +66,21 @@ def recall_bars(table: pd.DataFrame, k: int = 1) -> Figure:
 
 
 def recall_heatmap(table: pd.DataFrame, k: int = 1) -> Figure:
-    """Recall@k of each method (rows) on each condition (columns), the mean over them last.
+    """Recall@k of each method (rows) on each condition of one test set (columns), the mean last.
 
-    Seeds are averaged. The best number of each column is printed bold.
-
-    Args:
-        table: a results table of one test set.
+    Seeds are averaged, and the best of each column is bold.
     """
     wide = _by_condition(table, k).pivot_table(
         index="method", columns="condition", values="recall", sort=False
     )
     methods, conditions = wide.shape
+    recalls = wide.to_numpy()
     figure, ((axis,),) = panels(1, 1, (1.6 + 0.62 * conditions, 0.8 + 0.3 * methods))
     numbers = {"annot": True, "fmt": ".0f", "annot_kws": {"fontsize": 8}}
-    scale = {"vmin": 0, "vmax": max(60, wide.to_numpy().max()), "cmap": "cividis"}
-    label = {"label": f"R@{k} (%)"}
-    sns.heatmap(wide, linewidths=0.5, cbar_kws=label, ax=axis, **numbers, **scale)
-    best = wide.to_numpy() == wide.to_numpy().max(axis=0)
-    for text, is_best in zip(axis.texts, best.ravel(), strict=True):
+    scale = {"vmin": 0, "vmax": max(60, recalls.max()), "cmap": "cividis"}
+    bar = {"label": f"R@{k} (%)"}
+    sns.heatmap(wide, linewidths=0.5, cbar_kws=bar, ax=axis, **numbers, **scale)
+    for text, is_best in zip(axis.texts, (recalls == recalls.max(axis=0)).ravel(), strict=True):
         text.set_fontweight("bold" if is_best else "normal")
     axis.axvline(conditions - 1, color="white", linewidth=3)
     axis.set(xlabel="", ylabel="")
@@ -96,30 +89,26 @@ def recall_heatmap(table: pd.DataFrame, k: int = 1) -> Figure:
 
 
 def recall_dots(table: pd.DataFrame, ks: Sequence[int] = (1, 5, 10)) -> Figure:
-    """Recall at each k, a row a method: the mean over seeds as a dot, lowest to highest as a line.
-
-    Colour and marker tell the backbone apart (paper, Fig. 4, with its spread).
-
-    Args:
-        table: a results table of one test set.
+    """Recall at each k on one test set, a row a method: the mean over seeds as a dot, lowest to
+    highest as a line. Colour and marker tell the backbone apart (paper, Fig. 4, with its spread).
     """
     mean = overall(table)
     methods, backbones = mean["method"].unique(), mean["backbone"].unique()
-    looks = dict(
-        zip(backbones, zip(sns.color_palette(PALETTE), MARKERS, strict=False), strict=False)
-    )
+    looks = zip(sns.color_palette(PALETTE), MARKERS, strict=False)
+    look_of = dict(zip(backbones, looks, strict=False))
     figure, (axes,) = panels(1, len(ks), (2.2 + 2.1 * len(ks), 0.9 + 0.27 * len(methods)))
     for axis, k in zip(axes, ks, strict=True):
         for row, method in enumerate(methods):
             chosen = mean[(mean["k"] == k) & (mean["method"] == method)]
             backbone, recall = chosen["backbone"].iloc[0], chosen["recall"]
-            colour, marker = looks[backbone]
+            colour, marker = look_of[backbone]
             axis.plot([recall.min(), recall.max()], [row, row], color=colour, lw=2)
             axis.plot(recall.mean(), row, marker, color=colour, ms=6, label=backbone)
         axis.set(title=f"R@{k} (%)", xlim=(0, None), yticks=range(len(methods)))
         axis.set_yticklabels(methods if axis is axes[0] else [])
         axis.invert_yaxis()
-    handles = dict(zip(*reversed(axes[0].get_legend_handles_labels()), strict=True))
+    drawn, names = axes[0].get_legend_handles_labels()
+    handles = dict(zip(names, drawn, strict=True))  # one a backbone
     above = {"loc": "outside upper center", "ncols": len(handles), "frameon": False}
     figure.legend(handles.values(), handles, **above)
     return figure
@@ -134,12 +123,11 @@ def recall_curves(
     ks: Sequence[int] = (1,),
     costs: Mapping[str, str] | None = None,
 ) -> Figure:
-    """Recall over a setting: the mean over seeds, with a band from the lowest to the highest.
+    """Recall on one test set over a setting: mean over seeds, and a band from lowest to highest.
 
     Args:
-        table: a results table of one test set; also column `x`, and those of `hue` and `costs`.
-        x: the setting; its values stand at equal distances.
-        hue: what tells lines apart; None draws one line for each k.
+        x: the column of the setting, whose values stand at equal distances.
+        hue: the column that tells lines apart; None draws one line for each k.
         costs: column -> label, each drawn in a panel of its own over the same setting.
     """
     costs = dict(costs or {})
@@ -150,9 +138,8 @@ def recall_curves(
     hue = hue or "R"
     lines = mean[hue].nunique()
     figure, (axes,) = panels(1, 1 + len(costs), (4.6 + 2.9 * len(costs), 3.1))
-    marks = {"style": hue, "markers": MARKERS[:lines], "dashes": False}
-    band = {"palette": PALETTE, "errorbar": SPREAD}
-    sns.lineplot(mean, x="place", y="recall", hue=hue, ax=axes[0], **marks, **band)
+    looks = {"style": hue, "markers": MARKERS[:lines], "dashes": False, "palette": PALETTE}
+    sns.lineplot(mean, x="place", y="recall", hue=hue, ax=axes[0], errorbar=SPREAD, **looks)
     axes[0].set(ylabel="recall (%)" if len(ks) > 1 else f"R@{ks[0]} (%)")
     columns = 3 if lines <= 3 else 2  # a legend wider than its panel would shrink it
     axes[0].legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=columns, frameon=False)
@@ -167,22 +154,19 @@ def recall_curves(
 def class_gains(shares: pd.DataFrame) -> Figure:
     """How much more attention a class gets than it has area, a mark a method.
 
-    Args:
-        shares: columns method, class, gain; 1 is what even attention would give. The mean over
-            images is drawn.
+    Of columns method, class and gain, averaged over images; 1 is what even attention would give.
     """
     gains = shares.groupby(["class", "method"], sort=False)["gain"].mean().unstack(sort=False)
     figure, ((axis,),) = panels(1, 1, (8, 3.2))
     count = len(gains.columns)
-    for i, (method, colour) in enumerate(
-        zip(gains, sns.color_palette(PALETTE, count), strict=True)
-    ):
+    colours = sns.color_palette(PALETTE, count)
+    for i, method in enumerate(gains):
         places = np.arange(len(gains)) + (i - (count - 1) / 2) * 0.8 / count
         marker = MARKERS[i % len(MARKERS)]
-        axis.plot(places, gains[method], marker, color=colour, ms=6, label=method)
+        axis.plot(places, gains[method], marker, color=colours[i], ms=6, label=method)
     axis.axhline(1, color="0.4", linewidth=1, linestyle="--")
-    axis.set(ylabel="attention / area", ylim=(0, None), xticks=range(len(gains)))
-    axis.set_xticklabels(gains.index)
+    axis.set(ylabel="attention / area", ylim=(0, None))
+    axis.set(xticks=range(len(gains)), xticklabels=gains.index)
     axis.grid(axis="x", visible=False)
     axis.legend(bbox_to_anchor=(1, 1), loc="upper left", frameon=False)
     return figure

@@ -29,26 +29,29 @@ def image_grid(
 
     Args:
         titles: above each image; row_titles and column_titles stand at the margins.
-        frames: a colour for the frame of each image, or None for no frame.
+        frames: a colour for the frame of each image, or None.
         cell: inches an image.
     """
     columns = max(map(len, images))
     figure, axes = panels(len(images), columns, (cell * columns, (cell + 0.15) * len(images)))
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
     for r, row in enumerate(images):
-        for c in range(columns):
-            axis = axes[r, c]
-            axis.set(xticks=[], yticks=[])
-            axis.spines[:].set_visible(False)
-            if c < len(row) and row[c] is not None:
-                axis.imshow(row[c], cmap="gray", interpolation="nearest")
-            if frames and c < len(frames[r]) and frames[r][c]:
-                axis.spines[:].set(visible=True, color=frames[r][c], linewidth=3)
-            if titles and c < len(titles[r]):
-                axis.set_title(titles[r][c], fontsize=8)
-        if row_titles:
-            axes[r, 0].set_ylabel(row_titles[r], fontsize=9)
-    for c, title in enumerate(column_titles):
-        axes[0, c].set_title(title, fontsize=9)
+        for axis, image in zip(axes[r], row, strict=False):
+            if image is not None:
+                axis.imshow(image, cmap="gray", interpolation="nearest")
+    for r, row in enumerate(frames):
+        for axis, colour in zip(axes[r], row, strict=False):
+            if colour:
+                axis.spines[:].set(visible=True, color=colour, linewidth=3)
+    for r, row in enumerate(titles):
+        for axis, title in zip(axes[r], row, strict=False):
+            axis.set_title(title, fontsize=8)
+    for axis, title in zip(axes[:, 0], row_titles, strict=False):
+        axis.set_ylabel(title, fontsize=9)
+    for axis, title in zip(axes[0], column_titles, strict=False):
+        axis.set_title(title, fontsize=9)
     return figure
 
 
@@ -68,9 +71,8 @@ def class_legend(names: Sequence[str]) -> Figure:
 
 
 def token_colours(maps: np.ndarray) -> np.ndarray:
-    """Feature maps (B, s, h, w) as colours (B, h, w, 3) in 0..1: like features, like colours.
-
-    They are the first three principal components over all images.
+    """Feature maps (B, s, h, w) as colours (B, h, w, 3) in 0..1: their first three principal
+    components over all images.
     """
     batch, channels, height, width = maps.shape
     tokens = maps.transpose(0, 2, 3, 1).reshape(-1, channels)  # (B*h*w, s)
@@ -82,66 +84,57 @@ def token_colours(maps: np.ndarray) -> np.ndarray:
     return colours.reshape(batch, height, width, 3)
 
 
-def retrieval_rows(retrieval: Retrieval, rows: Sequence[int], cell: float = 1.4) -> Figure:
+def retrieval_rows(retrieval: Retrieval, rows: Sequence[int]) -> Figure:
     """Queries, by index, beside their nearest database images, framed green (right) or red (wrong).
 
     Of an unlabelled test set nothing is framed.
     """
-    test = retrieval.test
-    frame_of = np.full(retrieval.ranked.shape, None, dtype=object)
+    test, frames = retrieval.test, []
     if test.labelled:
-        frame_of = np.where(hits(retrieval.ranked, retrieval.positives), RIGHT, WRONG)
-    images, frames, titles = [], [], []
+        colours = np.where(hits(retrieval.ranked, retrieval.positives), RIGHT, WRONG)
+        frames = [[None, *colours[row]] for row in rows]
+    images, titles = [], []
     for row in rows:
         found = [test.database[i] for i in retrieval.ranked[row]]
         images.append(_photos(test.queries[row], *found))
-        frames.append([None, *frame_of[row]])
         titles.append(["query", *(f"{s:.2f}" for s in retrieval.similarities[row])])
     conditions = [test.conditions[row] for row in rows]
-    return image_grid(images, row_titles=conditions, titles=titles, frames=frames, cell=cell)
+    return image_grid(images, row_titles=conditions, titles=titles, frames=frames, cell=1.4)
 
 
 def comparison_rows(
-    retrievals: Mapping[str, Retrieval],
-    queries: Sequence[int],
-    row_titles: Sequence[str],
-    cell: float = 1.3,
+    retrievals: Mapping[str, Retrieval], queries: Sequence[int], row_titles: Sequence[str]
 ) -> Figure:
     """Queries, by index, beside the first image that each method retrieves (paper, Fig. 8).
 
-    Frames as `comparison.verdicts`: green is right, yellow near, red wrong. Above each image stands
-    how far from the query it was taken, in the test set's unit.
+    Framed by `comparison.verdicts` (green is right, yellow near, red wrong), with the distance from
+    the query above.
     """
-    test = next(iter(retrievals.values())).test
-    judged = {name: (verdicts(r)[:, 0], distance(r)[:, 0]) for name, r in retrievals.items()}
+    made = list(retrievals.values())
+    test = made[0].test
+    judged, apart = [verdicts(r)[:, 0] for r in made], [distance(r)[:, 0] for r in made]
     images, frames, titles = [], [], []
     for query in queries:
-        found = [test.database[r.ranked[query, 0]] for r in retrievals.values()]
+        found = [test.database[r.ranked[query, 0]] for r in made]
         images.append(_photos(test.queries[query], *found))
-        frames.append([None, *(FRAMES[verdict[query]] for verdict, _ in judged.values())])
-        metres = [f"{apart[query]:.1f} {test.unit}" for _, apart in judged.values()]
+        frames.append([None, *(FRAMES[verdict[query]] for verdict in judged)])
+        metres = [f"{far[query]:.1f} {test.unit}" for far in apart]
         titles.append([test.conditions[query], *metres])
-    figure = image_grid(images, row_titles=row_titles, titles=titles, frames=frames, cell=cell)
+    figure = image_grid(images, row_titles=row_titles, titles=titles, frames=frames, cell=1.3)
     for axis, name in zip(figure.axes, ["query", *retrievals], strict=False):
         axis.set_title(f"{name}\n{axis.get_title()}", fontsize=8)
     return figure
 
 
 def attention_rows(
-    images: Sequence[Sequence[np.ndarray]],
-    row_titles: Sequence[str],
-    column_titles: Sequence[str],
-    cell: float = 1.3,
+    images: Sequence[Sequence[np.ndarray]], row_titles: Sequence[str], column_titles: Sequence[str]
 ) -> Figure:
-    """Images under jet heat, a row an image and a column a method, with the scale of the colours.
-
-    Args:
-        images: rows of (H, W, 3) uint8, as `attention.overlay` makes them.
+    """Images of `attention.overlay`, a row an image and a column a method, with the scale of the
+    colours.
     """
-    figure = image_grid(images, row_titles=row_titles, column_titles=column_titles, cell=cell)
-    bar = figure.colorbar(
-        ScalarMappable(cmap="jet"), ax=figure.axes, ticks=[0, 1], shrink=0.5, aspect=30, pad=0.01
-    )
+    figure = image_grid(images, row_titles=row_titles, column_titles=column_titles, cell=1.3)
+    look = {"ticks": [0, 1], "shrink": 0.5, "aspect": 30, "pad": 0.01}
+    bar = figure.colorbar(ScalarMappable(cmap="jet"), ax=figure.axes, **look)
     bar.ax.set_yticklabels(["low", "high"], fontsize=8)
     return figure
 

@@ -31,12 +31,9 @@ def panels(
     rows: int, columns: int, size: tuple[float, float], **options
 ) -> tuple[Figure, np.ndarray]:
     """A figure of (rows, columns) axes that notebooks show once: pyplot forgets it at once."""
-    with (
-        sns.axes_style(THEME["style"]),
-        sns.plotting_context(THEME["context"], THEME["font_scale"]),
-    ):
-        figure, axes = plt.subplots(
-            rows, columns, figsize=size, squeeze=False, layout="constrained", **options
-        )
+    options |= {"figsize": size, "squeeze": False, "layout": "constrained"}
+    context = sns.plotting_context(THEME["context"], THEME["font_scale"])
+    with sns.axes_style(THEME["style"]), context:
+        figure, axes = plt.subplots(rows, columns, **options)
     plt.close(figure)
     return figure, axes

@@ -26,8 +26,7 @@ def write_gallery(result: Localization, file: str | Path) -> Path:
     Matches that the estimate is made of are framed in blue.
 
     Raises:
-        ValueError: the file's name ends in neither .html nor .png, or there are more than 100
-            queries for a .png.
+        ValueError: the name ends in neither .html nor .png, or a .png of over 100 queries.
         UnreadableImageError, FileNotFoundError: a photo is no longer as it was when described.
     """
     file = check_gallery(file)
@@ -39,11 +38,7 @@ def write_gallery(result: Localization, file: str | Path) -> Path:
 
 
 def check_gallery(file: str | Path) -> Path:
-    """The name of a gallery; to know before hours of describing that it can be one.
-
-    Raises:
-        ValueError: it ends in neither .html nor .png.
-    """
+    """The file of a gallery; a ValueError if its name ends in neither .html nor .png."""
     file = Path(file)
     if file.suffix.lower() not in SUFFIXES:
         raise ValueError(f"a gallery is written as {' or '.join(SUFFIXES)}, not as {file.name}")
@@ -79,9 +74,7 @@ def _write_picture(result: Localization, file: Path) -> None:
         paths = [estimate["query"], *(match["image"] for match in matches)]
         images.append([np.asarray(_thumbnail(path)) for path in paths])
         frames.append([None, *(BLUE if match["agrees"] else None for match in matches)])
-        words = [
-            (f"{match['similarity']:.2f}", distance_text(match["metres"])) for match in matches
-        ]
+        words = [(f"{m['similarity']:.2f}", distance_text(m["metres"])) for m in matches]
         titles.append(["query", *(", ".join(filter(None, each)) for each in words)])
     save_figure(image_grid(images, titles=titles, frames=frames, cell=1.6), file)
 

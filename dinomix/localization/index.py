@@ -21,6 +21,11 @@ from dinomix.scale.descriptors import model_hash
 
 NAME = ".dinomix.sqlite"
 OURS = (0x64696E6F, 1)  # SQLite's application_id ("dino") and user_version: of this layout
+KNOWN = (
+    "SELECT photo, size, changed, descriptor FROM photos WHERE model = ?"
+    " AND (descriptor IS NULL OR length(descriptor) = ?)"
+)
+INSERT = "INSERT OR REPLACE INTO photos VALUES (?, ?, ?, ?, ?)"
 TABLE = """
 CREATE TABLE IF NOT EXISTS photos (
     model TEXT,       -- `descriptors.model_hash`
@@ -45,8 +50,7 @@ class PhotoIndex:
     """Descriptors of photos in an SQLite file; a context manager, which closes it.
 
     Photos are known by path, size and time of the last change, models by the content of their
-    weights. So what is new, changed or asked for with another model is described, and all else is
-    read; photos that are gone are forgotten. Each batch is on the disk before the next one is
+    weights; photos that are gone are forgotten. Each batch is on the disk before the next one is
     described: a kill costs one batch. Several processes may use one file. Paths are relative to
     the file's folder, so that both can move together. The file may be deleted at any time.
 
@@ -54,7 +58,7 @@ class PhotoIndex:
         file: made if it is not there; None keeps nothing.
 
     Raises:
-        ValueError: the file is there, but is damaged or something else.
+        ValueError: the file is damaged or something else.
         OSError: the file cannot be read or written.
     """
 
@@ -82,14 +86,14 @@ class PhotoIndex:
         All of them are in memory at once: 1.6 GB for 100,000 photos of 4096 entries.
 
         Args:
-            options: of `describe_batches`: batch_size, workers, device, progress.
+            options: of `describe_batches`.
 
         Raises:
             FileNotFoundError: a photo vanished meanwhile.
             FloatingPointError: a descriptor is not finite.
             OSError: the index cannot be written.
         """
-        name, paths, execute = model_hash(model), photos.paths, self._connection.execute
+        name, paths = model_hash(model), photos.paths
         keys, states = [self._key(path) for path in paths], [_state(path) for path in paths]
         row_of = {key: row for row, key in enumerate(keys)}
         new = {row for row, state in enumerate(states) if state is not None}
@@ -97,34 +101,26 @@ class PhotoIndex:
         with self._explained(), warnings.catch_warnings():
             warnings.simplefilter("ignore", SkippedImageWarning)  # the caller tells of all at once
             self._forget_gone(photos.root, set(keys))
-            for key, *state, blob in execute(
-                "SELECT photo, size, changed, descriptor FROM photos WHERE model = ?"
-                " AND (descriptor IS NULL OR length(descriptor) = ?)",
-                (name, 4 * model.dim),
-            ):
+            known = self._connection.execute(KNOWN, (name, 4 * model.dim))
+            for key, *state, blob in known:
                 if key in row_of and states[row := row_of[key]] == tuple(state):
                     new.discard(row)
                     if blob is not None:
                         descriptors[row] = np.frombuffer(blob, np.float32)
-            rows = sorted(new)
-            images = [paths[row] for row in rows]
-            batches = describe_batches(model, images, on_error="skip", **options) if rows else ()
-            left = iter(rows)
+            images, left = [paths[row] for row in sorted(new)], iter(sorted(new))
+            batches = describe_batches(model, images, on_error="skip", **options) if new else ()
             for batch in batches:
                 chosen = list(islice(left, len(batch)))
                 descriptors[chosen] = batch
-                whole = described(batch)
-                blobs = [batch[i].tobytes() if whole[i] else None for i in range(len(batch))]
-                entries = zip(chosen, blobs, strict=True)
+                entries = [
+                    (name, keys[row], *states[row], descriptor.tobytes() if whole else None)
+                    for row, descriptor, whole in zip(chosen, batch, described(batch), strict=True)
+                ]
                 with self._connection:
-                    self._connection.executemany(
-                        "INSERT OR REPLACE INTO photos VALUES (?, ?, ?, ?, ?)",
-                        [(name, keys[row], *states[row], blob) for row, blob in entries],
-                    )
-        skipped = skipped_images(paths, descriptors)
-        damaged = set(skipped)
-        readable = [path for path in paths if path not in damaged]
-        return Described(descriptors[described(descriptors)], readable, skipped, len(rows))
+                    self._connection.executemany(INSERT, entries)
+        whole = described(descriptors)  # (N,)
+        readable = [path for path, has in zip(paths, whole, strict=True) if has]
+        return Described(descriptors[whole], readable, skipped_images(paths, descriptors), len(new))
 
     def _open(self) -> None:
         execute = self._connection.execute
@@ -144,12 +140,11 @@ class PhotoIndex:
 
     def _forget_gone(self, root: Path, wanted: set[bytes]) -> None:
         """Only of this folder: the others of a shared index may be on a disk that is away."""
-        root = Path(os.path.abspath(root))
         listed = {key for (key,) in self._connection.execute("SELECT DISTINCT photo FROM photos")}
         with self._connection:
             for key in listed - wanted:
-                path = Path(os.path.normpath(os.path.join(self._folder, os.fsdecode(key))))
-                if path.is_relative_to(root) and not os.path.lexists(path):
+                path = Path(os.path.abspath(os.path.join(self._folder, os.fsdecode(key))))
+                if path.is_relative_to(os.path.abspath(root)) and not os.path.lexists(path):
                     self._connection.execute("DELETE FROM photos WHERE photo = ?", (key,))
 
     def _key(self, path: Path) -> bytes:
@@ -162,10 +157,8 @@ class PhotoIndex:
         try:
             yield
         except sqlite3.OperationalError as error:
-            raise OSError(
-                f"the index {self.file} cannot be read or written: {error}. Make room there, or "
-                "choose another file"
-            ) from error
+            complaint = f"the index {self.file} cannot be read or written: {error}"
+            raise OSError(f"{complaint}. Make room there, or choose another file") from error
         except sqlite3.DatabaseError as error:
             raise ValueError(
                 f"{self.file} is no index of photos, or a damaged one ({error}): give the index "

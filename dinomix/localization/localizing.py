@@ -31,18 +31,14 @@ class Estimate:
 def estimate_position(positions: Sequence[Position | None], radius: float = RADIUS) -> Estimate:
     """A vote of the matches, the first one's weight being 1, the second's 1/2, the third's 1/3, ...
 
-    Each match whose position is known gathers the weights of all within `radius` of it, itself
-    included. Around the one that gathers most (of equals, the nearest to the query) the estimate
-    is the weighted mean. So the first match decides, unless three others agree on another place.
-
-    Not by similarity, which often differs by a few hundredths only: on the toy city (1080 queries,
-    a trained MixVPR, k = 5) such a mean is within 25 m of the truth for 53 % of the queries, the
-    first match for 61.2 % and this one for 61.3 %; where two or more agree, 75 % are right.
+    Each match whose position is known gathers the weights of all within `radius` metres of it,
+    itself included. Around the one that gathers most (of equals, the nearest to the query) the
+    estimate is the weighted mean. So the first match decides, unless three others agree on another
+    place. Weights by similarity do worse (53 % against 61 % within 25 m on the toy city).
 
     Args:
         positions: of a query's matches, nearest first. If some are on the Earth and some in metres
             of an unknown zone, those count that are of the same kind as the first.
-        radius: in metres.
     """
     agrees = np.zeros(len(positions), dtype=bool)
     known = [(i, position) for i, position in enumerate(positions) if position is not None]
@@ -61,16 +57,14 @@ def estimate_position(positions: Sequence[Position | None], radius: float = RADI
 
 @dataclass(frozen=True)
 class Localization:
-    """What was found for each query.
+    """What was found for each query. Positions are columns as the fields of `Position`.
 
     Attributes:
         matches: a row for each query and rank. Columns: query, rank (from 1), image, similarity
-            (cosine), latitude, longitude, utm_east, utm_north, utm_zone (as `Position`; NaN and ""
-            where unknown), metres (to the estimate), agrees (whether the estimate is made of it).
-        estimates: a row a query. Columns: query, latitude, longitude, utm_east, utm_north,
-            utm_zone (the estimated position), agreeing (how many matches it is made of), error
-            (metres from where the query itself says it was taken, in its name, its EXIF tags or
-            its CSV file; NaN where it does not).
+            (cosine), position, metres (to the estimate), agrees (the estimate is made of it).
+        estimates: a row a query. Columns: query, position, agreeing (how many matches it is made
+            of), error (metres from where the query itself says it was taken; NaN where it does
+            not).
     """
 
     matches: pd.DataFrame
@@ -120,14 +114,9 @@ class Localization:
         for estimate, matches in self.by_query():
             rows = [{key: row[key] for key in row if key != "query"} for row in matches]
             queries.append({**estimate, "matches": rows})
-        return {
-            "photos": self.photos,
-            "fresh": self.fresh,
-            "skipped": list(map(str, self.skipped)),
-            "index": self.index and str(self.index),
-            "radius": self.radius,
-            "queries": queries,
-        }
+        skipped, index = list(map(str, self.skipped)), self.index and str(self.index)
+        known = {"photos": self.photos, "fresh": self.fresh, "skipped": skipped, "index": index}
+        return {**known, "radius": self.radius, "queries": queries}
 
 
 def localize(
@@ -144,8 +133,7 @@ def localize(
     """Find where photos were taken, among the photos of a database.
 
     Positions are read from the database's CSV file, from names in the UTM layout or from EXIF GPS
-    tags; photos without one are found as well. `estimate_position` says how the estimate is made
-    of the k matches. A query that lies in the database itself is found there, with similarity 1.
+    tags; photos without one are found as well. See `estimate_position` for the estimate.
 
     Args:
         model: such as `dinomix.load_model(file)`, or `dinomix.localization.stand_in()` to try it.
@@ -153,16 +141,15 @@ def localize(
         queries: a photo, a folder or a CSV file, or several of them.
         k: how many matches; all where there are fewer.
         radius: matches within so many metres of each other agree.
-        index: the file where the database's descriptors are kept (see `PhotoIndex`). "auto": the
-            hidden file .dinomix.sqlite in the database's folder, or if nothing can be written
-            there, a file in `localize` in the data folder. None keeps nothing.
+        index: the file of the database's descriptors (see `PhotoIndex`). "auto": .dinomix.sqlite
+            in the database's folder, or if nothing can be written there, a file in `localize` in
+            the data folder. None keeps nothing.
         options: of `describe`: batch_size, workers, device.
 
     Raises:
-        FileNotFoundError: there is no such photo, folder or CSV file, or no image in a folder.
-        UnreadableImageError: a query is damaged; it is named. Damaged photos of the database are
-            skipped with a `SkippedImageWarning` that counts and names them, and are listed in the
-            result.
+        FileNotFoundError: no such photo, folder or CSV file, or no image in a folder.
+        UnreadableImageError: a query is damaged. Damaged photos of the database are skipped with a
+            `SkippedImageWarning` that counts and names them, and are listed in the result.
         ValueError: k or radius is not positive, no photo of the database can be read, a CSV file
             is wrong, or the index is something else.
     """
@@ -191,35 +178,16 @@ def localize(
     for (source, path), rows, scores in rankings:
         estimate = estimate_position([at[row] for row in rows], radius)
         for rank, (row, score) in enumerate(zip(rows, scores, strict=True)):
-            position = at[row] or UNKNOWN
-            matches.append(
-                {
-                    "query": str(path),
-                    "rank": rank + 1,
-                    "image": str(known.paths[row]),
-                    "similarity": score,
-                    **asdict(position),
-                    "metres": position.metres_to(estimate.position),
-                    "agrees": bool(estimate.agrees[rank]),
-                }
-            )
-        estimates.append(
-            {
-                "query": str(path),
-                **asdict(estimate.position or UNKNOWN),
-                "agreeing": int(estimate.agrees.sum()),
-                "error": (source.position(path) or UNKNOWN).metres_to(estimate.position),
-            }
-        )
-    return Localization(
-        pd.DataFrame(matches),
-        pd.DataFrame(estimates),
-        photos=len(known.paths),
-        fresh=known.fresh,
-        skipped=known.skipped,
-        index=None if file is None else Path(file),
-        radius=radius,
-    )
+            position, image = at[row] or UNKNOWN, str(known.paths[row])
+            found = {"query": str(path), "rank": rank + 1, "image": image, "similarity": score}
+            metres, agrees = position.metres_to(estimate.position), bool(estimate.agrees[rank])
+            matches.append({**found, **asdict(position), "metres": metres, "agrees": agrees})
+        place, agreeing = asdict(estimate.position or UNKNOWN), int(estimate.agrees.sum())
+        error = (source.position(path) or UNKNOWN).metres_to(estimate.position)
+        estimates.append({"query": str(path), **place, "agreeing": agreeing, "error": error})
+    tables = pd.DataFrame(matches), pd.DataFrame(estimates)
+    kept_in = None if file is None else Path(file)
+    return Localization(*tables, len(known.paths), known.fresh, known.skipped, kept_in, radius)
 
 
 def position_text(row: Mapping[str, Any]) -> str:

@@ -25,19 +25,13 @@ E2 = 1 - (1 - 1 / 298.257223563) ** 2  # and its eccentricity, squared
 
 @dataclass(frozen=True)
 class Position:
-    """A place on the Earth, or on a map of one's own.
+    """A place on the Earth, or on a map of one's own."""
 
-    Attributes:
-        latitude, longitude: degrees (WGS 84); NaN where only metres of an unknown zone are known.
-        utm_east, utm_north: metres; NaN near the poles, where there is no UTM.
-        utm_zone: such as "31T"; "" where it is unknown or there is none.
-    """
-
-    latitude: float
+    latitude: float  # degrees (WGS 84); NaN where only metres of an unknown zone are known
     longitude: float
-    utm_east: float
+    utm_east: float  # metres; NaN near the poles, where there is no UTM
     utm_north: float
-    utm_zone: str
+    utm_zone: str  # such as "31T"; "" where it is unknown or there is none
 
     @classmethod
     def from_degrees(cls, latitude: float, longitude: float) -> Self:
@@ -59,7 +53,7 @@ class Position:
 
     @classmethod
     def from_point(cls, point: np.ndarray, geographic: bool) -> Self:
-        """The way back from `point`; of a point that lies on the ellipsoid, or just below it."""
+        """The way back from `point`, which lies on the ellipsoid or just below it."""
         x, y, z = point
         if not geographic:
             return cls.from_utm(x, y)
@@ -68,15 +62,12 @@ class Position:
 
     @property
     def geographic(self) -> bool:
-        """Whether it is known where on the Earth this is."""
         return not math.isnan(self.latitude)
 
     @property
     def point(self) -> np.ndarray:
-        """Metres in space, float64 (3,), so that any two places have a distance.
-
-        On the Earth from its centre (no UTM zone ends there, no date line, no pole), else on the
-        map's plane.
+        """Metres in space, float64 (3,): from the Earth's centre (no UTM zone ends there, no date
+        line, no pole), else on the map's plane.
         """
         if not self.geographic:
             return np.array([self.utm_east, self.utm_north, 0.0])
@@ -93,12 +84,8 @@ class Position:
 
 
 def read_position(path: Path) -> Position | None:
-    """Where a photo was taken, from its name (the UTM layout of `TestSet`), else its EXIF tags.
-
-    A name's zone, the next two fields, may be empty; then there are metres alone.
-
-    Returns:
-        None where neither says so.
+    """Where a photo was taken, from its name (the UTM layout of `TestSet`, whose zone may be
+    empty), else its EXIF tags; None where neither says so.
     """
     if path.name.startswith("@"):
         try:
@@ -115,9 +102,8 @@ def read_position(path: Path) -> Position | None:
 def read_gps(path: str | Path) -> tuple[float, float] | None:
     """Latitude and longitude in degrees from a photo's EXIF tags (CIPA DC-008, GPS IFD).
 
-    Returns:
-        south and west negative; None where there is no readable file, or its tags are missing,
-        broken, out of range, or 0 degrees in both, which cameras write that have no fix.
+    None where there is no readable file, or its tags are missing, broken, out of range, or 0
+    degrees in both, which cameras write that have no fix.
     """
     try:
         # Pillow warns of damaged tags, which are no tags to us.
@@ -160,14 +146,13 @@ class Photos:
 def find_photos(source: str | Path) -> Photos:
     """The photos of a folder and of all folders in it, of a CSV file, or the one photo.
 
-    In folders, hidden files and folders are left aside, and links to folders are not followed
-    (links to files are). A CSV file has a header, a row a photo and the column `image`, a path
-    relative to its own folder; the columns `latitude` and `longitude` in degrees or `utm_east` and
-    `utm_north` in metres of one zone are optional, and so is what stands in them.
+    Hidden files and folders are left aside, and links to folders are not followed (links to files
+    are). A CSV file has a header, a row a photo and the column `image`, a path relative to its own
+    folder; the columns `latitude` and `longitude` in degrees or `utm_east` and `utm_north` in
+    metres of one zone are optional, and so is what stands in them.
 
     Raises:
-        FileNotFoundError: there is no such file or folder, or no image in the folder; or images of
-            the CSV file are missing.
+        FileNotFoundError: no such file or folder, no image in it, or one of the CSV file's missing.
         ValueError: a CSV file cannot be read; the row is named.
     """
     source = Path(source)
@@ -186,9 +171,8 @@ def _walk(folder: Path) -> list[Path]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [Path(here, name) for name in files if is_visible_image(name)]
     if not found:
-        raise FileNotFoundError(
-            f"{folder} and the folders in it hold no images ({', '.join(IMAGE_SUFFIXES)})"
-        )
+        kinds = ", ".join(IMAGE_SUFFIXES)
+        raise FileNotFoundError(f"{folder} and the folders in it hold no images ({kinds})")
     return sorted(found)
 
 

@@ -15,11 +15,7 @@ STAND_IN = ModelConfig(
 
 
 def stand_in() -> PlaceModel:
-    """GeM pooling on the small CNN that comes with the package, for trying things out.
-
-    It has learnt from rendered streets alone, and finds four in ten of the README's real places at
-    first rank, where a trained model finds eight.
-    """
+    """GeM pooling on the small CNN that comes with the package, for trying things out."""
     return build_model(STAND_IN, "hub").eval()
 
 
@@ -30,8 +26,8 @@ def zero_shot(preset: str, weights: str | Path = "hub") -> PlaceModel:
     at every call, and a warning says so.
 
     Raises:
-        ValueError: there is no such preset, or the weights do not fit it.
-        FileNotFoundError, HubError: there are no such weights.
+        ValueError: no such preset, or weights that do not fit it.
+        FileNotFoundError, HubError: no such weights.
     """
     if preset not in PRESETS:
         raise ValueError(f"there is no preset {preset!r}; choose one of {', '.join(PRESETS)}")

@@ -29,23 +29,21 @@ def headings(paths: Sequence[Path]) -> np.ndarray:
 def verdicts(retrieval: Retrieval) -> np.ndarray:
     """How right each retrieved image is: strings (Q, k).
 
-    "right": a positive, as recall counts them. "near": none, but at most `REACH` thresholds away
-    and, where both names tell a heading, facing at most `TURN` degrees another way; so the two
-    photos may well share what they show. "wrong": anything else.
+    "right": a positive of recall. "near": none, but at most `REACH` thresholds away and, where
+    both names tell a heading, facing at most `TURN` degrees another way. "wrong": anything else.
     """
     test = retrieval.test
-    theirs = headings(test.database)[retrieval.ranked]  # (Q, k)
-    near = distance(retrieval) <= REACH * test.threshold
-    near &= ~_turned_away(headings(test.queries)[:, None], theirs)
+    seen, asked = headings(test.database)[retrieval.ranked], headings(test.queries)[:, None]
+    near = (distance(retrieval) <= REACH * test.threshold) & ~_turned_away(asked, seen)  # (Q, k)
     right = hits(retrieval.ranked, retrieval.positives)
     return np.where(right, "right", np.where(near, "near", "wrong"))
 
 
 def matching_views(test: TestSet) -> np.ndarray:
-    """The database image that shows what each query shows, as far as names tell: int64 (Q,).
+    """The database image that shows what each query shows: int64 (Q,), -1 where there is none.
 
-    The nearest one within the threshold that faces at most `TURN` degrees another way, where both
-    names tell a heading; -1 where there is none. (A positive of recall may look the other way.)
+    The nearest positive of recall that faces at most `TURN` degrees another way, where both names
+    tell a heading.
     """
     found = np.full(len(test.queries), -1)
     seen, asked = headings(test.database), headings(test.queries)
@@ -67,44 +65,35 @@ def choose_cases(
 ) -> pd.DataFrame:
     """For each challenge, a query on which a method shines and one on which it does not.
 
-    Only the first retrieved image counts. The success is a query that the method gets right and
-    the fewest others do; the failure, one that it gets wrong and the most others get right. Of
-    several, it is the first one of the test set. Queries without positives are no case.
+    By the first retrieved image: the success is the first query that the method gets right and the
+    fewest others do; the failure, one that it gets wrong and the most others get right. Queries
+    without positives are no case.
 
     Args:
         retrievals: by method, on the same test set.
-        method: one of them.
         groups: the conditions of each challenge, such as {"illumination": ["dusk", "night"]}.
 
     Returns:
-        up to two rows for each challenge, as there are such queries: challenge, condition, kind
-        ("success" or "failure"), query (its index), right (how many other methods are right),
-        others (how many there are).
+        up to two rows a challenge: challenge, condition, kind ("success" or "failure"), query (its
+        index), right (how many other methods are right), others (how many there are).
 
     Raises:
-        ValueError: for an unknown method, retrievals of different test sets, or a condition that
-            the test set does not have.
+        ValueError: an unknown method or condition, or retrievals of different test sets.
     """
     if method not in retrievals:
         raise ValueError(f"no retrieval of {method!r}: there are {', '.join(retrievals) or 'none'}")
     test, truth = retrievals[method].test, retrievals[method].positives
     for name, retrieval in retrievals.items():
         if retrieval.test.fingerprint != test.fingerprint:
-            raise ValueError(
-                f"{name} retrieved on {retrieval.test.name} and {method} on {test.name}, which "
-                "are different test sets: retrieve on the same one"
-            )
-    conditions = np.array(test.conditions)
-    asked = {condition for group in groups.values() for condition in group}
-    if unknown := sorted(asked - set(test.conditions)):
-        raise ValueError(
-            f"{test.name} has no condition {', '.join(map(repr, unknown))}: it has "
-            f"{', '.join(map(repr, dict.fromkeys(test.conditions)))}"
-        )
+            places = f"{name} retrieved on {retrieval.test.name} and {method} on {test.name}"
+            raise ValueError(f"{places}: retrieve on the same test set")
+    conditions, known = np.array(test.conditions), list(dict.fromkeys(test.conditions))
+    if unknown := sorted({name for group in groups.values() for name in group} - set(known)):
+        raise ValueError(f"{test.name} has no conditions {unknown}: it has {known}")
     first = {name: hits(found.ranked[:, :1], truth)[:, 0] for name, found in retrievals.items()}
     own = first.pop(method)  # (Q,)
     right = np.sum(list(first.values()), axis=0, dtype=int) + np.zeros(len(own), int)  # (Q,)
-    possible = np.array([len(positives) > 0 for positives in truth])
+    possible = np.array([len(indices) > 0 for indices in truth])
     rows = []
     for challenge, group in groups.items():
         inside = possible & np.isin(conditions, list(group))

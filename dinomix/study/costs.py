@@ -1,10 +1,10 @@
 """What a model costs: parameters, arithmetic, time, memory, and the search among its descriptors.
 
-Weights do not matter for any of it, so none are loaded: a model is built without memory, and given
-arbitrary numbers where it has to run.
+Weights do not matter for any of it: a model runs with arbitrary ones.
 """
 
 import json
+import re
 import statistics
 import subprocess
 import sys
@@ -29,29 +29,23 @@ WARM_UP = 3  # passes before the first one that is timed
 
 
 def costs(
-    config: ModelConfig,
-    *,
-    device: str | torch.device = "auto",
-    batch_size: int = 1,
-    repeats: int = 10,
+    config: ModelConfig, *, device: str = "auto", batch_size: int = 1, repeats: int = 10
 ) -> dict[str, object]:
     """What describing images with a model costs, in float32 and evaluation mode.
 
     Returns:
-        backbone, aggregator, dim (D) and image_size (height x width): which model it was.
-        parameters: all of them; trained_parameters: those that learn.
+        backbone, aggregator, dim (D), image_size (height x width), parameters (all of them),
+        trained_parameters, device and batch_size, and
         flops: of one image, in matrix products (those of attention too) and convolutions; a
             multiplication and the addition after it count as two.
-        latency_ms: milliseconds for one image, already on the device and normalised: the median
-            of `repeats` passes, after some to warm up, by `batch_size`.
-        memory_mib: MiB that weights, a batch of images and one pass over it add at their peak. On
-            CUDA to what PyTorch has allocated; on a CPU to the resident memory of a new process,
-            which has imported everything and done nothing yet; nan elsewhere.
-        device, batch_size: what the last two were measured with.
+        latency_ms: of one image on the device: the median of `repeats` passes, by `batch_size`.
+        memory_mib: what weights, a batch of images and one pass over it add at their peak. On CUDA
+            to what PyTorch has allocated; on a CPU to the resident memory of a new process; nan
+            elsewhere.
 
     Raises:
-        ValueError: for a batch_size or repeats below 1, or a config that no model fits.
-        RuntimeError: if the process that measures the CPU's memory fails.
+        ValueError: batch_size or repeats below 1, or a config that no model fits.
+        RuntimeError: the process that measures the CPU's memory fails.
     """
     check_counts(batch_size=batch_size, repeats=repeats)
     device = pick_device(device)
@@ -84,13 +78,12 @@ def costs(
 
 
 def search_ms(dim: int, *, database: int = 10_000, queries: int = 100, repeats: int = 3) -> float:
-    """Milliseconds a query that `dinomix.search` takes, its index included.
+    """Milliseconds a query that `dinomix.search` takes for random descriptors, its index included.
 
-    The median of `repeats` searches of `queries` random descriptors of unit length, (queries,
-    dim), for their nearest ten among (database, dim).
+    The median of `repeats` searches of (queries, dim) for their nearest ten among (database, dim).
 
     Raises:
-        ValueError: for a number below 1.
+        ValueError: a number below 1.
     """
     check_counts(dim=dim, database=database, queries=queries, repeats=repeats)
     rng = np.random.default_rng(0)
@@ -105,19 +98,17 @@ def peak_memory() -> int:
     """Bytes of memory that this process has had at most."""
     status = Path("/proc/self/status")
     if status.exists():  # Linux, whose ru_maxrss starts from the parent's peak
-        [peak] = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
-        return int(peak.split()[1]) * 1024
+        return 1024 * int(re.search(r"^VmHWM:\s+(\d+)", status.read_text(), re.MULTILINE)[1])
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes, on macOS
 
 
 def _flops(model: PlaceModel) -> int:
-    images = torch.empty(1, 3, *model.config.size, device="meta")
     # Attention as matrix products: not every release of PyTorch can count all its fused kernels.
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-        model(images)
+        model(torch.empty(1, 3, *model.config.size, device="meta"))
     return counter.get_total_flops()
 
 

@@ -1,10 +1,10 @@
 """The experiments of the notebooks, each said once: which models their parameters ask for.
 
-Notebooks read it by `open_profile`; `dinomix check` makes a `Setup` of the parameters alone, and
-nothing is opened before a study runs.
+Nothing is opened before a study runs, so that `dinomix check` can read them without data.
 """
 
-from collections.abc import Mapping, Sequence
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ import pandas as pd
 
 from dinomix.model import ModelConfig
 from dinomix.plumbing.workspace import require
-from dinomix.study.lineups import lineup
 from dinomix.study.results import save_results
 from dinomix.study.study import Study, Variant, variants
 from dinomix.training import TrainConfig
@@ -21,6 +20,22 @@ from dinomix.training import TrainConfig
 Methods = Mapping[str, Mapping[str, Any]]
 
 MODEL_FIELDS = ("backbone", "trained_blocks", "mix_depth", "out_channels", "out_rows", "image_size")
+
+
+def lineup(name: str, methods: Iterable[str] | None = None) -> Methods:
+    """The methods of a line-up in `lineups.toml`, in the order asked for; None means all of them.
+
+    Raises:
+        ValueError: no such line-up or method.
+    """
+    lineups = tomllib.loads(Path(__file__).with_name("lineups.toml").read_text("utf-8"))
+    if name not in lineups:
+        raise ValueError(f"no line-up {name!r}; there are {', '.join(lineups)}")
+    every = lineups[name]
+    methods = list(every if methods is None else methods)
+    if unknown := [method for method in methods if method not in every]:
+        raise ValueError(f"line-up {name!r} has no methods {unknown}; it has {list(every)}")
+    return {method: every[method] for method in methods}
 
 
 def open_profile(parameters: Mapping[str, Any]) -> "Setup":
@@ -36,39 +51,36 @@ def open_profile(parameters: Mapping[str, Any]) -> "Setup":
 
 @dataclass(frozen=True)
 class Setup:
-    """A notebook's parameters, and what follows from them. `data` is the data folder."""
+    """A notebook's parameters, and what follows from them: the folders of the profile's figures
+    and tables under the data folder `data`, and the models that are trained and tested.
+    """
 
     data: Path
     parameters: Mapping[str, Any]
 
     @property
     def figures(self) -> Path:
-        """The folder of the profile's figures."""
         return self.data / "figures" / self.parameters["profile"]
 
     @property
     def results(self) -> Path:
-        """The folder of the profile's tables."""
         return self.data / "results" / self.parameters["profile"]
 
     @property
     def weights(self) -> str | Path | None:
-        """Of the backbone, as of `build_model`."""
         return self._weights(self.parameters.get("weights", "hub"))
 
     @property
     def model(self) -> ModelConfig:
-        """The model that all methods start from."""
         return ModelConfig(**{n: self.parameters[n] for n in MODEL_FIELDS if n in self.parameters})
 
     @property
     def recipe(self) -> TrainConfig:
-        """The recipe that all methods start from."""
         return TrainConfig.preset(self.parameters["preset"], **self.parameters["train_changes"])
 
     @property
     def methods(self) -> Methods:
-        """What is compared, in words of `study.variants`; the model alone if nothing is varied."""
+        """What is compared, in words of `study.variants`."""
         p = self.parameters
         if "lineup" in p:  # Tables 2 and 3
             changes = p.get("robust_changes")  # the future work
@@ -90,13 +102,13 @@ class Setup:
     def variants(self, methods: Methods | None = None) -> list[Variant]:
         """`methods`, or the notebook's, each with each of its seeds."""
         p = self.parameters
-        chosen = self.methods if methods is None else methods
+        chosen = methods or self.methods
         seeds = p["seeds"] if "seeds" in p else [p["seed"]]
         return variants(chosen, self.model, self.recipe, weights=self.weights, seeds=seeds)
 
     def study(
         self,
-        tests: Sequence[str | Sequence[str]] | None = None,
+        tests: Sequence[str | Sequence[str]] = (),
         *,
         places: str | None = None,
         val: str | None = None,
@@ -104,20 +116,12 @@ class Setup:
         """What is trained on and tested on: names under the data folder, else the parameters'."""
         p = self.parameters
         named = [*p.get("test_folders", ()), *([p["test_folder"]] if "test_folder" in p else [])]
-        return Study.under(
-            self.data,
-            places or p["train_folder"],
-            val or p["val_folder"],
-            named if tests is None else tests,
-            p["images_per_place"],
-            p.get("ks", Study.ks),
-        )
+        places, val = places or p["train_folder"], val or p["val_folder"]
+        more = {"images_per_place": p["images_per_place"], "ks": p.get("ks", Study.ks)}
+        return Study.under(self.data, places, val, tests or named, **more)
 
     def experiments(self) -> list[tuple[Study, list[Variant]]]:
-        """Every study of the notebook with its variants; none where nothing is trained.
-
-        Test sets that a notebook renders beside its city (limits, drive) are not among them.
-        """
+        """Every study of the notebook with its variants; none where nothing is trained."""
         if "preset" not in self.parameters:
             return []
         aerial = self.parameters.get("crossview_folder")

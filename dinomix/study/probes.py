@@ -17,10 +17,7 @@ SCHEMES = {False: "frozen prefix", True: "tokens trained (authors)"}
 
 
 def anatomy(name: str, image_size: int) -> dict[str, object]:
-    """Size of a transformer backbone after the surgery, without allocating it.
-
-    Channels are D, the number of maps; the grid is h x w at `image_size`.
-    """
+    """Size of a transformer backbone after the surgery; the grid is h x w at `image_size`."""
     with torch.device("meta"):
         net = build_backbone(name, image_size=(image_size, image_size), trained_blocks=0)
     return {
@@ -35,22 +32,19 @@ def anatomy(name: str, image_size: int) -> dict[str, object]:
 def resize_disagreement(net: ViTBackbone, images: Tensor, size: int) -> float:
     """Mean cosine between the tokens under DINOv2's and under timm's resized position embedding.
 
-    Args:
-        images: normalised (B, 3, H, W), resized to `size` here.
+    Of normalised images (B, 3, H, W), resized to `size` here.
 
     Raises:
-        ValueError: the backbone has no position embedding that could be resized.
+        ValueError: the backbone has no position embedding.
     """
     from timm.layers import resample_abs_pos_embed
 
     if net.trunk.pos_embed is None:
         raise ValueError(f"{net.name} has no position embedding to resize: its positions rotate")
     images = F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
-    grid = net.grid_of((size, size))
-    other = copy.deepcopy(net)
-    resized = resample_abs_pos_embed(
-        net.trunk.pos_embed, list(grid), num_prefix_tokens=net.trunk.num_prefix_tokens
-    )
+    other, tokens = copy.deepcopy(net), net.trunk.num_prefix_tokens
+    grid = list(net.grid_of((size, size)))
+    resized = resample_abs_pos_embed(net.trunk.pos_embed, grid, num_prefix_tokens=tokens)
     other.trunk.pos_embed = torch.nn.Parameter(resized)  # at the grid already: used as it is
     with torch.inference_mode():
         ours, theirs = net(images), other(images)  # (B, s, h, w)
@@ -60,7 +54,7 @@ def resize_disagreement(net: ViTBackbone, images: Tensor, size: int) -> float:
 def saved_activations(net: Backbone, images: Tensor) -> tuple[Tensor, int]:
     """The map of `images`, and the bytes that autograd keeps for its backward pass.
 
-    Parameters are not counted, and what several operations share counts once.
+    Without parameters; what several operations share counts once.
     """
     parameters = {p.untyped_storage().data_ptr() for p in net.parameters()}
     kept: dict[int, int] = {}
@@ -81,9 +75,8 @@ def freezing_costs(
 ) -> pd.DataFrame:
     """What one training step costs, by trained blocks, with and without trained tokens.
 
-    Returns:
-        columns trained_blocks, scheme, activations (MiB that autograd keeps), step (milliseconds
-        of a forward and backward pass on the CPU, the median of `repeats`).
+    Columns trained_blocks, scheme, activations (MiB that autograd keeps), step (milliseconds of a
+    forward and backward pass on the CPU, the median of `repeats`).
     """
     rows = []
     images = torch.randn(batch_size, 3, image_size, image_size)
@@ -93,9 +86,8 @@ def freezing_costs(
             net = build_backbone(name, image_size=(image_size, image_size), **options)
             _, kept = saved_activations(net, images)
             seconds = timeit.repeat(partial(_step, net, images), number=1, repeat=repeats)
-            row = {"trained_blocks": count, "scheme": scheme, "activations": kept / 2**20}
-            rows.append({**row, "step": 1000 * statistics.median(seconds)})
-    return pd.DataFrame(rows)
+            rows.append((count, scheme, kept / 2**20, 1000 * statistics.median(seconds)))
+    return pd.DataFrame(rows, columns=["trained_blocks", "scheme", "activations", "step"])
 
 
 def _step(net: Backbone, images: Tensor) -> None:

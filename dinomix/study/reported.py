@@ -1,10 +1,9 @@
 """What others report: numbers to stand beside measured ones, never among them.
 
 From the DINO-Mix paper (Sci Rep 14, 22100, 2024), its authors' published code and logs, and the
-README files of the other methods' repositories. Recall in percent lies in `reported.csv`;
-`reported_sets.csv` says which benchmark each test set is, and what counts as right. Its first six
-are the paper's (Table 2). Others report the last three under the same names, and their numbers
-cannot be compared with the paper's.
+README files of the other methods' repositories. Recall in percent lies in `reported.csv`, and what
+counts as right in `reported_sets.csv`: its first six test sets are the paper's (Table 2), and the
+last three, which others report under the same names, cannot be compared with these.
 """
 
 from pathlib import Path

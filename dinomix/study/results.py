@@ -21,14 +21,13 @@ def save_results(tables: list[pd.DataFrame], path: str | Path) -> pd.DataFrame:
     """Results tables joined, their columns in order, and written as CSV.
 
     Raises:
-        ValueError: a table has other columns than `COLUMNS`; what it lacks and has is named.
+        ValueError: a table has other columns than `COLUMNS`.
     """
     for table in tables:
-        if set(table.columns) != set(COLUMNS):
+        lacking, extra = set(COLUMNS) - set(table), set(table) - set(COLUMNS)
+        if lacking or extra:
             raise ValueError(
-                "not a results table: it lacks the columns "
-                f"{sorted(set(COLUMNS) - set(table.columns))} and has in addition "
-                f"{sorted(set(table.columns) - set(COLUMNS))}."
+                f"no results table: it lacks the columns {sorted(lacking)} and has {sorted(extra)}"
             )
     joined = pd.concat([table[COLUMNS] for table in tables], ignore_index=True)
     with atomic_path(path) as temporary:
@@ -49,21 +48,19 @@ def overall(table: pd.DataFrame, also: Sequence[str] = ()) -> pd.DataFrame:
     return groups["recall"].mean().reset_index().assign(condition=MEAN)
 
 
-def spread(table: pd.DataFrame, decimals: int = 1) -> pd.DataFrame:
-    """The tables of papers: a row for each method, a column for each k, of `overall` recall.
-
-    A cell is `tables.mean_and_range` over seeds.
+def spread(table: pd.DataFrame) -> pd.DataFrame:
+    """The tables of papers, of `overall` recall: `tables.mean_and_range` over seeds, a row a method
+    and a column a k.
     """
     groups = overall(table).groupby(["dataset", "method", "k"], sort=False)["recall"]
-    cells = groups.agg(mean_and_range, decimals=decimals)
+    cells = groups.agg(mean_and_range)
     return cells.unstack("k").rename(columns="R@{}".format).rename_axis(columns=None)
 
 
 def compare(table: pd.DataFrame, before: str, after: str, k: int = 1) -> str:
     """How `overall` recall@k differs between two methods, in words; a line a data set.
 
-    A difference counts as beyond chance if every seed of one method is better than every seed of
-    the other.
+    Every seed agrees if each of one method is better than each of the other.
     """
     lines = []
     for dataset, found in overall(table[table["k"] == k]).groupby("dataset", sort=False):

@@ -8,7 +8,7 @@ from dinomix.evaluation import recall_at_k
 
 
 def smooth(similarities: np.ndarray, drives: np.ndarray, window: int) -> np.ndarray:
-    """Replace the similarities of each frame by the mean over its neighbours in the same drive.
+    """The similarities of each frame, averaged over its neighbours in the same drive: float (Q, N).
 
     Frame i takes the mean of the rows i - window // 2 to i + window // 2, cut off at its drive's
     ends: it looks ahead by half a window.
@@ -16,10 +16,6 @@ def smooth(similarities: np.ndarray, drives: np.ndarray, window: int) -> np.ndar
     Args:
         similarities: (Q, N) of each frame to each database image, in driving order.
         drives: (Q,) what drive each frame belongs to.
-        window: how many frames, odd.
-
-    Returns:
-        float (Q, N), a new array.
 
     Raises:
         ValueError: a window that is even or below 1, sizes that do not fit, or a drive in pieces.
@@ -28,10 +24,8 @@ def smooth(similarities: np.ndarray, drives: np.ndarray, window: int) -> np.ndar
     if window < 1 or window % 2 == 0:
         raise ValueError(f"window is {window}: take an odd number of frames, 1 or more")
     if similarities.ndim != 2 or drives.shape != similarities.shape[:1]:
-        raise ValueError(
-            f"similarities {similarities.shape} and drives {drives.shape} do not fit: expected "
-            "(Q, N) and (Q,)"
-        )
+        given = f"similarities {similarities.shape} and drives {drives.shape}"
+        raise ValueError(f"{given} do not fit: expected (Q, N) and (Q,)")
     starts = np.concatenate([[True], drives[1:] != drives[:-1]])[: len(drives)]
     runs, counts = np.unique(drives[starts], return_counts=True)
     if (counts > 1).any():
@@ -59,9 +53,8 @@ def recall_by_window(
 ) -> dict[int, dict[int, float]]:
     """Recall of single frames and of sequences: {window: {k: percent}}; 1 is the single frame.
 
-    Args:
-        similarities, drives: see `smooth`. Of equally similar images the first is found first.
-        positives_of: Q arrays of database indices, as of `evaluation.positives`.
+    Of similarities and drives as in `smooth`, and Q arrays of `evaluation.positives`. Of equally
+    similar images the first is found first.
     """
     found = {}
     for window in windows:

@@ -1,8 +1,7 @@
 """A study: a list of variants, each trained and tested once, several at a time.
 
-Every variant is a job for one process, of this machine or of a Dask cluster. What is done is found
-by the hash of its config: a study that was killed, or that got one more variant, only does what is
-missing.
+What is done is found by the hash of its config: a study that was killed, or that got one more
+variant, only does what is missing.
 """
 
 import dataclasses
@@ -37,21 +36,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Variant:
-    """One model of a study, and how it is trained.
+    """One model of a study, and how it is trained."""
 
-    Attributes:
-        method: its name in tables and figures; several seeds share it.
-        train: its recipe, or None for a model that is used as it is built. The recipe's own seed
-            is left aside for `seed`.
-        weights: of the backbone at the start, see `build_model`.
-        seed: of the initial weights, the batches and the draws of images.
-    """
-
-    method: str
+    method: str  # its name in tables and figures, which several seeds share
     model: ModelConfig
-    train: TrainConfig | None
-    weights: str | Path | None = "hub"
-    seed: int = 0
+    train: TrainConfig | None  # None: used as it is built
+    weights: str | Path | None = "hub"  # of the backbone at the start, see `build_model`
+    seed: int = 0  # of initial weights, batches and draws of images, in place of the recipe's
 
 
 def variants(
@@ -66,23 +57,22 @@ def variants(
 
     Args:
         methods: name -> what is special about it: fields of ModelConfig that differ from `base`;
-            `preset`: a name in `model.PRESETS` to start from instead of `base`; `train`: fields of
+            `preset`: a name in `model.PRESETS` to start from instead; `train`: fields of
             TrainConfig that differ from `recipe`, or False for a model that does not learn;
             `weights`: of its backbone.
         weights: of `base`'s backbone; other backbones take "hub" where a method names none.
         seeds: each method is trained once with each; one that does not learn takes the first.
 
     Raises:
-        ValueError: a field that neither config has, a value that it does not take, or no such
-            preset. The method is named.
+        ValueError: an unknown preset or field, or a wrong value. The method is named.
     """
     found = []
     for method, special in methods.items():
         fields = dict(special)
         train, preset = fields.pop("train", {}), fields.pop("preset", None)
-        if preset is not None and preset not in PRESETS:
+        if preset not in (None, *PRESETS):
             raise ValueError(f"{method}: no preset {preset!r}; there are {', '.join(PRESETS)}")
-        start = (base if preset is None else PRESETS[preset]).to_dict()
+        start = PRESETS.get(preset, base).to_dict()
         default = weights if fields.get("backbone", start["backbone"]) == base.backbone else "hub"
         chosen = fields.pop("weights", default)
         try:
@@ -99,38 +89,25 @@ def variants(
 class Study:
     """What all variants of a study share.
 
-    Attributes:
-        places: folder of training places (GSV-Cities layout).
-        val: folder of the validation set (UTM layout; its split "val"), or a benchmark of that
-            split, as `data/"pitts30k-val"`.
-        tests: folders of test sets, or pairs (folder, split), or benchmarks: the data folder and
-            a name in `benchmarks.BENCHMARKS`.
-        out: folder of runs, as of `train`.
-        images_per_place: K.
-        ks: the k of recall@k.
+    A folder named as in `benchmarks.BENCHMARKS`, such as `data / "pitts30k-val"`, is that
+    benchmark, and any other is in the UTM layout.
     """
 
-    places: Path
-    val: Path
-    tests: Sequence[Path | tuple[Path, str]]
-    out: Path
-    images_per_place: int = 4
+    places: Path  # folder of training places (GSV-Cities layout)
+    val: Path  # of which the split "val" is used
+    tests: Sequence[Path | tuple[Path, str]]  # folders, or pairs (folder, split)
+    out: Path  # folder of runs, as of `train`
+    images_per_place: int = 4  # K
     ks: Sequence[int] = (1, 5, 10)
 
     @classmethod
     def under(
-        cls,
-        data: Path,
-        places: str,
-        val: str,
-        tests: Sequence[str | Sequence[str]],
-        images_per_place: int = 4,
-        ks: Sequence[int] = (1, 5, 10),
+        cls, data: Path, places: str, val: str, tests: Sequence[str | Sequence[str]], **more: Any
     ) -> "Study":
-        """A study of what is named under `data`, with its runs in `data/runs`."""
+        """A study of what is named under `data`, with its runs in `data/runs`; more: K and ks."""
         pairs = [(test,) if isinstance(test, str) else test for test in tests]
         named = [(data / folder, *split) if split else data / folder for folder, *split in pairs]
-        return cls(data / places, data / val, named, data / "runs", images_per_place, ks)
+        return cls(data / places, data / val, named, data / "runs", **more)
 
     def run(
         self,
@@ -143,12 +120,11 @@ class Study:
         """Train and test every variant; the tables of `test`, in the order of `variants`.
 
         Args:
-            client: of a Dask cluster whose workers see the same folders; None starts processes
-                on this machine.
-            workers: how many of these; None means `cluster.available_workers()`.
+            client: of a Dask cluster whose workers see the same folders; None starts `workers`
+                processes on this machine, by default `cluster.available_workers()`.
 
         Raises:
-            RuntimeError: names every variant that failed, and why; the others are done and kept.
+            RuntimeError: names every variant that failed, and why; the others are kept.
         """
         _places.cache_clear()  # data may have changed since, but does not change on the way
         _test_set.cache_clear()
@@ -163,25 +139,21 @@ class Study:
                 found = cluster.compute(client, test, todo)
                 shown = {"desc": "study", "unit": "variant", "disable": not progress}
                 results.update(tqdm(found, initial=len(results), total=len(variants), **shown))
-        reasons = [
-            f"  {variant}\n    {results[i]!r}"
-            for i, variant in enumerate(variants)
-            if isinstance(results[i], BaseException)
-        ]
-        if reasons:
-            raise RuntimeError(
-                f"{len(reasons)} of {len(variants)} variants failed; the others are done and "
-                "kept. Mend these and run the study again:\n" + "\n".join(reasons)
-            )
         tables = [results[i] for i in range(len(variants))]
+        failed = [i for i, table in enumerate(tables) if isinstance(table, BaseException)]
+        if failed:
+            reasons = "".join(f"\n  {variants[i]}\n    {tables[i]!r}" for i in failed)
+            raise RuntimeError(
+                f"{len(failed)} of {len(variants)} variants failed; the others are done and kept. "
+                f"Mend these and run the study again:{reasons}"
+            )
         return ResultsTable(pd.concat(tables, ignore_index=True))
 
     def test(self, variant: Variant) -> pd.DataFrame:
         """Recall of the variant on every test set, trained and tested now unless it is done.
 
-        Returns:
-            the columns of `results.COLUMNS` but for profile; val_recall is NaN and epoch 0 where
-            nothing was trained.
+        The columns are `results.COLUMNS` but for profile; val_recall is NaN and epoch 0 where
+        nothing was trained.
         """
         run = None if variant.train is None else self.train(variant)
         tables, model = [], None
@@ -215,15 +187,12 @@ class Study:
 
     def is_done(self, variant: Variant) -> bool:
         """Whether the variant is trained and tested."""
-        run = None
-        if variant.train is not None:
-            run = find_run(*self._training(variant), weights=variant.weights, out=self.out)
-            if run is None:
-                return False
+        run, where = None, {"weights": variant.weights, "out": self.out}
+        if variant.train and not (run := find_run(*self._training(variant), **where)):
+            return False
         return all(self._table_path(variant, run, test).is_file() for test in self.test_sets())
 
     def test_sets(self) -> list[TestSet]:
-        """The test sets that `tests` names."""
         return [_test_set(*(test if isinstance(test, tuple) else (test,))) for test in self.tests]
 
     def _training(self, variant: Variant) -> tuple[ModelConfig, PlaceDataset, TestSet, TrainConfig]:
@@ -235,9 +204,7 @@ class Study:
         if run is None:
             weights = weights_id(variant.model.backbone, variant.weights)
             name = config_hash(variant.model.to_dict(), weights, variant.seed)
-            folder = self.out / "untrained" / name
-        else:
-            folder = run.folder
+        folder = run.folder if run else self.out / "untrained" / name
         return folder / f"recall-{config_hash(test.name, test.fingerprint, list(self.ks))}.csv"
 
     def _evaluate(self, variant: Variant, model: PlaceModel, test: TestSet) -> pd.DataFrame:
@@ -245,12 +212,9 @@ class Study:
         if variant.train is not None:
             options |= {"device": variant.train.device, "workers": variant.train.workers}
             if variant.train.cache_prefix and model.backbone.has_prefix:
+                images, device = [*test.database, *test.queries], pick_device(options["device"])
                 options["frozen"] = prefix_features(
-                    model,
-                    [*test.database, *test.queries],
-                    self.out / "prefix",
-                    device=pick_device(options["device"]),
-                    progress=False,
+                    model, images, self.out / "prefix", device=device, progress=False
                 )
         parameters, trained = count_parameters(model)
         table = evaluate(model, test, self.ks, **options)

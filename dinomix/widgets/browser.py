@@ -26,11 +26,9 @@ def retrieval_browser(
 ) -> View:
     """Look through the queries of test sets, and what methods retrieve for them.
 
-    Pick test set, condition and method; step through all queries or only those whose first image
-    is wrong. A test set is described when it is first picked.
+    A test set, labelled or not, is described when it is first picked.
 
     Args:
-        test_sets: in any layout, labelled or not.
         methods: name -> a model, a function without arguments that loads one, or what it
             retrieved: a `Retrieval`, or a list with one for each test set.
         k: how many images are shown for a query.
@@ -42,28 +40,24 @@ def retrieval_browser(
     return _RetrievalBrowser(Collection(test_sets, methods, k, cache))
 
 
-def ranking(retrieval: Retrieval, query: int, cell: float = 1.9) -> Figure:
+def ranking(retrieval: Retrieval, query: int) -> Figure:
     """A query (its index) beside its nearest database images, framed green (right) or red (wrong).
 
     Above each stand rank, verdict, distance in the test set's unit and similarity, as far as they
-    are known. A cell is so many inches wide.
+    are known.
     """
     test, found = retrieval.test, retrieval.ranked[query]
     paths = [test.queries[query], *(test.database[i] for i in found)]
+    images = [np.asarray(read_image(path)) for path in paths]
     titles = [f"{rank + 1}: {in_words(retrieval, query, rank)}" for rank in range(len(found))]
-    return image_grid(
-        [[np.asarray(read_image(path)) for path in paths]],
-        titles=[["query", *titles]],
-        frames=[[None, *_colours(retrieval, query)]],
-        cell=cell,
-    )
+    frames = [None, *_colours(retrieval, query)]
+    return image_grid([images], titles=[["query", *titles]], frames=[frames], cell=1.9)
 
 
 def place_map(retrieval: Retrieval, query: int) -> Figure | None:
     """The database, the query, and the images retrieved for it, numbered, where they were taken.
 
-    A sequence is drawn along its frames. None where there are no positions to draw: the test set
-    is unlabelled, or only tells places apart.
+    A sequence is drawn along its frames. None where there are no positions.
     """
     test = retrieval.test
     if not test.labelled or test.unit == "places":
@@ -91,7 +85,8 @@ def place_map(retrieval: Retrieval, query: int) -> Figure | None:
 
 
 def _colours(retrieval: Retrieval, query: int) -> list[str | None]:
-    if (right := right_answers(retrieval, query)) is None:
+    right = right_answers(retrieval, query)
+    if right is None:
         return [None] * retrieval.ranked.shape[1]
     return [RIGHT if hit else WRONG for hit in right]
 
@@ -106,13 +101,13 @@ class Browsing:
 
     @property
     def query(self) -> int | None:
-        """Index of the query that is looked at; None where no query is as asked."""
+        """Index of the query that is looked at, if any."""
         return int(self.queries[self.position]) if len(self.queries) else None
 
     def choose(self, retrieval: Retrieval, condition: str, only_failures: bool) -> None:
         """Look at the queries of a condition, from the one on that was looked at in this test set.
 
-        Those whose first image is right can be left out; of an unlabelled test set all stay.
+        Of an unlabelled test set there are no failures, and all stay.
         """
         same = self.retrieval is not None and self.retrieval.test is retrieval.test
         before = self.query if same else None
@@ -125,12 +120,11 @@ class Browsing:
             self.position = int(np.searchsorted(self.queries, before)) % len(self.queries)
 
     def step(self, by: int) -> None:
-        """Go on (or back, if negative); after the last query comes the first."""
+        """Go on, or back if negative; after the last query comes the first."""
         if len(self.queries):
             self.position = (self.position + by) % len(self.queries)
 
     def in_words(self) -> str:
-        """What is looked at."""
         if self.query is None:
             return "no query is like this"
         test, query = self.retrieval.test, self.query
@@ -151,8 +145,9 @@ class _RetrievalBrowser(View):
         self.test_set = choice("Test set", list(collection.test_sets))
         self.condition = choice("Condition", [EVERY])
         self.method = choice("Method", list(collection.methods))
+        tooltip = {"tooltip": "queries whose first image is wrong"}
         self.only_failures = ipywidgets.Checkbox(
-            description="Only failures", tooltip="queries whose first image is wrong", indent=False
+            description="Only failures", indent=False, **tooltip
         )
         self.number = number("Query")
         self.previous = ipywidgets.Button(description="Previous", icon="arrow-left")
@@ -182,5 +177,5 @@ class _RetrievalBrowser(View):
         self.number.value = browsing.position + 1
         self.tell(browsing.in_words())
         for image, draw in ((self.ranking, ranking), (self.map, place_map)):
-            nothing = browsing.query is None
-            show(image, None if nothing else draw(browsing.retrieval, browsing.query))
+            found = browsing.query is not None
+            show(image, draw(browsing.retrieval, browsing.query) if found else None)

@@ -18,10 +18,8 @@ Method = PlaceModel | Callable[[], PlaceModel] | Retrieval | Sequence[Retrieval]
 
 
 class Collection:
-    """Test sets and methods by name, see `retrieval_browser`.
-
-    Attributes:
-        report: is called with how far loading and describing are.
+    """Test sets and methods by name, see `retrieval_browser`; `report` is called with how far
+    loading and describing are.
 
     Raises:
         ValueError: there are no test sets or methods, or two test sets have one name.
@@ -37,10 +35,8 @@ class Collection:
         test_sets = list(test_sets)
         self.test_sets = {test.name: test for test in test_sets}
         if not test_sets or not methods:
-            raise ValueError(
-                f"nothing to look at: {len(test_sets)} test sets and {len(methods)} methods are "
-                "given, and it takes one of each"
-            )
+            given = f"{len(test_sets)} test sets and {len(methods)} methods are given"
+            raise ValueError(f"nothing to look at: {given}, and it takes one of each")
         if len(self.test_sets) < len(test_sets):
             raise ValueError(
                 f"two of the test sets {[test.name for test in test_sets]} have the same name; "
@@ -51,11 +47,7 @@ class Collection:
         self._retrievals: dict[tuple[str, str], Retrieval] = {}
 
     def model(self, method: str) -> PlaceModel:
-        """The model of a method, loaded now unless it was before.
-
-        Raises:
-            ValueError: the method is given as retrievals.
-        """
+        """The model of a method, loaded now unless it was before; a ValueError if there is none."""
         given = self.methods[method]
         if isinstance(given, Retrieval | Sequence):
             raise ValueError(f"{method} is given as a retrieval; looking into it takes its model")
@@ -117,12 +109,10 @@ def right_answers(retrieval: Retrieval, query: int) -> np.ndarray | None:
 
 def in_words(retrieval: Retrieval, query: int, rank: int) -> str:
     """An answer (rank 0 is the first) as in "wrong, 31.4 m, 0.82", as far as it is known."""
-    words = []
+    words, unit = [], retrieval.test.unit
     if (right := right_answers(retrieval, query)) is not None:
         words.append("right" if right[rank] else "wrong")
-        apart = distance(retrieval)[query, rank]
-        if retrieval.test.unit == "m":
-            words.append(f"{apart:.1f} m")
-        elif retrieval.test.unit == "frames":
-            words.append(f"{apart:.0f} frames")
+        if unit != "places":
+            apart = distance(retrieval)[query, rank]
+            words.append(f"{apart:.1f} m" if unit == "m" else f"{apart:.0f} {unit}")
     return ", ".join([*words, f"{retrieval.similarities[query, rank]:.2f}"])

@@ -34,21 +34,18 @@ def ablation_dashboard(table: pd.DataFrame, marked: Filters | None = None) -> Vi
     conditions. Whatever is averaged beside the seeds is named.
 
     Args:
-        table: a results table (`results.COLUMNS`, or some of them), such as `gather_results` reads
-            from a folder.
+        table: with some of `results.COLUMNS`, such as `gather_results` reads from a folder.
         marked: setting -> what is marked at first in its filter, as far as the table has it.
 
     Raises:
-        ValueError: the table lacks one of the columns method, dataset, condition, k, seed and
-            recall.
+        ValueError: the table lacks one of the columns `NEEDED`.
     """
     return _AblationDashboard(Ablation(table), marked or {})
 
 
 def gather_results(folder: str | Path) -> pd.DataFrame:
-    """The results tables in a folder and its subfolders as one; no rows where there are none.
-
-    Other CSV files are left out. Column `study` is the name of the file.
+    """The results tables among a folder's CSV files, also in subfolders, as one; column `study` is
+    the name of the file.
     """
     tables = [pd.DataFrame(columns=["study", *COLUMNS])]
     empty = {column: [""] for column in ("mix_depth", *METRICS)}  # the others are text
@@ -63,9 +60,6 @@ class Ablation:
     """A results table, and `overall` recall as one more condition, "mean".
 
     Settings become text, so that "all" stands among numbers and a missing depth is "none".
-
-    Raises:
-        ValueError: the table lacks one of the columns `NEEDED`.
     """
 
     def __init__(self, table: pd.DataFrame) -> None:
@@ -79,7 +73,7 @@ class Ablation:
         self.values = {c: _in_order(self.table[c]) for c in self.settings}  # as text
 
     def chosen(self, filters: Filters) -> pd.DataFrame:
-        """The rows whose settings are among those asked for; an empty choice takes them all."""
+        """The rows whose settings are among those asked for, or all for an empty choice."""
         rows = self.table
         for column, wanted in filters.items():
             if wanted:
@@ -87,20 +81,17 @@ class Ablation:
         return rows
 
     def summary(self, axes: Collection[str], metric: str, filters: Filters) -> pd.DataFrame:
-        """The metric along some settings, the mean over seeds with the lowest and the highest.
+        """The metric along some settings: columns `axes`, mean, low, high, seeds (how many).
 
-        What else differs between rows is averaged within each seed, see `averaged`.
-
-        Returns:
-            columns of `axes`, mean, low, high, seeds (how many); rows in the order of `values`.
+        Mean, lowest and highest are over seeds; what else differs between rows is averaged within
+        each seed, see `averaged`.
         """
         axes = list(dict.fromkeys(axes))
         rows = self.chosen(filters).dropna(subset=[metric])
         a_seed = rows.groupby(list(dict.fromkeys([*axes, "seed"])))[metric].mean()
         found = a_seed.groupby(axes).agg(mean="mean", low="min", high="max", seeds="size")
-        return found.reset_index().sort_values(
-            axes, key=lambda column: column.map(_order), ignore_index=True
-        )
+        in_order = {"key": lambda column: column.map(_order), "ignore_index": True}
+        return found.reset_index().sort_values(axes, **in_order)
 
     def averaged(self, axes: Collection[str], metric: str, filters: Filters) -> dict[str, list]:
         """The settings other than the seed that differ within a point of `summary`, with values."""
@@ -113,12 +104,10 @@ class Ablation:
 def ablation_chart(
     summary: pd.DataFrame, x: str, hue: str | None, panel: str | None, label: str
 ) -> Figure:
-    """Means as marks, lowest to highest as lines through them; numbers on x are joined up.
+    """Means of `Ablation.summary` as marks, lowest to highest as lines through them.
 
-    Args:
-        summary: from `Ablation.summary`. The values of its `x` stand at equal distances.
-        hue: the setting that colour and marker tell apart; None: there is one colour.
-        panel: the setting that has a panel for each value; None: there is one panel.
+    The values of x stand at equal distances, and numbers are joined up. Colour and marker tell
+    the values of `hue` apart; those of `panel` have a panel each.
     """
     places = _in_order(summary[x])
     hues = [None] if hue is None else _in_order(summary[hue])
@@ -135,14 +124,10 @@ def ablation_chart(
         for i, (value, colour) in enumerate(zip(hues, colours, strict=True)):
             found = here if hue is None else here[here[hue] == value]
             aside = 0 if joined else (i - (len(hues) - 1) / 2) * 0.6 / len(hues)
-            axis.errorbar(
-                found[x].map(places.index) + aside,
-                found["mean"],
-                yerr=[found["mean"] - found["low"], found["high"] - found["mean"]],
-                fmt=MARKERS[i % len(MARKERS)] + ("-" if joined else ""),
-                color=colour,
-                label=value,
-            )
+            at, mean = found[x].map(places.index) + aside, found["mean"]
+            reach = [mean - found["low"], found["high"] - mean]
+            marks = MARKERS[i % len(MARKERS)] + ("-" if joined else "")
+            axis.errorbar(at, mean, yerr=reach, fmt=marks, color=colour, label=value)
         axis.set(xlabel=x, xticks=range(len(places)), xlim=(-0.5, len(places) - 0.5))
         axis.set_xticklabels(places, rotation=40 if long else 0, ha="right" if long else "center")
         if panel is not None:
@@ -184,6 +169,7 @@ class _AblationDashboard(View):
         self.hue = choice("Colour", [NOTHING, *ablation.settings])
         self.panel = choice("Panels", [NOTHING, *ablation.settings])
         marked = _like_with_like(ablation, marked)
+        several = {name: values for name, values in ablation.values.items() if len(values) > 1}
         self.filters = {
             setting: ipywidgets.SelectMultiple(
                 options=values,
@@ -192,8 +178,7 @@ class _AblationDashboard(View):
                 description=setting,
                 style={"description_width": "7.5em"},
             )
-            for setting, values in ablation.values.items()
-            if len(values) > 1
+            for setting, values in several.items()
         }
         self.chart, self.table = picture("chart"), text("table")
         controls, filters = [self.x, self.metric, self.hue, self.panel], [*self.filters.values()]
@@ -222,12 +207,10 @@ class _AblationDashboard(View):
         self.tell("; ".join(words))
 
     def _label(self, metric: str, filters: Filters) -> str:
-        if not metric.endswith("recall"):
-            return metric
         ks = filters.get("k") or self.ablation.values["k"]
         if metric == "recall" and len(ks) == 1:
             return f"R@{ks[0]} (%)"
-        return f"{metric.replace('_', ' ')} (%)"
+        return f"{metric.replace('_', ' ')} (%)" if metric.endswith("recall") else metric
 
 
 def _like_with_like(ablation: Ablation, marked: Filters) -> Filters:

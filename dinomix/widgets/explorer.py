@@ -39,16 +39,9 @@ def attention_explorer(
 ) -> View:
     """Click a patch of a query and see which patches of a retrieved image are like it.
 
-    Likeness is the cosine similarity of patch features after a block of the backbone. A second
-    method stands beside the first, with the image that it retrieves itself. Two sliders choose
-    the patch, too, for those without a mouse.
-
-    Args:
-        test_sets, methods, k, cache: as of `retrieval_browser`; methods are models, or functions
-            that load them.
-
-    Raises:
-        ValueError: there are no test sets or methods, or two test sets have one name.
+    Likeness is the cosine similarity of patch features after a block of the backbone. Two sliders
+    choose the patch, too, for those without a mouse. Arguments and errors as of
+    `retrieval_browser`; methods are models, or functions that load them.
     """
     return _AttentionExplorer(Collection(test_sets, methods, k, cache))
 
@@ -84,7 +77,7 @@ class _AttentionExplorer(View):
         return self.collection.retrieval(self.test_set.value, method)
 
     def _files(self, method: str) -> tuple[Path, Path]:
-        """The query, and the image that a method retrieves for it."""
+        """The query and what is retrieved for it."""
         found, query = self._retrieval(method), self.number.value - 1
         image = found.ranked[query, self.rank.value - 1]
         return found.test.queries[query], found.test.database[image]
@@ -102,8 +95,7 @@ class _AttentionExplorer(View):
 
     def _click(self, event: Mapping[str, Any]) -> None:
         down = event["relativeY"] / event["boundingRectHeight"]
-        right = event["relativeX"] / event["boundingRectWidth"]
-        self.spot = (down, right)
+        self.spot = (down, event["relativeX"] / event["boundingRectWidth"])
         self._show()
 
     def _slide(self) -> None:
@@ -132,8 +124,8 @@ class _AttentionExplorer(View):
             set_range(control, side)
             control.value = index + 1
         show(self.query, marked(read_image(self._files(method)[0]), patch, grid))
-        row, column = patch
-        self.tell(f"query {self.number.value}, patch in row {row + 1}, column {column + 1}")
+        where = f"row {patch[0] + 1}, column {patch[1] + 1}"
+        self.tell(f"query {self.number.value}, patch in {where}")
 
     def _show_match(self, method: str, heat: ipywidgets.Image, caption: ipywidgets.HTML) -> None:
         maps = self._maps(method)

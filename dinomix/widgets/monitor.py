@@ -21,14 +21,12 @@ from dinomix.widgets.view import View, choice, offer, picture, show
 def training_monitor(runs: str | Path, run: str | None = None, seconds: float = 2.0) -> View:
     """Follow a run: loss, mined share and validation recall, epoch by epoch as they are written.
 
-    A thread of its own looks every few seconds, also while a cell trains. It ends with the run,
-    when Stop is clicked, or with the kernel. Picking a run follows it.
+    A thread of its own looks every few `seconds`, also while a cell trains. It ends with the run,
+    when Stop is clicked, or with the kernel.
 
     Args:
         runs: folder of runs, as of `train`; it may come later.
-        run: name of the run's folder to begin with, which may come later, too; None takes the one
-            that changed last.
-        seconds: between two looks.
+        run: the folder's name of the first one, which may come later, too; None: the latest.
     """
     return _TrainingMonitor(Path(runs), run, seconds)
 
@@ -63,17 +61,16 @@ class Progress:
 
 
 def read_progress(folder: Path, before: Progress | None = None) -> Progress:
-    """How far the run in a folder is; what was `before` stays true of a file not readable now."""
+    """How far the run in a folder is, as `before` where a file cannot be read now."""
     before = before or Progress()
     config, history, changed = before.config, before.history, before.changed
     with suppress(OSError, ValueError):
         config = json.loads((folder / CONFIG).read_text())
     with suppress(OSError, ValueError, KeyError):  # pandas' parser errors are ValueErrors
-        file = folder / HISTORY
-        text = file.read_text()
+        text = (folder / HISTORY).read_text()
         whole = text[: text.rfind("\n") + 1]  # a last line without an end may lack digits
         rows = pd.read_csv(StringIO(whole))[COLUMNS].astype(float)
-        history, changed = rows, file.stat().st_mtime
+        history, changed = rows, (folder / HISTORY).stat().st_mtime
     return Progress(config, history, changed)
 
 
@@ -107,7 +104,6 @@ class _TrainingMonitor(View):
         self.attempt(self._pick)
 
     def stop(self) -> None:
-        """Look no more."""
         self._stopped.set()
         self.follow_button.disabled, self.stop_button.disabled = False, True
 
@@ -145,16 +141,14 @@ class _TrainingMonitor(View):
             return
         self.progress = read_progress(self.runs / self.run.value, self.progress)
         self.tell(f"run {self.run.value}: {self.progress.in_words(time.time())}")
-        if self.drawn != (self.run.value, self.progress.changed):
+        now = self.run.value, self.progress.changed
+        if self.drawn != now:
             history = self.progress.history
             show(self.curves, None if history.empty else training_curves(history))
-            self.drawn = (self.run.value, self.progress.changed)
+            self.drawn = now
 
     def _list(self) -> None:
-        """Offer the runs that there are now; the chosen one stays.
-
-        New ones come last, whichever changed last: no list moves under a user's pointer.
-        """
+        """Offer the runs that there are, new ones last: no list moves under a user's pointer."""
         found = list_runs(self.runs)
         if self.expected is not None and self.expected not in found:
             found.insert(0, self.expected)
@@ -167,8 +161,6 @@ class _TrainingMonitor(View):
 
 
 def _label(name: str, config: Mapping[str, Any]) -> str:
-    if not config:
-        return name
-    model, train = config.get("model", {}), config.get("train", {})
+    model, seed = config.get("model", {}), config.get("train", {}).get("seed")
     net = f"{model.get('aggregator')} on {model.get('backbone')}"
-    return f"{name}: {net}, seed {train.get('seed')}"
+    return f"{name}: {net}, seed {seed}" if config else name

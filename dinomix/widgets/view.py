@@ -16,9 +16,8 @@ _ONE_AT_A_TIME = RLock()  # pyplot is not made for several threads
 
 
 class View(ipywidgets.VBox):
-    """A column, of CSS class `dinomix-<name>`: controls, words, pictures, and a message below them.
-
-    Whatever a callback raises becomes the message: a kernel would hide it in its log.
+    """A column of CSS class `dinomix-<name>`: controls, words, pictures, and below them a message,
+    which is what a callback raises: a kernel would hide it in its log.
     """
 
     def __init__(self, name: str) -> None:
@@ -30,9 +29,7 @@ class View(ipywidgets.VBox):
     def compose(self, *rows: ipywidgets.Widget | list[ipywidgets.Widget]) -> None:
         """Put these under each other, the controls of a list side by side, the message last."""
         wrap = ipywidgets.Layout(flex_flow="row wrap")
-        boxed = [
-            ipywidgets.HBox(row, layout=wrap) if isinstance(row, list) else row for row in rows
-        ]
+        boxed = [ipywidgets.HBox(r, layout=wrap) if isinstance(r, list) else r for r in rows]
         self.children = [*boxed, self.message]
 
     def watch(self, act: Callable[[], None], *controls: ipywidgets.Widget) -> None:
@@ -46,8 +43,8 @@ class View(ipywidgets.VBox):
     def attempt(self, act: Callable[[], None]) -> None:
         """Call `act`; say what it raises.
 
-        Calls of several threads wait for each other, in whatever views. A call from within another
-        one does nothing, so that a callback may set controls without being called back.
+        Calls of several threads wait for each other. A call from within another one does nothing,
+        so that a callback may set controls without being called back.
         """
         with _ONE_AT_A_TIME:
             if self._acting:
@@ -56,7 +53,7 @@ class View(ipywidgets.VBox):
             try:
                 act()
                 self.message.value = ""
-            except Exception as error:  # any: there is nobody above who could show it
+            except Exception as error:  # any: nothing above could show it
                 words = html.escape(f"{type(error).__name__}: {error}")
                 self.message.value = f'<div role="alert" style="color: #b00020">{words}</div>'
             finally:
@@ -89,7 +86,7 @@ def picture(name: str) -> ipywidgets.Image:
 
 
 def show(picture: ipywidgets.Image, content: Figure | Image | None) -> None:
-    """Put a figure or an image into a picture, as PNG; None hides it."""
+    """Put a figure or an image into a picture; None hides it."""
     buffer = BytesIO()
     if isinstance(content, Figure):
         content.savefig(buffer, format="png", dpi=100, bbox_inches="tight")
@@ -123,9 +120,8 @@ def set_range(control: ipywidgets.IntSlider | ipywidgets.BoundedIntText, last: i
 def offer(control: ipywidgets.Dropdown, options: list, chosen: Any = None) -> None:
     """Offer these values, or pairs of label and value; what is chosen stays so if it is among them.
 
-    Where nothing is chosen yet, `chosen` is. The page hears of it in one message. It would else see
-    another option chosen for a moment, take a user's choice of just this one for no change, and
-    lose it.
+    Where nothing is chosen yet, `chosen` is. The page hears of it in one message: between two, it
+    would lose a user's choice of the option that seems to be chosen.
     """
     if list(control.options) == options:
         return

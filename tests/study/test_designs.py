@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 
 import dinomix
-from dinomix.study.designs import Setup, open_profile
-from dinomix.study.lineups import lineup
+from dinomix.model import outline
+from dinomix.study.designs import Setup, lineup, open_profile
 from dinomix.study.results import COLUMNS
-from dinomix.study.study import Study, Variant
+from dinomix.study.study import Study, Variant, variants
 
 COMMON = {
     **{"profile": "p", "required": {}, "train_folder": "city/train", "val_folder": "city"},
@@ -115,3 +115,25 @@ def test_opening_a_profile(tmp_path, monkeypatch):
     table = setup.save(rows, "tried")
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "results" / "p" / "tried.csv"), table)
     assert table["profile"].tolist() == ["p"]
+
+
+@pytest.mark.parametrize("name", ["toy", "paper"])
+def test_every_model_of_a_line_up_builds(name):
+    base = dinomix.PRESETS["dino_mix_toy" if name == "toy" else "dino_mix"]
+    found = variants(lineup(name), base, dinomix.TrainConfig())
+    assert [v.method for v in found] == list(lineup("toy"))  # both name the same methods
+    for variant in found:
+        model = outline(variant.model)
+        assert ("frozen" in variant.method) == (variant.train is None)
+        on_vit = "ViT" in variant.method or variant.method in ("DINO-Mix", "SALAD", "BoQ")
+        assert model.backbone.has_token == on_vit
+        if name == "toy" and variant.model.aggregator != "gem":
+            assert model.dim == 512, variant.method
+
+
+def test_methods_of_a_line_up_are_chosen_by_name():
+    assert list(lineup("toy", ["GeM", "DINO-Mix"])) == ["GeM", "DINO-Mix"]
+    with pytest.raises(ValueError, match=r"no methods \['Vlad'\].*'NetVLAD'"):
+        lineup("toy", ["Vlad"])
+    with pytest.raises(ValueError, match="no line-up 'real'; there are toy, paper"):
+        lineup("real")
