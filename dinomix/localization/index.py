@@ -40,6 +40,8 @@ CREATE TABLE IF NOT EXISTS photos (
 
 @dataclass(frozen=True)
 class Described:
+    """Photos and their descriptors."""
+
     descriptors: np.ndarray  # float32 (N, D), rows of unit length
     paths: list[Path]  # the N photos that can be read
     skipped: list[Path]  # those that cannot

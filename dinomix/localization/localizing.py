@@ -24,6 +24,8 @@ UNKNOWN = Position(np.nan, np.nan, np.nan, np.nan, "")
 
 @dataclass(frozen=True)
 class Estimate:
+    """A position, and what speaks for it."""
+
     position: Position | None  # None where no match's position is known
     agrees: np.ndarray  # bool (k,): the matches that it is the mean of
 

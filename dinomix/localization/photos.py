@@ -35,6 +35,7 @@ class Position:
 
     @classmethod
     def from_degrees(cls, latitude: float, longitude: float) -> Self:
+        """Of a place on the Earth, anywhere."""
         try:
             east, north, zone, letter = utm.from_latlon(latitude, longitude)
         except utm.OutOfRangeError:  # beyond 80 degrees south or 84 north
@@ -62,6 +63,7 @@ class Position:
 
     @property
     def geographic(self) -> bool:
+        """Whether it is known where on the Earth this is."""
         return not math.isnan(self.latitude)
 
     @property
@@ -134,6 +136,8 @@ def _degrees(
 
 @dataclass(frozen=True)
 class Photos:
+    """Photos of one folder or CSV file."""
+
     root: Path  # the folder that they lie in
     paths: list[Path]  # in order
     listed: Mapping[Path, Position] = field(default_factory=dict)  # where a CSV file says

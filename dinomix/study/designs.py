@@ -51,31 +51,34 @@ def open_profile(parameters: Mapping[str, Any]) -> "Setup":
 
 @dataclass(frozen=True)
 class Setup:
-    """A notebook's parameters, and what follows from them: the folders of the profile's figures
-    and tables under the data folder `data`, and the models that are trained and tested.
-    """
+    """A notebook's parameters, and what follows from them. `data` is the data folder."""
 
     data: Path
     parameters: Mapping[str, Any]
 
     @property
     def figures(self) -> Path:
+        """The folder of the profile's figures."""
         return self.data / "figures" / self.parameters["profile"]
 
     @property
     def results(self) -> Path:
+        """The folder of the profile's tables."""
         return self.data / "results" / self.parameters["profile"]
 
     @property
     def weights(self) -> str | Path | None:
+        """Of the backbone, as of `build_model`."""
         return self._weights(self.parameters.get("weights", "hub"))
 
     @property
     def model(self) -> ModelConfig:
+        """The model that all methods start from."""
         return ModelConfig(**{n: self.parameters[n] for n in MODEL_FIELDS if n in self.parameters})
 
     @property
     def recipe(self) -> TrainConfig:
+        """The recipe that all methods start from."""
         return TrainConfig.preset(self.parameters["preset"], **self.parameters["train_changes"])
 
     @property

@@ -193,6 +193,7 @@ class Study:
         return all(self._table_path(variant, run, test).is_file() for test in self.test_sets())
 
     def test_sets(self) -> list[TestSet]:
+        """The test sets that `tests` names."""
         return [_test_set(*(test if isinstance(test, tuple) else (test,))) for test in self.tests]
 
     def _training(self, variant: Variant) -> tuple[ModelConfig, PlaceDataset, TestSet, TrainConfig]:

@@ -125,6 +125,7 @@ class Browsing:
             self.position = (self.position + by) % len(self.queries)
 
     def in_words(self) -> str:
+        """What is looked at."""
         if self.query is None:
             return "no query is like this"
         test, query = self.retrieval.test, self.query

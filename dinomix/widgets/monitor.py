@@ -41,6 +41,7 @@ class Progress:
 
     @property
     def finished(self) -> bool:
+        """Whether the run has come to its end."""
         return bool(self.config.get("finished"))
 
     def in_words(self, now: float) -> str:

@@ -97,6 +97,7 @@ def show(picture: ipywidgets.Image, content: Figure | Image | None) -> None:
 
 
 def choice(label: str, options: list, **more) -> ipywidgets.Dropdown:
+    """One of several options."""
     return ipywidgets.Dropdown(description=label, options=options, style=WIDE, **more)
 
 
