@@ -19,10 +19,7 @@ def dino_mix(pretrained=None, **changes):
         pretrained: None: random weights. "backbone": the backbone's pretrained ones from the hub,
             the aggregator's random. Else a trained model: the path of a file of
             `dinomix.save_model`, a folder of `save_pretrained`, or a repository of `push_to_hub`.
-        changes: fields of `dinomix.ModelConfig`, such as `image_size=322`.
-
-    Raises:
-        ValueError: for fields that there are not, or beside a trained model, which has its own.
+        changes: fields of `dinomix.ModelConfig`, such as `image_size=322`, unless it is trained.
     """
     return _build("dino_mix", pretrained, changes)
 

@@ -23,7 +23,8 @@ import numpy as np
 import pandas as pd
 from report import in_new_process, record
 
-from dinomix.data import CITIES, COLUMNS, PlaceDataset
+from dinomix.data import COLUMNS, PlaceDataset
+from dinomix.datasets.benchmarks import GSV_CITIES
 
 LETTERS = np.array(list("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"))
 FEWEST = 4  # images a place must have
@@ -113,7 +114,7 @@ def report(found: dict[str, dict], rows: int) -> None:
         for name, one in found.items()
     ]
     record(
-        f"Loading GSV-Cities: {rows:,} images in {len(CITIES)} cities",
+        f"Loading GSV-Cities: {rows:,} images in {len(GSV_CITIES)} cities",
         pd.DataFrame(table),
         "A made set in memory, file names of published length; both find "
         f"{reference['found'].rsplit(',', 1)[0]}. Memory is what loading adds to a process that "
@@ -131,8 +132,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         root = Path(folder)
         (root / "Dataframes").mkdir()
-        shares = [part // len(CITIES) for part in (options.places, options.images)]
-        rows = sum(write_city(root, city, *shares, rng) for city in CITIES)
+        shares = [part // len(GSV_CITIES) for part in (options.places, options.images)]
+        rows = sum(write_city(root, city, *shares, rng) for city in GSV_CITIES)
         found = {}
         for load in ("plain loop", "PlaceDataset"):
             found[load] = in_new_process(measured, load, root)

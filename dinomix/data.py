@@ -25,11 +25,6 @@ LARGEST = 2**53 - 1  # beyond it, float64 does not tell whole numbers apart
 LEADS_OUT = re.compile(r"[/\\]|\.\.")  # what no part of a file name may hold
 # Of the CSV files in the GSV-Cities layout: four whole numbers, then what is text in file names.
 COLUMNS = ["place_id", "year", "month", "northdeg", "city_id", "lat", "lon", "panoid"]
-CITIES = (  # of the published GSV-Cities, by their CSV files
-    *("Bangkok", "Barcelona", "Boston", "Brussels", "BuenosAires", "Chicago", "Lisbon", "London"),
-    *("LosAngeles", "Madrid", "Medellin", "Melbourne", "MexicoCity", "Miami", "Minneapolis"),
-    *("OSL", "Osaka", "PRG", "PRS", "Phoenix", "Rome", "TRT", "WashingtonDC"),
-)
 
 
 class TestSet:
@@ -50,14 +45,14 @@ class TestSet:
         threshold: a database image within this many metres of a query is a positive.
 
     Attributes:
-        database, queries: lists of paths, sorted by name (queries: by condition, then name).
+        database, queries: paths, sorted by name (queries: by condition, then name).
         database_utm, query_utm: positions, float64 (N, 2) in `unit`: easting and northing in
             metres, (frame, 0), or (number of the place, 0). None where the set is unlabelled.
         unit: "m", "frames" or "places", of positions and threshold.
         conditions: one name a query; "" for a plain `queries` folder.
 
     Raises:
-        FileNotFoundError: a folder is missing or holds no images; says what was expected.
+        FileNotFoundError: a folder is missing or holds no images.
         ValueError: a file name has no coordinates, or impossible ones; the file is named.
     """
 
@@ -77,18 +72,16 @@ class TestSet:
         self.database = list_images(root / "database")
         self.queries: list[Path] = []
         self.conditions: list[str] = []
-        query_folders = sorted(path for path in root.glob("queries*") if path.is_dir())
-        if not query_folders:
-            raise FileNotFoundError(
-                f"{root} has no query folder; expected `queries` or `queries_<condition>`."
-            )
-        for query_folder in query_folders:
+        for query_folder in sorted(path for path in root.glob("queries*") if path.is_dir()):
             images = list_images(query_folder)
             condition = query_folder.name.removeprefix("queries").removeprefix("_")
             self.queries += images
             self.conditions += [condition] * len(images)
-        self.database_utm = read_utm(self.database)
-        self.query_utm = read_utm(self.queries)
+        if not self.queries:
+            raise FileNotFoundError(
+                f"{root} has no query folder; expected `queries` or `queries_<condition>`."
+            )
+        self.database_utm, self.query_utm = read_utm(self.database), read_utm(self.queries)
         self.positions_in_names = True
 
     @classmethod
@@ -105,11 +98,9 @@ class TestSet:
         unit: str = "m",
         positions_in_names: bool = True,
     ) -> "TestSet":
-        """A test set of images that lie anywhere.
+        """A test set of images that lie anywhere; without positions (both None) it is unlabelled.
 
         Args:
-            database_utm, query_utm: positions (N, 2) in `unit`; both None for an unlabelled set.
-            conditions: one a query; None for a single set of queries.
             positions_in_names: whether file names give positions, as in the UTM layout; where
                 they do not, the fingerprint covers the positions too.
 
@@ -129,9 +120,9 @@ class TestSet:
             raise ValueError(f"{len(test.conditions)} conditions for {len(test.queries)} queries")
         if (database_utm is None) != (query_utm is None):
             raise ValueError("positions of one side only: give those of database and queries")
-        if test.labelled:
-            _check_positions(test.database, database_utm)
-            _check_positions(test.queries, query_utm)
+        for paths, positions in ((test.database, database_utm), (test.queries, query_utm)):
+            if test.labelled:
+                _check_positions(paths, positions)
         return test
 
     @property
@@ -168,18 +159,12 @@ class TestSet:
 
 def convention(threshold: float, unit: str) -> str:
     """How a positive is decided, as it stands in results tables."""
-    if unit == "places":
-        return "same place"
-    if unit == "frames":
-        return f"+-{threshold:g} frame{'s' if threshold != 1 else ''}"
-    return f"{threshold:g} m"
+    frames = f"+-{threshold:g} frame{'s' if threshold != 1 else ''}"
+    return {"m": f"{threshold:g} m", "frames": frames, "places": "same place"}[unit]
 
 
 def read_utm(paths: Sequence[Path]) -> np.ndarray:
-    """Easting and northing in metres from names like `@0400000.00@5000000.00@31@T@....jpg`.
-
-    Returns:
-        float64 (N, 2).
+    """Easting and northing from names like `@0400000.00@5000000.00@31@T@....jpg`: float64 (N, 2).
 
     Raises:
         ValueError: names the first file whose name has no two finite numbers there, or one beyond
@@ -195,11 +180,9 @@ def read_utm(paths: Sequence[Path]) -> np.ndarray:
         )
     too_far = np.flatnonzero((np.abs(metres) > FARTHEST).any(axis=1))
     if len(too_far):
-        east, north = metres[too_far[0]]
         raise ValueError(
             f"the coordinates in {len(too_far)} names are out of range, first in that of "
-            f"{paths[too_far[0]]}: ({east:.10g}, {north:.10g}) is beyond 10,000 km, which UTM "
-            "metres never are"
+            f"{paths[too_far[0]]}: no UTM metres are beyond 10,000 km"
         )
     return metres
 
@@ -226,7 +209,7 @@ def _check_positions(paths: Sequence[Path], positions: np.ndarray) -> None:
     lost = np.flatnonzero(~np.isfinite(positions).all(axis=1))
     if len(lost):
         raise ValueError(
-            f"the positions of {len(lost)} images are no finite numbers, the first one that of "
+            f"positions of {len(lost)} images are no finite numbers, first that of "
             f"{paths[lost[0]]}: {np.asarray(positions)[lost[0]].tolist()}"
         )
 
@@ -244,10 +227,9 @@ class PlaceDataset(Dataset):
     the worker or on earlier draws, so a killed run goes on exactly where it stopped.
 
     Args:
-        cities: names of CSV files to use; None takes all of them.
+        cities: names of CSV files; None takes all of them.
         images_per_place: K.
         min_images: places with fewer images are left out; None means K.
-        seed: of the draws.
 
     Attributes:
         places: for each place, the paths of its images: bytes (n,), UTF-8, relative to the root,
@@ -270,30 +252,29 @@ class PlaceDataset(Dataset):
         self.root = Path(root)
         self.name = self.root.name
         self.images_per_place = images_per_place
-        self.min_images = images_per_place if min_images is None else min_images
-        self.seed = seed
-        self.epoch = 0
+        self.seed, self.epoch = seed, 0
         self.transform: Transform | None = None
         self.frozen: Mapping[Path, torch.Tensor] | None = None
-        if self.min_images < images_per_place:
+        least = images_per_place if min_images is None else min_images
+        if least < images_per_place:
             raise ValueError(
-                f"min_images is {min_images}, less than images_per_place ({images_per_place}): "
-                "a place would have too few images to draw from. Raise min_images."
+                f"min_images is {least}, too few to draw images_per_place = {images_per_place} from"
             )
         self.cities = _find_cities(self.root, cities)
         found = [read_city(self.root, city) for city in self.cities]
-        _require_images(self.root, np.concatenate([city.paths for city in found]))
-        counts = np.concatenate([city.counts for city in found])  # (places,)
-        enough = counts >= self.min_images
+        paths, latlon, counts = map(np.concatenate, zip(*found, strict=True))
+        _require_images(self.root, paths)
+
+        enough = counts >= least  # (places,)
         if not enough.any():
             raise ValueError(
-                f"none of the {len(counts)} places in {self.root} has {self.min_images} images; "
+                f"none of the {len(counts)} places in {self.root} has {least} images; "
                 "lower images_per_place."
             )
         rows = np.repeat(enough, counts)  # (images,)
         ends = np.cumsum(counts[enough])[:-1]
-        self.places = np.split(np.concatenate([city.paths for city in found])[rows], ends)
-        self._latlon = np.split(np.concatenate([city.latlon for city in found])[rows], ends)
+        self.places = np.split(paths[rows], ends)
+        self._latlon = np.split(latlon[rows], ends)
         self.city_of = np.repeat(np.arange(len(found)), [len(c.counts) for c in found])[enough]
 
     def __len__(self) -> int:
@@ -317,7 +298,7 @@ class PlaceDataset(Dataset):
         return [path for place in self.places for path in self._under_root(place)]
 
     def with_transform(self, transform: Transform) -> Self:
-        """A copy whose images go through `transform`, such as `images.train_transform`."""
+        """A copy whose images go through `transform`."""
         other = copy.copy(self)
         other.transform = transform
         return other
@@ -329,7 +310,7 @@ class PlaceDataset(Dataset):
         return other
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next draws belong to."""
+        """The epoch that the next draws belong to."""
         self.epoch = epoch
 
     def draw(self, index: int) -> list[Path]:
@@ -355,31 +336,26 @@ class PlaceDataset(Dataset):
         """Set places aside to validate on: the places that remain, and a test set of the others.
 
         Of each place aside, drawn by the seed, the first image is in the database, the others ask.
-
-        Raises:
-            ValueError: `share` leaves no place on one of the sides.
         """
         count = round(share * len(self))
         if not 0 < count < len(self):
-            raise ValueError(
-                f"share is {share!r}, which sets {count} of {len(self)} places aside; both sides "
-                "need at least one."
-            )
+            raise ValueError(f"share is {share!r}, which sets {count} of {len(self)} places aside")
         order = np.random.default_rng(self.seed).permutation(len(self))
         aside, remaining = sorted(order[:count]), sorted(order[count:])
         rest = copy.copy(self)
         rest.places = [self.places[i] for i in remaining]
         rest._latlon = [self._latlon[i] for i in remaining]
         rest.city_of = self.city_of[remaining]
+
         paths = [self._under_root(self.places[i]) for i in aside]
         metres = _to_utm([self._latlon[i] for i in aside], self.city_of[aside].tolist())
         val = TestSet.from_lists(
             f"{self.name}-held-out",
-            database=[images[0] for images in paths],
-            queries=[path for images in paths for path in images[1:]],
-            database_utm=np.stack([positions[0] for positions in metres]),
-            query_utm=np.concatenate([positions[1:] for positions in metres]),
-            threshold=threshold,
+            [images[0] for images in paths],
+            [path for images in paths for path in images[1:]],
+            np.stack([positions[0] for positions in metres]),
+            np.concatenate([positions[1:] for positions in metres]),
+            threshold,
         )
         return rest, val
 
@@ -392,17 +368,14 @@ class CityImages(NamedTuple):
 
     paths: np.ndarray  # bytes (images,), UTF-8, relative to the root
     latlon: np.ndarray  # float64 (images, 2), degrees
-    counts: np.ndarray  # int64 (places,), how many images each place has
+    counts: np.ndarray  # int64 (places,), images of each
 
 
 def read_city(root: Path, city: str) -> CityImages:
-    """What one city's CSV says; no image is looked for.
+    """What one city's CSV says; no image is looked for, and a row that cannot be is named.
 
     Images lie in `Images/<City>`, or without such a folder in `Images/<city_id>`: the README of
     GSV-Cities shows the one (`Paris`, whose city_id is PRS), its code reads the other.
-
-    Raises:
-        ValueError: the CSV lacks columns, or has a row that cannot be: the value is named.
     """
     table = Table.read(root / "Dataframes" / f"{city}.csv", COLUMNS)
     numbers = [table.values(name, -LARGEST, LARGEST, whole=True) for name in COLUMNS[:4]]
@@ -410,23 +383,20 @@ def read_city(root: Path, city: str) -> CityImages:
     for name in ("city_id", "panoid"):
         good = [bool(text) and not LEADS_OUT.search(text) for text in table.columns[name]]
         table.require(name, good, "part of a file name, without / and ..")
-    folders = table.columns["city_id"]
-    if (root / "Images" / city).is_dir():
-        folders = [city] * len(folders)
+    own_folder = (root / "Images" / city).is_dir()
     whole = [column.astype(np.int64).tolist() for column in numbers]
     texts = [table.columns[name] for name in COLUMNS[4:]]  # degrees too: digit by digit in names
     paths = [
-        f"Images/{folder}/{city_id}_{place:07d}_{year}_{month:02d}_{north:03d}_{lat}_{lon}_{pano}.jpg"
-        for folder, place, year, month, north, city_id, lat, lon, pano in zip(
-            folders, *whole, *texts, strict=True
-        )
+        f"Images/{city if own_folder else city_id}/"
+        f"{city_id}_{place:07d}_{year}_{month:02d}_{north:03d}_{lat}_{lon}_{pano}.jpg"
+        for place, year, month, north, city_id, lat, lon, pano in zip(*whole, *texts, strict=True)
     ]
     if doubles := len(paths) - len(set(paths)):
         first = Counter(paths).most_common(1)[0][0]
         rows = [number for number, path in zip(table.numbers, paths, strict=True) if path == first]
         raise ValueError(
-            f"{table.path} has {doubles} rows for an image that another row has named, such as "
-            f"{first} in rows {rows}. Take the doubles out."
+            f"{table.path} has {doubles} rows too many for images that other rows have named, "
+            f"such as {first} in rows {rows}"
         )
     order = np.argsort(numbers[0], kind="stable")  # by place
     _, counts = np.unique(numbers[0], return_counts=True)
@@ -438,11 +408,10 @@ def _find_cities(root: Path, cities: Iterable[str] | None) -> list[str]:
     folder = root / "Dataframes"
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"{root} is not in the GSV-Cities layout: it should hold the folders Dataframes "
-            "(one CSV a city) and Images (one folder a city)."
+            f"{root} is not in the GSV-Cities layout: expected the folders Dataframes (one CSV a "
+            "city) and Images (one folder a city)."
         )
-    csvs = folder.glob("*.csv")
-    found = sorted(path.stem for path in csvs if not path.name.startswith("."))  # half-written ones
+    found = sorted(path.stem for path in folder.glob("[!.]*.csv"))  # hidden ones: half written
     wanted = found if cities is None else list(cities)
     missing = sorted(set(wanted) - set(found))
     if missing or not wanted:
@@ -455,14 +424,12 @@ def _find_cities(root: Path, cities: Iterable[str] | None) -> list[str]:
 
 
 def _require_images(root: Path, paths: np.ndarray) -> None:
-    """Every image must be there, and all that are missing are reported together."""
+    """All that are missing are reported together."""
     names = [path.decode() for path in paths.tolist()]
-    present: set[str] = set()
-    for folder in dict.fromkeys(name.rsplit("/", 1)[0] for name in names):
-        if (root / folder).is_dir():
-            present.update(f"{folder}/{entry}" for entry in os.listdir(root / folder))
-    missing = [name for name in names if name not in present]
-    if missing:
+    folders = {name.rsplit("/", 1)[0] for name in names}
+    there = [folder for folder in folders if (root / folder).is_dir()]
+    present = {f"{folder}/{entry}" for folder in there for entry in os.listdir(root / folder)}
+    if missing := [name for name in names if name not in present]:
         raise FileNotFoundError(
             f"{len(missing)} images that the CSV files name are missing under {root}, the first "
             f"ones: {missing[:5]}. Download them, or take their rows out."
@@ -470,10 +437,9 @@ def _require_images(root: Path, paths: np.ndarray) -> None:
 
 
 def _to_utm(latlon: Sequence[np.ndarray], city_of: Sequence[int]) -> list[np.ndarray]:
-    """Latitude and longitude (n, 2) of each place as metres (n, 2).
+    """Latitude and longitude (n, 2) of each place as metres, in the zone of its city's first place.
 
-    Each city is measured in one UTM zone, that of its first place, and moved east so that no place
-    lies near one of another city.
+    Cities are moved east, so that no place lies near one of another city.
     """
     zones: dict[int, tuple[int, str]] = {}
     metres = []

@@ -14,10 +14,7 @@ from dinomix.data import TestSet
 from dinomix.plumbing.tables import ALL, ResultsTable
 from dinomix.retrieval import describe, search, skipped_images
 
-COLUMNS = [
-    *("dataset", "convention", "condition"),
-    *("k", "recall", "queries", "without_positives"),
-]
+COLUMNS = ["dataset", "convention", "condition", "k", "recall", "queries", "without_positives"]
 UNLABELLED = (
     "it is unknown where these images were taken, so nothing can be right or wrong: retrieve "
     "works, recall does not. `datasets.layouts` lists how positions can be given."
@@ -30,8 +27,7 @@ def positives(
     """The database images within `threshold` of each query, the bound included.
 
     Args:
-        database_utm, query_utm: positions (N, 2) and (Q, 2), in the threshold's unit: metres, or
-            whatever the test set has.
+        database_utm, query_utm: positions (N, 2) and (Q, 2), in the threshold's unit.
 
     Returns:
         Q sorted int64 arrays of database indices; an empty one where a query has no positive.
@@ -46,12 +42,7 @@ def positives(
 
 
 def hits(ranked: np.ndarray, positives_of: Sequence[np.ndarray]) -> np.ndarray:
-    """Which retrieved images are right: bool (Q, k).
-
-    Args:
-        ranked: (Q, k) database indices, nearest first.
-        positives_of: Q arrays of database indices.
-    """
+    """Which of the retrieved, (Q, k) database indices, are their query's positives: bool (Q, k)."""
     if len(ranked) != len(positives_of):
         raise ValueError(f"{len(ranked)} rankings for the positives of {len(positives_of)} queries")
     right = [np.isin(row, truth) for row, truth in zip(ranked, positives_of, strict=True)]
@@ -61,15 +52,10 @@ def hits(ranked: np.ndarray, positives_of: Sequence[np.ndarray]) -> np.ndarray:
 def recall_at_k(
     ranked: np.ndarray, positives_of: Sequence[np.ndarray], ks: Sequence[int] = (1, 5, 10)
 ) -> dict[int, float]:
-    """Percent of queries with a positive among their first k (the paper's top-k accuracy).
+    """Percent of queries with a positive among their first k (the paper's top-k accuracy), by k.
 
     Queries without any positive count as failures. Where k exceeds the database, all of it counts.
-
-    Returns:
-        {k: percent}; nan where there are no queries.
-
-    Raises:
-        ValueError: a k is no whole number from 1 on, or there is none.
+    No queries give nan. ValueError: a k is no whole number from 1 on, or there is none.
     """
     _check_ks(ks)
     right = hits(ranked, positives_of)
@@ -96,8 +82,8 @@ class Retrieval:
     def table(self, ks: Sequence[int] = (1, 5, 10)) -> ResultsTable:
         """A row for each k, of each condition and of all queries together.
 
-        Columns: those of `COLUMNS`; recall in percent. `without_positives` counts queries that
-        nothing could be right for: failures.
+        Columns: `COLUMNS`; recall in percent. `without_positives` counts queries that nothing
+        could be right for: failures.
 
         Raises:
             ValueError: the test set is unlabelled, or fewer were retrieved than a k asks for.
@@ -108,6 +94,7 @@ class Retrieval:
         found = self.ranked.shape[1]
         if max(ks) > found and found < len(set(self.test.database) - set(self.skipped)):
             raise ValueError(f"{found} were retrieved for each query, too few for recall@{max(ks)}")
+
         conditions = np.array(self.test.conditions)
         groups = {name: conditions == name for name in dict.fromkeys(self.test.conditions) if name}
         groups[ALL] = np.ones(len(conditions), dtype=bool)
@@ -125,10 +112,8 @@ def retrieve(model: nn.Module, test: TestSet, k: int = 10, **options) -> Retriev
     """Describe and search a test set, be it labelled or not.
 
     With `on_error="skip"`, a damaged database image is never found, and a damaged query finds
-    nothing (-1), which counts as a failure: no damage makes a recall look better.
-
-    Args:
-        options: of `describe`: batch_size, workers, device, frozen, on_error, progress.
+    nothing (-1), which counts as a failure: no damage makes a recall look better. The other
+    options are those of `describe`, too.
     """
     database = describe(model, test.database, **options)
     queries = describe(model, test.queries, **options)
@@ -152,12 +137,11 @@ def evaluate(
 ) -> ResultsTable:
     """Recall of a model on a test set, for each condition and for all queries together.
 
-    Args:
-        options: as of `retrieve`.
+    Options as of `retrieve`.
 
     Returns:
-        the columns of `Retrieval.table`, and those that say which model it was: method, backbone,
-        trained_blocks, mix_depth, dim. `attrs["skipped"]` lists damaged images.
+        the columns of `Retrieval.table`, and which model it was: method, backbone, trained_blocks,
+        mix_depth, dim. `attrs["skipped"]` lists damaged images.
 
     Raises:
         ValueError: the test set is unlabelled, or a k is no whole number from 1 on.

@@ -24,9 +24,9 @@ class UnreadableImageError(OSError):
 def read_image(path: str | Path) -> Image.Image:
     """Decode a file to an upright RGB image of 8 bits a channel.
 
-    The content decides on the format, not the name's suffix; of several images in a file the first
-    is taken. EXIF says which side is up. Grey becomes three equal channels, a palette its colours.
-    Of 16 bits the upper 8 stay. Transparency is dropped. CMYK is converted without profiles.
+    The content decides on the format, not the name; of several images the first is taken, EXIF
+    says which side is up. Of 16 bits the upper 8 stay. Transparency is dropped, and CMYK converted
+    without profiles.
 
     Raises:
         UnreadableImageError: the file is no whole image of `FORMATS`; its pixels have no range
@@ -35,7 +35,12 @@ def read_image(path: str | Path) -> Image.Image:
     """
     try:
         with Image.open(path, formats=FORMATS) as image:
-            _refuse_bomb(image)
+            most = Image.MAX_IMAGE_PIXELS  # up to twice as many, Pillow would only warn
+            if most is not None and image.width * image.height > most:
+                raise ValueError(
+                    f"{image.width} x {image.height} are more pixels than "
+                    f"PIL.Image.MAX_IMAGE_PIXELS = {most:,}; raise it if you trust the file"
+                )
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
             return _to_rgb(image)
@@ -51,16 +56,6 @@ def read_image(path: str | Path) -> Image.Image:
         raise UnreadableImageError(f"cannot decode the image {path}: {error}. {fix}") from error
 
 
-def _refuse_bomb(image: Image.Image) -> None:
-    """A small file that fills the memory; up to twice the limit, Pillow would only warn."""
-    most = Image.MAX_IMAGE_PIXELS
-    if most is not None and image.width * image.height > most:
-        raise ValueError(
-            f"{image.width} x {image.height} are more pixels than PIL.Image.MAX_IMAGE_PIXELS = "
-            f"{most:,}, which you may raise if you trust the file"
-        )
-
-
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):  # Pillow would clip them to white at 255
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
@@ -71,11 +66,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def as_size(image_size: int | Sequence[int]) -> tuple[int, int]:
-    """Height and width from one number (a square) or two.
-
-    Raises:
-        ValueError: for anything but one or two positive integers.
-    """
+    """Height and width from one number (a square) or two; ValueError for anything else."""
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
     if not isinstance(size, tuple | list) or len(size) != 2:
         raise ValueError(f"image_size must be a number or (height, width), not {image_size!r}")
@@ -95,23 +86,16 @@ def eval_transform(image_size: int | Sequence[int]) -> Transform:
 
 
 def train_transform(image_size: int | Sequence[int], augment: str = "randaugment") -> Transform:
-    """`eval_transform` and an augmentation: to (3, H, W), uint8 or float32 in [0, 1].
-
-    Raises:
-        ValueError: `augment` is no name in `AUGMENTATIONS`.
-    """
+    """`eval_transform` and one of `AUGMENTATIONS`: to (3, H, W), uint8 or float32 in [0, 1]."""
     if augment not in AUGMENTATIONS:
         raise ValueError(f"augment is {augment!r}; choose one of {sorted(AUGMENTATIONS)}")
     return v2.Compose([eval_transform(image_size), *AUGMENTATIONS[augment]])
 
 
 class Normalise(nn.Module):
-    """From pixels of the transforms, (B, 3, H, W), to a backbone's input, float32 of that shape.
+    """Pixels of the transforms, (B, 3, H, W), as a backbone's input: (x - mean) / std, float32.
 
     It runs on the device: until there, images are bytes, a quarter of their size in float32.
-
-    Args:
-        mean, std: three numbers each, see `backbones.normalization`.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -127,10 +111,8 @@ class Normalise(nn.Module):
 class MotionBlur(v2.Transform):
     """The camera moved while the shutter was open: the mean along a straight line.
 
-    Args:
-        longest: of the lines, as a share of the image's width; lengths are drawn evenly.
-        steepest: angle to the horizontal in degrees, drawn evenly to both sides. Cars and heads
-            turn sideways, so blur is mostly horizontal.
+    Lengths are drawn evenly up to `longest`, a share of the image's width, and slopes up to
+    `steepest` degrees to both sides: cars and heads turn sideways, so blur is mostly horizontal.
     """
 
     def __init__(self, longest: float = 0.15, steepest: float = 20.0) -> None:
@@ -146,9 +128,7 @@ class MotionBlur(v2.Transform):
         side = kernel.shape[-1]
         maps = F.pad(inpt[None].float(), [side // 2] * 4, mode="replicate")  # (1, 3, H', W')
         blurred = F.conv2d(maps, kernel.expand(3, 1, side, side), groups=3)[0]
-        if not inpt.is_floating_point():
-            blurred = blurred.round()
-        return blurred.to(inpt.dtype)
+        return (blurred if inpt.is_floating_point() else blurred.round()).to(inpt.dtype)
 
 
 def line_kernel(length: float, degrees: float) -> Tensor:
@@ -166,9 +146,8 @@ def line_kernel(length: float, degrees: float) -> Tensor:
 # Name -> what is done to a training image, uint8 (3, H, W); evaluation never changes one.
 AUGMENTATIONS: dict[str, list[v2.Transform]] = {
     "none": [],
-    "randaugment": [  # the authors' training code
-        v2.RandAugment(num_ops=3, interpolation=InterpolationMode.BILINEAR)
-    ],
+    # the authors' training code
+    "randaugment": [v2.RandAugment(num_ops=3, interpolation=InterpolationMode.BILINEAR)],
     "robust": [  # other light, motion blur, darkness with a sensor's noise: each now and then
         v2.RandomApply([v2.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.02)]),
         v2.RandomApply([MotionBlur()]),

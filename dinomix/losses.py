@@ -23,15 +23,14 @@ def multi_similarity_loss(
         log(1 + sum_P exp(-alpha (S - base))) / alpha + log(1 + sum_N exp(beta (S - base))) / beta
 
     where S are cosine similarities, and P and N the anchor's positives and negatives that
-    `mine_pairs` keeps. Computed in float32 at least, also under autocast.
+    `mine_pairs` keeps, or all of them if not `mined`.
 
     Args:
-        desc: (B, D) descriptors of any length but 0; only their directions matter.
+        desc: (B, D) of any length but 0: only directions matter.
         labels: (B,) integers, equal where images show the same place.
-        mined: False takes all pairs.
 
     Returns:
-        () loss; 0 with zero gradient where no pair is left.
+        (), float32 at least, also under autocast; 0 with zero gradient where no pair is left.
 
     Raises:
         ValueError: desc is not (B, D) with B > 0, or labels are not (B,).
@@ -56,14 +55,13 @@ def loss_and_mined_share(
         raise ValueError(f"descriptors should be (B, D) with B > 0, but are {tuple(desc.shape)}")
     if labels.shape != desc.shape[:1]:
         raise ValueError(
-            f"{len(desc)} descriptors need labels of shape ({len(desc)},), one for each, "
-            f"but they are {tuple(labels.shape)}"
+            f"{len(desc)} descriptors need labels of shape ({len(desc)},), not "
+            f"{tuple(labels.shape)}"
         )
     similarities = cosine_similarities(desc)  # (B, B)
-    if mined:
-        positive, negative = mine_pairs(similarities.detach(), labels, epsilon)
-    else:
-        positive, negative = _all_pairs(labels)
+    pairs = mine_pairs(similarities.detach(), labels, epsilon) if mined else all_pairs(labels)
+    positive, negative = pairs  # (B, B) each
+
     shifted = similarities - base
     pull = _log_one_plus_sum_exp(-alpha * shifted, positive) / alpha  # (B,)
     push = _log_one_plus_sum_exp(beta * shifted, negative) / beta  # (B,)
@@ -78,14 +76,11 @@ def mine_pairs(similarities: Tensor, labels: Tensor, epsilon: float = 0.1) -> tu
     a positive p where S[i, p] - epsilon < max S[i, N].
     An anchor without positives or without negatives keeps nothing.
 
-    Args:
-        similarities: (B, B).
-        labels: (B,) integers, equal where images show the same place.
-
     Returns:
-        two bool masks (B, B), a row an anchor: kept positives, kept negatives.
+        of similarities (B, B) and labels (B,), two bool masks (B, B), a row an anchor: kept
+        positives, kept negatives.
     """
-    positive, negative = _all_pairs(labels)
+    positive, negative = all_pairs(labels)
     hardest_positive = similarities.masked_fill(~positive, torch.inf).amin(1, keepdim=True)
     hardest_negative = similarities.masked_fill(~negative, -torch.inf).amax(1, keepdim=True)
     keep_positive = positive & (similarities - epsilon < hardest_negative)  # (B, B)
@@ -93,22 +88,21 @@ def mine_pairs(similarities: Tensor, labels: Tensor, epsilon: float = 0.1) -> tu
     return keep_positive, keep_negative
 
 
-def cosine_similarities(desc: Tensor) -> Tensor:
-    """Cosine of each pair of rows: (B, D) -> (B, B), in float32 at least, also under autocast.
-
-    Half precision would not do: the loss takes exp(50 S), where a step of 1e-3 in S (float16 near
-    1) is five percent.
-    """
-    with torch.autocast(desc.device.type, enabled=False):
-        desc = F.normalize(desc.to(torch.promote_types(desc.dtype, torch.float32)), dim=1)
-        return desc @ desc.T
-
-
-def _all_pairs(labels: Tensor) -> tuple[Tensor, Tensor]:
+def all_pairs(labels: Tensor) -> tuple[Tensor, Tensor]:
     """Masks (B, B) of all positive and all negative pairs; an image is no pair with itself."""
     same = labels[:, None] == labels[None, :]
     itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
     return same & ~itself, ~same
+
+
+def cosine_similarities(desc: Tensor) -> Tensor:
+    """Cosine of each pair of rows: (B, D) -> (B, B), in float32 at least, also under autocast.
+
+    The loss takes exp(50 S): a step of 1e-3 in S, float16's near 1, would be five percent.
+    """
+    with torch.autocast(desc.device.type, enabled=False):
+        desc = F.normalize(desc.to(torch.promote_types(desc.dtype, torch.float32)), dim=1)
+        return desc @ desc.T
 
 
 def _log_one_plus_sum_exp(exponents: Tensor, mask: Tensor) -> Tensor:

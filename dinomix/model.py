@@ -3,9 +3,8 @@
 Images (B, 3, H, W) become descriptors (B, D) of unit length.
 """
 
-import dataclasses
 import json
-from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -43,23 +42,21 @@ class ModelConfig(Config):
     """Everything that decides a model but its weights. The defaults are the paper's best.
 
     Args:
-        backbone: see `dinomix.backbones.build_backbone`.
+        backbone: see `backbones.build_backbone`.
         trained_blocks: how many of its last blocks learn, or "all".
         train_tokens: class token and positional embedding learn too (the authors' code).
-        aggregator: a name in `dinomix.aggregators.AGGREGATORS`, such as you add to it with
-            `dinomix.register_aggregator`.
-        mix_depth: L, like the next two for the aggregators that take it: this one for "mix".
-        out_channels: d, for "mix", "convap" and "cosplace".
-        out_rows: r, for "mix", whose descriptor has d * r entries.
+        aggregator: a name in `aggregators.AGGREGATORS`.
+        mix_depth: L, of "mix".
+        out_channels: d, of "mix", "convap" and "cosplace".
+        out_rows: r, of "mix", whose descriptor has d * r entries.
         image_size: pixels, a side or (height, width); a multiple of the backbone's patch.
         stage: of a CNN, the stage that gives the map; None: the last.
-        aggregator_options: settings that only this aggregator has, such as {"clusters": 64}: the
-            other arguments of its constructor. Kept as sorted pairs, so that configs can be
-            compared and hashed.
+        aggregator_options: the other arguments of the aggregator's constructor, such as
+            {"clusters": 64}; kept as sorted pairs, so that configs can be compared and hashed.
 
     Raises:
-        ValueError: for a field of the wrong type or out of its range. What depends on the
-            backbone, such as the highest `trained_blocks`, `build_model` checks.
+        ValueError: a field has the wrong type or is out of its range, as far as that does not
+            depend on the backbone: `build_model` checks the rest.
     """
 
     backbone: str = "dinov2_vitb14"
@@ -78,17 +75,14 @@ class ModelConfig(Config):
         options = _options(self.aggregator_options)
         check_options(self.aggregator, options)
         for key, value in options.items():
-            if not abs(value) <= MOST.get(key, MOST_OTHERS):  # NaN never is
-                raise ValueError(
-                    f"aggregator_options: {key} must be a number up to "
-                    f"{MOST.get(key, MOST_OTHERS):,}, not {value!r}"
-                )
+            most = MOST.get(key, MOST_OTHERS)
+            if not abs(value) <= most:  # NaN never is
+                raise ValueError(f"aggregator_options: {key} must be up to {most:,}, not {value!r}")
         object.__setattr__(self, "aggregator_options", tuple(sorted(options.items())))
+
         height, width = as_size(self.image_size)
         if max(height, width) > MOST_PIXELS:
-            raise ValueError(
-                f"image_size must be at most {MOST_PIXELS:,} pixels a side, not {self.image_size!r}"
-            )
+            raise ValueError(f"image_size must be at most {MOST_PIXELS:,}, not {self.image_size!r}")
         # One way to write a square, so that equal configs are equal, and hash to one run.
         object.__setattr__(self, "image_size", height if height == width else (height, width))
 
@@ -99,8 +93,7 @@ class ModelConfig(Config):
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as literals for JSON or YAML; `from_dict` is the way back."""
-        fields = dataclasses.asdict(self)
-        fields["aggregator_options"] = dict(self.aggregator_options)
+        fields = asdict(self) | {"aggregator_options": dict(self.aggregator_options)}
         if isinstance(self.image_size, tuple):
             fields["image_size"] = list(self.image_size)
         return fields
@@ -109,32 +102,16 @@ class ModelConfig(Config):
 def _options(given: Any) -> dict[str, int | float]:
     """Options of an aggregator from a mapping, or from the pairs that a config keeps."""
     try:
-        options = dict(given)
-        plain = not isinstance(given, str) and all(
-            isinstance(key, str) and type(value) in (int, float) for key, value in options.items()
-        )
+        options = {None: None} if isinstance(given, str) else dict(given)
     except (TypeError, ValueError):
-        plain = False
-    if not plain:
+        options = {None: None}
+    if not ({*map(type, options)} <= {str} and {*map(type, options.values())} <= {int, float}):
         raise ValueError(f"aggregator_options must map names to numbers, not {given!r}")
     return options
 
 
-def expected_input(config: ModelConfig) -> dict[str, Any]:
-    """How an image becomes what the model takes, in literals for people and for other programs."""
-    mean, std = normalization(config.backbone)
-    return {
-        "shape": ["batch", 3, *config.size],
-        "resize": "the whole image to (height, width), bilinear, antialiased, aspect not kept",
-        "channels": "RGB",
-        "range": "0 to 1, then (x - mean) / std",
-        "mean": list(mean),
-        "std": list(std),
-    }
-
-
 # On DINOv2, what is compared with DINO-Mix differs in the aggregator alone: 224 px, three trained
-# blocks. Papers that say otherwise are named below.
+# blocks. Where papers say otherwise, the line says so.
 _DINOV2 = ModelConfig()
 # On a ResNet as GSV-Cities' benchmark has it: 320 px, ImageNet weights of torchvision, the last
 # two stages of the whole network trained.
@@ -145,30 +122,28 @@ PRESETS: dict[str, ModelConfig] = {
     "dino_mix": _DINOV2,
     "dino_mix_toy": ModelConfig(backbone="toy_vits14", image_size=112, out_channels=128),
     # Radenovic et al. 2018: the last map, p = 3 at first.
-    "gem_resnet50": dataclasses.replace(_RESNET50, aggregator="gem"),
-    "gem_dinov2": dataclasses.replace(_DINOV2, aggregator="gem"),
+    "gem_resnet50": replace(_RESNET50, aggregator="gem"),
+    "gem_dinov2": replace(_DINOV2, aggregator="gem"),
     # Arandjelovic et al. 2016: 64 clusters, there on VGG-16. Stage 3, as in Berton et al.'s
     # benchmark (2022), so that one stage trains; no PCA behind it.
-    "netvlad_resnet50": dataclasses.replace(
-        _RESNET50, aggregator="netvlad", stage=3, trained_blocks=1
-    ),
-    "netvlad_dinov2": dataclasses.replace(_DINOV2, aggregator="netvlad"),
+    "netvlad_resnet50": replace(_RESNET50, aggregator="netvlad", stage=3, trained_blocks=1),
+    "netvlad_dinov2": replace(_DINOV2, aggregator="netvlad"),
     # Ali-bey et al. 2022: 512 channels in 2 x 2 cells, the authors' code's defaults.
-    "convap_resnet50": dataclasses.replace(_RESNET50, aggregator="convap", out_channels=512),
-    "convap_dinov2": dataclasses.replace(_DINOV2, aggregator="convap", out_channels=512),
+    "convap_resnet50": replace(_RESNET50, aggregator="convap", out_channels=512),
+    "convap_dinov2": replace(_DINOV2, aggregator="convap", out_channels=512),
     # Berton et al. 2022: the longest of the authors' ResNet-50 descriptors. They train with a loss
     # of their own, at 512 px. On DINOv2 we keep the width: more entries would hold no more.
-    "cosplace_resnet50": dataclasses.replace(_RESNET50, aggregator="cosplace", out_channels=2048),
-    "cosplace_dinov2": dataclasses.replace(_DINOV2, aggregator="cosplace", out_channels=768),
+    "cosplace_resnet50": replace(_RESNET50, aggregator="cosplace", out_channels=2048),
+    "cosplace_dinov2": replace(_DINOV2, aggregator="cosplace", out_channels=768),
     # Ali-bey et al. 2023, MixVPR: four layers of the same mixer on the map of stage 3.
-    "mixvpr_resnet50": dataclasses.replace(_RESNET50, stage=3, trained_blocks=1, mix_depth=4),
+    "mixvpr_resnet50": replace(_RESNET50, stage=3, trained_blocks=1, mix_depth=4),
     # Izquierdo & Civera 2024: four trained blocks, 224 px in training. They keep DINOv2's last
     # norm, which is cut off here, and test at 322 px.
-    "salad": dataclasses.replace(_DINOV2, aggregator="salad", trained_blocks=4),
+    "salad": replace(_DINOV2, aggregator="salad", trained_blocks=4),
     # Ali-bey et al. 2024: in their release the last two blocks or stages train, at 224 and 320 px,
     # and tests are at 322 and 384 px.
-    "boq_resnet50": dataclasses.replace(_RESNET50, aggregator="boq", stage=3),
-    "boq": dataclasses.replace(
+    "boq_resnet50": replace(_RESNET50, aggregator="boq", stage=3),
+    "boq": replace(
         _DINOV2, aggregator="boq", trained_blocks=2, aggregator_options={"channels": 384}
     ),
 }
@@ -177,13 +152,11 @@ PRESETS: dict[str, ModelConfig] = {
 class PlaceModel(nn.Module, HubMixin):
     """Backbone and aggregator: normalised images (B, 3, H, W) -> descriptors (B, dim), unit length.
 
-    `dinomix.backbones.normalization(config.backbone)` gives the mean and standard deviation with
-    which images are normalised. `save_pretrained`, `push_to_hub` and `from_pretrained` come from
-    `dinomix.plumbing.hub`.
+    `backbones.normalization(config.backbone)` gives the images' mean and standard deviation.
 
     Raises:
-        ValueError: (forward) for a tensor that is no batch of RGB images, or images of a size
-            that the backbone or the aggregator cannot take.
+        ValueError: of forward: the tensor is no batch of RGB images, or of a size that the
+            backbone or the aggregator cannot take.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -205,7 +178,6 @@ class PlaceModel(nn.Module, HubMixin):
             out_rows=config.out_rows,
             **dict(config.aggregator_options),
         )
-
         if self.aggregator.takes_token and not self.backbone.has_token:
             raise ValueError(
                 f"{config.aggregator} needs a class token, and {config.backbone} has none: "
@@ -232,18 +204,16 @@ class PlaceModel(nn.Module, HubMixin):
         return self._aggregate(*self.backbone.finish(frozen))
 
     def _aggregate(self, maps: Tensor, token: Tensor | None) -> Tensor:  # (B, s, h, w), (B, s)
-        return (
-            self.aggregator(maps, token) if self.aggregator.takes_token else self.aggregator(maps)
-        )
+        inputs = (maps, token) if self.aggregator.takes_token else (maps,)
+        return self.aggregator(*inputs)
 
     def __repr__(self) -> str:
+        config, (height, width) = self.config, self.config.size
         total, trained = count_parameters(self)
-        height, width = self.config.size
         return (
-            f"PlaceModel({self.config.backbone} + {self.config.aggregator}: "
-            f"{height}x{width} px -> {self.dim} entries; trains "
-            f"{self.config.trained_blocks} of {self.backbone.num_blocks} blocks, "
-            f"{trained:,} of {total:,} parameters)"
+            f"PlaceModel({config.backbone} + {config.aggregator}: {height}x{width} px -> "
+            f"{self.dim} entries; trains {config.trained_blocks} of {self.backbone.num_blocks} "
+            f"blocks, {trained:,} of {total:,} parameters)"
         )
 
     def __str__(self) -> str:  # print(model); the modules themselves: print(model.backbone)
@@ -258,18 +228,17 @@ class PlaceModel(nn.Module, HubMixin):
         """See `save_model`."""
         return save_model(self, path)
 
-    @classmethod
-    def load(cls, path: str | Path) -> "PlaceModel":
+    @staticmethod
+    def load(path: str | Path) -> "PlaceModel":
         """See `load_model`."""
         return load_model(path)
 
     def card_facts(self) -> dict[str, Any]:
-        """What the model card says of this model, and of its backbone's weights."""
+        """What the model card says of this model; a licence of None is not known."""
         name = self.config.backbone
         total, trained = count_parameters(self)
-        licence = "mit" if name in TOY else timm.get_pretrained_cfg(timm_name(name)).license
         return {
-            "licence": licence,  # as the hub abbreviates it; None: not known
+            "licence": "mit" if name in TOY else timm.get_pretrained_cfg(timm_name(name)).license,
             "input": expected_input(self.config),
             "facts": {
                 "descriptor": f"{self.dim} entries, float32, unit length",
@@ -279,12 +248,21 @@ class PlaceModel(nn.Module, HubMixin):
         }
 
 
-def build_model(config: ModelConfig, weights: str | Path | None = None) -> PlaceModel:
-    """Build the model that `config` describes.
+def expected_input(config: ModelConfig) -> dict[str, Any]:
+    """How an image becomes what the model takes, in literals for people and other programs."""
+    mean, std = normalization(config.backbone)
+    return {
+        "shape": ["batch", 3, *config.size],
+        "resize": "the whole image to (height, width), bilinear, antialiased, aspect not kept",
+        "channels": "RGB",
+        "range": "0 to 1, then (x - mean) / std",
+        "mean": list(mean),
+        "std": list(std),
+    }
 
-    Args:
-        config: e.g. `ModelConfig()` or `PRESETS["dino_mix_toy"]`.
-        weights: of the backbone; see `dinomix.weights.load_backbone_weights`.
+
+def build_model(config: ModelConfig, weights: str | Path | None = None) -> PlaceModel:
+    """The model that `config` describes, with `weights.load_backbone_weights(backbone, weights)`.
 
     Raises:
         ValueError: for an option that the backbone does not have, or weights that do not fit it.
@@ -298,21 +276,13 @@ def build_model(config: ModelConfig, weights: str | Path | None = None) -> Place
 
 
 def outline(config: ModelConfig) -> PlaceModel:
-    """The model without its numbers, on the device "meta": it has names and shapes, and no size.
-
-    Raises:
-        ValueError: as `build_model`.
-    """
+    """The model on the device "meta": names and shapes, but no numbers. Errors as `build_model`."""
     with torch.device("meta"):
         return PlaceModel(config)
 
 
 def save_model(model: PlaceModel, path: str | Path) -> Path:
-    """Write tensors and config as one .safetensors file, at once or not at all; return its path.
-
-    Raises:
-        ValueError: if `path` does not end in .safetensors.
-    """
+    """Write tensors and config as one .safetensors file, at once or not at all; return its path."""
     path = Path(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"a model is saved as .safetensors, not as {path}")
@@ -328,11 +298,11 @@ def file_header(config: ModelConfig) -> dict[str, str]:
 
 
 def load_model(path: str | Path) -> PlaceModel:
-    """Build the model saved at `path`, on the CPU, in evaluation mode.
+    """The model saved at `path`, on the CPU, in evaluation mode.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is damaged, or was not written by `save_model`.
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or was not written by `save_model`.
     """
     tensors, header = read_safetensors(path)
     if "dinomix_config" not in header:
@@ -341,19 +311,15 @@ def load_model(path: str | Path) -> PlaceModel:
             "together with a config"
         )
     source = f"{path}, written by dinomix {header.get('dinomix_version')},"
-    config, expected = _read_config(header["dinomix_config"], source)
-    check_tensors(tensors, expected, f"{source} does not fit its config")
-    model = build_model(config)  # now that its size is known to be the file's
-    model.load_state_dict(tensors)
-    return model.eval()
-
-
-def _read_config(text: str, source: str) -> tuple[ModelConfig, Mapping[str, Tensor]]:
-    """A stranger's config, and the tensors of its model, without their numbers."""
+    text = header["dinomix_config"]
     try:
         if len(text) > LONGEST:
             raise ValueError(f"it has {len(text):,} characters")
         config = ModelConfig.from_dict(json.loads(text))
-        return config, outline(config).state_dict()
+        expected = outline(config).state_dict()
     except Exception as error:  # one that asks for what no network has can raise almost anything
         raise ValueError(f"{source} has a config that cannot be used here: {error}") from error
+    check_tensors(tensors, expected, f"{source} does not fit its config")
+    model = build_model(config)  # now that its size is known to be the file's
+    model.load_state_dict(tensors)
+    return model.eval()

@@ -32,6 +32,7 @@ def pick_device(device: str | torch.device = "auto") -> torch.device:
 
 
 def check_on_error(on_error: str) -> None:
+    """Raise ValueError for another word."""
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error is {on_error!r}; choose one of raise, skip")
 
@@ -39,9 +40,8 @@ def check_on_error(on_error: str) -> None:
 class ImageFiles(Dataset):
     """Item i is file i as uint8 (3, H, W), and what is wrong with the file: "" if nothing is.
 
-    Args:
-        on_error: of an image that cannot be decoded: "raise", or "skip": a black one in its place.
-        frozen: path -> what the backbone's frozen part made of it, to take in place of the images.
+    Options as of `describe_batches`: a damaged image is raised, or skipped, a black one in its
+    place; `frozen` is taken in place of the images.
     """
 
     def __init__(
@@ -75,11 +75,7 @@ def normaliser(model: nn.Module) -> Normalise:
 
 
 def load_images(model: nn.Module, paths: Sequence[str | Path]) -> torch.Tensor:
-    """Image files as `model` takes them: normalised float32 (B, 3, H, W), on the CPU.
-
-    Raises:
-        UnreadableImageError, OSError: an image cannot be read; the file is named.
-    """
+    """Image files as `model` takes them: normalised float32 (B, 3, H, W), on the CPU."""
     files = ImageFiles(paths, model.config.image_size)
     return normaliser(model)(torch.stack([files[i][0] for i in range(len(files))]))
 
@@ -118,23 +114,20 @@ def describe_batches(
         workers: processes that decode images; 0 decodes in this one.
         frozen: path -> what the backbone's frozen part made of it (`runs.prefix`), to go on from.
         on_error: "raise", or "skip": an image that cannot be decoded gets a row of NaN, which
-            `search` never finds, and a SkippedImageWarning. A missing file is an error all the
-            same, as is one that the system cannot read.
+            `search` never finds, and a SkippedImageWarning. A file that is missing, or that the
+            system cannot read, is an error all the same.
 
     Raises:
         UnreadableImageError, OSError: an image cannot be read; the file is named.
         FloatingPointError: a descriptor is not finite; the file is named.
-        ValueError: there is no such `on_error`.
     """
     device = pick_device(device)
     files = ImageFiles(paths, model.config.image_size, on_error, frozen)
     from_images = nn.Sequential(normaliser(model).to(device), model)
     forward = from_images if frozen is None else model.finish
-    loader = DataLoader(
-        files, batch_size=batch_size, num_workers=workers, pin_memory=device.type == "cuda"
-    )
-    was_training = model.training
-    done = 0
+    on_gpu = device.type == "cuda"
+    loader = DataLoader(files, batch_size=batch_size, num_workers=workers, pin_memory=on_gpu)
+    was_training, done = model.training, 0
     model.to(device).eval()  # outside of inference mode: moved weights must stay trainable
     try:
         with tqdm(total=len(files), desc="describe", unit="img", disable=not progress) as bar:
@@ -169,44 +162,15 @@ def skipped_images(paths: Sequence[str | Path], descriptors: np.ndarray) -> list
     return [path for path, whole in zip(paths, described(descriptors), strict=True) if not whole]
 
 
-def check_search(database: np.ndarray, queries: np.ndarray, k: int) -> None:
-    if database.ndim != 2 or queries.ndim != 2 or database.shape[1] != queries.shape[1]:
-        raise ValueError(
-            f"descriptors should be (N, D) and (Q, D), but are {database.shape} and "
-            f"{queries.shape}; describe both with the same model."
-        )
-    if not len(database) or k < 1:
-        raise ValueError(f"cannot search {len(database)} descriptors for the nearest {k}")
-
-
-def slices(database: np.ndarray, rows: int) -> Iterator[tuple[int, np.ndarray]]:
-    for start in range(0, len(database), rows):
-        yield start, np.ascontiguousarray(database[start : start + rows], np.float32)
-
-
-def nearest(queries: np.ndarray, block: np.ndarray, k: int) -> Found:
-    import faiss
-
-    return faiss.knn(queries, block, k, metric=faiss.METRIC_INNER_PRODUCT)
-
-
 def search(
-    database: np.ndarray,
-    queries: np.ndarray,
-    k: int = 10,
-    *,
-    block_bytes: int = BLOCK_BYTES,
-    read: Callable[[np.ndarray, int], Iterable[tuple[int, np.ndarray]]] = slices,
-    compare: Callable[[np.ndarray, np.ndarray, int], Found] = nearest,
+    database: np.ndarray, queries: np.ndarray, k: int = 10, *, block_bytes: int = BLOCK_BYTES
 ) -> Found:
     """The k database descriptors nearest to each query by cosine similarity: exact, in memory.
 
     Args:
         database: float32 (N, D), rows of unit length; one of NaN is never found.
         queries: float32 (Q, D), rows of unit length; one of NaN finds nothing: -inf and -1.
-        block_bytes: of a block of the database in float32.
-        read, compare: how the blocks are read, with the numbers of their first rows, and the
-            nearest found in each; `scale.search` has others, for databases larger than memory.
+        block_bytes: of the database, that are compared with the queries at once.
 
     Returns:
         similarities float32 (Q, min(k, N)), falling along each row, and database indices int64 of
@@ -216,10 +180,41 @@ def search(
         ValueError: the dimensions differ, the database is empty, or k < 1.
     """
     check_search(database, queries, k)
+    rows = max(1, block_bytes // (4 * database.shape[1]))
+    starts = range(0, len(database), rows)
+    blocks = (np.ascontiguousarray(database[i : i + rows], np.float32) for i in starts)
+    return search_blocks(zip(starts, blocks, strict=True), queries, k)
+
+
+def check_search(database: np.ndarray, queries: np.ndarray, k: int) -> None:
+    """Raise ValueError where there is nothing to search, or the dimensions differ."""
+    if database.ndim != 2 or queries.ndim != 2 or database.shape[1] != queries.shape[1]:
+        raise ValueError(
+            f"descriptors should be (N, D) and (Q, D), but are {database.shape} and "
+            f"{queries.shape}; describe both with the same model."
+        )
+    if not len(database) or k < 1:
+        raise ValueError(f"cannot search {len(database)} descriptors for the nearest {k}")
+
+
+def nearest(queries: np.ndarray, block: np.ndarray, k: int) -> Found:
+    """The k rows of a block (n, D) nearest to each query."""
+    import faiss
+
+    return faiss.knn(queries, block, k, metric=faiss.METRIC_INNER_PRODUCT)
+
+
+def search_blocks(
+    blocks: Iterable[tuple[int, np.ndarray]],
+    queries: np.ndarray,
+    k: int,
+    compare: Callable[[np.ndarray, np.ndarray, int], Found] = nearest,
+) -> Found:
+    """`search` in blocks (n, D) of a database, each with the number of its first row."""
     known = described(queries)
     asked = np.ascontiguousarray(queries if known.all() else queries[known], np.float32)  # (q, D)
     best = np.empty((len(asked), 0), np.float32), np.empty((len(asked), 0), np.int64)
-    for start, block in read(database, max(1, block_bytes // (4 * database.shape[1]))):
+    for start, block in blocks:
         whole = np.flatnonzero(described(block))
         if not len(whole):
             continue
@@ -228,6 +223,7 @@ def search(
         similarities, indices = compare(asked, block, min(k, len(block)))
         found = similarities, start + whole[indices]
         best = best_of(*(np.concatenate(two, axis=1) for two in zip(best, found, strict=True)), k)
+
     similarities = np.full((len(queries), best[0].shape[1]), -np.inf, np.float32)
     indices = np.full(similarities.shape, -1)
     similarities[known], indices[known] = best

@@ -36,8 +36,8 @@ LARGEST = 1e30  # reals: beyond it, float32 soon ends
 FEATURE_IMAGES = 256  # that an aggregator such as NetVLAD chooses its first weights from
 
 PRESETS: dict[str, dict[str, Any]] = {
-    # As the paper tells it. It leaves open how many places make a batch: 80, as in the authors'
-    # code. A third of the learning rate after every five epochs.
+    # As the paper says: a third of the learning rate after every five epochs. It leaves open how
+    # many places make a batch: 80, as in the authors' code.
     "paper": {},
     # As the authors' published code does it.
     "authors": {
@@ -84,32 +84,28 @@ class TrainConfig(Config):
         places_per_batch: P. Each place brings the K images of its PlaceDataset, so the loss mines
             among P * K images.
         shuffle: "all" mixes the places of all cities in a batch; "city" takes those of a batch from
-            one city, whose places look more alike, as GSV-Cities' own code does. Then the last
-            incomplete batch of each city is left out.
+            one city, as GSV-Cities' own code does, and leaves out each city's incomplete one.
         accumulation: batches whose gradients are averaged for one optimiser step. Each is mined
             for itself, as in the authors' code.
-        optimizer: "sgd" or "adamw".
         lr: the schedule's highest learning rate.
         momentum: of SGD.
-        weight_decay: of all trained parameters.
         schedule: "steps" multiplies the rate by gamma at each milestone (epochs that are over),
             "cosine" lets it fall to 0 after the warm-up, "constant" keeps it.
         warmup_steps: optimiser steps over which the rate first rises linearly from lr/warmup_steps.
         clip_value, clip_norm: bounds on each gradient entry, on the norm of all; None for none.
-        precision: of forward and backward pass: "no" (float32), "fp16" (CUDA), "bf16", or "auto":
-            the fastest of them here, see `runs.machine.fastest_precision`. Weights, loss and
-            validation are in float32 always.
-        compile: train through `torch.compile`. It is meant for GPUs (on a CPU it gained nothing,
-            see benchmarks/RESULTS.md), takes a minute or so at first, and rounds differently.
-        augment: "none", "randaugment" or "robust", see `images.train_transform`.
+        precision: of forward and backward pass: "no" (float32), "fp16" (CUDA), "bf16", or "auto",
+            see `runs.machine.fastest_precision`. Weights, loss and validation are in float32.
+        compile: through `torch.compile`: for GPUs (on a CPU it gained nothing, see
+            benchmarks/RESULTS.md). It takes a minute or so at first, and rounds differently.
+        augment: see `images.train_transform`.
         cache_prefix: compute what the frozen blocks make of each image only once, and keep it on
             disk beside the runs: 4 bytes an entry of the map. It takes effect where nothing is
             augmented and the backbone can be cut there (`Backbone.has_prefix`).
         alpha, beta, base, epsilon: of `losses.multi_similarity_loss`.
-        seed: of initial weights and of the order of places. (How images are drawn and augmented
-            has the PlaceDataset's own seed.)
-        workers: processes that load images; 0 loads in this one. No part of a run's identity.
-        device: "auto", "cpu", "cuda", "cuda:1", "mps". No part of a run's identity.
+        seed: of initial weights and of the order of places; draws and augmentation have the
+            PlaceDataset's own.
+        workers: processes that load images; 0 loads in this one.
+        device: "auto", "cpu", "cuda", "cuda:1", "mps". Like workers, no part of a run's identity.
 
     Raises:
         ValueError: a field has the wrong type or an impossible value.
@@ -124,7 +120,7 @@ class TrainConfig(Config):
     momentum: NotNegative = 0.9
     weight_decay: NotNegative = 0.001
     schedule: Literal["steps", "cosine", "constant"] = "steps"
-    milestones: Annotated[tuple[Count, ...], Field(strict=False)] = (
+    milestones: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False)] = (
         *(5, 10, 15, 20, 25, 30, 35, 40, 45),
     )
     gamma: Positive = 1 / 3
@@ -145,19 +141,13 @@ class TrainConfig(Config):
 
     def __post_init__(self) -> None:
         if sorted(set(self.milestones)) != list(self.milestones):
-            raise ValueError(
-                f"TrainConfig.milestones is {self.milestones}; it should be a list that rises"
-            )
+            raise ValueError(f"TrainConfig.milestones is {self.milestones}; it should be rising")
         if self.augment != "none":  # no image stays the same from epoch to epoch
             object.__setattr__(self, "cache_prefix", False)
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> Self:
-        """A named recipe, "paper", "authors", "toy" or "robust", with some fields changed.
-
-        Raises:
-            ValueError: there is no such recipe or field.
-        """
+        """A named recipe, "paper", "authors", "toy" or "robust", with some fields changed."""
         if name not in PRESETS:
             raise ValueError(f"no training preset {name!r}; choose one of {sorted(PRESETS)}")
         return cls.from_dict({**PRESETS[name], **changes})
@@ -167,9 +157,9 @@ class TrainConfig(Config):
         return {**dataclasses.asdict(self), "milestones": list(self.milestones)}
 
     def identity(self) -> dict[str, Any]:
-        """The fields that decide the result: `to_dict` without workers and device.
+        """The fields that decide the result, by whose hash runs are named.
 
-        And without `LATER` fields that have their first value: runs are named by a hash of this.
+        That is, without those of the machine, and without `LATER` ones that have their first value.
         """
         values = self.to_dict()
         left_out = {*MACHINE, *(key for key, first in LATER.items() if values[key] == first)}
@@ -194,11 +184,10 @@ class DivergedError(FloatingPointError):
 
 
 def batches_of(places: PlaceDataset, recipe: TrainConfig, epoch: int) -> np.ndarray:
-    """The places of each batch of an epoch: int64 (batches, P), no place twice.
+    """The places of each batch of an epoch: int64 (batches, P), no place twice, none incomplete.
 
-    They depend on (seed, epoch) alone. With shuffle="city", those of a batch lie in one city, and
-    the cities' batches come mixed; GSV-Cities' own code takes one city after the other. Incomplete
-    batches are left out: the last one, or each city's last one.
+    They depend on (seed, epoch) alone. With shuffle="city", the cities' batches come mixed;
+    GSV-Cities' own code takes one city after the other.
 
     Raises:
         ValueError: the places (of the largest city) do not fill one batch.
@@ -212,7 +201,7 @@ def batches_of(places: PlaceDataset, recipe: TrainConfig, epoch: int) -> np.ndar
         where = " of the largest city" if in_city else ""
         raise ValueError(
             f"{most} places{where} do not fill one batch of places_per_batch = {per_batch}; "
-            "lower places_per_batch or add places."
+            "lower it or add places."
         )
     whole = np.concatenate([group[: len(group) // per_batch * per_batch] for group in groups])
     batches = whole.reshape(-1, per_batch)
@@ -225,8 +214,8 @@ def make_optimizer(
     """The recipe's optimiser of what learns in a model that is on its device already.
 
     Args:
-        fused: a step is one kernel; None says so on CUDA alone. On a CPU it gains nothing that
-            could be measured, and AdamW would round differently.
+        fused: a step is one kernel; None says so on CUDA alone. On a CPU it gained nothing, and
+            AdamW would round differently.
 
     Raises:
         ValueError: nothing learns.
@@ -292,36 +281,37 @@ def fit(
         net = torch.compile(net)  # a wrapper: validation and checkpoints see the plain model
     # Not through prepare_model: it would leave autocast on in validation.
     net = DistributedDataParallel(net) if processes > 1 else net
+
     batches_per_epoch = len(batches_of(places, recipe, epoch=1))
     steps_per_epoch = math.ceil(batches_per_epoch / recipe.accumulation)
-
     first, total = len(history), recipe.epochs * batches_per_epoch
     done = max(0, first - 1) * batches_per_epoch
     bar = tqdm(total=total, initial=done, unit="batch", disable=not progress)
+
     for epoch in range(first, recipe.epochs + 1):
         started = time.perf_counter()
         bar.set_description(f"epoch {epoch}/{recipe.epochs}")
         recall = history[-1].get("recall@1", math.nan) if history else math.nan
         step, rate, speed, seen = max(0, epoch - 1) * steps_per_epoch, math.nan, math.nan, 0
         losses, shares = [], []
+
         places.set_epoch(epoch)
         batches = batches_of(places, recipe, epoch) if epoch else ()
         mine = [batch[here.process_index :: processes].tolist() for batch in batches]
-        loader = DataLoader(
-            places,
-            batch_sampler=mine,
-            num_workers=recipe.workers,
-            pin_memory=device.type == "cuda",
-        )
+        loading = {"num_workers": recipe.workers, "pin_memory": device.type == "cuda"}
+        loader = DataLoader(places, batch_sampler=mine, **loading)
         model.train()
         for i, (images, labels) in enumerate(loader if mine else ()):
             # Batches before an optimiser step: `accumulation`, or what is left of the epoch.
             group = min(recipe.accumulation, len(batches) - i + i % recipe.accumulation)
             last = i % recipe.accumulation == group - 1
+            rate = recipe.learning_rate(step, steps_per_epoch)
+
             labels = labels.repeat_interleave(images.shape[1]).to(device)  # (P*K,)
             images = images.flatten(0, 1).to(device, non_blocking=True)  # (P*K, 3, H, W)
             if frozen is None:
                 images = normalise(images)
+
             with nullcontext() if last else here.no_sync(net):
                 with here.autocast():
                     desc = net(images)  # (P*K, D)
@@ -330,13 +320,13 @@ def fit(
                 loss, share = loss_and_mined_share(
                     desc, labels, recipe.alpha, recipe.beta, recipe.base, recipe.epsilon
                 )
-                rate = recipe.learning_rate(step, steps_per_epoch)
                 losses.append(loss.item())
                 shares.append(share.item())
                 if not math.isfinite(losses[-1]):
                     raise _diverged(f"the loss is {losses[-1]}", epoch, step, rate)
                 # DDP averages the processes' gradients; here they are parts of one sum.
                 here.backward(loss * (processes / group))
+
             if last:
                 for parameters in optimizer.param_groups:
                     parameters["lr"] = rate
@@ -348,11 +338,13 @@ def fit(
                 optimizer.step()  # with fp16, a step whose gradient overflowed is left out
                 optimizer.zero_grad()
                 step += 1
+
             seen += len(images) * processes
             speed = seen / (time.perf_counter() - started)
             shown = {"loss": losses[-1], "recall@1": recall, "img/s": speed}
             bar.set_postfix({k: f"{value:.4g}" for k, value in shown.items()}, refresh=False)
             bar.update()
+
         for name, value in model.state_dict().items():
             if not value.isfinite().all():
                 raise _diverged(f"{name} is not finite", epoch, step, rate)
@@ -394,25 +386,24 @@ def validate(
     model: PlaceModel, val: TestSet, workers: int, frozen: Mapping[Path, Tensor] | None
 ) -> dict[str, float]:
     """Recall@1 and recall@5 over all queries, in percent."""
-    table = evaluate(
-        model,
-        val,
-        ks=(1, 5),
-        workers=workers,
-        device=next(model.parameters()).device,
-        frozen=frozen,
-        progress=False,
-    )
+    options = {"workers": workers, "device": next(model.parameters()).device, "frozen": frozen}
+    table = evaluate(model, val, ks=(1, 5), progress=False, **options)
     recalls = table[table["condition"] == ALL].set_index("k")["recall"]
     return {f"recall@{k}": float(recalls[k]) for k in (1, 5)}
+
+
+def _diverged(what: str, epoch: int, step: int, rate: float) -> DivergedError:
+    return DivergedError(
+        f"{what} in epoch {epoch}, step {step}, at learning rate {rate:g}. Lower lr, clip "
+        "gradients or warm up for longer."
+    )
 
 
 @torch.no_grad()
 def initialise(model: PlaceModel, places: PlaceDataset) -> None:
     """Show the aggregator the maps of the first training images, so that it finds its weights.
 
-    Args:
-        places: with a transform, or with the frozen prefix's features.
+    `places` have a transform, or the frozen prefix's features.
     """
     count = math.ceil(FEATURE_IMAGES / places.images_per_place)
     order = np.random.default_rng(places.seed).permutation(len(places))[:count]
@@ -426,10 +417,3 @@ def initialise(model: PlaceModel, places: PlaceDataset) -> None:
             frozen = model.backbone.frozen_features(normalise(frozen))
         maps.append(model.backbone.finish(frozen)[0])
     model.aggregator.initialise(torch.cat(maps))  # (N, s, h, w)
-
-
-def _diverged(what: str, epoch: int, step: int, rate: float) -> DivergedError:
-    return DivergedError(
-        f"{what} in epoch {epoch}, step {step}, at learning rate {rate:g}. Lower lr, clip "
-        "gradients or warm up for longer."
-    )

@@ -14,22 +14,21 @@ TOY_WEIGHTS = Path(__file__).parent / "standins" / "weights"
 # Parts that the surgery cuts off, and what only DINO's pre-training uses: a token for masked
 # patches, a norm for small crops.
 CUT = ("norm.", "fc_norm.", "head.", "mask_token", "local_cls_norm.")
-SHOWN = 200  # how many tensors that do not fit a message names
+SHOWN = 200  # of the tensors that do not fit, in a message
 
 
 def load_backbone_weights(backbone: Backbone, weights: str | Path | None) -> None:
     """Load pretrained weights into `backbone`, strictly.
 
     Args:
-        backbone: from `dinomix.backbones.build_backbone`.
         weights: None leaves the random weights. "hub": timm's pretrained ones, through its hub;
             for the toy backbones the file that comes with the package. Else the path of a file
             (.safetensors, or a PyTorch file of tensors) in the layout of DINOv2's or DINOv3's
-            release, of timm, or of `dinomix.model.save_model`, whose backbone part is taken.
+            release, of timm, or of `dinomix.save_model`, whose backbone part is taken.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        HubError: if the hub gives nothing, for example without a network.
+        HubError: if the hub gives nothing.
         ValueError: for a file that is damaged or does not fit, tensor by tensor.
     """
     if weights is None:
@@ -84,24 +83,15 @@ def _is_dispensable(key: str, tensor: Tensor, backbone: Backbone, computed: Tens
 
 
 def check_tensors(tensors: Tensors, expected: Tensors, complaint: str) -> None:
-    """Compare names, shapes, and whether there are reals or whole numbers in them.
-
-    Raises:
-        ValueError: `complaint`, then each tensor that is missing, unexpected or different.
-    """
+    """Compare names, shapes and kinds of number; `complaint` heads what the ValueError lists."""
     problems = [f"missing {key}" for key in expected if key not in tensors]
     problems += [f"unexpected {key}" for key in tensors if key not in expected]
-    pairs = [(key, tensors[key], expected[key]) for key in expected if key in tensors]
-    problems += [
-        f"{key} is {shape_of(found)}, expected {shape_of(wanted)}"
-        for key, found, wanted in pairs
-        if found.shape != wanted.shape
-    ]
-    problems += [
-        f"{key} is {found.dtype}, expected {wanted.dtype}"
-        for key, found, wanted in pairs
-        if found.is_floating_point() != wanted.is_floating_point()
-    ]
+    for key in (key for key in expected if key in tensors):
+        found, wanted = tensors[key], expected[key]
+        if found.shape != wanted.shape:
+            problems.append(f"{key} is {shape_of(found)}, expected {shape_of(wanted)}")
+        if found.is_floating_point() != wanted.is_floating_point():
+            problems.append(f"{key} is {found.dtype}, expected {wanted.dtype}")
     if len(problems) > SHOWN:
         problems[SHOWN:] = [f"and {len(problems) - SHOWN:,} more"]
     if problems:
@@ -114,11 +104,7 @@ def shape_of(tensor: Tensor) -> str:
 
 
 def to_timm_layout(tensors: Tensors) -> Tensors:
-    """Rename a backbone's tensors to timm's layout, from whichever their names are recognised as.
-
-    Raises:
-        ValueError: tensors that become one do not go together.
-    """
+    """A backbone's tensors by timm's names; ValueError where some that become one do not fit."""
     prefix = "backbone.trunk."
     if any(key.startswith(prefix) for key in tensors):  # our own files
         return {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
@@ -150,9 +136,8 @@ def _from_dinov3(tensors: Tensors) -> Tensors:
 
     The keys' third of that bias is masked; timm has separate biases of queries and values, or none.
     """
-    names = {".w1.": ".fc1_g.", ".w2.": ".fc1_x.", ".w3.": ".fc2."}
-    names |= {".ls1.gamma": ".gamma_1", ".ls2.gamma": ".gamma_2"}
-    names |= {"storage_tokens": "reg_token", "rope_embed.": "rope."}
+    names = {".w1.": ".fc1_g.", ".w2.": ".fc1_x.", ".w3.": ".fc2.", "rope_embed.": "rope."}
+    names |= {".ls1.gamma": ".gamma_1", ".ls2.gamma": ".gamma_2", "storage_tokens": "reg_token"}
     renamed = {}
     for key, tensor in tensors.items():
         if key.endswith(".qkv.bias"):

@@ -1,6 +1,7 @@
 """CONTRIBUTING.md, taken at its word: its code runs, what it names is there."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 
 import dinomix
 from dinomix.aggregators import AGGREGATORS
+from dinomix.datasets.benchmarks import Benchmark
 from tests.conftest import write_image, write_places
 
 ROOT = Path(__file__).parents[1]
@@ -43,13 +45,17 @@ def test_the_code_runs_from_top_to_bottom(desk, capsys):
     shown = capsys.readouterr().out
     assert "mean_max (weight 0.5)" in shown and "128 entries" in shown
     assert re.search(r"my_city +night +5 +100\.0", shown)  # of three images, five are all
-    assert shown.strip().endswith("25 m")
     model = dinomix.load_model("mean_max.safetensors")
     images = torch.randn(2, 3, 112, 112)
     maps = model.backbone(images)
     expected = torch.cat([maps.mean((2, 3)), 0.5 * maps.amax((2, 3))], dim=1)
     expected /= expected.norm(dim=1, keepdim=True)
     torch.testing.assert_close(model(images), expected)
+
+
+def test_a_benchmark_is_an_entry_of_the_facts():
+    ((name, entry),) = tomllib.loads(*blocks("toml"))["benchmarks"].items()
+    assert Benchmark(name, **entry).convention == "25 m"
 
 
 def test_an_aggregator_is_ten_lines():
@@ -66,5 +72,29 @@ def test_what_is_named_is_there():
     makefile = (ROOT / "Makefile").read_text()
     for target in set(re.findall(r"(?:^|`)make ([a-z]+)", PAGE, re.MULTILINE)):
         assert f"\n{target}:" in makefile, target
-    for link in re.findall(r"\]\((?!http)([^)]+)\)", PAGE):
-        assert (ROOT / link).is_file(), link
+
+
+@pytest.mark.parametrize(
+    "page", ["CONTRIBUTING.md", "README.md", "docs/architecture.md", "docs/reliability.md"]
+)
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\((?!http)([^)#]+)", (ROOT / page).read_text())
+    assert len(links) > 1
+    for link in links:
+        assert ((ROOT / page).parent / link).exists(), link
+
+
+def test_reliability_names_tests_that_are_there():
+    """A row `room/test_file.py::test_name`, or a name alone: of a test in any file."""
+    page = (ROOT / "docs/reliability.md").read_text()
+    files = re.findall(r"`([\w/]+\.py)", page)
+    assert len(files) > 40
+    for file in files:
+        assert (ROOT / "tests" / file).is_file() or (ROOT / file).is_file(), file
+    there = {
+        name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", path.read_text(), re.MULTILINE)
+    }
+    named = re.findall(r"(?:::|`)(test_\w+)(?=\[|`)", page)
+    assert len(named) > 60 and not set(named) - there, set(named) - there

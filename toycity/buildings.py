@@ -3,8 +3,9 @@
 from itertools import pairwise
 
 import numpy as np
+from numpy.linalg import norm
 
-from toycity.camera import compass
+from toycity.camera import compass, heading_of
 from toycity.city import Block, Building
 from toycity.mesh import BUILDING, MeshBuilder, up
 from toycity.tiles import DOORS, SHOPS, SIGNS, VARIANTS, WALLS, WINDOWS
@@ -28,7 +29,7 @@ class Front:
     def __init__(self, house: Building):
         self.start = np.append(house.lot[0], 0.0)
         self.along = np.append(house.lot[1] - house.lot[0], 0.0)
-        self.width = float(np.linalg.norm(self.along))
+        self.width = float(norm(self.along))
         self.along /= self.width
         self.out = np.array((self.along[1], -self.along[0], 0.0))
 
@@ -61,7 +62,12 @@ def add_house(mesh: MeshBuilder, house: Building, lit: float, lamps: float) -> N
         (house.ground_height - 0.12, house.ground_height + 0.06, 0.10, "plain"),
     ):
         mesh.add(front.slab(0, front.width, z0, z1, out), tile, BUILDING, house.trim)
-    {"flat": _flat, "gable": _gable, "mansard": _mansard}[house.roof](mesh, house, rng)
+    if house.roof == "flat":
+        _flat(mesh, house, rng)
+    elif house.roof == "gable":
+        _pitched(mesh, house, (0.25, house.ridge / 2), house.ridge, rng)
+    else:
+        _mansard(mesh, house, front, rng)
 
 
 def _window_lights(lights: np.random.Generator, count: int, lit: float) -> np.ndarray:
@@ -73,8 +79,7 @@ def _window_lights(lights: np.random.Generator, count: int, lit: float) -> np.nd
 
 def _upper_floors(mesh, house: Building, front: Front, rng, lights, lit: float) -> None:
     bays, floors = house.bays, house.floors
-    bay, floor = np.meshgrid(np.arange(bays), np.arange(floors))
-    bay, floor = bay.ravel(), floor.ravel()
+    floor, bay = np.divmod(np.arange(floors * bays), bays)
     wide = front.width / bays
     z0 = house.ground_height + floor * house.floor_height
     quads = front.quads(bay * wide, (bay + 1) * wide, z0, z0 + house.floor_height)
@@ -92,13 +97,9 @@ def _upper_floors(mesh, house: Building, front: Front, rng, lights, lit: float) 
         sides = front.slab(column * wide, (column + 1) * wide, z0 + 0.3, z1, 0.8)
         mesh.add(sides[1:], f"wall/{wall}", BUILDING, house.paint)
         own = bay == column
-        shifted = front.quads(
-            bay[own] * wide,
-            (bay[own] + 1) * wide,
-            z0 + 0.3 + floor[own] * (z1 - z0 - 0.3) / floors,
-            z0 + 0.3 + (floor[own] + 1) * (z1 - z0 - 0.3) / floors,
-            0.8,
-        )
+        left, level = bay[own], np.array([floor[own], floor[own] + 1])
+        low, high = z0 + 0.3 + level * (z1 - z0 - 0.3) / floors
+        shifted = front.quads(left * wide, (left + 1) * wide, low, high, 0.8)
         kinds = first + rng.choice(VARIANTS, own.sum())
         mesh.add(shifted, kinds, BUILDING, house.paint, light=light[own])
     elif house.balconies:
@@ -165,10 +166,9 @@ def _shop_front(mesh, front: Front, s0, s1, height, accent, lamps, rng) -> None:
         low, high, reach = top - SIGN_HEIGHT - 0.75, top - SIGN_HEIGHT, rng.uniform(1.0, 1.5)
         a, b = s0 + 0.2, s1 - 0.2
         cloth = front.at([a, b, b, a], [low, low, high, high], [reach, reach, 0.17, 0.17])
-        flap = front.quads(a, b, low - 0.25, low, reach)
+        both = np.stack([cloth, front.quads(a, b, low - 0.25, low, reach)])
         repeat = (max(1, round((b - a) / 1.5)), 1)
         paint = ACCENTS[rng.integers(len(ACCENTS))]
-        both = np.stack([cloth, flap])
         mesh.add(both, f"awning/{rng.integers(2)}", BUILDING, paint, repeat)
     if rng.random() < 0.35:  # a sign that hangs out over the pavement
         at = rng.uniform(s0 + 0.4, s1 - 0.4)
@@ -180,21 +180,17 @@ def _shop_front(mesh, front: Front, s0, s1, height, accent, lamps, rng) -> None:
 
 def _other_walls(mesh, house: Building, lights, lit: float) -> None:
     """Party walls, plain, and the wall to the courtyard, with windows."""
-    lot, wall = np.c_[house.lot, np.zeros(4)], WALLS[house.wall]
-    rise = up(house.height)
-
-    def side(a: int, b: int) -> tuple[np.ndarray, float]:
-        quad = np.array([lot[a], lot[b], lot[b] + rise, lot[a] + rise])
-        return quad, np.linalg.norm(lot[b] - lot[a])
-
-    for a, b in ((1, 2), (3, 0)):
-        quad, length = side(a, b)
-        repeat = (max(1, round(length / 3)), max(1, round(house.height / 3)))
-        mesh.add(quad, f"wall/{wall}", BUILDING, np.array(house.paint) * 0.92, repeat)
-    quad, length = side(2, 3)
-    repeat = (max(1, round(length / 3.4)), house.floors + 1)
-    light = WARM * 0.3 * lit * lights.random()
-    mesh.add(quad, f"window/{wall}/small/0", BUILDING, house.paint, repeat, light)
+    foot, wall = np.c_[house.lot, np.zeros(4)], WALLS[house.wall]
+    for ends in ((1, 2), (3, 0), (2, 3)):
+        a, b = foot[list(ends)]
+        quad, length = np.array([a, b, b + up(house.height), a + up(house.height)]), norm(b - a)
+        if ends == (2, 3):
+            repeat = (max(1, round(length / 3.4)), house.floors + 1)
+            light = WARM * 0.3 * lit * lights.random()
+            mesh.add(quad, f"window/{wall}/small/0", BUILDING, house.paint, repeat, light)
+        else:
+            repeat = (max(1, round(length / 3)), max(1, round(house.height / 3)))
+            mesh.add(quad, f"wall/{wall}", BUILDING, np.array(house.paint) * 0.92, repeat)
 
 
 # ---------------------------------------------------------------------- roofs
@@ -202,35 +198,27 @@ def _other_walls(mesh, house: Building, lights, lit: float) -> None:
 
 def _flat(mesh, house: Building, rng) -> None:
     lot = np.c_[house.lot, np.full(4, house.height)]
-    inner = lot.mean(axis=0) + 0.94 * (lot - lot.mean(axis=0)) - up(0.5)
+    middle = lot.mean(axis=0)
+    inner = middle + 0.94 * (lot - middle) - up(0.5)
     mesh.add(inner, "roof/flat", BUILDING, repeat=(4, 3))
-    rim = [[lot[i], lot[(i + 1) % 4], inner[(i + 1) % 4], inner[i]] for i in range(4)]
-    mesh.add(np.array(rim), "plain", BUILDING, house.trim)
-    middle, turn = lot.mean(axis=0) - up(0.5), rng.uniform(0, 360)
-    size = (rng.uniform(1.5, 3), rng.uniform(1.5, 3), rng.uniform(1.5, 2.8))
-    mesh.box(middle, turn, size, "wall/panel", BUILDING, (0.6, 0.6, 0.6))
+    rim = np.stack([lot, np.roll(lot, -1, 0), np.roll(inner, -1, 0), inner], axis=1)
+    mesh.add(rim, "plain", BUILDING, house.trim)
+    turn, *size = rng.uniform((0, 1.5, 1.5, 1.5), (360, 3, 3, 2.8))
+    mesh.box(middle - up(0.5), turn, size, "wall/panel", BUILDING, (0.6, 0.6, 0.6))
 
 
-def _gable(mesh, house: Building, rng) -> None:
-    _pitched(mesh, house, (0.25, house.ridge / 2), house.ridge, rng)
-
-
-def _mansard(mesh, house: Building, rng) -> None:
+def _mansard(mesh, house: Building, front: Front, rng) -> None:
     _pitched(mesh, house, (0.12, 2.6), 3.4, rng)
-    front = Front(house)
     count = max(1, house.bays - 1)
     for s in (np.arange(count) + 0.5) * front.width / count:  # dormers
         face = front.quads(s - 0.6, s + 0.6, house.height + 0.2, house.height + 2.0, -0.15)
         mesh.add(face, "window/plaster/casement/0", BUILDING, house.trim)
-        box = front.at(s, house.height + 0.2, -0.85)
-        heading = np.degrees(np.arctan2(front.out[0], front.out[1]))
-        mesh.box(box, heading, (1.39, 1.2, 1.85), "roof/flat", BUILDING)
+        foot = front.at(s, house.height + 0.2, -0.85)
+        mesh.box(foot, heading_of(front.out), (1.39, 1.2, 1.85), "roof/flat", BUILDING)
 
 
 def _pitched(mesh, house: Building, lower: tuple[float, float], ridge: float, rng) -> None:
-    """Slopes that rise from the eaves to `lower` (share of the depth, height) and on to the ridge
-    in the middle, `ridge` metres above the eaves.
-    """
+    """Slopes from the eaves to `lower` (share of the depth, height) and on to the ridge."""
     eaves = np.c_[house.lot, np.full(4, house.height)]
     profile = [(0.0, 0.0), lower, (0.5, ridge), (1 - lower[0], lower[1]), (1.0, 0.0)]
 
@@ -240,9 +228,9 @@ def _pitched(mesh, house: Building, lower: tuple[float, float], ridge: float, rn
 
     lines = [line(*point) for point in profile]
     slopes = [[a[0], a[1], b[1], b[0]] for a, b in pairwise(lines)]
-    slopes = [q for q in slopes if np.linalg.norm(q[3] - q[0]) > 1e-3]
-    width = np.linalg.norm(eaves[1] - eaves[0])
-    mesh.add(np.array(slopes), "roof/tiles", BUILDING, house.roof_paint, (max(1, width / 4), 1.5))
+    slopes = [q for q in slopes if norm(q[3] - q[0]) > 1e-3]
+    repeat = (max(1, norm(eaves[1] - eaves[0]) / 4), 1.5)
+    mesh.add(np.array(slopes), "roof/tiles", BUILDING, house.roof_paint, repeat)
     for end in (0, 1):
         a, b, top, c, d = (pair[end] for pair in lines)
         gable = np.array([[a, d, c, b], [b, c, top, top]])
@@ -263,7 +251,7 @@ def add_landmark(mesh: MeshBuilder, block: Block, seed: int, lit: float) -> None
     """Add the landmark of a block, if it has one; `lit` is the share of lit windows."""
     if build := _LANDMARKS.get(block.kind):
         x, y = block.centre
-        heading = float(np.degrees(np.arctan2(*(block.corners[1] - block.corners[0]))))
+        heading = heading_of(block.corners[1] - block.corners[0])
         rng = np.random.default_rng([seed, int(abs(x) * 10), int(abs(y) * 10)])
         build(mesh, np.array((x, y, 0.0)), heading, rng, lit)
 
@@ -283,24 +271,23 @@ def _prism(mesh: MeshBuilder, centre, radii, height, sides: int, tile: str, repe
 def _church(mesh: MeshBuilder, foot, heading, rng, lit) -> None:
     stone = ((0.80, 0.76, 0.68), (0.70, 0.44, 0.36), (0.84, 0.82, 0.78))[rng.integers(3)]
     roof = (0.38, 0.46, 0.42)
-    ahead, _ = compass(heading)
     length, width, eaves = 34.0, 14.0, 11.0
     glow = _GLOW * lit
 
-    def box(centre, size, tile, paint, repeats=((1, 1),) * 3, taper=(1.0, 1.0), light=0.0) -> None:
-        light = np.broadcast_to(light, 3)
+    def box(
+        centre, size, tile, paint, sides=(1, 1), ends=(1, 1), taper=(1.0, 1.0), light=(0, 0, 0)
+    ):
+        repeats = (sides, ends, (1, 1))
         mesh.box(centre, heading, size, tile, BUILDING, paint, taper, light, repeats)
 
-    nave = ((7, 1), (3, 1), (1, 1))
-    box(foot, (length, width, eaves), "church/wall", stone, nave, light=glow)
-    slopes = ((8, 2), (3, 2), (1, 1))
-    box(foot + up(eaves), (length, width + 1, 8), "roof/tiles", roof, slopes, (1.0, 0.01))
-    tower, tall = foot + ahead * (length / 2 + 3), rng.uniform(24, 32)
-    box(tower, (8, 8, tall), "church/wall", stone, ((1, 2), (1, 2), (1, 1)), light=glow)
+    box(foot, (length, width, eaves), "church/wall", stone, (7, 1), (3, 1), light=glow)
+    box(foot + up(eaves), (length, width + 1, 8), "roof/tiles", roof, (8, 2), (3, 2), (1.0, 0.01))
+    tower, tall = foot + compass(heading)[0] * (length / 2 + 3), rng.uniform(24, 32)
+    box(tower, (8, 8, tall), "church/wall", stone, (1, 2), (1, 2), light=glow)
     clock = tower + up(tall)
     box(clock, (8, 8, 8), "church/clock", stone, light=glow * 2)
-    size, repeats = (8.6, 8.6, rng.uniform(16, 26)), ((2, 5), (2, 5), (1, 1))
-    box(clock + up(8), size, "roof/tiles", roof, repeats, (0.02, 0.02))
+    spire = (8.6, 8.6, rng.uniform(16, 26))
+    box(clock + up(8), spire, "roof/tiles", roof, (2, 5), (2, 5), (0.02, 0.02))
 
 
 def _gasometer(mesh: MeshBuilder, foot, heading, rng, lit) -> None:
@@ -316,10 +303,8 @@ def _tower(mesh: MeshBuilder, foot, heading, rng, lit) -> None:
     tile = ("tower/glass", "window/panel/ribbon/0", "window/panel/wide/0")[rng.integers(3)]
     floors = round(height / 3.4)
     tiles, repeats = (tile, tile, tile, "roof/flat"), ((6, floors), (6, floors), (4, 4))
-    light = _GLOW * 0.45 * lit
-    mesh.box(
-        foot, heading, (size, size, height), tiles, BUILDING, paint, light=light, repeats=repeats
-    )
+    light, whole = _GLOW * 0.45 * lit, (size, size, height)
+    mesh.box(foot, heading, whole, tiles, BUILDING, paint, light=light, repeats=repeats)
     top = foot + up(height)
     if rng.random() < 0.6:
         mesh.box(top, heading, (size / 2, size / 2, 6), "wall/panel", BUILDING, paint)

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+Rays = tuple[np.ndarray, np.ndarray]  # origins (3, N) and unit directions (3, N), float32
+
 
 @dataclass(frozen=True)
 class Camera:
@@ -23,16 +25,11 @@ class Camera:
         if not 1 <= self.fov <= 150:
             raise ValueError(f"fov is {self.fov}: a pinhole camera takes 1 to 150 degrees")
 
-    def rays(
-        self, px: np.ndarray, py: np.ndarray, width: int, height: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Origins (3, N) and unit directions (3, N), float32, of the pixel positions (N,).
-
-        Pixel positions count from the image's top left corner; the first pixel's centre is 0.5.
-        """
+    def rays(self, px: np.ndarray, py: np.ndarray, width: int, height: int) -> Rays:
+        """Rays of pixel positions (N,), which count from the top left; the first centre is 0.5."""
         pitch = np.radians(self.pitch)
         forward, right = compass(self.heading)
-        ahead = np.cos(pitch) * forward + np.sin(pitch) * np.array([0.0, 0.0, 1.0])
+        ahead = np.cos(pitch) * forward + np.sin(pitch) * np.array((0.0, 0.0, 1.0))
         up = np.cross(right, ahead)
         tangent = np.tan(np.radians(self.fov) / 2)
         across = ((px * (2 / width) - 1) * tangent).astype(np.float32)
@@ -43,8 +40,7 @@ class Camera:
         for axis in range(3):
             r, u, f = (np.float32(v[axis]) for v in (right, up, ahead))
             directions[axis] = (r * across + u * above + f) / length
-        origins = np.empty_like(directions)
-        origins[:] = np.array((self.x, self.y, self.z))[:, None]
+        origins = np.full_like(directions, np.array([[self.x], [self.y], [self.z]]))
         return origins, directions
 
     def footprint(self, distance: np.ndarray, width: int) -> np.ndarray:
@@ -66,10 +62,8 @@ class TopDown:
         if self.extent <= 0:
             raise ValueError(f"extent is {self.extent}: a map view must be wider than 0 m")
 
-    def rays(
-        self, px: np.ndarray, py: np.ndarray, width: int, height: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Like `Camera.rays`: the directions are all the same, the origins differ."""
+    def rays(self, px: np.ndarray, py: np.ndarray, width: int, height: int) -> Rays:
+        """As `Camera.rays`, but parallel."""
         heading = np.radians(self.heading)
         metre = self.extent / width
         across, above = (px - width / 2) * metre, (height / 2 - py) * metre
@@ -77,19 +71,22 @@ class TopDown:
         origins[0] = self.x + across * np.cos(heading) + above * np.sin(heading)
         origins[1] = self.y - across * np.sin(heading) + above * np.cos(heading)
         origins[2] = self.z
-        directions = np.zeros_like(origins)
         # A hair off the vertical: exactly vertical rays graze the walls and hit their edges.
-        directions[:] = np.array([[1e-4], [1e-4], [-1.0]], np.float32)
-        return origins, directions
+        return origins, np.full_like(origins, [[1e-4], [1e-4], [-1.0]])
 
     def footprint(self, distance: np.ndarray, width: int) -> np.ndarray:
-        """Side in metres of a pixel: the same at every distance."""
+        """Side in metres of a pixel: the same at every `distance`."""
         return np.full_like(distance, self.extent / width)
 
 
 def top_down(x: float, y: float, extent: float = 100.0, heading: float = 0.0) -> TopDown:
     """The map view centred on (x, y), `extent` metres wide."""
     return TopDown(x, y, extent, heading)
+
+
+def heading_of(direction: np.ndarray) -> float:
+    """The heading in [-180, 180] degrees of a direction (east, north)."""
+    return float(np.degrees(np.arctan2(*direction[:2])))
 
 
 def compass(heading: float) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from toycity import names
-from toycity.camera import Camera
+from toycity.camera import Camera, heading_of
 
 PLACE_SPACING = 12.0  # metres along a street, before it is stretched to fit the street's length
 PAVEMENT = 3.0  # width of a pavement
@@ -33,20 +33,16 @@ class Block:
     district: int
 
     @property
-    def centre(self) -> np.ndarray:
-        """Mean of the corners, in metres: (2,)."""
+    def centre(self) -> np.ndarray:  # (2,)
         return self.corners.mean(axis=0)
 
 
 @dataclass(frozen=True)
 class Building:
-    """A building on a lot (4, 2): front left, front right, back right, back left from the street.
+    """What a building looks like."""
 
-    The details of its facade (which window is curtained, which bay is the door) come from `seed`.
-    """
-
-    lot: np.ndarray
-    seed: int
+    lot: np.ndarray  # (4, 2): front left, front right, back right, back left from the street
+    seed: int  # of the details of its facade: which window is curtained, which bay is the door
     floors: int  # above the ground floor
     bays: int
     ground_height: float
@@ -63,8 +59,7 @@ class Building:
     bay_window: bool
 
     @property
-    def height(self) -> float:
-        """Of the eaves, in metres."""
+    def height(self) -> float:  # of the eaves
         return self.ground_height + self.floors * self.floor_height
 
 
@@ -111,28 +106,20 @@ class City:
 
     def contains(self, x: float, y: float) -> bool:
         """Whether a local position lies within the city's outline."""
-        low, high = self.outline.min(axis=0), self.outline.max(axis=0)
-        return bool(low[0] <= x <= high[0] and low[1] <= y <= high[1])
+        (left, low), _, (right, high), _ = self.outline
+        return bool(left <= x <= right and low <= y <= high)
 
     def changed(self, share: float) -> "City":
-        """The city years later: about `share` of its buildings repainted, let anew or replaced.
-
-        Streets, places and the other buildings stay as they are, and so do the building lines.
-        """
-        buildings = []
-        for building in self.buildings:
-            rng = np.random.default_rng([building.seed, 8])
-            buildings.append(_years_later(building, rng) if rng.random() < share else building)
+        """The city years later: about `share` of its buildings repainted, let anew or replaced."""
+        buildings = [_years_later(building, share) for building in self.buildings]
         return dataclasses.replace(self, buildings=buildings)
 
 
 def make_city(seed: int, blocks: int | tuple[int, int] = 6) -> City:
     """Lay out the city of `seed` on `blocks` x `blocks` (or columns x rows) blocks.
 
-    Places stand along the streets inside the city, every 10 to 15 m.
-
-    Raises:
-        ValueError: a negative seed, or fewer than 2 x 2 blocks: no street would be inside.
+    Places stand along the streets inside the city, every 10 to 15 m. ValueError: a negative seed,
+    or fewer than 2 x 2 blocks, which have no street inside.
     """
     columns, rows = (blocks, blocks) if isinstance(blocks, int) else blocks
     if seed < 0:
@@ -181,40 +168,34 @@ def _draw_nodes(columns: int, rows: int, rng: np.random.Generator) -> np.ndarray
 
 def _draw_blocks(nodes: np.ndarray, widths: list[float], rng: np.random.Generator) -> list[Block]:
     """The blocks between the streets. `widths`: of the rows of nodes, then of the columns."""
-    rows, columns = nodes.shape[0] - 1, nodes.shape[1] - 1
+    rows, columns = len(nodes) - 1, len(nodes[0]) - 1
     half = np.array(widths) / 2
     centres = rng.uniform((0, 0), (columns, rows), (len(DISTRICTS), 2))
     district_of = rng.permutation(len(DISTRICTS))
-    kinds = _kinds(rows * columns, rng)
+    # One block in twelve is a park, and up to one in six has a landmark.
+    count = rows * columns
+    kinds = ["park"] * (count // 12) + list(LANDMARKS[: count // 6])
+    kinds = rng.permutation(kinds + ["houses"] * (count - len(kinds))).tolist()
     blocks = []
     for row in range(rows):
         for column in range(columns):
             low, high = nodes[row, column : column + 2], nodes[row + 1, column : column + 2]
-            south, north = half[row], half[row + 1]
-            west, east = half[rows + 1 + column], half[rows + 2 + column]
+            south, north, west, east = half[[row, row + 1, rows + 1 + column, rows + 2 + column]]
             corners = inset(np.array([*low, *high[::-1]]), np.array([south, east, north, west]))
             nearest = np.linalg.norm(centres - (column + 0.5, row + 0.5), axis=1).argmin()
             blocks.append(Block(corners, kinds[len(blocks)], int(district_of[nearest])))
     return blocks
 
 
-def _kinds(count: int, rng: np.random.Generator) -> list[str]:
-    """One block in twelve is a park, and up to one in six has a landmark."""
-    special = ["park"] * (count // 12) + list(LANDMARKS[: count // 6])
-    kinds = special + ["houses"] * (count - len(special))
-    return [kinds[i] for i in rng.permutation(count)]
-
-
 def _houses(block: Block, rng: np.random.Generator) -> list[Building]:
     """A ring of buildings around a courtyard: along each side, lots between two mitred corners."""
     if block.kind in ("park", "church", "gasometer"):
         return []
-    inner = inset(block.corners, DEPTH)
-    buildings = []
+    inner, buildings = inset(block.corners, DEPTH), []
     corner_seeds = rng.integers(2**31, size=4)  # the two lots at a corner are one house
     for side in range(4):
-        start, end = block.corners[side], block.corners[(side + 1) % 4]
-        back_start, back_end = inner[side], inner[(side + 1) % 4]
+        ends = [side, (side + 1) % 4]
+        (start, end), (back_start, back_end) = block.corners[ends], inner[ends]
         length = float(np.linalg.norm(end - start))
         fronts = rng.uniform(9, 17, max(2, round(length / 13)))
         cuts = np.concatenate([[0], np.cumsum(fronts) / fronts.sum()])
@@ -222,7 +203,7 @@ def _houses(block: Block, rng: np.random.Generator) -> list[Building]:
         # Lots are cut at right angles to the street; the corner lots take what the mitre leaves.
         back_cuts = np.clip((cuts * length - (length - back_length) / 2) / back_length, 0, 1)
         seeds = rng.integers(2**31, size=len(fronts))
-        seeds[[0, -1]] = corner_seeds[[side, (side + 1) % 4]]
+        seeds[[0, -1]] = corner_seeds[ends]
         front = start + cuts[:, None] * (end - start)
         back = back_start + back_cuts[:, None] * (back_end - back_start)
         for i, seed in enumerate(seeds):
@@ -242,8 +223,7 @@ def _places(streets: list[Street], inside: list[int]) -> list[Place]:
         for at in np.linspace(margin, stations[-1] - margin, count):
             x, y = (float(np.interp(at, stations, nodes[:, axis])) for axis in (0, 1))
             leg = min(int(np.searchsorted(stations, at, side="right")) - 1, len(lengths) - 1)
-            east, north = nodes[leg + 1] - nodes[leg]
-            heading = float(np.degrees(np.arctan2(east, north)) % 360)
+            heading = heading_of(nodes[leg + 1] - nodes[leg]) % 360
             places.append(Place(len(places), index, x, y, heading))
     return places
 
@@ -285,8 +265,7 @@ def _draw_building(lot: np.ndarray, district: int, seed: int) -> Building:
     front = float(np.linalg.norm(lot[1] - lot[0]))
     paint = np.array(style.paints[rng.integers(len(style.paints))])
     paint = np.clip(paint * rng.uniform(0.93, 1.05) + rng.uniform(-0.015, 0.015, 3), 0, 1)
-    light = rng.random() < 0.7
-    trim = (0.90, 0.88, 0.84) if light else tuple(float(c) for c in paint * 0.6)
+    trim = (0.90, 0.88, 0.84) if rng.random() < 0.7 else tuple((paint * 0.6).tolist())
     return Building(
         lot=lot,
         seed=seed,
@@ -296,7 +275,7 @@ def _draw_building(lot: np.ndarray, district: int, seed: int) -> Building:
         floor_height=float(rng.uniform(2.9, 3.4)),
         wall=int(rng.choice(style.walls)),
         window=int(rng.choice(style.windows)),
-        paint=tuple(float(c) for c in paint),
+        paint=tuple(paint.tolist()),
         trim=trim,
         roof=str(rng.choice(style.roofs)),
         roof_paint=style.roof_paints[rng.integers(len(style.roof_paints))],
@@ -307,10 +286,12 @@ def _draw_building(lot: np.ndarray, district: int, seed: int) -> Building:
     )
 
 
-def _years_later(building: Building, rng: np.random.Generator) -> Building:
-    """The building let to other shops, perhaps repainted, perhaps replaced."""
-    fate = rng.random()
-    seed = int(rng.integers(2**31))
+def _years_later(building: Building, share: float) -> Building:
+    """As it was, unless it belongs to `share`: then with other shops, new paint, or replaced."""
+    rng = np.random.default_rng([building.seed, 8])
+    if rng.random() >= share:
+        return building
+    fate, seed = rng.random(), int(rng.integers(2**31))
     if fate < 0.3:  # replaced, by whatever is built these days
         return _draw_building(building.lot, int(rng.integers(len(DISTRICTS))), seed)
     shop = not building.shop if rng.random() < 0.3 else building.shop

@@ -14,8 +14,7 @@ Colour = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Condition:
-    """Light, season, traffic, changes and camera of a photo. Everything but the name is a number,
-    so any two conditions can be blended: `at(severity)` lies between the plain day and this one.
+    """Light, season, traffic, changes and camera of a photo: numbers, which can be blended.
 
     Light is linear, 1 being white paper in the sun; angles are degrees; lengths are metres.
     """
@@ -50,11 +49,7 @@ class Condition:
     noise: float = 0.0  # standard deviation of the sensor noise at mid-grey
 
     def at(self, severity: float) -> "Condition":
-        """The condition at `severity`: 0 is the plain day, 1 is this condition.
-
-        Raises:
-            ValueError: `severity` is outside [0, 1].
-        """
+        """The condition at `severity`, from 0, the plain day, to 1; else ValueError."""
         if not 0 <= severity <= 1:
             raise ValueError(f"severity is {severity}: it goes from 0 (plain day) to 1")
         if severity == 1:
@@ -87,28 +82,16 @@ def _blend(start, end, share: float):
     return start + (end - start) * share
 
 
-def _read() -> dict[str, Condition]:
-    tables = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
-
-    def plain(value):
-        return tuple(value) if isinstance(value, list) else value
-
-    return {
-        name: Condition(name, **{field: plain(value) for field, value in fields.items()})
-        for name, fields in tables.items()
-    }
-
-
-CONDITIONS = _read()
+_TABLES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+CONDITIONS = {
+    name: Condition(name, **{k: tuple(v) if isinstance(v, list) else v for k, v in table.items()})
+    for name, table in _TABLES.items()
+}
 DAY = CONDITIONS["day"]
 
 
 def condition_named(name: str) -> Condition:
-    """The condition called `name`.
-
-    Raises:
-        KeyError: there is no such condition; the message lists those there are.
-    """
+    """The condition called `name`; KeyError lists those there are."""
     if name not in CONDITIONS:
         raise KeyError(f"no condition is called {name!r}; there are {', '.join(CONDITIONS)}")
     return CONDITIONS[name]

@@ -45,11 +45,8 @@ Conditions = Annotated[
 
 @dataclass(frozen=True, config=STRICT)
 class ToyCityConfig:
-    """Sizes of a toy data set. Numbers of places are for each city.
-
-    Raises:
-        ValueError: a field of the wrong type or out of its range, an unknown condition, or a seed
-            twice.
+    """Sizes of a toy data set. ValueError: a field is of the wrong type or out of its range, a
+    condition unknown, or a seed there twice.
     """
 
     image_size: Annotated[int | tuple[int, int], _Listed, AfterValidator(_sides)] = 112  # or (h, w)
@@ -77,7 +74,7 @@ class ToyCityConfig:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of the images."""
+        """Height and width of the images, in pixels."""
         size = self.image_size
         return (size, size) if isinstance(size, int) else size
 

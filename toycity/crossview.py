@@ -8,9 +8,9 @@ root/crossview.json                                             written last: th
 ```
 
 The aligned protocol, as if every photo came with a compass: a tile is cut for a camera in the
-street, which looks to its top from near the middle of its lower edge. Its name and its row in the
-CSV give the position and heading of that camera, not of its centre. In training there is a tile for
-each photo; in testing for each view of the database, and the queries are other visits.
+street, which looks to its top from near the middle of its lower edge, and is named by the position
+and heading of that camera. In training there is a tile for each photo; in testing for each view of
+the database, and the queries are other visits.
 """
 
 from collections.abc import Iterator
@@ -38,18 +38,11 @@ FLIGHTS: tuple[tuple[str, float], ...] = (("changed", 0.0), ("blur", 0.0), ("low
 
 @dataclass(frozen=True, config=STRICT)
 class CrossviewConfig(ToyCityConfig):
-    """Sizes of a ground-to-aerial data set; `small()` is one that renders in seconds.
-
-    `images_per_place` counts photos and tiles, half each. `test_places` counts spots, each with
-    two tiles.
-
-    Raises:
-        ValueError: as `ToyCityConfig`.
-    """
+    """Sizes of a ground-to-aerial data set; ValueError as `ToyCityConfig`."""
 
     train_places: Count = 150
-    images_per_place: Annotated[Count, Field(multiple_of=2)] = 8
-    val_places: Count = 75
+    images_per_place: Annotated[Count, Field(multiple_of=2)] = 8  # photos and tiles, half each
+    val_places: Count = 75  # spots, each with two tiles
     test_places: Count = 180
     val_queries: Count = 100
     val_conditions: Conditions = ("day",)
@@ -68,12 +61,7 @@ def write_crossview(
     """Render the ground-to-aerial data set into `root`, a folder of its own; return `root`.
 
     `PlaceDataset(root / "train")` and `TestSet(root, split="val")` read it. Takes its config,
-    resumes and is left alone as `write_toycity`.
-
-    Raises:
-        FileExistsError: `root` holds another set, or images that are not ours.
-        ValueError: see `CrossviewConfig`; or more places than a city of this size has.
-        TypeError: both a config and sizes.
+    resumes, is left alone and raises as `write_toycity`.
     """
     config = one_config(CrossviewConfig, config, sizes)
     return write_splits(Path(root), MANIFEST, config, _training, _testing, workers, progress)

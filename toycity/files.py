@@ -2,7 +2,6 @@
 
 import csv
 import errno
-import io
 import json
 import os
 import shutil
@@ -21,11 +20,8 @@ except PackageNotFoundError:
 def atomic_path(path: str | Path, sync: bool = True) -> Iterator[Path]:
     """Yield a path to write to, and rename it onto `path` if the block ends well.
 
-    What a killed process left is overwritten by the next. `sync` brings the content to the disk
-    before the name.
-
-    Raises:
-        OSError: there is no room; file and free space are named.
+    `sync` brings the content to the disk before the name. An OSError for want of room names the
+    file and the free space.
     """
     path = Path(path)
     partial = path.with_name(path.name + ".part")  # no loader takes it for an image
@@ -47,18 +43,17 @@ def atomic_path(path: str | Path, sync: bool = True) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file as it stands."""
+    """Write a text file without translating its line ends."""
     with atomic_path(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="")
 
 
 def write_table(path: Path, rows: Sequence[dict]) -> None:
     """Write a CSV file whose columns are the keys of the rows."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
+    with atomic_path(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def started(manifest: Path) -> Path:
@@ -70,8 +65,7 @@ def is_written(manifest: Path, asked: dict, owned: Iterable[Path]) -> bool:
     """Whether the set of `manifest`, which `asked` defines, is finished; changes nothing.
 
     Raises:
-        FileExistsError: another set is there, finished or not; or one of the folders that only
-            this set may have made, `owned`.
+        FileExistsError: another set is there, finished or not; or only `owned`, its folders.
     """
     folders = {folder.relative_to(manifest.parent).as_posix(): folder for folder in owned}
     for note in (manifest, started(manifest)):

@@ -61,10 +61,9 @@ class MeshBuilder:
         light=(0.0, 0.0, 0.0),
         normals: np.ndarray | None = None,
     ) -> None:
-        """Add quads (n, 4, 3). The other arguments are for all of them or have a row a quad.
-
-        `tile` is a name or an array of numbers from `tile()`; `tint` is a colour as painted
-        (gamma 2); `light` is linear; `normals` (n, 3) override those of the geometry.
+        """Add quads (n, 4, 3). Other arguments are for all of them or have a row a quad: names of
+        tiles or numbers from `tile()`, `tint` as painted (gamma 2), `light` linear, and `normals`
+        (n, 3) in the place of those of the geometry.
         """
         corners = np.asarray(corners, np.float32).reshape(-1, 4, 3)
         number = self._index[tile] if isinstance(tile, str) else tile
@@ -82,9 +81,9 @@ class MeshBuilder:
         light=(0.0, 0.0, 0.0),
         repeats=((1.0, 1.0), (1.0, 1.0), (1.0, 1.0)),
     ) -> None:
-        """A box without a floor: `centre` (x, y, z of its bottom), `size` (length along its heading
-        in degrees, width, height). `tiles`: one name, or (sides, front, rear, top). The top is
-        `taper` times the bottom in length and width. `repeats`: of sides, ends and top.
+        """A box without a floor: `centre` is that of its bottom, `size` its length along `heading`,
+        width and height; `taper`, length and width of the top as shares of the bottom's. `tiles`:
+        one name, or (sides, front, rear, top). `repeats`: of sides, ends and top.
         """
         axes = np.array([*compass(heading), up(1)])
         corners = _BOX * size  # (5, 4, 3): along, to the right, up
@@ -104,7 +103,7 @@ class MeshBuilder:
                 values[place] = part[slot]
             return values
 
-        corners = np.concatenate([part[0] for part in self._parts])
+        corners = column(0, 4, 3)
         normals = np.cross(corners[:, 2] - corners[:, 0], corners[:, 3] - corners[:, 1])
         normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
         for part, place in zip(self._parts, places, strict=True):
@@ -116,8 +115,7 @@ class MeshBuilder:
         repeats, classes = column(4, 2), column(2, dtype=np.uint8)
         # The faces of a body are surfaces of their own, but a crown of leaves is one.
         surfaces = body * 6 + np.where(classes == VEGETATION, 0, side * 2 + sign)
-        width = np.linalg.norm(corners[:, 1] - corners[:, 0], axis=1)
-        height = np.linalg.norm(corners[:, 3] - corners[:, 0], axis=1)
+        width, height = (np.linalg.norm(corners[:, i] - corners[:, 0], axis=1) for i in (1, 3))
         area = np.maximum(width * height, 1e-4)
         return Mesh(
             corners=corners,

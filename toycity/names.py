@@ -21,18 +21,17 @@ _TAILS = ("bridge", "by", "dale", "field", "ford", "ham", "holm", "mere", "moor"
 
 
 def city_name(seed: int) -> str:
-    """The name of the city of `seed`, which is part of it: names differ as seeds do."""
+    """The city's name, which ends in its seed: names differ as seeds do."""
     return f"{_HEADS[seed % len(_HEADS)]}{_TAILS[seed // 11 % len(_TAILS)]}{seed}"
 
 
 def city_origin(seed: int) -> tuple[float, float]:
     """UTM east and north, in metres, of local (0, 0). 1024 seeds in a row have distinct origins."""
-    east, north = seed % 32, seed // 32 % 32
-    return _ORIGIN[0] + _APART * east, _ORIGIN[1] + _APART * north
+    return _ORIGIN[0] + _APART * (seed % 32), _ORIGIN[1] + _APART * (seed // 32 % 32)
 
 
 def latlon(east: np.ndarray | float, north: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
-    """Latitude and longitude, in degrees, of UTM coordinates in the cities' zone."""
+    """Latitude and longitude, in degrees, of UTM coordinates."""
     return utm.to_latlon(np.asarray(east), np.asarray(north), ZONE, LETTER)
 
 

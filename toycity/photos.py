@@ -14,16 +14,11 @@ from toycity.writer import read_config, toycity_shots
 
 
 def rerender(root: str | Path, paths: Sequence[str | Path]) -> list[Photo]:
-    """Render files of a toy city again: the very photos that they were saved from.
-
-    Scenes are built once each, about a second; a photo takes some milliseconds.
+    """Render files of a toy city again: the very photos, one a path, that they were saved from.
 
     Args:
-        root: what `write_toycity` returned, or `write_crossview`.
+        root: what `write_toycity` or `write_crossview` returned.
         paths: images in `root`, also those that `write_limits` and `write_drive` added.
-
-    Returns:
-        one Photo a path, in their order, with `.rgb`, `.classes` and `.depth`.
 
     Raises:
         FileNotFoundError: `root` holds no finished set; or a path is no image of it, and is named.
@@ -32,17 +27,12 @@ def rerender(root: str | Path, paths: Sequence[str | Path]) -> list[Photo]:
     root = Path(os.path.abspath(root))
     targets = [_target(root, path) for path in paths]
     size, shots = _shots(root)
-    missing = set(targets)
-    found: list[Shot] = []
-    while missing and (shot := next(shots, None)):
-        if shot.target in missing:
-            found.append(shot)
-            missing.remove(shot.target)
+    behind = {shot.target: shot for shot in shots}
     for target, path in zip(targets, paths, strict=True):
-        if target in missing:
+        if target not in behind:
             raise FileNotFoundError(f"{path} is no image of the finished sets in {root}")
-    found.sort(key=lambda shot: shot.scene)
-    photos = {shot.target: take(shot, size) for shot in found}
+    wanted = sorted((behind[target] for target in set(targets)), key=lambda shot: shot.scene)
+    photos = {shot.target: take(shot, size) for shot in wanted}
     return [photos[target] for target in targets]
 
 

@@ -27,10 +27,7 @@ class Photo:
 
 
 class Scene:
-    """A city under a condition, ready to be photographed.
-
-    Building one takes about a second; a photo takes milliseconds. So build it once and keep it.
-    """
+    """A city under a condition. It takes a second to build and milliseconds a photo: keep it."""
 
     def __init__(self, city: City, condition: Condition = DAY):
         from embreex.mesh_construction import TriangleMesh
@@ -46,11 +43,10 @@ class Scene:
     def render(
         self, camera: Camera | TopDown, size: int | tuple[int, int] = 112, seed: int = 0
     ) -> Photo:
-        """Take a photo, square or (height, width). `seed` moves the clouds, draws the exposure and
-        the noise; the same arguments give the same bytes.
+        """Take a photo, square or (height, width); `seed` draws clouds, exposure and noise.
 
-        One ray is cast through each pixel's centre. Where neighbours see different surfaces, three
-        more are cast and averaged, so that edges are smooth; textures are smooth by themselves.
+        One ray is cast through each pixel's centre, and three more where neighbours see different
+        surfaces: edges are averaged, textures are smooth by themselves.
 
         Raises:
             ValueError: a size below 1 pixel.
@@ -62,14 +58,13 @@ class Scene:
         frame = (width, height, float(rng.random()))
         px = np.tile(np.arange(width, dtype=np.float32) + 0.5, height)
         py = np.repeat(np.arange(height, dtype=np.float32) + 0.5, width)
-        centre = self._shader.shade(camera, px, py, *frame)
+        centre = self._shader.shade(camera, px, py, frame)
         light = centre.light
         edges = np.flatnonzero(_edges(centre.surface.reshape(shape)))
-        if len(edges):
-            x, y = ((p[edges, None] + _AROUND[:, i]).ravel() for i, p in enumerate((px, py)))
-            finer = self._shader.shade(camera, x, y, *frame)
-            light[:, edges] += finer.light.reshape(3, -1, len(_AROUND)).sum(axis=2)
-            light[:, edges] /= 1 + len(_AROUND)
+        x, y = ((p[edges, None] + _AROUND[:, i]).ravel() for i, p in enumerate((px, py)))
+        finer = self._shader.shade(camera, x, y, frame)
+        light[:, edges] += finer.light.reshape(3, -1, len(_AROUND)).sum(axis=2)
+        light[:, edges] /= 1 + len(_AROUND)
         rgb = _develop(light.T.reshape(*shape, 3), self.condition, rng)
         return Photo(rgb, centre.classes.reshape(shape), centre.depth.reshape(shape))
 
@@ -91,13 +86,9 @@ def _build_mesh(city: City, condition: Condition) -> Mesh:
 
 def _edges(surface: np.ndarray) -> np.ndarray:
     """Mask (H, W) of pixels that see another surface than the one above, below, left or right."""
-    edges = np.zeros(surface.shape, bool)
-    across, down = surface[:, 1:] != surface[:, :-1], surface[1:] != surface[:-1]
-    edges[:, 1:] |= across
-    edges[:, :-1] |= across
-    edges[1:] |= down
-    edges[:-1] |= down
-    return edges
+    around = np.pad(surface, 1, mode="edge")
+    others = (around[:-2, 1:-1], around[2:, 1:-1], around[1:-1, :-2], around[1:-1, 2:])
+    return np.any([surface != other for other in others], axis=0)
 
 
 # ---------------------------------------------------------------------- from light to a photograph
@@ -145,12 +136,11 @@ def _smear(light: np.ndarray, length: float, angle: float) -> np.ndarray:
     """Mean of the image shifted along a line of `length` pixels; its edges go on outside it."""
     taps = max(2, round(length))
     steps = np.linspace(-0.5, 0.5, taps) * length
-    across = np.rint(steps * np.cos(angle)).astype(int)
-    down = np.rint(steps * np.sin(angle)).astype(int)
+    line = np.rint(np.outer(steps, (np.cos(angle), np.sin(angle)))).astype(int)
     margin = taps + 1
     padded = np.pad(light, ((margin, margin), (margin, margin), (0, 0)), mode="edge")
     height, width = light.shape[:2]
     total = np.zeros_like(light)
-    for dx, dy in zip(across, down, strict=True):
-        total += padded[margin + dy : margin + dy + height, margin + dx : margin + dx + width]
+    for left, top in line + margin:
+        total += padded[top : top + height, left : left + width]
     return total / np.float32(taps)

@@ -33,25 +33,21 @@ class Shader:
 
     def __init__(self, embree, mesh: Mesh, city: City, condition: Condition):
         self._embree, self._mesh, self._condition = embree, mesh, condition
-        self._sky = Sky(condition, city.seed)
+        self._sky = sky = Sky(condition, city.seed)
         # One row a quad, fetched at once: normal, tint, light, repeats, density.
         columns = (mesh.normals, mesh.tints, mesh.lights, mesh.repeats, mesh.densities[:, None])
         self._rows = np.concatenate(columns, axis=1).astype(np.float32)
-        above, below = self._sky.ambient()
+        # What an open surface (3,) gets from above, and from below by reflection.
+        above = 0.55 * sky.zenith + 0.50 * sky.horizon + 0.10 * sky.sun
+        below = 0.30 * above + 0.16 * sky.sun * sky.sun_direction[2]
         self._above, self._below = above * condition.ambient, below * condition.ambient
         self._lamps = _LampMap(city, condition.lamps)
 
     def shade(
-        self,
-        camera: Camera | TopDown,
-        px: np.ndarray,
-        py: np.ndarray,
-        width: int,
-        height: int,
-        drift: float,
+        self, camera: Camera | TopDown, px: np.ndarray, py: np.ndarray, frame: tuple
     ) -> Samples:
-        """Cast one ray through each pixel position (N,)."""
-        mesh, sky = self._mesh, self._sky
+        """Cast one ray through each pixel position (N,). `frame`: width, height, clouds' drift."""
+        mesh, sky, (width, height, drift) = self._mesh, self._sky, frame
         origins, directions = camera.rays(px, py, width, height)
         cast = self._embree.run(_rows(origins), _rows(directions), query="INTERSECT", output=True)
         triangle = cast["primID"]
@@ -62,10 +58,7 @@ class Shader:
             depth=np.full(len(px), np.inf, np.float32),
             surface=np.full(len(px), -1, np.int32),
         )
-        if len(miss):
-            samples.light[:, miss] = sky.colour(directions.take(miss, axis=1), drift)
-        if not len(hit):
-            return samples
+        samples.light[:, miss] = sky.colour(directions.take(miss, axis=1), drift)
 
         triangle, u, v = triangle.take(hit), cast["u"].take(hit), cast["v"].take(hit)
         directions, distance = directions.take(hit, axis=1), cast["tfar"].take(hit)
@@ -83,23 +76,19 @@ class Shader:
         position -= np.where(repeats > 1, np.floor(position), 0)
         slant = np.sqrt(np.maximum(np.abs(facing), np.float32(0.08)))
         seen = camera.footprint(distance, width) * rows[11] / slant
-        texels = atlas().look_up(mesh.tiles.take(quad), *position, seen)  # (5, n)
-        tinted, glow = texels[3], texels[4]
-        albedo = np.square(texels[:3]) * (1 + tinted * (tints - 1))
+        *rgb, tinted, glow = atlas().look_up(mesh.tiles.take(quad), *position, seen)  # (n,) each
+        albedo = np.square(rgb) * (1 + tinted * (tints - 1))  # (3, n)
         if self._condition.snow > 0:
             self._cover_with_snow(albedo, points, normals, classes)
 
         light, shadow = self._light_on(points, normals)
         colour = albedo * light
-        mirrored = np.float32(0.10) * self._above[:, None]  # a bit of the sky in the panes
-        colour += glow * (lights + mirrored)
+        colour += glow * (lights + np.float32(0.10) * self._above[:, None])  # the sky in the panes
         if isinstance(camera, Camera):
             clear = np.exp(distance * np.float32(-1 / self._condition.haze))
             horizon = sky.horizon[:, None]
             colour = horizon + (colour - horizon) * clear
-        samples.light[:, hit] = colour
-        samples.classes[hit] = classes
-        samples.depth[hit] = distance
+        samples.light[:, hit], samples.classes[hit], samples.depth[hit] = colour, classes, distance
         samples.surface[hit] = mesh.surfaces.take(quad) * 2 + shadow
         return samples
 
@@ -117,8 +106,7 @@ class Shader:
             lit = np.flatnonzero(towards > 0.01)
             start = points.take(lit, axis=1) + normals.take(lit, axis=1) * np.float32(0.02)
             start += sky.sun_direction[:, None] * np.float32(0.02)
-            rays = np.empty((len(lit), 3), np.float32)
-            rays[:] = sky.sun_direction
+            rays = np.tile(sky.sun_direction, (len(lit), 1))
             shadow[lit] = self._embree.run(_rows(start), rays, query="OCCLUDED") != -1
             direct = np.maximum(towards, 0) * (1 - shadow).astype(np.float32)
             light += (sky.sun * np.float32(0.95))[:, None] * direct
@@ -140,12 +128,11 @@ class _LampMap:
     def __init__(self, city: City, brightness: float):
         self._corner = city.outline.min(axis=0) - 20
         size = np.ceil(np.ptp(city.outline, axis=0) + 40).astype(int)
-        self._light = np.zeros((size[1], size[0]), np.float32)
-        reach = 24
+        self._light, reach = np.zeros(size[::-1], np.float32), 24
         offset = np.arange(-reach, reach + 1)
         falloff = 1 / (1 + (offset[:, None] ** 2 + offset**2) / 30.0) ** 1.8
         for x, y, _ in lamp_spots(city) if brightness > 0 else ():
-            column, row = np.rint(np.array((x, y)) - self._corner).astype(int)
+            column, row = np.rint((x, y) - self._corner).astype(int)
             rows, columns = (slice(max(at - reach, 0), at + reach + 1) for at in (row, column))
             patch = self._light[rows, columns]
             patch += falloff[: patch.shape[0], : patch.shape[1]] * 0.62 * brightness
@@ -156,19 +143,18 @@ class _LampMap:
         x, y = points[0] - self._corner[0], points[1] - self._corner[1]
         column = np.clip(x.astype(np.int32), 0, columns - 1)
         row = np.clip(y.astype(np.int32), 0, rows - 1)
-        up = (points[2] - np.float32(LAMP_HEIGHT - 1.5)) / np.float32(3.2)
-        height = np.where(up < 0, 1, 1 / (1 + up * up) ** 2)
+        up = np.maximum((points[2] - np.float32(LAMP_HEIGHT - 1.5)) / np.float32(3.2), 0)
+        height = 1 / (1 + up * up) ** 2
         share = height * (0.55 + 0.45 * np.maximum(normals[2], 0))
         return self._light.ravel().take(row * columns + column) * share.astype(np.float32)
 
 
 class Sky:
-    """A gradient, drifting clouds, the sun's glow, and hills around the city; also their light."""
+    """A gradient, drifting clouds, the sun's glow, and hills around the city."""
 
     def __init__(self, condition: Condition, seed: int):
-        self.zenith = np.array(condition.zenith, np.float32)
-        self.horizon = np.array(condition.horizon, np.float32)
-        self.sun = np.array(condition.sun, np.float32)
+        colours = (condition.zenith, condition.horizon, condition.sun)
+        self.zenith, self.horizon, self.sun = np.array(colours, np.float32)
         heading, elevation = np.radians((condition.sun_heading, condition.sun_elevation))
         across = np.cos(elevation)
         direction = (np.sin(heading) * across, np.cos(heading) * across, np.sin(elevation))
@@ -180,21 +166,14 @@ class Sky:
         self._cloud = bright if condition.sun_elevation > 15 else 0.5 * bright + 0.4 * self.sun
         angle = np.linspace(0, 2 * np.pi, _HILLS, endpoint=False)
         waves = [np.sin(k * angle + rng.uniform(0, 7)) / k**0.8 for k in range(2, 40)]
-        near = np.sin(17 * angle) * 0.004 + 0.012
-        self._hills = (0.045 + 0.016 * np.sum(waves, axis=0)).astype(np.float32)
-        self._near = (near + 0.3 * np.abs(self._hills)).astype(np.float32)
+        far = (0.045 + 0.016 * np.sum(waves, axis=0)).astype(np.float32)
+        near = (np.sin(17 * angle) * 0.004 + 0.012 + 0.3 * np.abs(far)).astype(np.float32)
         green = np.array((0.16, 0.22, 0.14), np.float32) * (1 - condition.snow)
         ground = (green + _SNOW * condition.snow) * (0.5 * self.horizon + 0.4 * self.sun)
-        self._hill_colours = [
-            0.72 * self.horizon + 0.28 * ground,
-            0.4 * self.horizon + 0.6 * ground,
-        ]
-
-    def ambient(self) -> tuple[np.ndarray, np.ndarray]:
-        """Light (3,) that an open surface gets from above, and from below by reflection."""
-        above = 0.55 * self.zenith + 0.50 * self.horizon + 0.10 * self.sun
-        below = 0.30 * above + 0.16 * self.sun * self.sun_direction[2]
-        return above, below
+        self._hills = (  # heights (_HILLS,) and colour (3,) of each range
+            (far, 0.72 * self.horizon + 0.28 * ground),
+            (near, 0.4 * self.horizon + 0.6 * ground),
+        )
 
     def cover(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Soft noise (N,) that repeats every 256 units: the clouds, and patches of snow."""
@@ -224,15 +203,13 @@ class Sky:
         colour += sun * (0.35 * np.square(warm * warm * warm) + 0.10 * warm)
         turn = np.arctan2(x, y) * np.float32(_HILLS / (2 * np.pi))
         at = turn.astype(np.int32) % _HILLS
-        for height, paint in zip((self._hills, self._near), self._hill_colours, strict=True):
+        for height, paint in self._hills:
             colour = np.where(z < height[at], paint[:, None], colour)
         return colour
 
 
 def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Dot products (N,) of vectors (3, N), or of one vector (3,) with all of them. Without BLAS,
-    whose last bits depend on the number of threads.
-    """
+    """Dot products (N,) without BLAS, whose last bits depend on the number of threads."""
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 

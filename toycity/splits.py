@@ -13,12 +13,12 @@ import dataclasses
 import re
 import zlib
 from collections.abc import Iterator, Sequence
-from itertools import chain, groupby
+from itertools import chain, groupby, product
 from pathlib import Path
 
 import numpy as np
 
-from toycity.camera import Camera
+from toycity.camera import Camera, heading_of
 from toycity.city import City
 from toycity.conditions import DAY, condition_named
 from toycity.files import being_written, is_written, link_database
@@ -28,10 +28,9 @@ from toycity.writer import (
     QUERY_DRAWS,
     MappedCity,
     definition,
-    month,
     read_config,
+    timestamp,
     utm_name,
-    year,
 )
 
 CROSSING = 12.0  # metres before and after a turn from which no frame is kept
@@ -50,10 +49,10 @@ def write_limits(
     """Render query sets by severity into the finished toy city `root`; return `root`.
 
     `TestSet(root, split="limits")` reads them, with conditions like "blur-0.25". A curve shows
-    severity alone: of one condition, the spots (those of the test queries), cameras, clouds,
-    parked cars, exposure and grain are the same at every severity, and so is the order of the
-    files. (`viewpoint` moves the camera further the same way; `occlusion` draws other traffic.)
-    Resumes and is left alone as `write_toycity` is.
+    severity alone: spots (those of the test queries), cameras, clouds, parked cars, exposure,
+    grain and the order of the files are the same at every severity of a condition. (`viewpoint`
+    moves the camera further the same way; `occlusion` draws other traffic.) Resumes and is left
+    alone as `write_toycity` is.
 
     Args:
         severities: from 0, the plain day, to 1, the condition; at most two decimals.
@@ -61,26 +60,19 @@ def write_limits(
 
     Raises:
         FileNotFoundError, FileExistsError: `root` holds no finished toy city, or other limits.
-        ValueError, KeyError: nothing asked for, one twice, too many queries, a severity outside
-            [0, 1] or of more decimals, or an unknown condition.
+        ValueError, KeyError: an argument that cannot be, or an unknown condition.
     """
     root = Path(root)
     queries = read_config(root).test_queries if queries is None else queries
-    _check_distinct("conditions", conditions)
-    _check_distinct("severities", severities)
-    for condition in conditions:
-        for severity in severities:
-            condition_named(condition).at(severity)
+    _check_distinct(conditions=conditions, severities=severities)
+    for condition, severity in product(conditions, severities):
+        condition_named(condition).at(severity)
     if long := [severity for severity in severities if round(severity, 2) != severity]:
         raise ValueError(f"severities {long} have more than two decimals: round them")
     if queries < 1:
         raise ValueError(f"queries is {queries}: ask for at least one")
-    arguments = {
-        "conditions": list(conditions),
-        "severities": [float(severity) for severity in severities],
-        "queries": queries,
-    }
-    return _write_split(root, "limits", arguments, workers, progress)
+    asked = {"conditions": list(conditions), "severities": [float(s) for s in severities]}
+    return _write_split(root, "limits", asked | {"queries": queries}, workers, progress)
 
 
 def write_drive(
@@ -93,27 +85,25 @@ def write_drive(
 ) -> Path:
     """Render a drive through the finished toy city `root`, by day and under each condition.
 
-    The route crosses the test city from west to north and turns at crossings; every `spacing`
-    metres a camera looks ahead. From one turn to the next the frames are one drive, numbered on
-    from condition to condition. Route, cameras and their seeds are the same under every condition.
-    The database is an earlier drive along the route, on a plain day, from cameras that stand and
-    turn a little differently.
+    The route crosses the test city from west to north; every `spacing` metres a camera looks
+    ahead, the same one under every condition. From one turn to the next the frames are one drive,
+    numbered on from condition to condition. The database is an earlier drive along the route, on a
+    plain day, from cameras that stand and turn a little differently.
 
     `TestSet(root, split="drive")` reads the frames in driving order, and `drive_of(test.queries)`
     tells which is which. Resumes and is left alone as `write_toycity` is. Returns `root`.
 
     Raises:
         FileNotFoundError, FileExistsError: `root` holds no finished toy city, or another drive.
-        ValueError, KeyError: no condition, one twice or unknown, or a spacing that is not above 0
-            or leaves no frame.
+        ValueError, KeyError: an argument that cannot be, or an unknown condition.
     """
-    _check_distinct("conditions", conditions)
+    _check_distinct(conditions=conditions)
     for condition in conditions:
         condition_named(condition)
     if not spacing > 0:
         raise ValueError(f"spacing is {spacing}: frames lie more than 0 m apart")
-    arguments = {"conditions": list(conditions), "spacing": float(spacing)}
-    return _write_split(Path(root), "drive", arguments, workers, progress)
+    asked = {"conditions": list(conditions), "spacing": float(spacing)}
+    return _write_split(Path(root), "drive", asked, workers, progress)
 
 
 def drive_of(paths: Sequence[str | Path]) -> tuple[np.ndarray, np.ndarray]:
@@ -122,19 +112,19 @@ def drive_of(paths: Sequence[str | Path]) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         ValueError: names the first file that is not a frame of a drive.
     """
-    numbers = []
-    for path in paths:
+    numbers = np.empty((2, len(paths)), np.int64)
+    for i, path in enumerate(paths):
         found = re.match(r"(\d+)-(\d+)@", Path(path).name)
         if found is None:
             raise ValueError(f"{path} is not a frame of a drive: expected a name like 02-0017@...")
-        numbers.append([int(number) for number in found.groups()])
-    drives, frames = np.array(numbers, dtype=np.int64).reshape(-1, 2).T
-    return drives, frames
+        numbers[:, i] = found.groups()
+    return tuple(numbers)
 
 
-def _check_distinct(name: str, values: Sequence) -> None:
-    if not len(values) or len(set(values)) < len(values):
-        raise ValueError(f"{name} is {tuple(values)}: name at least one, and none twice")
+def _check_distinct(**arguments: Sequence) -> None:
+    for name, values in arguments.items():
+        if not len(values) or len(set(values)) < len(values):
+            raise ValueError(f"{name} is {tuple(values)}: name at least one, and none twice")
 
 
 def _write_split(
@@ -158,12 +148,11 @@ def _limits_shots(
     mapped = MappedCity.of(read_config(root), "test")
     seed = mapped.city.seed
     asked = mapped.query_numbers(queries, np.random.default_rng([seed, QUERY_DRAWS]), "queries")
-    for condition in conditions:
-        for severity in severities:
-            note = f"{condition}-{severity:.2f}"
-            rng = np.random.default_rng([seed, 16, zlib.crc32(condition.encode())])
-            folder = root / "images" / "limits" / f"queries_{note}"
-            yield from mapped.visits(folder, asked, condition, severity, rng, note)
+    for condition, severity in product(conditions, severities):
+        note = f"{condition}-{severity:.2f}"
+        rng = np.random.default_rng([seed, 16, zlib.crc32(condition.encode())])
+        folder = root / "images" / "limits" / f"queries_{note}"
+        yield from mapped.visits(folder, asked, condition, severity, rng, note)
 
 
 def _drive_shots(root: Path, conditions: Sequence[str], spacing: float) -> Iterator[Shot]:
@@ -182,7 +171,7 @@ def _drive_shots(root: Path, conditions: Sequence[str], spacing: float) -> Itera
         path = images / "database" / utm_name(city, camera, "drive", number, MAPPED)
         yield Shot((city.seed, mapped.blocks, "day", 1.0), camera, number, str(path))
     for round_number, condition in enumerate(conditions):
-        when = f"{year(condition)}{month(condition_named(condition), rng):02d}"
+        when = timestamp(condition_named(condition), rng)
         scene = (city.seed, mapped.blocks, condition, 1.0)
         for number, frames in enumerate(drives, start=round_number * len(drives)):
             for frame, (camera, seed) in enumerate(frames):
@@ -215,11 +204,11 @@ def _cameras(nodes: np.ndarray, spacing: float) -> list[Camera]:
     """Cameras every `spacing` metres along crossings (n, 2), looking along the street."""
     stations = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(nodes, axis=0), axis=1))])
 
-    def point(at: np.ndarray) -> np.ndarray:  # (k,) metres -> (k, 2)
-        return np.stack([np.interp(at, stations, nodes[:, axis]) for axis in (0, 1)], axis=1)
+    def point(at: float) -> np.ndarray:  # (2,)
+        return np.array([np.interp(at, stations, axis) for axis in nodes.T])
 
-    at = np.arange(CROSSING, stations[-1] - CROSSING, spacing)
-    east, north = (point(at + 4) - point(at - 4)).T  # turns gently where the street bends
-    headings = np.degrees(np.arctan2(east, north)) % 360
-    spots = zip(point(at).tolist(), headings.tolist(), strict=True)
-    return [Camera(x, y, heading=heading) for (x, y), heading in spots]
+    return [
+        # Turns gently where the street bends.
+        Camera(*point(at).tolist(), heading=heading_of(point(at + 4) - point(at - 4)) % 360)
+        for at in np.arange(CROSSING, stations[-1] - CROSSING, spacing)
+    ]

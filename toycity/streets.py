@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from toycity.camera import compass
+from toycity.camera import compass, heading_of
 from toycity.city import DEPTH, PAVEMENT, City, Street, inset
 from toycity.conditions import Condition
 from toycity.mesh import BUILDING, PERSON, ROAD, VEGETATION, VEHICLE, MeshBuilder, up
@@ -21,23 +21,21 @@ AUTUMN = ((0.80, 0.50, 0.16), (0.72, 0.36, 0.14), (0.84, 0.66, 0.22))
 def add_ground(mesh: MeshBuilder, city: City) -> None:
     """Fields around the city, asphalt in it, a raised pavement around every block, and markings."""
     corners = np.c_[city.outline, np.zeros(4)]
-    centre = corners.mean(axis=0)
-    fields = centre + np.array([(-1, -1, 0), (1, -1, 0), (1, 1, 0), (-1, 1, 0)]) * 2500.0
+    fields = np.array([(-1, -1, 0), (1, -1, 0), (1, 1, 0), (-1, 1, 0)]) * 2500.0 - up(0.05)
     grass = (0.80, 0.80, 0.72)
-    mesh.add(fields - up(0.05), "grass", VEGETATION, grass, repeat=(700, 700))
-    size = corners[2] - corners[0]
-    mesh.add(corners, "asphalt", ROAD, repeat=(size[0] / 4, size[1] / 4))
+    mesh.add(corners.mean(axis=0) + fields, "grass", VEGETATION, grass, repeat=(700, 700))
+    mesh.add(corners, "asphalt", ROAD, repeat=(corners[2] - corners[0])[:2] / 4)
     for block in city.blocks:
         outer = np.c_[inset(block.corners, -PAVEMENT), np.zeros(4)]
         raised = outer + up(KERB)
         rim = np.c_[block.corners, np.full(4, KERB)]
         lengths = np.linalg.norm(np.roll(outer, -1, axis=0) - outer, axis=1)
-        for i in range(4):
+        for i, length in enumerate(lengths):
             j = (i + 1) % 4
             slab = np.array([raised[i], raised[j], rim[j], rim[i]])
-            mesh.add(slab, "paving", ROAD, repeat=(lengths[i] / 3, 1))
+            mesh.add(slab, "paving", ROAD, repeat=(length / 3, 1))
             kerb = np.array([outer[i], outer[j], raised[j], raised[i]])
-            mesh.add(kerb, "kerb", ROAD, repeat=(lengths[i], 1))
+            mesh.add(kerb, "kerb", ROAD, repeat=(length, 1))
         green = block.kind in ("park", "church")
         mesh.add(rim, *(("grass", VEGETATION) if green else ("yard", ROAD)), repeat=(14, 14))
         if block.kind == "houses":  # a lawn in the courtyard
@@ -76,13 +74,11 @@ def kerb_spots(
     """Spots (side, x, y, heading of the street) on both sides, `out` metres from the facades."""
     spots = []
     for start, length, ahead, right in _stretches(street):
-        heading = float(np.degrees(np.arctan2(*ahead)))
-        for side in (0, 1):
-            aside = right * (1 if side else -1)
+        for side, aside in ((0, -right), (1, right)):
             at = 19 + rng.uniform(0, gap[0])
             while at < length - 19:
                 x, y = start + at * ahead + (street.width / 2 - out) * aside
-                spots.append((side, float(x), float(y), heading))
+                spots.append((side, float(x), float(y), heading_of(ahead)))
                 at += rng.uniform(*gap)
     return spots
 
@@ -90,11 +86,11 @@ def kerb_spots(
 def lamp_spots(city: City) -> list[tuple[float, float, float]]:
     """Where lamps stand: (x, y, heading from the pavement towards the road)."""
     rng = np.random.default_rng([city.seed, 5])
-    spots = []
-    for street in city.streets:
-        for side, x, y, heading in kerb_spots(street, (22, 26), PAVEMENT - 0.4, rng):
-            spots.append((x, y, heading + (-90 if side else 90)))
-    return spots
+    return [
+        (x, y, heading + (-90 if side else 90))
+        for street in city.streets
+        for side, x, y, heading in kerb_spots(street, (22, 26), PAVEMENT - 0.4, rng)
+    ]
 
 
 def add_lamps(mesh: MeshBuilder, city: City, brightness: float) -> None:
@@ -144,26 +140,23 @@ def add_trees(mesh: MeshBuilder, city: City, condition: Condition) -> None:
     """Trees as trunks, a few branches and loose leaf cards, lit as if the crown were a ball."""
     rng = np.random.default_rng([city.seed, 9])
     for x, y, height in tree_spots(city):
-        trunk = 0.36 * height
-        foot, turn = (x, y, 0.0), rng.uniform(0, 90)
-        girth = 0.035 * height
-        mesh.box(foot, turn, (girth, girth, trunk * 1.5), "bark", VEGETATION, taper=(0.6, 0.6))
+        trunk, girth = 0.36 * height, 0.035 * height
+        size, turn = (girth, girth, trunk * 1.5), rng.uniform(0, 90)
+        mesh.box((x, y, 0.0), turn, size, "bark", VEGETATION, taper=(0.6, 0.6))
         centre = np.array((x, y, trunk + 0.31 * height))
         radii = np.array((0.29, 0.29, 0.34)) * height * rng.uniform(0.9, 1.1, 3)
         _branches(mesh, np.array((x, y, trunk)), radii, rng)
-        pick = int(rng.integers(len(GREEN)))
-        green, yellow = np.array(GREEN[pick]), np.array(AUTUMN[rng.integers(len(AUTUMN))])
+        green, yellow = (np.array(paints[rng.integers(len(paints))]) for paints in (GREEN, AUTUMN))
         tint = green + condition.autumn * (yellow - green)
         cards = 90 if city.contains(x, y) else 36  # those in the fields are far away
         _crown(mesh, centre, radii, tint * rng.uniform(0.85, 1.1), cards, condition.leaves, rng)
 
 
 def _branches(mesh: MeshBuilder, fork: np.ndarray, radii: np.ndarray, rng) -> None:
-    count = 9
-    angle = np.arange(count) * 2.4 + rng.uniform(0, 6)
-    reach = np.stack([np.cos(angle), np.sin(angle), rng.uniform(1.0, 2.0, count)], axis=1)
-    tips = fork + reach * radii * rng.uniform(0.6, 0.95, (count, 1))
-    aside = np.stack([-np.sin(angle), np.cos(angle), np.zeros(count)], axis=1) * 0.11
+    angle = np.arange(9) * 2.4 + rng.uniform(0, 6)
+    reach = np.stack([np.cos(angle), np.sin(angle), rng.uniform(1.0, 2.0, 9)], axis=1)
+    tips = fork + reach * radii * rng.uniform(0.6, 0.95, (9, 1))
+    aside = np.stack([-np.sin(angle), np.cos(angle), 0 * angle], axis=1) * 0.11
     foot = np.broadcast_to(fork, tips.shape)
     quads = np.stack([foot - aside, foot + aside, tips + aside / 4, tips - aside / 4], axis=1)
     mesh.add(quads, "bark", VEGETATION)
@@ -171,22 +164,22 @@ def _branches(mesh: MeshBuilder, fork: np.ndarray, radii: np.ndarray, rng) -> No
 
 def _crown(mesh: MeshBuilder, centre, radii, tint, total: int, leaves: float, rng) -> None:
     """Square cards on a shell; the first ones stay when the leaves fall."""
-    out = rng.normal(size=(total, 3))
-    out /= np.linalg.norm(out, axis=1, keepdims=True)
+    out = _unit(rng.normal(size=(total, 3)))
     middle = centre + out * radii * rng.uniform(0.55, 1.0, (total, 1))
     facing = out + 0.8 * rng.normal(size=(total, 3))
-    side = np.cross(facing, rng.normal(size=(total, 3)))
-    side /= np.linalg.norm(side, axis=1, keepdims=True)
-    rise = np.cross(facing, side)
-    rise /= np.linalg.norm(rise, axis=1, keepdims=True)
+    side = _unit(np.cross(facing, rng.normal(size=(total, 3))))
     half = (1.5 / np.sqrt(total) * radii.max() * rng.uniform(0.8, 1.5, total))[:, None]
-    side, rise = side * half, rise * half
-    low, high = (middle - side, middle + side), (middle + side, middle - side)
-    quads = np.stack([*(p - rise for p in low), *(p + rise for p in high)], axis=1)
+    rise, side = _unit(np.cross(facing, side)) * half, side * half
+    left, right = middle - side, middle + side
+    quads = np.stack([left - rise, right - rise, right + rise, left + rise], axis=1)
     tiles = mesh.tile("leaf/0") + rng.integers(0, LEAVES, total)
     tints = tint * rng.uniform(0.85, 1.15, (total, 1))
     keep = slice(0, round(total * leaves))
     mesh.add(quads[keep], tiles[keep], VEGETATION, tints[keep], normals=out[keep])
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 # ---------------------------------------------------------------------- traffic
@@ -200,9 +193,7 @@ SKIN = ((0.90, 0.70, 0.58), (0.72, 0.52, 0.40), (0.46, 0.32, 0.25))
 
 
 def add_traffic(mesh: MeshBuilder, city: City, condition: Condition) -> None:
-    """Cars along the kerb and people on the pavement, other ones in every condition, and, with the
-    chance `condition.traffic`, something large in each database view of a place.
-    """
+    """Cars and people, by the condition's name; by its traffic, something large before cameras."""
     rng = np.random.default_rng([city.seed, zlib.crc32(condition.name.encode())])
     occluded = [] if condition.traffic == 0 else _occluders(mesh, city, condition.traffic, rng)
     taken = np.array(occluded).reshape(-1, 2)
@@ -216,16 +207,14 @@ def add_traffic(mesh: MeshBuilder, city: City, condition: Condition) -> None:
 
 
 def _occluders(mesh: MeshBuilder, city: City, chance: float, rng) -> list[np.ndarray]:
-    """Trucks and vans in the lane, or people, to the right of the cameras of the places.
-
-    Returns where the vehicles stand; no two of them overlap.
+    """Trucks and vans in the lane, or people, to the right of the places' cameras: where the
+    vehicles, which never overlap, stand.
     """
     taken: list[np.ndarray] = []
     cameras = np.array([(place.x, place.y) for place in city.places])
 
-    def free(spot: np.ndarray, distance: float) -> bool:
-        """Whether no camera, of this place or of one round the corner, would be inside."""
-        return bool(np.linalg.norm(cameras - spot, axis=1).min() > distance)
+    def free(spot: np.ndarray, distance: float) -> bool:  # no camera would be inside
+        return np.linalg.norm(cameras - spot, axis=1).min() > distance
 
     for place in city.places:
         lane = city.streets[place.street].width / 2 - PAVEMENT
@@ -259,13 +248,11 @@ def _car(mesh: MeshBuilder, x, y, heading, rng, lamps: float, tall: float = 1.0)
     paint = CAR_PAINTS[rng.integers(len(CAR_PAINTS))]
     length, width = rng.uniform(3.9, 4.6), rng.uniform(1.70, 1.82)
     body, cabin = 0.85 * tall, rng.uniform(0.55, 0.68) * tall
-    ahead, _ = compass(heading)
-    foot = np.array((x, y, 0.0))
-    glow = np.array((0.9, 0.35, 0.2)) * 0.15 * lamps
+    foot, glow = np.array((x, y, 0.0)), np.array((0.9, 0.35, 0.2)) * 0.15 * lamps
     names = ("car/side", "car/front", "car/rear", "plain")
     mesh.box(foot, heading, (length, width, body), names, VEHICLE, paint, (0.97, 0.94), light=glow)
     shift, share = (-0.35, 0.58) if rng.random() < 0.6 else (-0.55, 0.80)  # a saloon, an estate
-    roof = foot + ahead * shift + up(body)
+    roof = foot + compass(heading)[0] * shift + up(body)
     names = ("car/glass", "car/glass", "car/glass", "plain")
     size, repeats = (length * share, width * 0.92, cabin), ((2, 1), (1, 1), (1, 1))
     mesh.box(roof, heading, size, names, VEHICLE, paint, (0.72, 0.82), repeats=repeats)

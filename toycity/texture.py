@@ -23,20 +23,32 @@ def noise(rng: np.random.Generator, octaves: int = 4, size: int = TILE) -> np.nd
     return total / 1.5
 
 
+# Where each texel's centre lies: (TILE, TILE), from (0, 0) at the lower left to (1, 1).
+S, T = np.meshgrid(*[(np.arange(TILE) + 0.5) / TILE] * 2)
+
+
+def box(s0: float, t0: float, s1: float, t1: float) -> np.ndarray:
+    """Mask (TILE, TILE) of a rectangle."""
+    return (S >= s0) & (S < s1) & (T >= t0) & (T < t1)  # noqa: SIM300
+
+
+def disc(s: float, t: float, radius: float) -> np.ndarray:
+    """Mask (TILE, TILE) of a disc."""
+    return (S - s) ** 2 + (T - t) ** 2 < radius**2
+
+
 class Canvas:
-    """One tile in the making. Positions run from (0, 0) at the lower left to (1, 1).
+    """One tile in the making. Strokes return the canvas.
 
     `rgb` holds colours in [0, 1]; where `tint` is 1 the colour is multiplied by that of the wall
     that wears the tile; where `glow` is 1 the texel shines if a light is on behind it.
-    Strokes return the canvas.
     """
 
-    def __init__(self, colour=(1.0, 1.0, 1.0), tint: float = 0.0, glow: float = 0.0):
+    def __init__(self, colour=(1.0, 1.0, 1.0), tint: float = 1.0, glow: float = 0.0):
         self.rgb = np.empty((TILE, TILE, 3))
         self.rgb[:] = colour
         self.tint = np.full((TILE, TILE), tint)
         self.glow = np.full((TILE, TILE), glow)
-        self.s, self.t = np.meshgrid(*[(np.arange(TILE) + 0.5) / TILE] * 2)
 
     def paint(self, where: np.ndarray, colour, tint: float = 0.0, glow: float = 0.0) -> Self:
         """Paint the texels where a mask (TILE, TILE) is true."""
@@ -45,16 +57,8 @@ class Canvas:
         self.glow[where] = glow
         return self
 
-    def box(self, s0: float, t0: float, s1: float, t1: float) -> np.ndarray:
-        """Mask of a rectangle."""
-        return (self.s >= s0) & (self.s < s1) & (self.t >= t0) & (self.t < t1)
-
-    def disc(self, s: float, t: float, radius: float) -> np.ndarray:
-        """Mask of a disc."""
-        return (self.s - s) ** 2 + (self.t - t) ** 2 < radius**2
-
-    def rect(self, s0: float, t0: float, s1: float, t1: float, colour, tint=0.0, glow=0.0) -> Self:
-        return self.paint(self.box(s0, t0, s1, t1), colour, tint, glow)
+    def rect(self, s0: float, t0: float, s1: float, t1: float, colour, glow: float = 0.0) -> Self:
+        return self.paint(box(s0, t0, s1, t1), colour, glow=glow)
 
     def shade(self, where: np.ndarray, factor: float) -> Self:
         """Darken or brighten the texels where a mask is true."""
@@ -96,8 +100,8 @@ class Atlas:
     ) -> np.ndarray:
         """Texels (5, N) float32 in [0, 1] at positions (s, t) of tiles (N,).
 
-        `texels_seen` is the width, in texels of the full tile, of what a sample stands for: it
-        chooses the level. Within the level the four nearest texels are blended.
+        `texels_seen`, the width of what a sample stands for in texels of the full tile, chooses
+        the level. Within it the four nearest texels are blended.
         """
         level = np.log2(np.maximum(texels_seen, 1)).astype(np.int32)
         np.minimum(level, LEVELS - 1, out=level)
@@ -112,8 +116,7 @@ class Atlas:
         above = np.where(row < side - 1, side, 0)
         corner = self._bases[level] + (tile * side + row) * side + column
         low = self._blend(corner, right, x)
-        corner += above
-        high = self._blend(corner, right, x)
+        high = self._blend(corner + above, right, x)
         high -= low
         high *= y
         low += high

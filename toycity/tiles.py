@@ -1,3 +1,4 @@
+# ruff: noqa: SIM300 (S and T are arrays, no constants)
 """The painted tiles: walls, windows, shops and roofs of houses; ground, plants, cars, landmarks."""
 
 from copy import deepcopy
@@ -5,7 +6,7 @@ from functools import cache
 
 import numpy as np
 
-from toycity.texture import Atlas, Canvas, noise
+from toycity.texture import Atlas, Canvas, S, T, box, disc, noise
 
 WALLS = ("plaster", "brick", "stone", "panel")
 WINDOWS = ("casement", "wide", "arched", "french", "shutters", "ribbon", "twin", "small")
@@ -28,8 +29,12 @@ def atlas() -> Atlas:
 
 def _house_tiles() -> dict[str, Canvas]:
     rng = np.random.default_rng(20)
-    walls = {"plaster": Canvas(tint=1.0).tone(0.97 + 0.035 * noise(rng, 5))}
-    walls |= {"brick": _brick(rng), "stone": _stone(rng), "panel": _panel(rng)}
+    walls = {
+        "plaster": Canvas().tone(0.97 + 0.035 * noise(rng, 5)),
+        "brick": _brick(rng),
+        "stone": _stone(rng),
+        "panel": Canvas().tone(0.97 + 0.02 * noise(rng, 3)).shade((T < 0.035) | (S < 0.025), 0.70),
+    }
     tiles = {f"wall/{kind}": wall for kind, wall in walls.items()}
     for kind, wall in walls.items():
         for style in WINDOWS:
@@ -39,89 +44,95 @@ def _house_tiles() -> dict[str, Canvas]:
             tiles[f"door/{kind}/{index}"] = _door(wall, index)
     tiles |= {f"shop/{i}": _shop(i, rng) for i in range(SHOPS)}
     tiles |= {f"sign/{i}": _sign(rng) for i in range(SIGNS)}
-    tiles |= {f"awning/{i}": _awning(i) for i in range(2)}
-    tiles["roof/tiles"] = _roof_tiles(rng)
-    tiles["roof/flat"] = Canvas((0.55, 0.54, 0.53)).tone(1 + 0.10 * noise(rng, 6))
-    tiles["cornice"] = _cornice()
+    for index, share in enumerate((0.0, 0.5)):  # of light stripes
+        stripes = Canvas().paint(S * 5 % 1 < share, (0.93, 0.91, 0.86))
+        tiles[f"awning/{index}"] = stripes.shade(T < 0.12, 0.8)
+    rows = Canvas().tone(0.95 + 0.10 * noise(rng, 5)).shade(T * 10 % 1 < 0.25, 0.74)
+    tiles["roof/tiles"] = rows.shade((S * 12 + 0.5 * np.floor(T * 10)) % 1 < 0.15, 0.86)
+    tiles["roof/flat"] = Canvas((0.55, 0.54, 0.53), tint=0).tone(1 + 0.10 * noise(rng, 6))
+    dentils = (T < 0.5) & (S * 16 % 1 < 0.5)
+    tiles["cornice"] = Canvas().shade(T < 0.25, 0.75).shade(dentils, 0.8)
     return tiles
 
 
 def _street_tiles() -> dict[str, Canvas]:
     rng = np.random.default_rng(21)
-    tiles = {
-        "plain": Canvas(tint=1.0),
-        "lamp": Canvas((0.95, 0.93, 0.85), glow=1.0),
-        "asphalt": _speckled(rng, (0.36, 0.36, 0.37), 0.06),
+    grey = (0.36, 0.36, 0.37)
+    return {
+        "plain": Canvas(),
+        "lamp": Canvas((0.95, 0.93, 0.85), tint=0, glow=1),
+        "asphalt": _speckled(rng, grey, 0.06),
         "paving": _paving(rng),
         "kerb": _speckled(rng, (0.62, 0.61, 0.59), 0.06),
-        "grass": _speckled(rng, (0.36, 0.46, 0.20), 0.22, tint=1.0),
+        "grass": _speckled(rng, (0.36, 0.46, 0.20), 0.22, tint=1),
         "yard": _speckled(rng, (0.55, 0.52, 0.45), 0.10),
         "bark": _bark(rng),
-        "crossing": _crossing(),
+        "crossing": Canvas(grey, tint=0).paint(S * 8 % 1 < 0.5, (0.84, 0.84, 0.82)),
         "dash": _speckled(rng, (0.86, 0.86, 0.83), 0.06),
-        "skin": Canvas((0.78, 0.58, 0.46)),
+        **{f"leaf/{i}": _leaf(rng) for i in range(LEAVES)},
+        "car/side": _car_side(),
+        "car/front": _car_front(),
+        "car/rear": _car_rear(),
+        "car/glass": _car_glass(),
+        "truck/cab": _truck_cab(),
+        "truck/rear": _truck_rear(),
+        **{f"truck/{i}": _truck(i, rng) for i in range(TRUCKS)},
+        "church/wall": _church(),
+        "church/clock": _clock(),
+        "gas": _gas_holder(),
+        "tower/glass": _curtain_wall(rng),
+        "chimney": Canvas((0.95, 0.93, 0.92)).shade(T * 10 % 1 < 0.14, 0.82).paint(T > 0.9, GLASS),
     }
-    tiles |= {f"leaf/{i}": _leaf(rng) for i in range(LEAVES)}
-    tiles |= {"car/side": _car_side(), "car/front": _car_front(), "car/rear": _car_rear()}
-    tiles |= {"car/glass": _car_glass(), "truck/cab": _truck_cab()}
-    tiles["truck/rear"] = _truck_rear()
-    tiles |= {f"truck/{i}": _truck(i, rng) for i in range(TRUCKS)}
-    tiles |= {"church/wall": _church(), "church/clock": _clock(), "gas": _gas_holder()}
-    tiles |= {"tower/glass": _curtain_wall(rng), "chimney": _chimney()}
-    return tiles
+
+
+def _boxes(starts: tuple[float, ...], width: float, t0: float, t1: float) -> np.ndarray:
+    """Mask of rectangles of one size side by side."""
+    return np.any([box(s, t0, s + width, t1) for s in starts], axis=0)
 
 
 def _brick(rng: np.random.Generator) -> Canvas:
-    c = Canvas(tint=1.0)
+    c = Canvas()
     up, along = _courses(c, 16, 6, (0.80, 1.06), rng)
     return c.paint((up < 0.25) | (along < 0.09), (0.94, 0.92, 0.90), tint=0.75)
 
 
 def _stone(rng: np.random.Generator) -> Canvas:
-    c = Canvas(tint=1.0)
+    c = Canvas()
     up, along = _courses(c, 6, 3, (0.93, 1.03), rng)
-    c.tone(1 + 0.02 * noise(rng, 5))
-    return c.shade((up < 0.10) | (along < 0.05), 0.82)
+    return c.tone(1 + 0.02 * noise(rng, 5)).shade((up < 0.10) | (along < 0.05), 0.82)
 
 
 def _courses(
     c: Canvas, rows: int, columns: int, tones: tuple[float, float], rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Tone bricks or blocks; return how far up and along its own each texel is, in shares."""
-    row = np.floor(c.t * rows).astype(int)
-    at = c.s * columns + 0.5 * (row % 2)
+    row = np.floor(T * rows).astype(int)
+    at = S * columns + 0.5 * (row % 2)
     c.tone(rng.uniform(*tones, (rows, columns))[row, np.floor(at).astype(int) % columns])
-    return c.t * rows % 1, at % 1
-
-
-def _panel(rng: np.random.Generator) -> Canvas:
-    c = Canvas(tint=1.0)
-    c.tone(0.97 + 0.02 * noise(rng, 3))
-    return c.shade((c.t < 0.035) | (c.s < 0.025), 0.70)
+    return T * rows % 1, at % 1
 
 
 def _pane(c: Canvas, s0, t0, s1, t1, frame, variant: int, mullions=(1, 1), width=0.035) -> None:
     """A framed window: reflections in the glass, a curtain or a blind, and the reveal's shadow."""
-    c.shade(c.box(s0 - 0.02, t0 - 0.03, s1 + 0.02, t1 + 0.03), 0.80)
-    c.rect(s0, t0, s1, t1, frame)
-    glass = c.box(s0 + width, t0 + width, s1 - width, t1 - width)
+    c.shade(box(s0 - 0.02, t0 - 0.03, s1 + 0.02, t1 + 0.03), 0.80).rect(s0, t0, s1, t1, frame)
+    glass = box(s0 + width, t0 + width, s1 - width, t1 - width)
     c.paint(glass, GLASS, glow=1.0)
-    slope = (c.s - s0) / (s1 - s0) + (c.t - t0) / (t1 - t0)
+    slope = (S - s0) / (s1 - s0) + (T - t0) / (t1 - t0)
     c.shade(glass & (slope > 0.9) & (slope < 1.25), 1.35)
     c.shade(glass & (slope < 0.7), 0.85)
     if variant == 1:  # curtains, drawn halfway
-        fold = np.abs((c.s - (s0 + s1) / 2) / (s1 - s0)) > 0.26
+        fold = np.abs((S - (s0 + s1) / 2) / (s1 - s0)) > 0.26
         c.paint(glass & fold, (0.80, 0.77, 0.70), glow=0.55)
-        c.shade(glass & fold & (c.s * 40 % 1 < 0.4), 0.88)
+        c.shade(glass & fold & (S * 40 % 1 < 0.4), 0.88)
     elif variant == 2:  # a blind, let down halfway
-        low = glass & (c.t > t0 + 0.45 * (t1 - t0))
+        low = glass & (T > t0 + 0.45 * (t1 - t0))
         c.paint(low, (0.72, 0.71, 0.66), glow=0.35)
-        c.shade(low & (c.t * 24 % 1 < 0.3), 0.85)
-    for axis, low, high, count in ((c.s, s0, s1, mullions[0]), (c.t, t0, t1, mullions[1])):
+        c.shade(low & (T * 24 % 1 < 0.3), 0.85)
+    for axis, low, high, count in ((S, s0, s1, mullions[0]), (T, t0, t1, mullions[1])):
         for bar in range(1, count + 1):
             at = low + (high - low) * bar / (count + 1)
-            c.paint(c.box(s0, t0, s1, t1) & (np.abs(axis - at) < width / 2), frame)
-    c.shade(glass & (c.t > t1 - width - 0.035), 0.55)
+            c.paint(box(s0, t0, s1, t1) & (np.abs(axis - at) < width / 2), frame)
+    c.shade(glass & (T > t1 - width - 0.035), 0.55)
 
 
 def _window(wall: Canvas, kind: str, style: str, variant: int) -> Canvas:
@@ -137,8 +148,8 @@ def _window(wall: Canvas, kind: str, style: str, variant: int) -> Canvas:
         _pane(c, 0.12, 0.28, 0.88, 0.78, frame, variant, (2, 0))
         c.rect(0.10, 0.24, 0.90, 0.28, sill)
     elif style == "arched":
-        c.paint(c.disc(0.5, 0.66, 0.25) | c.box(0.25, 0.20, 0.75, 0.66), sill)
-        arch = c.disc(0.5, 0.66, 0.20) | c.box(0.30, 0.24, 0.70, 0.66)
+        c.paint(disc(0.5, 0.66, 0.25) | box(0.25, 0.20, 0.75, 0.66), sill)
+        arch = disc(0.5, 0.66, 0.20) | box(0.30, 0.24, 0.70, 0.66)
         bare = deepcopy(c)
         _pane(c, 0.30, 0.24, 0.70, 0.86, frame, variant, (1, 2))
         for channel in ("rgb", "tint", "glow"):
@@ -146,13 +157,13 @@ def _window(wall: Canvas, kind: str, style: str, variant: int) -> Canvas:
     elif style == "french":
         c.rect(0.26, 0.06, 0.74, 0.90, sill)
         _pane(c, 0.30, 0.06, 0.70, 0.86, frame, variant, (1, 3))
-        c.paint(c.box(0.22, 0.05, 0.78, 0.34) & (c.s * 18 % 1 < 0.35), DARK)
+        c.paint(box(0.22, 0.05, 0.78, 0.34) & (S * 18 % 1 < 0.35), DARK)
         c.rect(0.20, 0.33, 0.80, 0.36, DARK)
     elif style == "shutters":
         _pane(c, 0.32, 0.24, 0.68, 0.82, frame, variant, (1, 2))
-        shutter = (c.box(0.13, 0.24, 0.31, 0.82)) | c.box(0.69, 0.24, 0.87, 0.82)
+        shutter = _boxes((0.13, 0.69), 0.18, 0.24, 0.82)
         c.paint(shutter, (0.42, 0.52, 0.50), tint=0.45)
-        c.shade(shutter & (c.t * 20 % 1 < 0.35), 0.80)
+        c.shade(shutter & (T * 20 % 1 < 0.35), 0.80)
         c.rect(0.30, 0.20, 0.70, 0.24, sill)
     elif style == "ribbon":
         _pane(c, 0.0, 0.34, 1.0, 0.80, (0.30, 0.31, 0.33), variant, (3, 0), width=0.03)
@@ -173,14 +184,13 @@ def _door(wall: Canvas, index: int) -> Canvas:
     c.rect(0.20, 0.0, 0.80, 0.82, (0.74, 0.72, 0.68))
     c.rect(0.26, 0.0, 0.74, 0.76, ((0.28, 0.18, 0.12), (0.14, 0.22, 0.20), DARK, GLASS)[index])
     if index < 2:
-        for s in (0.30, 0.53):
-            for t in (0.08, 0.36):
-                c.shade(c.box(s, t, s + 0.17, t + 0.22), 0.70)
+        for t in (0.08, 0.36):
+            c.shade(_boxes((0.30, 0.53), 0.17, t, t + 0.22), 0.70)
         c.rect(0.26, 0.63, 0.74, 0.76, GLASS, glow=1.0)
     elif index == 2:  # a gateway to the courtyard
-        c.paint(c.box(0.12, 0.0, 0.88, 0.86), (0.70, 0.68, 0.64))
-        c.paint(c.box(0.18, 0.0, 0.82, 0.80), (0.30, 0.24, 0.20))
-        c.shade(c.box(0.18, 0.0, 0.82, 0.80) & (c.s * 14 % 1 < 0.2), 0.6)
+        c.rect(0.12, 0.0, 0.88, 0.86, (0.70, 0.68, 0.64))
+        c.rect(0.18, 0.0, 0.82, 0.80, (0.30, 0.24, 0.20))
+        c.shade(box(0.18, 0.0, 0.82, 0.80) & (S * 14 % 1 < 0.2), 0.6)
     else:
         _pane(c, 0.26, 0.0, 0.74, 0.76, (0.30, 0.31, 0.33), 0, (1, 0))
     c.rect(0.66, 0.36, 0.69, 0.42, (0.80, 0.70, 0.40))
@@ -189,33 +199,30 @@ def _door(wall: Canvas, index: int) -> Canvas:
 
 def _shop(index: int, rng: np.random.Generator) -> Canvas:
     """A bay of a shop front; `tint` carries the shop's own paint."""
-    c = Canvas((0.92, 0.92, 0.92), tint=1.0)
-    c.rect(0.0, 0.0, 1.0, 0.04, (0.5, 0.5, 0.5))
+    c = Canvas((0.92, 0.92, 0.92)).rect(0.0, 0.0, 1.0, 0.04, (0.5, 0.5, 0.5))
     entrance = index % 4 == 3
     s0, t0, s1, t1 = (0.22, 0.04, 0.78, 0.74) if entrance else (0.06, 0.20, 0.94, 0.74)
     _pane(c, s0, t0, s1, t1, (0.75, 0.75, 0.75), 0, ((1, 0), (0, 0), (2, 0))[index % 3], 0.03)
     inside = c.glow > 0.9
     if not entrance:  # goods on show
         for _ in range(10):
-            s, size = rng.uniform(s0, s1), rng.uniform(0.03, 0.09)
-            height = rng.uniform(0.08, 0.30)
-            goods = inside & c.box(s - size, t0, s + size, t0 + height)
+            s, size, height = rng.uniform((s0, 0.03, 0.08), (s1, 0.09, 0.30))
+            goods = inside & box(s - size, t0, s + size, t0 + height)
             c.paint(goods, rng.uniform(0.2, 0.85, 3), glow=0.5)
-    c.shade(c.box(0, 0.745, 1, 0.775), 0.6)
-    return c.shade((c.s < 0.03) | (c.s > 0.97), 0.75)
+    return c.shade(box(0, 0.745, 1, 0.775), 0.6).shade((S < 0.03) | (S > 0.97), 0.75)
 
 
 def _sign(rng: np.random.Generator) -> Canvas:
     """Lettering of no language on a board of the shop's paint: blocks and strokes in one line."""
-    c = Canvas(tint=1.0, glow=0.35)
+    c = Canvas(glow=0.35)
     letters = int(rng.integers(3, 8))
     height, width = rng.uniform(0.40, 0.66), rng.uniform(0.55, 0.86)
     ink = ((0.97, 0.95, 0.88), (0.97, 0.82, 0.30), (0.06, 0.06, 0.07))[rng.integers(3)]
-    pitch = width / letters
+    pitch, t0, t1 = width / letters, 0.5 - height / 2, 0.5 + height / 2
+    stroke = max(0.032, 0.24 * pitch)
     for letter in range(letters):
         s0 = 0.5 - width / 2 + letter * pitch
-        t0, s1, t1 = 0.5 - height / 2, s0 + 0.78 * pitch, 0.5 + height / 2
-        stroke = max(0.032, 0.24 * pitch)
+        s1 = s0 + 0.78 * pitch
         strokes = (
             (s0, t0, s0 + stroke, t1),
             (s1 - stroke, t0, s1, t1),
@@ -226,167 +233,114 @@ def _sign(rng: np.random.Generator) -> Canvas:
         for i in rng.permutation(5)[: rng.integers(2, 5)]:
             c.rect(*strokes[i], ink, glow=1.0)
     if rng.random() < 0.5:
-        edge = (c.t < 0.07) | (c.t > 0.93)
-        c.paint(edge, ink, glow=0.6)
+        c.paint((T < 0.07) | (T > 0.93), ink, glow=0.6)
     return c
 
 
-def _awning(index: int) -> Canvas:
-    c = Canvas(tint=1.0)
-    if index:
-        c.paint(c.s * 5 % 1 < 0.5, (0.93, 0.91, 0.86))
-    return c.shade(c.t < 0.12, 0.8)
-
-
-def _roof_tiles(rng: np.random.Generator) -> Canvas:
-    c = Canvas(tint=1.0)
-    c.tone(0.95 + 0.10 * noise(rng, 5))
-    c.shade(c.t * 10 % 1 < 0.25, 0.74)
-    return c.shade((c.s * 12 + 0.5 * np.floor(c.t * 10)) % 1 < 0.15, 0.86)
-
-
-def _cornice() -> Canvas:
-    c = Canvas(tint=1.0)
-    c.shade(c.t < 0.25, 0.75)
-    return c.shade((c.t < 0.5) & (c.s * 16 % 1 < 0.5), 0.8)
-
-
 def _speckled(rng: np.random.Generator, colour, strength: float, tint: float = 0.0) -> Canvas:
-    c = Canvas(colour, tint)
-    return c.tone(1 + strength * (noise(rng, 5) + 0.6 * rng.uniform(-1, 1, c.s.shape)))
+    specks = noise(rng, 5) + 0.6 * rng.uniform(-1, 1, S.shape)
+    return Canvas(colour, tint).tone(1 + strength * specks)
 
 
 def _paving(rng: np.random.Generator) -> Canvas:
     c = _speckled(rng, (0.60, 0.58, 0.55), 0.04)
-    slabs = rng.uniform(0.92, 1.05, (4, 4))
-    c.tone(slabs[(c.t * 4).astype(int), (c.s * 4).astype(int)])
-    return c.shade((c.s * 4 % 1 < 0.07) | (c.t * 4 % 1 < 0.07), 0.78)
+    c.tone(rng.uniform(0.92, 1.05, (4, 4))[(T * 4).astype(int), (S * 4).astype(int)])
+    return c.shade((S * 4 % 1 < 0.07) | (T * 4 % 1 < 0.07), 0.78)
 
 
 def _bark(rng: np.random.Generator) -> Canvas:
     c = _speckled(rng, (0.30, 0.24, 0.19), 0.15)
-    return c.shade(np.sin(c.s * 40 + 3 * noise(rng, 3)) > 0.3, 0.75)
+    return c.shade(np.sin(S * 40 + 3 * noise(rng, 3)) > 0.3, 0.75)
 
 
 def _leaf(rng: np.random.Generator) -> Canvas:
     """Clumps of leaves: bright specks over dark gaps, in the tree's own tint."""
-    c = Canvas((0.62, 0.62, 0.60), tint=1.0)
+    c = Canvas((0.62, 0.62, 0.60))
     for _ in range(150):
-        s, t, radius = rng.uniform(0, 1), rng.uniform(0, 1), rng.uniform(0.03, 0.075)
-        c.paint(c.disc(s, t, radius), rng.uniform(0.55, 1.1) * np.array((1, 1, 0.9)), tint=1.0)
+        s, t, radius = rng.uniform((0, 0, 0.03), (1, 1, 0.075))
+        c.paint(disc(s, t, radius), rng.uniform(0.55, 1.1) * np.array((1, 1, 0.9)), tint=1)
     return c
 
 
-def _crossing() -> Canvas:
-    c = Canvas((0.36, 0.36, 0.37))
-    return c.paint(c.s * 8 % 1 < 0.5, (0.84, 0.84, 0.82))
-
-
-def _wheels(c: Canvas, positions: tuple[float, ...], radius: tuple[float, float]) -> None:
+def _wheels(c: Canvas, positions: tuple[float, ...], radius: tuple[float, float]) -> Canvas:
     c.rect(0, 0, 1, radius[1] * 0.55, DARK)
     for s in positions:
-        offset = ((c.s - s) / radius[0]) ** 2 + (c.t / radius[1] - 1) ** 2
-        c.paint(offset < 1, (0.07, 0.07, 0.08))
-        c.paint(offset < 0.3, (0.62, 0.62, 0.64))
+        offset = ((S - s) / radius[0]) ** 2 + (T / radius[1] - 1) ** 2
+        c.paint(offset < 1, (0.07, 0.07, 0.08)).paint(offset < 0.3, (0.62, 0.62, 0.64))
+    return c
 
 
 def _car_side() -> Canvas:
-    c = Canvas(tint=1.0)
-    c.shade(c.t < 0.45, 0.85)
-    c.shade(c.t > 0.92, 1.1)
-    for s in (0.34, 0.58):
-        c.shade(c.box(s, 0.2, s + 0.012, 1), 0.5)
-    _wheels(c, (0.19, 0.81), (0.085, 0.42))
-    return c
+    c = Canvas().shade(T < 0.45, 0.85).shade(T > 0.92, 1.1)
+    c.shade(_boxes((0.34, 0.58), 0.012, 0.2, 1), 0.5)
+    return _wheels(c, (0.19, 0.81), (0.085, 0.42))
 
 
 def _car_front() -> Canvas:
-    c = Canvas(tint=1.0)
-    c.rect(0, 0, 1, 0.25, DARK)
-    c.rect(0.25, 0.35, 0.75, 0.62, (0.12, 0.12, 0.13))
-    for s in (0.04, 0.76):
-        c.rect(s, 0.5, s + 0.2, 0.75, (0.92, 0.92, 0.88), glow=0.8)
+    c = Canvas().rect(0, 0, 1, 0.25, DARK).rect(0.25, 0.35, 0.75, 0.62, (0.12, 0.12, 0.13))
+    c.paint(_boxes((0.04, 0.76), 0.2, 0.5, 0.75), (0.92, 0.92, 0.88), glow=0.8)
     return c.rect(0.36, 0.26, 0.64, 0.36, (0.92, 0.92, 0.90))
 
 
 def _car_rear() -> Canvas:
-    c = Canvas(tint=1.0)
-    c.rect(0, 0, 1, 0.25, DARK)
-    for s in (0.04, 0.80):
-        c.rect(s, 0.5, s + 0.16, 0.8, (0.70, 0.08, 0.07), glow=0.5)
+    c = Canvas().rect(0, 0, 1, 0.25, DARK)
+    c.paint(_boxes((0.04, 0.80), 0.16, 0.5, 0.8), (0.70, 0.08, 0.07), glow=0.5)
     return c.rect(0.34, 0.42, 0.66, 0.56, (0.92, 0.90, 0.70))
 
 
 def _car_glass() -> Canvas:
-    c = Canvas(tint=1.0)
-    c.rect(0.06, 0.08, 0.94, 0.88, (0.13, 0.16, 0.19))
-    c.shade(c.box(0.06, 0.5, 0.94, 0.88), 1.5)
-    return c.paint(np.abs(c.s - 0.5) < 0.02, (0.9, 0.9, 0.9), tint=1.0)
+    c = Canvas().rect(0.06, 0.08, 0.94, 0.88, (0.13, 0.16, 0.19))
+    c.shade(box(0.06, 0.5, 0.94, 0.88), 1.5)
+    return c.paint(np.abs(S - 0.5) < 0.02, (0.9, 0.9, 0.9), tint=1)
 
 
 def _truck(index: int, rng: np.random.Generator) -> Canvas:
     """The side of a truck's box: plain paint, a stripe or a name."""
-    c = Canvas((0.95, 0.95, 0.95), tint=1.0)
-    _wheels(c, (0.16, 0.30, 0.86), (0.065, 0.13))
+    c = _wheels(Canvas((0.95, 0.95, 0.95)), (0.16, 0.30, 0.86), (0.065, 0.13))
     c.rect(0, 0.16, 1, 0.20, (0.3, 0.3, 0.3))
     if index == 1:
         c.rect(0, 0.48, 1, 0.66, (0.92, 0.91, 0.88))
     elif index == 2:
-        c.paint((c.s + c.t > 0.9) & (c.s + c.t < 1.15) & (c.t > 0.2), (0.95, 0.94, 0.90))
+        c.paint((S + T > 0.9) & (S + T < 1.15) & (T > 0.2), (0.95, 0.94, 0.90))
     elif index == 3:
         for letter in range(7):
             s = 0.16 + 0.10 * letter
             c.rect(s, 0.50, s + 0.07, 0.50 + rng.uniform(0.1, 0.26), (0.95, 0.93, 0.88))
-    return c.shade(c.t > 0.96, 0.7)
+    return c.shade(T > 0.96, 0.7)
 
 
 def _truck_rear() -> Canvas:
-    c = Canvas((0.95, 0.95, 0.95), tint=1.0)
-    c.rect(0, 0, 1, 0.20, DARK)
-    for s in (0.06, 0.80):
-        c.rect(s, 0.10, s + 0.14, 0.16, (0.70, 0.08, 0.07), glow=0.5)
-    c.shade(np.abs(c.s - 0.5) < 0.012, 0.5)
-    for s in (0.30, 0.66):
-        c.rect(s, 0.22, s + 0.02, 0.96, (0.62, 0.62, 0.64))
-    return c
+    c = Canvas((0.95, 0.95, 0.95)).rect(0, 0, 1, 0.20, DARK)
+    c.paint(_boxes((0.06, 0.80), 0.14, 0.10, 0.16), (0.70, 0.08, 0.07), glow=0.5)
+    c.shade(np.abs(S - 0.5) < 0.012, 0.5)
+    return c.paint(_boxes((0.30, 0.66), 0.02, 0.22, 0.96), (0.62, 0.62, 0.64))
 
 
 def _truck_cab() -> Canvas:
-    c = Canvas(tint=1.0)
-    c.rect(0, 0, 1, 0.16, DARK)
-    c.rect(0.08, 0.50, 0.92, 0.88, (0.13, 0.16, 0.19))
+    c = Canvas().rect(0, 0, 1, 0.16, DARK).rect(0.08, 0.50, 0.92, 0.88, (0.13, 0.16, 0.19))
     c.rect(0.28, 0.20, 0.72, 0.40, (0.15, 0.15, 0.16))
-    for s in (0.05, 0.78):
-        c.rect(s, 0.2, s + 0.17, 0.32, (0.92, 0.92, 0.85), glow=0.8)
-    return c
+    return c.paint(_boxes((0.05, 0.78), 0.17, 0.2, 0.32), (0.92, 0.92, 0.85), glow=0.8)
 
 
 def _church() -> Canvas:
-    c = Canvas(tint=1.0)
-    c.shade((c.t * 12 % 1 < 0.12), 0.88)
-    lancet = c.box(0.40, 0.18, 0.60, 0.70) | c.disc(0.5, 0.70, 0.10)
-    c.paint(c.box(0.37, 0.15, 0.63, 0.70) | c.disc(0.5, 0.70, 0.13), (0.80, 0.78, 0.72))
+    c = Canvas().shade(T * 12 % 1 < 0.12, 0.88)
+    lancet = box(0.40, 0.18, 0.60, 0.70) | disc(0.5, 0.70, 0.10)
+    c.paint(box(0.37, 0.15, 0.63, 0.70) | disc(0.5, 0.70, 0.13), (0.80, 0.78, 0.72))
     c.paint(lancet, (0.22, 0.22, 0.30), glow=0.8)
-    c.shade(lancet & ((c.s * 20 % 1 < 0.2) | (c.t * 14 % 1 < 0.15)), 0.5)
-    c.shade((c.s < 0.07) | (c.s > 0.93), 0.85)  # buttresses
-    return c
+    c.shade(lancet & ((S * 20 % 1 < 0.2) | (T * 14 % 1 < 0.15)), 0.5)
+    return c.shade((S < 0.07) | (S > 0.93), 0.85)  # buttresses
 
 
 def _clock() -> Canvas:
-    c = Canvas(tint=1.0)
-    c.shade((c.t * 12 % 1 < 0.12), 0.88)
-    c.paint(c.disc(0.5, 0.55, 0.32), (0.20, 0.20, 0.24))
-    c.paint(c.disc(0.5, 0.55, 0.28), (0.93, 0.91, 0.84), glow=1.0)
-    c.rect(0.48, 0.55, 0.52, 0.78, DARK)
-    return c.rect(0.50, 0.53, 0.68, 0.57, DARK)
+    c = Canvas().shade(T * 12 % 1 < 0.12, 0.88)
+    c.paint(disc(0.5, 0.55, 0.32), (0.20, 0.20, 0.24))
+    c.paint(disc(0.5, 0.55, 0.28), (0.93, 0.91, 0.84), glow=1.0)
+    return c.rect(0.48, 0.55, 0.52, 0.78, DARK).rect(0.50, 0.53, 0.68, 0.57, DARK)
 
 
 def _gas_holder() -> Canvas:
-    c = Canvas((0.95, 0.95, 0.95), tint=1.0)
-    c.shade(c.s < 0.14, 0.55)
-    c.shade(c.t * 6 % 1 < 0.08, 0.72)
-    brace = np.abs((c.s * 2 + c.t * 6) % 1 - 0.5) < 0.03
-    return c.shade(brace, 0.7)
+    c = Canvas((0.95, 0.95, 0.95)).shade(S < 0.14, 0.55).shade(T * 6 % 1 < 0.08, 0.72)
+    return c.shade(np.abs((S * 2 + T * 6) % 1 - 0.5) < 0.03, 0.7)
 
 
 def _curtain_wall(rng: np.random.Generator) -> Canvas:
@@ -395,11 +349,5 @@ def _curtain_wall(rng: np.random.Generator) -> Canvas:
         for row in range(2):
             frame = (column / 2, row / 2 + 0.10, column / 2 + 0.5, row / 2 + 0.5)
             _pane(c, *frame, (0.62, 0.64, 0.66), 0, (1, 0), 0.02)
-            c.shade(c.box(*frame), rng.uniform(0.85, 1.25))
+            c.shade(box(*frame), rng.uniform(0.85, 1.25))
     return c
-
-
-def _chimney() -> Canvas:
-    c = Canvas((0.95, 0.93, 0.92), tint=1.0)
-    c.shade(c.t * 10 % 1 < 0.14, 0.82)
-    return c.paint(c.t > 0.9, GLASS)

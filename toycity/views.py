@@ -4,7 +4,7 @@ import csv
 import json
 import os
 from collections.abc import Sequence
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,10 +35,9 @@ def write_views(
     """Render `images` views at random spots of the cities of `seeds`, in random conditions.
 
     Writes `views.npy`, uint8 (images, H, W, 3), and returns its path; `views.csv` with the camera
-    of each row; and last `views.json` with the arguments. Every `group` rows in a row show one spot
-    through one fixed camera, in different conditions where there are enough of them, as a webcam
-    does over the year. Asking again for what is there returns at once; after an interruption all
-    is rendered anew.
+    of each row; and last `views.json` with the arguments. Every `group` consecutive rows show one
+    spot through one camera, in different conditions if there are enough, as a webcam does. What is
+    there is left as it is; after an interruption all is rendered anew.
 
     Raises:
         ValueError, KeyError: a number below 1, a seed of the study's cities, an unknown condition.
@@ -57,14 +56,8 @@ def write_views(
         )
     for name in conditions:
         condition_named(name)
-    asked = {
-        "seeds": list(seeds),
-        "images": images,
-        "image_size": list(size),
-        "conditions": list(conditions),
-        "group": group,
-        "blocks": blocks,
-    }
+    asked = {"seeds": list(seeds), "images": images, "image_size": list(size)}
+    asked |= {"conditions": list(conditions), "group": group, "blocks": blocks}
     target, manifest = folder / "views.npy", folder / "views.json"
     if manifest.exists():
         there = json.loads(manifest.read_text())
@@ -78,7 +71,6 @@ def write_views(
             with partial_file.open("rb+") as file:
                 os.posix_fallocate(file.fileno(), 0, os.path.getsize(partial_file))
         render_shots(shots, partial(_store, str(partial_file)), size, workers, progress)
-        _array.cache_clear()
     with atomic_path(folder / "views.csv") as temporary, temporary.open("w", newline="") as file:
         csv.writer(file).writerows([COLUMNS, *rows])
     write_text(manifest, json.dumps(asked, indent=1))
@@ -93,7 +85,7 @@ def _plan(
     rng = np.random.default_rng([*seeds, 13])
     shots, rows = [], []
     for spot in range(-(-images // group)):
-        city = cities[seeds[int(rng.integers(len(seeds)))]]
+        city = cities[seeds[rng.integers(len(seeds))]]
         camera = random_camera(city, rng)
         order = rng.permutation(len(conditions))
         for i in range(min(group, images - len(shots))):
@@ -106,11 +98,10 @@ def _plan(
 
 def random_camera(city: City, rng: np.random.Generator) -> Camera:
     """A camera somewhere on a street of the city, most often looking along the facades."""
-    place = city.places[int(rng.integers(len(city.places)))]
+    place = city.places[rng.integers(len(city.places))]
     ahead, aside = rng.uniform(-6, 6), rng.uniform(-1, 1)  # between the rows of parked cars
     a = np.radians(place.heading)
-    free = rng.uniform(0, 360)
-    along = place.heading + rng.choice((0, 180)) + rng.normal(15, 30)
+    free, along = rng.uniform(0, 360), place.heading + rng.choice((0, 180)) + rng.normal(15, 30)
     return Camera(
         x=float(place.x + ahead * np.sin(a) + aside * np.cos(a)),
         y=float(place.y + ahead * np.cos(a) - aside * np.sin(a)),
@@ -122,9 +113,4 @@ def random_camera(city: City, rng: np.random.Generator) -> Camera:
 
 
 def _store(path: str, photo: Photo, index: int) -> None:
-    _array(path)[index] = photo.rgb
-
-
-@lru_cache(maxsize=1)
-def _array(path: str) -> np.memmap:
-    return np.lib.format.open_memmap(path, "r+")
+    np.lib.format.open_memmap(path, "r+")[index] = photo.rgb

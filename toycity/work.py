@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
 from multiprocessing import get_context
 from typing import Any
 
@@ -12,15 +13,13 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from toycity.camera import Camera, TopDown
-from toycity.city import City, make_city
+from toycity.city import make_city
 from toycity.conditions import condition_named
 from toycity.files import atomic_path
 from toycity.scene import Photo, Scene
 
 CHUNK = 400  # photos that a worker takes at once; a scene is built once in each chunk
 JPEG_QUALITY = 92
-
-
 SceneKey = tuple[int, int, str, float]  # a city's seed and blocks, condition, severity
 
 
@@ -43,22 +42,19 @@ def render_shots(
 ) -> None:
     """Take every shot and hand it to `save(photo, target)`, in the process that rendered it.
 
-    `save` must be picklable. `workers`: 1 renders in this process; None starts one a core. They
-    are spawned, so a script that calls this needs the usual `if __name__ == "__main__":` guard.
-
-    Raises:
-        ValueError: `workers` is below 1.
+    `save` must be picklable. `workers`: 1 renders in this process; None spawns one a core, which
+    needs the usual `if __name__ == "__main__":` guard in a script; ValueError below 1.
     """
-    workers = _available_cores() if workers is None else workers
+    if workers is None:
+        affinity = hasattr(os, "sched_getaffinity")
+        workers = len(os.sched_getaffinity(0)) if affinity else os.cpu_count() or 1
     if workers < 1:
         raise ValueError(f"workers is {workers}: at least one process has to do the work")
-    scenes: dict[tuple, list[Shot]] = {}
-    for shot in shots:
-        scenes.setdefault(shot.scene, []).append(shot)
-    chunks = [s[i : i + CHUNK] for s in scenes.values() for i in range(0, len(s), CHUNK)]
+    shots = sorted(shots, key=lambda shot: shot.scene)
+    scenes = [list(own) for _, own in groupby(shots, key=lambda shot: shot.scene)]
+    chunks = [own[i : i + CHUNK] for own in scenes for i in range(0, len(own), CHUNK)]
     chunks.sort(key=len, reverse=True)  # short ones last, so that all workers end together
-    total = sum(map(len, chunks))
-    with tqdm(total=total, desc="toy city", unit="image", disable=not progress) as bar:
+    with tqdm(total=len(shots), desc="toy city", unit="image", disable=not progress) as bar:
         if workers == 1 or len(chunks) <= 1:
             for chunk in chunks:
                 bar.update(_render_chunk(chunk, save, size))
@@ -77,11 +73,7 @@ def write_photos(
     shots: Sequence[Shot], size: tuple[int, int], workers: int | None, progress: bool
 ) -> None:
     """Take the shots whose files, their targets, are not there yet."""
-    folders = {os.path.dirname(shot.target) for shot in shots}
-    for folder in folders:
-        os.makedirs(folder, exist_ok=True)
-    there = {os.path.join(folder, name) for folder in folders for name in os.listdir(folder)}
-    missing = [shot for shot in shots if shot.target not in there]
+    missing = [shot for shot in shots if not os.path.exists(shot.target)]
     render_shots(missing, save_jpeg, size, workers, progress)
 
 
@@ -104,17 +96,9 @@ def _render_chunk(
     return len(chunk)
 
 
-@lru_cache(maxsize=4)
-def _city(seed: int, blocks: int) -> City:
-    return make_city(seed, blocks)
+_city = lru_cache(maxsize=4)(make_city)
 
 
 @lru_cache(maxsize=1)
 def _scene(seed: int, blocks: int, condition: str, severity: float) -> Scene:
     return Scene(_city(seed, blocks), condition_named(condition).at(severity))
-
-
-def _available_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -13,6 +13,8 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +45,12 @@ def write_toycity(
 ) -> Path:
     """Render the toy data set into `root`, or what is still missing of it; return `root`.
 
-    Pass a `ToyCityConfig`, or its fields by name. A finished set is left as it is, at once; of an
-    interrupted one every complete image stays. The same config gives the same bytes on the same
-    machine.
+    Takes a `ToyCityConfig`, or its fields by name. A finished set is left as it is, and so is every
+    complete image of an interrupted one.
 
     Raises:
         FileExistsError: `root` holds another toy city, or images that are not a toy city's.
-        ValueError: see `ToyCityConfig`; or more places than a city of this size has.
+        ValueError: as `ToyCityConfig`; or more places than a city of this size has.
         TypeError: both a config and sizes.
     """
     config = one_config(ToyCityConfig, config, sizes)
@@ -57,7 +58,6 @@ def write_toycity(
 
 
 def one_config(kind: type, config: Any, sizes: dict) -> Any:
-    """The config, or one of `sizes`; TypeError if there are both."""
     if config is not None and sizes:
         raise TypeError(f"pass a config or its fields {sorted(sizes)}, not both")
     return config or kind(**sizes)
@@ -72,21 +72,16 @@ def write_splits(
     workers: int | None,
     progress: bool,
 ) -> Path:
-    """Write the photos that `training` and `testing` name, the CSV files of the former, and last
-    the manifest called `name`; as `write_toycity` promises.
-    """
+    """Write the CSV files, photos and manifest of a set, as `write_toycity` promises."""
     asked = definition(config)
     train, images = root / "train", root / "images"
     if is_written(root / name, asked, owned=(train, images)):
         return root
     rows, shots = zip(*training(train, config), strict=True)
     shots = [*shots, *testing(images, config)]
-    tables: dict[str, list[Row]] = {}
-    for row in rows:
-        tables.setdefault(row["city_id"], []).append(row)
     with being_written(root / name, asked, len(shots)):
-        for city, table in tables.items():
-            write_table(train / "Dataframes" / f"{city}.csv", table)
+        for city, table in groupby(rows, key=itemgetter("city_id")):
+            write_table(train / "Dataframes" / f"{city}.csv", list(table))
         write_photos(shots, config.size, workers, progress)
     return root
 
@@ -97,11 +92,11 @@ def definition(config: ToyCityConfig) -> dict:
 
 
 def read_config(root: Path, name: str = MANIFEST, kind: type = ToyCityConfig) -> Any:
-    """The config, of class `kind`, of the finished set in `root` whose manifest is called `name`.
+    """The config, of class `kind`, of the set in `root` whose manifest is called `name`.
 
     Raises:
         FileNotFoundError: there is none, or it is not finished.
-        ValueError: another version of this package rendered it, which drew other images.
+        ValueError: its manifest is damaged, or of a version that drew other images.
     """
     if not (root / name).exists():
         raise FileNotFoundError(f"{root} holds no finished toy city; render one: write_toycity")
@@ -135,13 +130,11 @@ def _training(train: Path, config: ToyCityConfig) -> Iterator[tuple[Row, Shot]]:
 
 @dataclass(frozen=True)
 class Visit:
-    """One visit to a training place; `number` tells it from all others in its city, and what else
-    is drawn for it comes from `rng`.
-    """
+    """One visit to a training place; what else is drawn for it comes from `rng`."""
 
     city: City
     place: int
-    number: int
+    number: int  # tells it from all others in its city
     camera: Camera
     scene: SceneKey
     rng: np.random.Generator
@@ -150,12 +143,12 @@ class Visit:
         self, train: Path, panoid: str, scene: SceneKey, eye: Camera | TopDown
     ) -> tuple[Row, Shot]:
         """The row in the city's CSV, and the shot, of a photo that `eye` takes of `scene`."""
-        when = month(condition_named(scene[2]), self.rng)
+        month = self.rng.choice(condition_named(scene[2]).months)
         latitude, longitude = self.city.latlon(self.camera.x, self.camera.y)
         row = {
             "place_id": self.place,
             "year": int(self.rng.integers(2009, 2021)),
-            "month": when,
+            "month": int(month),
             "northdeg": round(self.camera.heading) % 360,
             "city_id": self.city.name,
             "lat": round(latitude, 7),
@@ -172,8 +165,8 @@ def training_visits(
     """`count` visits to each place of the training cities, under conditions of `TRAIN_MIX`.
 
     A place is a spot and a side of the street. Spots lie 36 m apart, so that two places of a
-    batch never show the same facades. `stream` is of random numbers; `apart` says how far visits
-    to a place lie apart, as a severity of "viewpoint"; `replace`, whether conditions come twice.
+    batch never show the same facades. `apart`: how far visits lie apart, as a severity of
+    "viewpoint"; `stream`: of random numbers; `replace`: whether conditions come twice.
     """
     *_, shares = zip(*TRAIN_MIX, strict=True)
     jittered = condition_named("viewpoint").at(apart)
@@ -193,9 +186,7 @@ def training_visits(
 
 
 def testing(images: Path, config: ToyCityConfig, **database) -> Iterator[Shot]:
-    """The validation and the test city: a database, as `MappedCity.database` takes it, and queries
-    of the same spots under every condition, each from a camera of its own.
-    """
+    """Of both mapped cities the database, with options of `MappedCity.database`, and queries."""
     for split, queries, conditions in (
         ("val", config.val_queries, config.val_conditions),
         ("test", config.test_queries, config.test_conditions),
@@ -219,14 +210,13 @@ class MappedCity:
 
     @classmethod
     def of(cls, config: ToyCityConfig, split: str) -> "MappedCity":
-        """The city of "val" or "test"."""
         city = make_city(getattr(config, f"{split}_seed"), config.blocks)
         count = _check_places(f"{split}_places", config, len(city.places), city)
         views = [view for place in city.places[:count] for view in place.views()]
         return cls(city, config.blocks, views)
 
     def query_numbers(self, count: int, rng: np.random.Generator, name: str) -> list[int]:
-        """Numbers of the views that `count` queries, the argument called `name`, ask for."""
+        """Which views `count` queries, the argument called `name`, ask for."""
         if count > len(self.views):
             raise ValueError(f"{name} is {count}: there are {len(self.views)} views to ask for")
         return rng.permutation(len(self.views))[:count].tolist()
@@ -239,7 +229,7 @@ class MappedCity:
         severity: float = 1.0,
         eye: Callable[[Camera], Camera | TopDown] = lambda view: view,
     ) -> Iterator[Shot]:
-        """Every view, by day, or under another condition and by another `eye`."""
+        """Every view, seen by `eye`."""
         scene = (self.city.seed, self.blocks, condition, severity)
         for number, view in enumerate(self.views):
             path = folder / utm_name(self.city, view, note, number, MAPPED)
@@ -254,15 +244,12 @@ class MappedCity:
         rng: np.random.Generator,
         note: str | None = None,
     ) -> Iterator[Shot]:
-        """Other visits to the views of `numbers`: queries.
-
-        What is drawn does not depend on the severity: the same `rng` gives the same visits.
-        """
+        """Other visits to the views of `numbers`: what `rng` draws does not depend on severity."""
         blended = condition_named(condition).at(severity)
         scene = (self.city.seed, self.blocks, condition, severity)
         for number in numbers:
             camera = blended.jitter(self.views[number], rng)
-            when = f"{year(condition)}{month(blended, rng):02d}"
+            when = timestamp(blended, rng)
             path = folder / utm_name(self.city, camera, note or condition, number, when)
             seed = 100_000 + int(rng.integers(2**31))
             yield Shot(scene, camera, seed, str(path))
@@ -276,14 +263,9 @@ def utm_name(city: City, camera: Camera, note: str, number: int, timestamp: str)
     return names.utm_name(east, north, pano=pano, **pose, timestamp=timestamp, note=note)
 
 
-def month(condition: Condition, rng: np.random.Generator) -> int:
-    """A month in which such photos are taken."""
-    return int(condition.months[int(rng.integers(len(condition.months)))])
-
-
-def year(condition: str) -> int:
+def timestamp(condition: Condition, rng: np.random.Generator) -> str:
     """When the test city was visited: `changed` is years later."""
-    return 2019 + 5 * (condition == "changed")
+    return f"{2019 + 5 * (condition.name == 'changed')}{rng.choice(condition.months):02d}"
 
 
 def _check_places(name: str, config: ToyCityConfig, there: int, city: City) -> int:

@@ -2,7 +2,7 @@
 
 To add one: a subclass of `Aggregator` that sets `dim` and writes `pool`, decorated with
 `register_aggregator` (or, in this package, a line in `AGGREGATORS`). Its constructor takes by name
-whichever settings of `build_aggregator` it needs, and options of its own, with defaults, which are
+whichever it needs of `SETTINGS`, and options of its own, with defaults, which are
 `dinomix.ModelConfig(aggregator_options={...})`. CONTRIBUTING.md has an example.
 """
 
@@ -34,28 +34,22 @@ SETTINGS = ("in_channels", "grid", "mix_depth", "out_channels", "out_rows")
 
 
 def build_aggregator(
-    name: str,
-    in_channels: int,
-    grid: tuple[int, int],
-    *,
-    mix_depth: int = 2,
-    out_channels: int = 1024,
-    out_rows: int = 4,
-    **options: Any,
+    name: str, in_channels: int, grid: tuple[int, int], **settings: Any
 ) -> Aggregator:
-    """Build the aggregator `name` for maps of `in_channels` and `grid`, with the settings it takes.
+    """Build the aggregator `name` for maps of `in_channels` and `grid`.
 
     Args:
-        options: the aggregator's own, by the names of its constructor.
+        settings: the other `SETTINGS`, of which each aggregator takes what it needs, and its own
+            options.
 
     Raises:
         ValueError: for an unknown name, or an option that the aggregator does not have.
     """
-    check_options(name, options)
-    values = (in_channels, grid, mix_depth, out_channels, out_rows)
-    settings = dict(zip(SETTINGS, values, strict=True))
+    shared = {"in_channels": in_channels, "grid": grid}
+    shared |= {key: settings.pop(key) for key in SETTINGS if key in settings}
+    check_options(name, settings)
     taken = inspect.signature(AGGREGATORS[name]).parameters
-    return AGGREGATORS[name](**{k: settings[k] for k in taken if k in settings}, **options)
+    return AGGREGATORS[name](**{k: v for k, v in shared.items() if k in taken}, **settings)
 
 
 def check_options(name: str, options: dict[str, Any]) -> None:
@@ -68,8 +62,8 @@ def check_options(name: str, options: dict[str, Any]) -> None:
         )
     own = [key for key in inspect.signature(AGGREGATORS[name]).parameters if key not in SETTINGS]
     if unknown := sorted(set(options) - set(own)):
-        has = f"it has {own}" if own else "it has none of its own"
-        raise ValueError(f"aggregator {name!r} has no options {unknown}; {has}")
+        has = own or "none of its own"
+        raise ValueError(f"aggregator {name!r} has no options {unknown}; it has {has}")
 
 
 def register_aggregator(name: str) -> Callable[[type[Aggregator]], type[Aggregator]]:
@@ -78,14 +72,10 @@ def register_aggregator(name: str) -> Callable[[type[Aggregator]], type[Aggregat
     A saved model holds the name, not the class: import the class's module before you load it.
     Defining the same class again, as a notebook's cell does that runs twice, replaces the old one.
 
-    Args:
-        name: lower-case letters, digits and underscores, a letter first.
-
     Raises:
-        ValueError: the name is not made so or belongs to another class; the class is no Aggregator,
-            or its constructor takes something that no config could give.
+        ValueError: for a name or a class that cannot be one.
     """
-    if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+    if not isinstance(name, str) or not re.fullmatch("[a-z][a-z0-9_]*", name):
         raise ValueError(
             f"an aggregator's name is made of a-z, 0-9 and _, a letter first, not {name!r}"
         )
@@ -93,8 +83,8 @@ def register_aggregator(name: str) -> Callable[[type[Aggregator]], type[Aggregat
     def register(aggregator: type[Aggregator]) -> type[Aggregator]:
         if not (isinstance(aggregator, type) and issubclass(aggregator, Aggregator)):
             raise ValueError(
-                f"{aggregator!r} cannot be the aggregator {name!r}: derive the class from "
-                "dinomix.aggregators.Aggregator"
+                f"{aggregator!r} cannot be the aggregator {name!r}: derive the class "
+                "from dinomix.Aggregator"
             )
         for key, parameter in inspect.signature(aggregator).parameters.items():
             named = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
@@ -104,10 +94,10 @@ def register_aggregator(name: str) -> Callable[[type[Aggregator]], type[Aggregat
                     f"aggregator takes by name any of {', '.join(SETTINGS)}, and options with a "
                     "default"
                 )
-        holder = AGGREGATORS.get(name)
-        if name in BUILT_IN or (holder is not None and _origin(holder) != _origin(aggregator)):
+        holder = _origin(AGGREGATORS.get(name, aggregator))
+        if name in BUILT_IN or holder != _origin(aggregator):
             raise ValueError(
-                f"there is an aggregator {name!r} already, {_origin(holder)}: choose another name"
+                f"there is an aggregator {name!r} already, {holder}: choose another name"
             )
         AGGREGATORS[name] = aggregator
         return aggregator

@@ -9,16 +9,11 @@ class Aggregator(nn.Module):
     """Pools feature maps (B, s, h, w) to descriptors (B, dim) of unit length.
 
     A subclass sets `dim` and writes `pool`; the rest is for those that need it.
-
-    Attributes:
-        dim: D, the descriptor's length.
-        takes_token: `pool` takes the backbone's class token (B, s) as a second argument.
-        needs_features: `initialise` has to see maps of training images before training.
     """
 
-    dim: int
-    takes_token = False
-    needs_features = False
+    dim: int  # D, the descriptor's length
+    takes_token = False  # `pool` takes the backbone's class token (B, s) as a second argument
+    needs_features = False  # `initialise` has to see maps of training images before training
 
     def pool(self, maps: Tensor) -> Tensor:
         """The descriptor before its length is made 1: (B, s, h, w) -> (B, dim)."""

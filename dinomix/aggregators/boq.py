@@ -14,11 +14,9 @@ class BoQ(Aggregator):
     queries.
 
     Args:
-        in_channels: s; any grid fits.
         channels: c, to which a 3x3 convolution reduces the map, an attention head for each 64;
             the authors take 512 on a ResNet and 384 on DINOv2.
         queries: in each block's bag.
-        layers: how many blocks.
         row_dim: r; the descriptor has c * r entries, entry i * r + j being row j of channel i.
 
     Raises:
@@ -48,8 +46,7 @@ class BoQ(Aggregator):
         self.row_proj = nn.Linear(layers * queries, row_dim)
 
     def pool(self, maps: Tensor) -> Tensor:
-        x = self.channel_proj(maps).flatten(2).transpose(1, 2)  # (B, n, c), n = h*w
-        x = self.norm(x)
+        x = self.norm(self.channel_proj(maps).flatten(2).transpose(1, 2))  # (B, n, c), n = h*w
         answers = []
         for block in self.blocks:
             x, answer = block(x)

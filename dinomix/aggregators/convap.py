@@ -13,8 +13,7 @@ class ConvAP(Aggregator):
     descriptor from far fewer multiplications.
 
     Args:
-        in_channels: s; any grid fits.
-        out_channels: d; 512 in the authors' code.
+        out_channels: d.
         pool_rows, pool_columns: the coarse grid; the descriptor has d entries for each cell, entry
             c * cells + i being cell i (row by row) of channel c.
 

@@ -8,13 +8,7 @@ from dinomix.aggregators.gem import GeM
 
 
 class CosPlaceHead(Aggregator):
-    """Local descriptors of unit length, GeM, one linear layer (Berton et al. 2022).
-
-    Args:
-        in_channels: s; any grid fits.
-        out_channels: the descriptor's length.
-        p: GeM's first exponent.
-    """
+    """Local descriptors of unit length, GeM, one linear layer (Berton et al. 2022)."""
 
     def __init__(self, in_channels: int, out_channels: int = 512, p: float = 3.0) -> None:
         super().__init__()

@@ -10,7 +10,6 @@ class GeM(Aggregator):
     """Generalised mean of each channel over the positions (Radenovic et al. 2018), p learned.
 
     Args:
-        in_channels: s, also the descriptor's length; any grid fits.
         p: first exponent; 1 is the average, infinity the maximum.
         eps: smaller values, negative ones too, count as this much.
     """

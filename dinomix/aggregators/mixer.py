@@ -14,14 +14,11 @@ class FeatureMixer(Aggregator):
     channels, another one the positions. The weights fix the grid.
 
     Args:
-        in_channels: s, channels of the map.
-        grid: (h, w), rows and columns of the map.
+        in_channels: s.
+        grid: (h, w) of the maps; others raise ValueError.
         mix_depth: L, how many mixing layers; may be 0.
         out_channels: d.
         out_rows: r; the descriptor has d * r entries, entry c * r + i being row i of channel c.
-
-    Raises:
-        ValueError: (forward) for a map of another grid.
     """
 
     def __init__(
@@ -47,8 +44,7 @@ class FeatureMixer(Aggregator):
                 f"the mixer's weights fit maps of {self.grid[0]}x{self.grid[1]}, not {h}x{w}: "
                 "build the model with the image_size of these images, or resize them"
             )
-        x = maps.flatten(2)  # (B, s, n), n = h*w
-        x = self.mix(x)
+        x = self.mix(maps.flatten(2))  # (B, s, n), n = h*w
         # row_proj(channel_proj(x)), Eq. 4-6. The paper reduces the channels first. Both are linear,
         # so the order only decides the cost: this way the larger one has n / r times fewer columns.
         channels, rows = self.channel_proj, self.row_proj

@@ -19,11 +19,8 @@ class NetVLAD(Aggregator):
     `initialise` finds the training images' own.
 
     Args:
-        in_channels: s; any grid fits.
-        clusters: K; the descriptor has K * s entries, entry k * s + i being channel i of cluster k.
-
-    Raises:
-        ValueError: for fewer than two clusters, or (initialise) more than local descriptors.
+        clusters: K >= 2; the descriptor has K * s entries, entry k * s + i being channel i of
+            cluster k.
     """
 
     needs_features = True
@@ -54,7 +51,10 @@ class NetVLAD(Aggregator):
         """Centroids by k-means of the local descriptors in maps (N, s, h, w), and alpha with them.
 
         alpha lets a local descriptor's nearest cluster weigh a hundred times as much as the second
-        nearest, in the (geometric) mean. The same maps give the same centroids.
+        nearest, in the (geometric) mean.
+
+        Raises:
+            ValueError: there are more clusters than local descriptors.
         """
         import faiss
 
@@ -63,7 +63,7 @@ class NetVLAD(Aggregator):
         if len(points) < clusters:
             raise ValueError(
                 f"{clusters} clusters need at least as many local descriptors, and there are "
-                f"{len(points)}: give maps of more images, or take fewer clusters"
+                f"{len(points)}: give maps of more images"
             )
         # Above 256 points a cluster, FAISS goes on with a random sample of them.
         kmeans = faiss.Kmeans(channels, clusters, niter=50, seed=0, min_points_per_centroid=1)

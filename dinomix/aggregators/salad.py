@@ -19,17 +19,13 @@ class SALAD(Aggregator):
     away again: the dustbin's score never changes a descriptor.
 
     Args:
-        in_channels: s; any grid of more positions than clusters fits.
-        clusters: m.
+        clusters: m, fewer than the map has positions; with more, forward raises ValueError.
         cluster_dim: l, to which each token is reduced.
         token_dim: g, to which the class token is reduced. The descriptor has g + m * l entries:
             the class token's, then those of one cluster after the other.
         hidden: width of the three small networks' hidden layers.
         dropout: in the hidden layers of those for scores and tokens (authors' code).
         iterations: of Sinkhorn.
-
-    Raises:
-        ValueError: for a size below 1; (forward) for maps of no more positions than clusters.
     """
 
     takes_token = True
@@ -60,8 +56,7 @@ class SALAD(Aggregator):
         if x.shape[1] <= self.clusters:
             raise ValueError(
                 f"SALAD's dustbin takes what {self.clusters} clusters leave of the positions, and "
-                f"maps of {maps.shape[2]}x{maps.shape[3]} leave nothing: "
-                "take fewer clusters or larger images"
+                f"maps of {maps.shape[2]}x{maps.shape[3]} leave nothing: take fewer clusters"
             )
         plan = self._transport(at_least_float32(self.score(x)))  # (B, n, m)
         reduced = at_least_float32(self.reduce(x))  # (B, n, l)

@@ -1,8 +1,7 @@
 """Where a model looks: heat maps of its descriptor (paper, Fig. 9).
 
-Grad-CAM (Selvaraju et al. 2017) weighs each channel of a map with the mean over the positions of
-its gradient; the heat is the positive part of the weighted sum. Gradients are taken from the map
-on, so that frozen backbones have heat as trained ones do. Models are left as they were.
+`pytorch_grad_cam` goes back through the graph of a whole network, and frozen blocks leave none; so
+it gets the part of the model behind the features alone. Models are left as they were.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +12,7 @@ import matplotlib
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pytorch_grad_cam import GradCAM
 from torch import Tensor, nn
 
 from dinomix.backbones import Backbone, ViTBackbone
@@ -26,13 +26,14 @@ def match_attention(
 
     Args:
         queries: normalised images (B, 3, H, W), on any device.
-        matches: as many, of the same size or another one that the model takes.
+        matches: as many, of any size that the model takes.
         block: of a vision transformer, the block whose tokens are the map (0 is the first one);
             None: the map that the aggregator gets, of any backbone. The class token is held
             fixed, if the aggregator takes it from there.
 
     Returns:
-        heat float32 (B, h, w) on the map's grid, at least 0.
+        heat float32 (B, h, w) on the map's grid, at least 0; all 0 where the similarity does not
+        depend on the map.
 
     Raises:
         ValueError: for tensors that are no batches of RGB images or differ in number, or a block
@@ -50,9 +51,8 @@ def match_attention(
 def energy_attention(model: PlaceModel, images: Tensor, block: int | None = None) -> np.ndarray:
     """What a descriptor is made of: Grad-CAM of its squared length before normalisation.
 
-    Zero all over where that length does not depend on the map, as with an aggregator that
-    normalises the parts of its descriptor itself: `match_attention` has an answer there.
-    Arguments, result and errors are those of `match_attention`.
+    Zero all over with an aggregator that normalises the parts of its descriptor itself:
+    `match_attention` has an answer there, and says what arguments, result and errors are.
     """
     check_images(images)
     # The normalised descriptor has length 1 whatever the image shows: its gradient is zero.
@@ -68,34 +68,58 @@ def _grad_cam(
     block: int | None,
 ) -> np.ndarray:
     """Heat (B, h, w) of each image's target, a number computed from what `describe` gives (D,)."""
+
+    def tail(features: Tensor) -> Tensor:
+        maps, token = finish(features)
+        return describe(maps, token) if model.aggregator.takes_token else describe(maps)
+
     with left_alone(model):
         with torch.no_grad():
             features, finish, as_map = _split(model.backbone, images.to(device_of(model)), block)
         features = features.detach().requires_grad_()
+        network = _Tail(tail, features.device)
         with torch.enable_grad():
-            maps, token = finish(features)
-            outputs = describe(maps, token) if model.aggregator.takes_token else describe(maps)
-            values = torch.stack(
-                [target(out) for target, out in zip(targets, outputs, strict=True)]
-            )
-            (gradients,) = torch.autograd.grad(values.sum(), features)
-    features = features.detach()
-    activations, slopes = (as_map(x).cpu().numpy() for x in (features, gradients))  # (B, s, h, w)
-    weights = slopes.mean(axis=(2, 3), keepdims=True)  # (B, s, 1, 1)
-    heat = np.maximum((weights * activations).sum(axis=1), 0)
+            cam = _GradCAM(network, [network.features], as_map)
+            heat = cam(features, targets)  # (B, h, w)
     # Where the true gradient is zero, what is left of it is rounding errors, which are no heat.
-    change = gradients.flatten(1).norm(dim=1) * features.flatten(1).norm(dim=1)
-    constant = (change <= 1e-4 * values.detach().abs()).cpu().numpy()
+    change = features.grad.flatten(1).norm(dim=1) * features.detach().flatten(1).norm(dim=1)
+    values = [target(output).abs() for target, output in zip(targets, cam.outputs, strict=True)]
+    constant = (change <= 1e-4 * torch.stack(values)).cpu().numpy()
     return np.where(constant[:, None, None], 0, heat).astype(np.float32)
+
+
+class _Tail(nn.Module):
+    """From features to descriptors. The model is no submodule: GradCAM would clear its `.grad`."""
+
+    def __init__(self, describe: Callable[[Tensor], Tensor], device: torch.device) -> None:
+        super().__init__()
+        self.features = nn.Identity()  # where GradCAM listens
+        self.describe = describe
+        self.place = nn.Parameter(torch.empty(0, device=device))  # where GradCAM sees the device
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.describe(self.features(features))
+
+
+class _GradCAM(GradCAM):
+    """Grad-CAM as published (Selvaraju et al. 2017); the library also stretches maps to 0..1."""
+
+    def compute_cam_per_layer(self, images: Tensor, targets: list, *_: bool) -> np.ndarray:
+        seen, (layer,) = self.activations_and_grads, self.target_layers
+        maps, slopes = seen.activations[0].numpy(), seen.gradients[0].numpy()  # (B, s, h, w)
+        return np.maximum(self.get_cam_image(images, layer, targets, maps, slopes), 0)
+
+    def aggregate_multi_layers(self, heat: np.ndarray) -> np.ndarray:
+        return heat
 
 
 def _split(
     backbone: Backbone, images: Tensor, block: int | None
-) -> tuple[Tensor, Callable, Callable]:
+) -> tuple[Tensor, Callable, Callable | None]:
     """The features of a block; how they become map and class token; and how they are a map."""
     if block is None:
         maps, token = backbone.features(images)
-        return maps, lambda maps: (maps, token), lambda maps: maps
+        return maps, lambda maps: (maps, token), None
     if not isinstance(backbone, ViTBackbone):
         raise ValueError(
             f"{backbone.name} is no plain transformer: block must be None, not {block}"
@@ -120,10 +144,7 @@ def tokens_after(
 ) -> list[Tensor]:
     """All tokens (B, prefix + h*w, s) that each of these blocks of the backbone gives."""
     seen: list[Tensor] = []
-    hooks = [
-        block.register_forward_hook(lambda module, inputs, tokens: seen.append(tokens))
-        for block in blocks
-    ]
+    hooks = [block.register_forward_hook(lambda *call: seen.append(call[2])) for block in blocks]
     try:
         backbone(images)
     finally:
@@ -162,8 +183,8 @@ def rollout(model: PlaceModel, images: Tensor) -> np.ndarray:
     """Attention rollout (Abnar & Zuidema 2020): how much of each patch reached the class token.
 
     Per block, attention is averaged over the heads, and half of it is replaced by the identity,
-    for the residual path; the rows still sum to 1. The product of all blocks is read in the class
-    token's row. It belongs to the backbone: the aggregator plays no part.
+    for the residual path. The product of all blocks is read in the class token's row; the
+    aggregator plays no part.
 
     Args:
         images: normalised (B, 3, H, W).
@@ -179,8 +200,8 @@ def rollout(model: PlaceModel, images: Tensor) -> np.ndarray:
     backbone = model.backbone
     if not backbone.has_token:
         raise ValueError(
-            f"{backbone.name} has no class token whose attention could be followed: choose a "
-            "vision transformer with one, or energy_attention"
+            f"{backbone.name} has no class token whose attention could be followed: choose "
+            "energy_attention"
         )
     layers = [module for module in backbone.trunk.blocks.modules() if hasattr(module, "fused_attn")]
     if len(layers) != backbone.num_blocks:
@@ -211,10 +232,7 @@ def rollout(model: PlaceModel, images: Tensor) -> np.ndarray:
 
 
 def upsample(heat: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Heat (B, h, w) as pictures float32 (B, *size), each from 0, its lowest, to 1, its highest.
-
-    Bilinear. A constant map, where nothing stands out, becomes 0.
-    """
+    """Heat (B, h, w) as pictures float32 (B, *size), each over 0..1; a constant one is 0."""
     pictures = resize(heat, size)
     low, high = (limit(pictures, axis=(1, 2), keepdims=True) for limit in (np.min, np.max))
     # What remains of a constant map after resizing is rounding errors.
@@ -228,20 +246,19 @@ def overlay(image: np.ndarray, heat: np.ndarray, strength: float = 0.5) -> np.nd
     Args:
         image: uint8 (H, W, 3).
         heat: (H, W) in 0..1, from `upsample`.
-        strength: weight of the colours; 0 leaves the image as it is.
+        strength: weight of the colours, 0..1.
 
     Raises:
-        ValueError: the shapes differ, the image is not uint8, or heat or strength leave 0..1.
+        ValueError: for other shapes, types or ranges.
     """
     if image.dtype != np.uint8 or image.shape != (*heat.shape, 3):
         raise ValueError(
             f"an image of {image.dtype} {image.shape} under heat {heat.shape}: give uint8 "
-            "(H, W, 3) and (H, W), and see upsample"
+            "(H, W, 3) and (H, W)"
         )
     if not ((heat >= 0) & (heat <= 1)).all() or not 0 <= strength <= 1:
         raise ValueError(
-            f"heat from {heat.min()} to {heat.max()} at strength {strength}: both must lie in "
-            "0..1, and upsample brings heat there"
+            f"heat from {heat.min()} to {heat.max()} at strength {strength}: both must lie in 0..1"
         )
     colours = 255 * matplotlib.colormaps["jet"](heat)[..., :3]  # (H, W, 3)
     return np.round((1 - strength) * image + strength * colours).astype(np.uint8)

@@ -24,10 +24,9 @@ WIDTH = 336  # pixels of a picture
 
 @torch.no_grad()
 def block_maps(model: PlaceModel, images: Tensor) -> list[Tensor]:
-    """The patch features of normalised images (B, 3, H, W) after each block, first block first.
+    """The patch features (B, s, h, w) of normalised images (B, 3, H, W) after each block.
 
-    Each is (B, s, h, w), on the CPU. A backbone that is no plain vision transformer gives one map,
-    the one that the aggregator gets.
+    They lie on the CPU. A backbone that is no plain vision transformer gives one map, its last.
 
     Raises:
         ValueError: the tensor is no batch of RGB images.
@@ -58,17 +57,11 @@ class Match:
 
 
 def match(maps: Tensor, spot: tuple[float, float]) -> Match:
-    """Compare the patch at a spot of one image with all patches of another.
-
-    Args:
-        maps: features of both images (2, s, h, w).
-        spot: how far down and how far right in the first image, each in 0..1.
-    """
+    """Compare the patch at a spot of the first image with all of the second: maps (2, s, h, w)."""
     grid = tuple(maps.shape[-2:])
-    patch = patch_at(spot, grid)
-    asked = maps[0][:, patch[0], patch[1]]  # (s,)
-    heat = F.cosine_similarity(maps[1], asked[:, None, None], dim=0)  # (h, w)
-    return Match(grid, patch, heat.numpy())
+    row, column = patch_at(spot, grid)
+    asked = maps[0][:, row, column, None, None]  # (s, 1, 1)
+    return Match(grid, (row, column), F.cosine_similarity(maps[1], asked, dim=0).numpy())
 
 
 def patch_at(spot: tuple[float, float], grid: tuple[int, int]) -> tuple[int, int]:
@@ -91,15 +84,11 @@ def marked(
     grid: tuple[int, int],
     heat: np.ndarray | None = None,
 ) -> Image.Image:
-    """An image with one patch framed, `WIDTH` pixels wide, under heat (h, w) if there is any.
-
-    The colours go from the lowest (blue) to the highest (red) of the heat.
-    """
+    """An image with one patch framed, `WIDTH` pixels wide, under heat (h, w) if there is any."""
     size = (WIDTH, max(1, round(WIDTH * image.height / image.width)))
     image = image.resize(size, Image.Resampling.BICUBIC)
     if heat is not None:
-        pixels = overlay(np.asarray(image), upsample(heat[None], size[::-1])[0])
-        image = Image.fromarray(pixels)
+        image = Image.fromarray(overlay(np.asarray(image), upsample(heat[None], size[::-1])[0]))
     draw = ImageDraw.Draw(image)
     left, top, right, bottom = (
         (patch[axis] + step) * size[1 - axis] / grid[axis] - step

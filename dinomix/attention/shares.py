@@ -15,18 +15,16 @@ def class_shares(heat: np.ndarray, classes: np.ndarray, names: Sequence[str]) ->
     """On what the heat falls: for each class of pixels, its share of an image's heat.
 
     Args:
-        heat: (B, h, w), at least 0, as `attention` gives it; upsampled here.
+        heat: (B, h, w), at least 0; upsampled here.
         classes: int (B, H, W), indices into `names`.
-        names: of the classes.
 
     Returns:
         a row for each image and class: image (0 to B - 1), class, share of the heat, area (the
-        class's share of the pixels, and so of even heat), gain = share / area. Shares sum to 1;
-        they are NaN for an image without heat, and gain is NaN for a class without pixels.
+        class's share of the pixels), gain = share / area. Shares are NaN for an image without
+        heat, gain for a class without pixels.
 
     Raises:
-        ValueError: the numbers of images differ, heat is negative or NaN, or a pixel's class has
-            no name.
+        ValueError: for heat and classes that are not such.
     """
     if heat.ndim != 3 or classes.ndim != 3 or len(heat) != len(classes):
         raise ValueError(
@@ -44,22 +42,17 @@ def class_shares(heat: np.ndarray, classes: np.ndarray, names: Sequence[str]) ->
         area = np.bincount(labels.ravel(), minlength=len(names)) / labels.size
         share = np.bincount(labels.ravel(), picture.ravel(), minlength=len(names))
         share = share / (picture.sum() or np.nan)
-        gain = share / np.where(area > 0, area, np.nan)
-        values = (image, list(names), share, area, gain)
+        values = (image, list(names), share, area, share / np.where(area > 0, area, np.nan))
         rows.append(pd.DataFrame(dict(zip(COLUMNS, values, strict=True))))
     return pd.concat(rows or [pd.DataFrame(columns=COLUMNS)], ignore_index=True)
 
 
 def share_change(before: pd.DataFrame, after: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """How much heat moved to or from each class, image by image.
-
-    Args:
-        before, after: from `class_shares`, of the same images under two models.
+    """How much heat moved to or from each class, from `class_shares` of two models.
 
     Returns:
         indexed by class, in percentage points of the heat: before, after, change (mean over the
-        images that have heat under both), low and high (95 % bootstrap interval of the change
-        over images).
+        images that have heat under both), low and high (95 % bootstrap interval of the change).
 
     Raises:
         ValueError: the tables are of different images or classes.

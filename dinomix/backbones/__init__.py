@@ -10,21 +10,19 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from dinomix.backbones.base import Backbone, TrainedBlocks
 from dinomix.backbones.cnn import MapBackbone
 from dinomix.backbones.names import (
     DINOV2,
     DINOV3,
+    OPTIONS,
     TOY,
-    TOY_IMAGE_SIZE,
     TOY_VITS,
     check_name,
     normalization,
     timm_name,
-    timm_options,
 )
 from dinomix.backbones.rope import RopeViTBackbone
-from dinomix.backbones.vit import ViTBackbone
+from dinomix.backbones.vit import Backbone, TrainedBlocks, ViTBackbone
 from dinomix.images import as_size
 
 __all__ = [
@@ -55,8 +53,8 @@ def build_backbone(
     Args:
         name: of `DINOV2`, `DINOV3` or `TOY`, or `timm/<model>` for any network of timm.
         image_size: pixels, a side or (height, width); decides `.grid`.
-        trained_blocks: how many of the last blocks learn; what comes before is frozen, and runs
-            without an autograd graph. "all": everything learns, embeddings and stem too.
+        trained_blocks: how many of the last blocks learn; what comes before runs without an
+            autograd graph. "all": everything learns, embeddings and stem too.
         train_tokens: class token and positional embedding learn although the first blocks are
             frozen, as in the authors' code: autograd then goes through every frozen block.
         stage: which stage's map a network that is no plain transformer gives (an index of timm's
@@ -64,22 +62,17 @@ def build_backbone(
             holds the stem and learns with "all" only.
 
     Raises:
-        ValueError: for an unknown name, an image size the network cannot take, or an option out
-            of its range.
+        ValueError: for a name, size or option that there is not.
     """
     check_name(name)
     size = as_size(image_size)
     if name in TOY_VITS:
-        network = VisionTransformer(
-            TOY_IMAGE_SIZE, 14, num_classes=0, init_values=1e-5, **TOY_VITS[name]
-        )
+        network = VisionTransformer(**TOY_VITS[name])
     else:
-        network = timm.create_model(timm_name(name), **timm_options(name))
+        network = timm.create_model(timm_name(name), **OPTIONS.get(name, {}))
     if transformer := _transformer_class(network):
         if stage is not None:
-            raise ValueError(
-                f"{name} has no stages to choose from: stage must be None, not {stage!r}"
-            )
+            raise ValueError(f"{name} has no stages: stage must be None, not {stage!r}")
         return transformer(name, network, size, trained_blocks, train_tokens)
     if train_tokens:
         raise ValueError(f"train_tokens is for plain transformers, and {name} is none")

@@ -2,18 +2,18 @@
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from contextlib import suppress
 
 import timm
 import torch
 from torch import Tensor, nn
 
-from dinomix.backbones.base import Backbone, TrainedBlocks
-from dinomix.backbones.names import timm_name, timm_options
+from dinomix.backbones.names import OPTIONS, timm_name
+from dinomix.backbones.vit import Backbone, TrainedBlocks
 
 
 class MapBackbone(Backbone):
-    """The map of one stage of any other timm network, mostly a CNN; later stages are cut off."""
+    """The map of one stage; later stages are cut off."""
 
     def __init__(
         self,
@@ -30,14 +30,10 @@ class MapBackbone(Backbone):
             raise ValueError(f"stage of {name} must be 0 to {last}, not {stage!r}")
         # Networks with a fixed input size, such as Swin, are built for it.
         fixed = timm.get_pretrained_cfg(timm_name(name)).fixed_input_size
-        self._options: dict[str, Any] = {"img_size": image_size} if fixed else timm_options(name)
-        features = timm.create_model(
-            timm_name(name),
-            features_only=True,
-            feature_cls="getter",  # keeps timm's names of the tensors; the default renames some
-            out_indices=(stage,),
-            **self._options,
-        )
+        self._options = {"img_size": image_size} if fixed else OPTIONS.get(name, {})
+        # "getter" keeps timm's names of the tensors; the default renames some.
+        cut = {"features_only": True, "feature_cls": "getter", "out_indices": (stage,)}
+        features = timm.create_model(timm_name(name), **cut, **self._options)
         trunk = getattr(features, "model", None)
         if not hasattr(trunk, "forward_intermediates"):
             raise ValueError(f"timm {timm.__version__} gives no feature map of {name}")
@@ -46,11 +42,9 @@ class MapBackbone(Backbone):
         self.num_blocks = self.stage = stage
         self._ends = [info["module"] for info in network.feature_info[: stage + 1]]
         self.freeze()
-        # Modules to run one after the other; None: leave it to timm, from the images on.
-        self._frozen: list[nn.Module] = []
-        self._rest: list[nn.Module] | None = None
+        # Modules to run one after the other; without a prefix timm runs all, from the images on.
+        self._frozen, self._rest = [], []
         self._try_out(image_size)
-        self.has_prefix = self._rest is not None
 
     def frozen_features(self, images: Tensor) -> Tensor:
         """The map before the first trained stage; the images where the network cannot be cut."""
@@ -60,7 +54,7 @@ class MapBackbone(Backbone):
             return _run(self._frozen, images.detach())
 
     def finish(self, frozen: Tensor, grid: tuple[int, int] | None = None) -> tuple[Tensor, None]:
-        if self._rest is not None:
+        if self.has_prefix:
             return _run(self._rest, frozen), None  # (B, s, h, w)
         maps = self.trunk.forward_intermediates(
             frozen, indices=[self.stage], output_fmt="NCHW", intermediates_only=True
@@ -74,12 +68,12 @@ class MapBackbone(Backbone):
         first, last = self._ends[-1 - self.trained_blocks], self._ends[-1]
         if first not in units or last not in units:
             raise ValueError(f"{self.name} has no separate stages: trained_blocks must be 'all'")
-        names = list(units)
-        return [units[name] for name in names[names.index(first) + 1 : names.index(last) + 1]]
+        order = list(units)
+        return [units[name] for name in order[order.index(first) + 1 : order.index(last) + 1]]
 
     def pretrained(self) -> dict[str, Tensor]:
-        network = timm.create_model(timm_name(self.name), pretrained=True, **self._options)
-        return network.state_dict()
+        whole = timm.create_model(timm_name(self.name), pretrained=True, **self._options)
+        return whole.state_dict()
 
     @torch.no_grad()
     def _try_out(self, image_size: tuple[int, int]) -> None:
@@ -96,11 +90,10 @@ class MapBackbone(Backbone):
         if self.trained_blocks != "all":
             units = dict(_units(self.trunk, self._ends))
             chain = list(units.values())[: list(units).index(self._ends[-1]) + 1]
-            try:
-                is_chain = torch.equal(_run(chain, probe), maps)
-            except (RuntimeError, TypeError):  # a unit that takes or gives something else
-                is_chain = False
-            if is_chain:
+            # A unit that takes or gives something else can raise.
+            with suppress(RuntimeError, TypeError):
+                self.has_prefix = torch.equal(_run(chain, probe), maps)
+            if self.has_prefix:
                 first = len(chain) - len(self.trained_modules())
                 self._frozen, self._rest = chain[:first], chain[first:]
         self.train()

@@ -1,7 +1,6 @@
 """Which backbones there are, what timm calls them, and how their images are normalised."""
 
 import difflib
-from typing import Any
 
 import timm
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -21,28 +20,22 @@ DINOV3 = {
     "dinov3_vit7b16": "vit_7b_patch16_dinov3",
 }
 # DINOv2's architecture, small enough to pre-train on the toy city: 12 blocks, an 8 x 8 grid.
-TOY_IMAGE_SIZE = 112
+_TOY_VIT = {"img_size": 112, "patch_size": 14, "num_classes": 0, "init_values": 1e-5}
 TOY_VITS = {
-    "toy_vits14": {"embed_dim": 64, "num_heads": 2},
-    "toy_vitb14": {"embed_dim": 128, "num_heads": 4},
+    "toy_vits14": {**_TOY_VIT, "embed_dim": 64, "num_heads": 2},
+    "toy_vitb14": {**_TOY_VIT, "embed_dim": 128, "num_heads": 4},
 }
 # The counterpart of the baselines' ResNets: timm's resnet18 with less than half of the channels.
-TOY_RESNETS = {
-    "toy_resnet": {"channels": (32, 64, 128, 192), "stem_type": "deep", "stem_width": 16},
+TOY_RESNETS = {"toy_resnet": "resnet18"}
+OPTIONS = {  # of `timm.create_model`
+    "toy_resnet": {"channels": (32, 64, 128, 192), "stem_type": "deep", "stem_width": 16}
 }
 TOY = (*TOY_VITS, *TOY_RESNETS)
 
 
 def timm_name(name: str) -> str:
     """What timm calls the backbone `name`, or the network that it is a thinner one of."""
-    if name in TOY_RESNETS:
-        return "resnet18"
-    return (DINOV2 | DINOV3).get(name) or name.removeprefix("timm/")
-
-
-def timm_options(name: str) -> dict[str, Any]:
-    """With which options timm builds the backbone `name`."""
-    return dict(TOY_RESNETS.get(name, {}))
+    return (DINOV2 | DINOV3 | TOY_RESNETS).get(name) or name.removeprefix("timm/")
 
 
 def check_name(name: str) -> None:
@@ -71,11 +64,7 @@ def _is_in_timm(name: str) -> bool:
 
 
 def normalization(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation, one a channel, of the images (in 0..1) that `name` expects.
-
-    Raises:
-        ValueError: for an unknown name.
-    """
+    """Mean and standard deviation of each channel of the images (in 0..1) that `name` expects."""
     check_name(name)
     if not name.startswith("timm/"):
         return IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from dinomix.backbones.names import DINOV3
@@ -12,12 +11,10 @@ from dinomix.backbones.vit import ViTBackbone
 class RopeViTBackbone(ViTBackbone):
     """A vision transformer with rotary positions (DINOv3), without its last norm and head.
 
-    Positions are computed from the grid, in every block; so any multiple of the patch fits, with
-    nothing to resize, and the tokens of the frozen blocks are all that must be kept of them.
-
-    The models named `dinov3_*` compute as Meta's code does: its files keep the periods of the
-    rotation rounded to bfloat16. `timm/*` computes as timm does, in float32, which gives slightly
-    other descriptors from the same weights.
+    Positions are computed from the grid in every block, so there is nothing to resize. The models
+    named `dinov3_*` compute as Meta's code does: its files keep the periods of the rotation rounded
+    to bfloat16. `timm/*` computes as timm does, in float32, which gives slightly other descriptors
+    from the same weights.
     """
 
     def __init__(self, *arguments: Any) -> None:  # ViTBackbone's
@@ -33,8 +30,6 @@ class RopeViTBackbone(ViTBackbone):
             tokens = block(tokens, rope=rope)
         return tokens
 
-    def _embed(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
-        vit = self.trunk
-        x = vit.patch_embed(images).flatten(1, -2)  # (B, h*w, s)
-        x = torch.cat([*self._prefix(len(x)), x], dim=1)
-        return vit.norm_pre(vit.pos_drop(x))  # (B, prefix + h*w, s)
+    def embed(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
+        patches = self.trunk.patch_embed(images).flatten(1, -2)  # (B, h*w, s)
+        return self.trunk.norm_pre(self.trunk.pos_drop(self.with_prefix(patches)))

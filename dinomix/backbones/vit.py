@@ -1,14 +1,88 @@
-"""Plain vision transformers: the patch tokens of the last block as a map (paper, Eq. 1)."""
+"""A network cut to a feature map; of a vision transformer, its last patch tokens (paper, Eq. 1)."""
 
 import itertools
+from typing import Literal
 
+import timm
 import torch
 import torch.nn.functional as F
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from dinomix.backbones.base import Backbone, TrainedBlocks
+from dinomix.backbones.names import timm_name
+
+TrainedBlocks = int | Literal["all"]
+
+
+class Backbone(nn.Module):
+    """A network of timm, cut to a feature map: (B, 3, H, W) -> (B, s, h, w).
+
+    Attributes:
+        name, trained_blocks: as given to `build_backbone`.
+        trunk: the cut network.
+        cut_keys: names of the tensors that the whole network has and `.trunk` has not.
+        out_channels: s.
+        grid: (h, w) for images of the size given to `build_backbone`.
+        num_blocks: how many blocks (or stages) `trained_blocks` chooses from.
+        has_prefix: whether `frozen_features` does the frozen blocks' work.
+    """
+
+    name: str
+    trained_blocks: TrainedBlocks
+    trunk: nn.Module
+    cut_keys: frozenset[str]
+    out_channels: int
+    grid: tuple[int, int]
+    num_blocks: int
+    has_token: bool = False
+    has_prefix: bool = False
+
+    def forward(self, images: Tensor) -> Tensor:  # (B, 3, H, W) -> (B, s, h, w)
+        return self.features(images)[0]
+
+    def features(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Map (B, s, h, w) and class token (B, s), None where there is none, of (B, 3, H, W)."""
+        return self.finish(self.frozen_features(images))
+
+    def frozen_features(self, images: Tensor) -> Tensor:
+        """What the frozen part alone makes of images; `finish` goes on from there."""
+        raise NotImplementedError
+
+    def finish(
+        self, frozen: Tensor, grid: tuple[int, int] | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """`features`, from `frozen_features` of images whose map has `grid` (None: `self.grid`)."""
+        raise NotImplementedError
+
+    def trained_modules(self) -> list[nn.Module]:
+        """The modules that learn, in order of use."""
+        raise NotImplementedError
+
+    def freeze(self) -> None:
+        """Leave gradients and training mode to the trained modules alone."""
+        count = self.trained_blocks
+        if count != "all" and (type(count) is not int or not 0 <= count <= self.num_blocks):
+            raise ValueError(
+                f"trained_blocks of {self.name} must be 0 to {self.num_blocks} or 'all', "
+                f"not {count!r}"
+            )
+        self.requires_grad_(False)
+        for module in self.trained_modules():
+            module.requires_grad_(True)
+        self.train()
+
+    def train(self, mode: bool = True) -> "Backbone":
+        """As nn.Module.train, but frozen modules stay in evaluation mode."""
+        super().train(False)
+        self.training = mode
+        for module in self.trained_modules():
+            module.train(mode)
+        return self
+
+    def pretrained(self) -> dict[str, Tensor]:
+        """Tensors of timm's pretrained network, which it fetches through its hub."""
+        return timm.create_model(timm_name(self.name), pretrained=True).state_dict()
 
 
 class ViTBackbone(Backbone):
@@ -45,14 +119,13 @@ class ViTBackbone(Backbone):
                 token.requires_grad_(True)
 
     def features(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        return self.finish(self.frozen_features(images), self.grid_of(tuple(images.shape[-2:])))
+        return self.finish(self.frozen_features(images), self.grid_of(images.shape[-2:]))
 
     def frozen_features(self, images: Tensor) -> Tensor:
         """All tokens as the first trained block finds them: (B, prefix + h*w, s)."""
-        grid = self.grid_of(tuple(images.shape[-2:]))
+        grid = self.grid_of(images.shape[-2:])
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.has_prefix):
-            x = self._embed(images, grid)
-            return self.run_blocks(x, slice(0, self.first_trained), grid)
+            return self.run_blocks(self.embed(images, grid), slice(0, self.first_trained), grid)
 
     def finish(
         self, frozen: Tensor, grid: tuple[int, int] | None = None
@@ -63,31 +136,26 @@ class ViTBackbone(Backbone):
 
     def tokens(self, images: Tensor) -> Tensor:
         """All tokens of the last block, class and registers first: (B, prefix + h*w, s)."""
-        grid = self.grid_of(tuple(images.shape[-2:]))
+        grid = self.grid_of(images.shape[-2:])
         return self.run_blocks(self.frozen_features(images), slice(self.first_trained, None), grid)
 
-    def _embed(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
+    def embed(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Patches behind class token and registers, with positions: (B, prefix + h*w, s)."""
         vit = self.trunk
         x = vit.patch_embed(images)  # (B, h*w, s)
         placed = 0 if vit.no_embed_class else vit.num_prefix_tokens  # prefix tokens with a position
         antialias = vit.reg_token is not None
         positions = resize_positions(vit.pos_embed, grid, placed, antialias=antialias)
-        if placed:
-            x = torch.cat([*self._prefix(len(x)), x], dim=1) + positions
-        else:
-            x = torch.cat([*self._prefix(len(x)), x + positions], dim=1)
-        return vit.norm_pre(vit.patch_drop(vit.pos_drop(x)))  # (B, prefix + h*w, s)
+        x = self.with_prefix(x) + positions if placed else self.with_prefix(x + positions)
+        return vit.norm_pre(vit.patch_drop(vit.pos_drop(x)))
 
-    def _prefix(self, batch: int) -> list[Tensor]:
-        """Class token and registers, those that there are: (B, 1, s), (B, registers, s)."""
-        tokens = (self.trunk.cls_token, self.trunk.reg_token)
-        return [token.expand(batch, -1, -1) for token in tokens if token is not None]
+    def with_prefix(self, patches: Tensor) -> Tensor:
+        """Class token and registers, as far as there are any, before patches (B, h*w, s)."""
+        tokens = [t for t in (self.trunk.cls_token, self.trunk.reg_token) if t is not None]
+        return torch.cat([*(t.expand(len(patches), -1, -1) for t in tokens), patches], dim=1)
 
     def run_blocks(self, tokens: Tensor, which: slice, grid: tuple[int, int]) -> Tensor:
-        """The blocks `which`, one after the other, of all tokens: (B, prefix + h*w, s) kept.
-
-        `grid` is for blocks that look at positions.
-        """
+        """The blocks `which` on all tokens, (B, prefix + h*w, s) kept; some look at the grid."""
         return self.trunk.blocks[which](tokens)
 
     def as_map(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -101,9 +169,8 @@ class ViTBackbone(Backbone):
         return 0 if self.trained_blocks == "all" else self.num_blocks - self.trained_blocks
 
     def trained_modules(self) -> list[nn.Module]:
-        if self.trained_blocks == "all":
-            return [self.trunk]
-        return list(self.trunk.blocks[self.first_trained :])
+        whole = self.trained_blocks == "all"
+        return [self.trunk] if whole else list(self.trunk.blocks[self.first_trained :])
 
     def grid_of(self, image_size: tuple[int, int]) -> tuple[int, int]:
         """Rows and columns of patches in an image of (height, width) pixels.

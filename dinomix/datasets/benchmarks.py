@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,39 +20,23 @@ from dinomix.plumbing.workspace import data_root
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A published test set.
-
-    Attributes:
-        name: what `open_benchmark` opens it by, and what stands in results tables.
-        folder: under the data folder, in the UTM layout.
-        split: "val" or "test".
-        database, queries: how many images it has.
-        challenge: what makes it hard.
-        licence: as the source page states it.
-        source: page of the data set's own project.
-        citation: what to cite.
-        threshold, unit: a database image at most this far from a query is a positive (`TestSet`).
-        swapped: the folder's database images are asked, and its queries searched.
-        stride: of frames, only those whose number it divides are asked.
-        slack: by how much `database` may differ, where only a rounded number is published.
-        known: other counts that one meets, and what they mean.
-    """
+    """A published test set, as `open_benchmark` opens it by its name."""
 
     name: str
-    folder: str
-    split: str
-    database: int
+    folder: str  # under the data folder, in the UTM layout
+    split: str  # "val" or "test"
+    database: int  # how many images it has
     queries: int
-    challenge: str
-    licence: str
-    source: str
+    challenge: str  # what makes it hard
+    licence: str  # as the source page states it
+    source: str  # page of the data set's own project
     citation: str
-    threshold: float = 25.0
-    unit: str = "m"
-    swapped: bool = False
-    stride: int = 1
-    slack: int = 0
-    known: Mapping[int, str] = field(default_factory=dict, hash=False)
+    threshold: float = 25.0  # a database image at most this far from a query is a positive
+    unit: str = "m"  # of the threshold, as in `TestSet`
+    swapped: bool = False  # the folder's database images are asked, and its queries searched
+    stride: int = 1  # of frames, only those whose number it divides are asked
+    slack: int = 0  # by how much `database` may differ, where only a rounded number is published
+    known: Mapping[int, str] = field(default_factory=dict, hash=False)  # what other counts mean
 
     @property
     def convention(self) -> str:
@@ -59,18 +44,19 @@ class Benchmark:
         return convention(self.threshold, self.unit)
 
 
-def _read_facts() -> dict[str, Benchmark]:
-    facts = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
-    found = {}
-    for name, own in facts["benchmarks"].items():
-        family = facts["families"].get(own.pop("like", None), {})
-        known = family.get("known", {}) | own.get("known", {})
-        meanings = {int(count): meaning for count, meaning in known.items()}
-        found[name] = Benchmark(name, **(family | own | {"known": meanings}))
-    return found
+FACTS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 
 
-BENCHMARKS = _read_facts()
+def _from_facts(name: str, own: dict[str, Any]) -> Benchmark:
+    family = FACTS["families"].get(own.get("like"), {})
+    known = family.get("known", {}) | own.get("known", {})
+    meanings = {int(count): meaning for count, meaning in known.items()}
+    fields = {key: value for key, value in (family | own).items() if key != "like"}
+    return Benchmark(name, **(fields | {"known": meanings}))
+
+
+BENCHMARKS = {name: _from_facts(name, own) for name, own in FACTS["benchmarks"].items()}
+GSV_CITIES: list[str] = FACTS["gsv_cities"]  # of the published training set
 ROUNDING = 0.11  # metres: some formatters cut the names' numbers off after one digit
 
 
@@ -82,16 +68,14 @@ def open_benchmark(name: str, root: str | Path | None = None, strict: bool = Tru
     """A published test set, judged by its own convention, once its counts are right.
 
     Args:
-        name: one of `BENCHMARKS`.
-        root: the data folder, which holds the benchmark's folder; None means
-            `workspace.data_root()`.
+        root: holds the benchmark's folder; None means `workspace.data_root()`.
         strict: whether other counts are an error. Else they are a warning, and the test set gets
             a name that says so, such as "tokyo247 (6,332 database images)".
 
     Raises:
         ValueError: there is no such benchmark, or names in its folder give no frames.
         FileNotFoundError: it is not there; says where to get it.
-        CountError: it has other counts; says which, and what they mean where that is known.
+        CountError: it has other counts; says what they mean where that is known.
     """
     if name not in BENCHMARKS:
         raise ValueError(f"no benchmark {name!r}; there are {', '.join(BENCHMARKS)}")
@@ -107,6 +91,7 @@ def open_benchmark(name: str, root: str | Path | None = None, strict: bool = Tru
     test.threshold = benchmark.threshold
     if benchmark.unit == "frames":
         test = _by_frames(test, benchmark)
+
     wrong = {}
     if abs(len(test.database) - benchmark.database) > benchmark.slack:
         wrong["database images"] = len(test.database)
@@ -154,23 +139,16 @@ def _by_frames(test: TestSet, benchmark: Benchmark) -> TestSet:
     ]
     (database, frames), (queries, query_frames) = reversed(sides) if benchmark.swapped else sides
     asked = np.flatnonzero(query_frames[:, 0] % benchmark.stride == 0)
-    return TestSet.from_lists(
-        benchmark.name,
-        database,
-        [queries[i] for i in asked],
-        frames,
-        query_frames[asked],
-        benchmark.threshold,
-        unit="frames",
-    )
+    queries, positions = [queries[i] for i in asked], (frames, query_frames[asked])
+    limits = {"threshold": benchmark.threshold, "unit": "frames"}
+    return TestSet.from_lists(benchmark.name, database, queries, *positions, **limits)
 
 
 def _frames(paths: list[Path], metres: np.ndarray) -> np.ndarray:
     """Positions (frame, 0) from metres (N, 2) along one axis, east (ours) or north (others')."""
     along = metres.sum(axis=1)
     frames = np.rint(along / SPACING)
-    wrong = np.abs(frames * SPACING - along) > ROUNDING
-    wrong |= (metres != 0).all(axis=1)
+    wrong = (np.abs(frames * SPACING - along) > ROUNDING) | (metres != 0).all(axis=1)
     _, first_seen = np.unique(frames, return_index=True)
     wrong[np.delete(np.arange(len(frames)), first_seen)] = True
     if wrong.any():

@@ -32,7 +32,7 @@ def read_csv(
         threshold: a database image within this many metres of a query is a positive.
 
     Raises:
-        FileNotFoundError: a CSV file is missing, or images are, which are counted together.
+        FileNotFoundError: a CSV file or images are missing.
         ValueError: columns do not go together; a value is no number, or no possible one; an image
             lies outside of the CSV's folder or its name is there twice. The row is named.
     """
@@ -41,6 +41,7 @@ def read_csv(
     listed.require_distinct()
     asked.require_distinct(conditions)
     require_files(tables)
+
     unit = "m"
     if all(table.has(*METRES) for table in tables):
         positions = [_pairs(table, METRES) for table in tables]
@@ -57,8 +58,7 @@ def read_csv(
         )
     return TestSet.from_lists(
         name or _folder_name(database),
-        listed.images,
-        asked.images,
+        *(listed.images, asked.images),
         *positions,
         threshold,
         conditions=conditions,
@@ -86,22 +86,19 @@ def read_frames(
 
     Raises:
         FileNotFoundError: a folder is missing or holds no images.
-        ValueError: a name has no number or a far too large one, or two have the same; the files
-            are named. Or a negative tolerance, or a stride below 1.
+        ValueError: a name has no number or a far too large one, or two have the same.
     """
     if not tolerance >= 0 or query_stride < 1:
         raise ValueError(
             f"tolerance is {tolerance} and query_stride {query_stride}: "
             "expected 0 or more, and 1 or more"
         )
-    images, positions = _number_frames(Path(database), 1)
-    asked, query_positions = _number_frames(Path(queries), query_stride)
+    images, frames = _number_frames(Path(database), 1)
+    asked, asked_frames = _number_frames(Path(queries), query_stride)
     return TestSet.from_lists(
         name or _folder_name(database),
-        images,
-        asked,
-        positions,
-        query_positions,
+        *(images, asked),
+        *(frames, asked_frames),
         tolerance,
         unit="frames",
         positions_in_names=False,
@@ -109,14 +106,7 @@ def read_frames(
 
 
 def read_folders(database: str | Path, queries: str | Path, name: str | None = None) -> TestSet:
-    """Two folders of images without labels: for retrieval and looking, not for recall.
-
-    Args:
-        name: None takes that of the folder above `database`.
-
-    Raises:
-        FileNotFoundError: a folder is missing or holds no images.
-    """
+    """Two folders of images without labels: for retrieval and looking, not for recall."""
     images, asked = (list_images(Path(folder)) for folder in (database, queries))
     return TestSet.from_lists(name or _folder_name(database), images, asked, None, None)
 

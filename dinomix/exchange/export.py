@@ -1,8 +1,7 @@
 """Export of a model to ONNX and to `torch.export`, for programs that know nothing of dinomix.
 
-Both files take normalised images of the model's own size, in batches of any size, and give
-descriptors in float32. Each is run and compared with the model before it takes its place, so that
-there is no wrong file.
+Both files take normalised images of the model's own size, in batches of any size, and give what it
+gives in evaluation mode. Each is compared with the model before it takes its place.
 """
 
 import copy
@@ -33,29 +32,24 @@ def export_onnx(model: PlaceModel, path: str | Path, *, external_data: bool = Fa
     `input`, the size and the normalisation of the images.
 
     Args:
-        model: any PlaceModel; it is left as it is, and exported in evaluation mode.
-        external_data: keep the weights in a second file, `<path>.data`. Above 2 GB, which one file
-            cannot hold, they always are.
+        external_data: keep the weights in a second file, `<path>.data`, as always above 2 GB.
 
     Raises:
         ImportError: without the packages of the extra `export`.
         ValueError: if `path` does not end in .onnx.
         RuntimeError: if the model cannot be exported, or its export gives other descriptors.
     """
-    path = _require_suffix(path, ".onnx")
+    path, model = _require_suffix(path, ".onnx"), _copy(model)
     try:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401  PyTorch's exporter needs it
     except ImportError as error:
         raise ImportError(f"{error}: pip install 'dinomix[export]'") from error
 
-    model = _copy(model)
+    options = {"input_names": [INPUT], "output_names": [OUTPUT], "opset_version": OPSET}
     program = _trace(model)
-    names = {"input_names": [INPUT], "output_names": [OUTPUT]}
     try:
-        onnx = torch.onnx.export(
-            program, (), dynamo=True, opset_version=OPSET, optimize=True, verbose=False, **names
-        )
+        onnx = torch.onnx.export(program, (), dynamo=True, optimize=True, verbose=False, **options)
     except Exception as error:
         raise RuntimeError(f"{model!r} cannot be written as ONNX: {error}") from error
     for value in (*onnx.model.graph.inputs, *onnx.model.graph.outputs):
@@ -82,14 +76,13 @@ def export_program(model: PlaceModel, path: str | Path) -> Path:
 
     `torch.export.load(path).module()` maps images (B, 3, H, W) to descriptors (B, D) on the CPU,
     without dinomix and timm. The archive holds the same metadata as the ONNX file, as JSON in the
-    extra file `dinomix.json`. The model is left as it is, and exported in evaluation mode.
+    extra file `dinomix.json`.
 
     Raises:
         ValueError: if `path` does not end in .pt2.
-        RuntimeError: if the model cannot be exported, or its export gives other descriptors.
+        RuntimeError: as `export_onnx`.
     """
-    path = _require_suffix(path, ".pt2")
-    model = _copy(model)
+    path, model = _require_suffix(path, ".pt2"), _copy(model)
     program = _trace(model)
     _compare(program.module(), model)
     with atomic_path(path) as temporary:

@@ -25,8 +25,7 @@ def open_model(source: str | Path) -> PlaceModel:
             folder "user", a repository of the hub, "user/name".
 
     Raises:
-        FileNotFoundError: if there is nothing of that name, a folder holds no model, or a run is
-            not finished.
+        FileNotFoundError: if there is no such model, or a run is not finished.
         HubError: if the hub gives nothing.
         ValueError: for a file that is damaged or holds no whole model.
     """
@@ -39,8 +38,8 @@ def open_model(source: str | Path) -> PlaceModel:
     if path.is_dir():
         if not _is_run(path):
             raise FileNotFoundError(
-                f"{path} holds no model: neither a run of train ({CONFIG} that says whether it is "
-                f"finished) nor what save_pretrained writes ({CONFIG} and {WEIGHTS})"
+                f"{path} holds no model: neither a run of train nor what save_pretrained writes "
+                f"({CONFIG} and {WEIGHTS})"
             )
         return Run.open(path).load()
     if HUB_ID.fullmatch(str(source)) and path.suffix not in MODEL_SUFFIXES:
@@ -65,17 +64,13 @@ def _is_run(folder: Path) -> bool:
 
 
 def open_testset(source: str | Path, split: str | None = None, *, strict: bool = True) -> TestSet:
-    """The test set that `source` stands for.
+    """The test set that `source` stands for; raises as `open_benchmark` and `TestSet`.
 
     Args:
         source: a name in `dinomix.BENCHMARKS`, which is opened from the data folder, or a folder
             in the UTM layout; "./tokyo247" is a folder even where "tokyo247" is a benchmark.
-        split: of a folder, see `TestSet`; a benchmark has its own.
+        split: of a folder; a benchmark has its own.
         strict: of `open_benchmark`.
-
-    Raises:
-        FileNotFoundError: if there is no such folder, or it holds no test set.
-        ValueError: as `open_benchmark` and `TestSet`, and for the split of a benchmark.
     """
     if str(source) in BENCHMARKS:
         if split is not None:

@@ -2,11 +2,9 @@
 
 Read are the files of DINO-Mix (Huang et al. 2024; github.com/GaoShuang98/DINO-Mix) for each size of
 DINOv2, and of MixVPR (Ali-bey et al. 2023; github.com/amaralibey/MixVPR) on ResNet-50. Both name
-the mixer as we do: `aggregator.mix.{layer}.mix.{0,1,3}`, `aggregator.channel_proj` and
-`aggregator.row_proj`. How they name the backbone, a `Layout` says.
-
-Such a file may come from PyTorch Lightning, with the tensors under `state_dict` beside optimizer,
-schedules and callbacks. All of it is read as data: see `dinomix.plumbing.tensorfiles`.
+the mixer as we do; how they name the backbone, a `Layout` says. Such a file may come from PyTorch
+Lightning, with much beside the tensors: all of it is read as data, see
+`dinomix.plumbing.tensorfiles`.
 """
 
 import dataclasses
@@ -27,7 +25,7 @@ CHANNELS, ROWS = "aggregator.channel_proj.weight", "aggregator.row_proj.weight"
 class Layout:
     """How published files of one method name their tensors, and what their shapes say."""
 
-    method: str  # what the files hold
+    method: str
     trunk: str  # what stands in their names for our `backbone.trunk.`
     preset: str  # of `dinomix.PRESETS`, for whatever the shapes leave open
     backbones: dict[int, str]  # our backbone for each number of channels
@@ -69,8 +67,7 @@ LAYOUTS = (
 def load_published(path: str | Path) -> PlaceModel:
     """The model in a file that its authors published, on the CPU, in evaluation mode.
 
-    Backbone, image size, mixing layers and descriptor are read off the tensors' shapes. Images are
-    normalised with ImageNet's mean and standard deviation, at `model.config.size`.
+    Backbone, image size, mixing layers and descriptor are read off the tensors' shapes.
 
     Args:
         path: of a PyTorch file, such as `dinov2_vitb14_mix.ckpt` or
@@ -80,8 +77,7 @@ def load_published(path: str | Path) -> PlaceModel:
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: for a file that is damaged, holds objects of other types, or is in no layout
-            known here; and for tensors that are missing, unexpected or of another shape than the
-            mixer's two projections ask for, each by its name in the file.
+            known here; and for each tensor that does not fit, by its name in the file.
     """
     tensors = read_tensors(path)
     layout = next((layout for layout in LAYOUTS if layout.recognises(tensors)), None)
@@ -101,12 +97,9 @@ def load_published(path: str | Path) -> PlaceModel:
     expected = {names[key]: tensor for key, tensor in own.items()}
     unused = torch.empty(1, skeleton.backbone.out_channels)
     expected |= {layout.trunk + name: unused for name in layout.unused}
-    check_tensors(
-        tensors,
-        expected,
-        f"{path} does not fit {layout.method} as {CHANNELS}, {shape_of(tensors[CHANNELS])}, and "
-        f"{ROWS}, {shape_of(tensors[ROWS])}, describe it",
-    )
+    described = [f"{key}, {shape_of(tensors[key])}," for key in (CHANNELS, ROWS)]
+    complaint = f"{path} does not fit {layout.method} as {' and '.join(described)} describe it"
+    check_tensors(tensors, expected, complaint)
     model = build_model(config)
     model.load_state_dict({key: tensors[name] for key, name in names.items()})
     return model.eval()
@@ -128,10 +121,8 @@ def _config(layout: Layout, tensors: Tensors, path: str | Path) -> ModelConfig:
         )
     side = math.isqrt(positions)
     if side**2 != positions:
-        raise ValueError(
-            f"{misfit}{ROWS} is {shape_of(tensors[ROWS])}, and {positions} positions are no "
-            "square map"
-        )
+        shape = shape_of(tensors[ROWS])
+        raise ValueError(f"{misfit}{ROWS} is {shape}, and {positions} positions are no square map")
     try:
         return dataclasses.replace(
             PRESETS[layout.preset],

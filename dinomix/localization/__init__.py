@@ -1,9 +1,11 @@
-"""Own photos: where a picture was taken, by the database photos that it looks like."""
+"""Own photos: where a picture was taken, by the database photos that it looks like.
 
-from dinomix.localization.estimate import estimate_position
+What reads positions, keeps descriptors, votes on a place and shows what was found belongs here.
+"""
+
 from dinomix.localization.gallery import check_gallery, write_gallery
 from dinomix.localization.index import PhotoIndex
-from dinomix.localization.localizing import Localization, localize
+from dinomix.localization.localizing import Localization, estimate_position, localize
 from dinomix.localization.photos import Position, find_photos, read_position
 from dinomix.localization.untrained import stand_in, zero_shot
 

@@ -1,14 +1,11 @@
-"""A gallery as one HTML file: no scripts, nothing from elsewhere."""
+"""Queries beside what was found for them, as an HTML page of its own or as a picture."""
 
 import base64
 import io
-import math
-from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from html import escape
 from pathlib import Path
-from typing import Any
 
+import jinja2
 import numpy as np
 from PIL import Image
 
@@ -16,105 +13,10 @@ from dinomix.images import read_image
 from dinomix.localization.localizing import Localization, distance_text, position_text, shown
 from dinomix.plumbing.files import atomic_path
 
-THUMBNAIL = 320  # pixels of the longer side
-BLUE = "#0072b2"  # frames what the estimate is made of
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-STYLE = """
-:root { color-scheme: light dark; font: 15px/1.4 system-ui, sans-serif; }
-body { margin: 2rem auto; max-width: 90rem; padding: 0 1rem; }
-h1 { font-size: 1.3rem; margin: 0; }
-h2 { font-size: 1rem; margin: 0; overflow-wrap: anywhere; }
-p { margin: .2rem 0 .8rem; opacity: .8; overflow-wrap: anywhere; }
-section { border-top: 1px solid #8886; margin-top: 1.5rem; padding-top: 1rem; }
-.row { display: flex; flex-wrap: wrap; gap: 1rem; }
-figure { margin: 0; width: 11rem; }
-.query { padding-right: 1rem; border-right: 1px solid #8886; }
-img { width: 100%; height: 8.25rem; object-fit: contain; background: #8882; }
-.agrees img { outline: 3px solid BLUE; }
-figcaption { font-size: .8rem; margin-top: .3rem; overflow-wrap: anywhere; }
-small { opacity: .7; }
-""".replace("BLUE", BLUE)
-
-
-def page(result: Localization) -> Iterator[str]:
-    """The page's text, piece by piece: thumbnails of many queries would be much at once."""
-    yield '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-    yield '<meta name="viewport" content="width=device-width">\n'
-    yield f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-    yield f"<title>dinomix localize</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
-    yield f"<h1>dinomix localize</h1>\n<p>{_text(result.summary)}"
-    if result.estimates["agreeing"].any():
-        yield "; framed in blue is what an estimate is made of"
-    yield "</p>\n"
-    data_uri = lru_cache(maxsize=256)(_data_uri)
-    for estimate, matches in result.by_query():
-        yield f"<section>\n<h2>{_text(estimate['query'])}</h2>\n"
-        yield f"<p>{_linked(estimate, result.verdict(estimate, len(matches)))}</p>\n"
-        yield '<div class="row">\n'
-        yield _figure("query", data_uri(estimate["query"]), estimate["query"], ["query"])
-        for match in matches:
-            kind = "agrees" if match["agrees"] else "match"
-            yield _figure(kind, data_uri(match["image"]), match["image"], _caption(match))
-        yield "</div>\n</section>\n"
-    yield "</body>\n</html>\n"
-
-
-def _figure(kind: str, data: str, path: str, caption: list[str]) -> str:
-    name = _text(path)
-    return (
-        f'<figure class="{kind}"><img src="{data}" alt="{name}" title="{name}">'
-        f"<figcaption>{'<br>'.join(caption)}</figcaption></figure>\n"
-    )
-
-
-def _caption(match: Mapping[str, Any]) -> list[str]:
-    lines = [f"{match['rank']}. similarity {match['similarity']:.3f}"]
-    if distance := distance_text(match["metres"]):
-        lines.append(f"{distance} from the estimate")
-    if position := position_text(match):
-        lines.append(_linked(match, position))
-    return [*lines, f"<small>{_text(Path(match['image']).name)}</small>"]
-
-
-def _linked(row: Mapping[str, Any], text: str) -> str:
-    """Text with links to a map where degrees are known."""
-    if math.isnan(row["latitude"]):
-        return _text(text)
-    latitude, longitude = f"{row['latitude']:.6f}", f"{row['longitude']:.6f}"
-    street_map = (
-        f"https://www.openstreetmap.org/?mlat={latitude}&amp;mlon={longitude}"
-        f"#map=18/{latitude}/{longitude}"
-    )
-    return (
-        f'{_text(text)} (<a href="{street_map}" rel="noreferrer">map</a>, '
-        f'<a href="geo:{latitude},{longitude}">geo</a>)'
-    )
-
-
-def _text(text: str) -> str:
-    return escape(shown(text))
-
-
-def thumbnail(path: str) -> Image.Image:
-    """An image file, small enough for many of them to be in memory.
-
-    Raises:
-        UnreadableImageError, FileNotFoundError: it cannot be read.
-    """
-    image = read_image(path)
-    image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
-    return image
-
-
-def _data_uri(path: str) -> str:
-    data = io.BytesIO()
-    thumbnail(path).save(data, "JPEG", quality=82)
-    return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"
-
-
-# Queries beside what was found, as a page of its own or as a picture.
 SUFFIXES = (".html", ".png")
 MOST_ROWS = 100  # of a .png: more would be taller than pictures can be
+THUMBNAIL = 320  # pixels of the longer side
+BLUE = "#0072b2"  # frames what the estimate is made of
 
 
 def write_gallery(result: Localization, file: str | Path) -> Path:
@@ -130,8 +32,7 @@ def write_gallery(result: Localization, file: str | Path) -> Path:
     """
     file = check_gallery(file)
     if file.suffix.lower() == ".html":
-        with atomic_path(file) as path, path.open("w", encoding="utf-8") as stream:
-            stream.writelines(page(result))
+        _write_page(result, file)
     else:
         _write_picture(result, file)
     return file
@@ -149,8 +50,24 @@ def check_gallery(file: str | Path) -> Path:
     return file
 
 
+def _write_page(result: Localization, file: Path) -> None:
+    folder = jinja2.FileSystemLoader(Path(__file__).parent)
+    pages = jinja2.Environment(loader=folder, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    pages.filters |= {
+        "data_uri": lru_cache(maxsize=256)(_data_uri),
+        "distance": distance_text,
+        "name": lambda path: Path(path).name,
+        "position": position_text,
+        "shown": shown,
+    }
+    # written as it is made: thumbnails of many queries would be much at once
+    stream = pages.get_template("gallery.html.j2").stream(result=result, blue=BLUE)
+    with atomic_path(file) as path:
+        stream.dump(str(path), encoding="utf-8")
+
+
 def _write_picture(result: Localization, file: Path) -> None:
-    from dinomix.figures import image_grid, save_figure
+    from dinomix.figures import image_grid, save_figure  # slow to load
 
     if len(result.estimates) > MOST_ROWS:
         raise ValueError(
@@ -160,8 +77,22 @@ def _write_picture(result: Localization, file: Path) -> None:
     images, titles, frames = [], [], []
     for estimate, matches in result.by_query():
         paths = [estimate["query"], *(match["image"] for match in matches)]
-        images.append([np.asarray(thumbnail(path)) for path in paths])
+        images.append([np.asarray(_thumbnail(path)) for path in paths])
         frames.append([None, *(BLUE if match["agrees"] else None for match in matches)])
-        told = [(f"{match['similarity']:.2f}", distance_text(match["metres"])) for match in matches]
-        titles.append(["query", *(", ".join(filter(None, words)) for words in told)])
+        words = [
+            (f"{match['similarity']:.2f}", distance_text(match["metres"])) for match in matches
+        ]
+        titles.append(["query", *(", ".join(filter(None, each)) for each in words)])
     save_figure(image_grid(images, titles=titles, frames=frames, cell=1.6), file)
+
+
+def _data_uri(path: str) -> str:
+    data = io.BytesIO()
+    _thumbnail(path).save(data, "JPEG", quality=82)
+    return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"
+
+
+def _thumbnail(path: str) -> Image.Image:
+    image = read_image(path)
+    image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+    return image

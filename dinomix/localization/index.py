@@ -4,9 +4,10 @@ import hashlib
 import os
 import sqlite3
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,13 +16,13 @@ from torch import nn
 
 from dinomix.localization.photos import Photos
 from dinomix.plumbing.workspace import data_root
-from dinomix.retrieval import SkippedImageWarning, describe_batches, described
+from dinomix.retrieval import SkippedImageWarning, describe_batches, described, skipped_images
 from dinomix.scale.descriptors import model_hash
 
 NAME = ".dinomix.sqlite"
 OURS = (0x64696E6F, 1)  # SQLite's application_id ("dino") and user_version: of this layout
 TABLE = """
-CREATE TABLE photos (
+CREATE TABLE IF NOT EXISTS photos (
     model TEXT,       -- `descriptors.model_hash`
     photo BLOB,       -- path relative to the index's folder
     size INTEGER,     -- bytes
@@ -31,24 +32,13 @@ CREATE TABLE photos (
 )
 """
 
-State = tuple[int, int]  # of a file: size, time of the last change
-
 
 @dataclass(frozen=True)
 class Described:
-    """Descriptors of all photos that can be read.
-
-    Attributes:
-        descriptors: float32 (N, D), rows of unit length.
-        paths: the N photos.
-        skipped: photos that cannot be read.
-        fresh: how many photos had to be described now, damaged ones included.
-    """
-
-    descriptors: np.ndarray
-    paths: list[Path]
-    skipped: list[Path]
-    fresh: int
+    descriptors: np.ndarray  # float32 (N, D), rows of unit length
+    paths: list[Path]  # the N photos that can be read
+    skipped: list[Path]  # those that cannot
+    fresh: int  # how many had to be described now, damaged ones included
 
 
 class PhotoIndex:
@@ -56,10 +46,9 @@ class PhotoIndex:
 
     Photos are known by path, size and time of the last change, models by the content of their
     weights. So what is new, changed or asked for with another model is described, and all else is
-    read; photos that are gone are forgotten. (A change that keeps both size and time is not seen.)
-    Each batch is on the disk before the next one is described: a kill costs one batch. Several
-    processes may use one file. Paths are relative to the file's folder, so that both can move
-    together. The file holds nothing that cannot be made again, and may be deleted at any time.
+    read; photos that are gone are forgotten. Each batch is on the disk before the next one is
+    described: a kill costs one batch. Several processes may use one file. Paths are relative to
+    the file's folder, so that both can move together. The file may be deleted at any time.
 
     Args:
         file: made if it is not there; None keeps nothing.
@@ -70,28 +59,22 @@ class PhotoIndex:
     """
 
     def __init__(self, file: str | Path | None) -> None:
-        self.file = None if file is None else Path(file)
-        self._folder = os.path.abspath(os.curdir if file is None else self.file.parent)
+        self.file = file
+        self._folder = os.path.abspath(os.path.dirname(file or ""))
         with self._explained():
-            if file is not None:
-                self.file.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(":memory:" if file is None else file, timeout=60)
-        try:
-            with self._explained(), self._connection:
+            os.makedirs(self._folder, exist_ok=True)
+            self._connection = sqlite3.connect(file or ":memory:", timeout=60)
+            try:
                 self._open()
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        """Close the file; the index cannot be used any more."""
-        self._connection.close()
+            except BaseException:
+                self._connection.close()
+                raise
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        self._connection.close()
 
     def describe(self, model: nn.Module, photos: Photos, **options: Any) -> Described:
         """Descriptors of photos, in their order; those that are not known yet are added.
@@ -106,93 +89,68 @@ class PhotoIndex:
             FloatingPointError: a descriptor is not finite.
             OSError: the index cannot be written.
         """
-        name = model_hash(model)
-        keys = {path: self._key(path) for path in photos.paths}
-        states = {path: _state(path) for path in photos.paths}
-        readable = [path for path, state in states.items() if state is not None]
-        with self._explained():
-            self._forget_gone(photos.root, set(keys.values()))
-            known = self._known(name, model.dim)
-            new = [path for path in readable if known.get(keys[path]) != states[path]]
-            self._add(model, name, {path: (keys[path], states[path]) for path in new}, **options)
-            return self._read(name, model.dim, keys, readable, len(new))
+        name, paths, execute = model_hash(model), photos.paths, self._connection.execute
+        keys, states = [self._key(path) for path in paths], [_state(path) for path in paths]
+        row_of = {key: row for row, key in enumerate(keys)}
+        new = {row for row, state in enumerate(states) if state is not None}
+        descriptors = np.full((len(paths), model.dim), np.nan, np.float32)  # (N, D)
+        with self._explained(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", SkippedImageWarning)  # the caller tells of all at once
+            self._forget_gone(photos.root, set(keys))
+            for key, *state, blob in execute(
+                "SELECT photo, size, changed, descriptor FROM photos WHERE model = ?"
+                " AND (descriptor IS NULL OR length(descriptor) = ?)",
+                (name, 4 * model.dim),
+            ):
+                if key in row_of and states[row := row_of[key]] == tuple(state):
+                    new.discard(row)
+                    if blob is not None:
+                        descriptors[row] = np.frombuffer(blob, np.float32)
+            rows = sorted(new)
+            images = [paths[row] for row in rows]
+            batches = describe_batches(model, images, on_error="skip", **options) if rows else ()
+            left = iter(rows)
+            for batch in batches:
+                chosen = list(islice(left, len(batch)))
+                descriptors[chosen] = batch
+                whole = described(batch)
+                blobs = [batch[i].tobytes() if whole[i] else None for i in range(len(batch))]
+                entries = zip(chosen, blobs, strict=True)
+                with self._connection:
+                    self._connection.executemany(
+                        "INSERT OR REPLACE INTO photos VALUES (?, ?, ?, ?, ?)",
+                        [(name, keys[row], *states[row], blob) for row, blob in entries],
+                    )
+        skipped = skipped_images(paths, descriptors)
+        damaged = set(skipped)
+        readable = [path for path in paths if path not in damaged]
+        return Described(descriptors[described(descriptors)], readable, skipped, len(rows))
 
     def _open(self) -> None:
-        sql = self._connection.execute
-        sql("PRAGMA trusted_schema = OFF")
-        ((tables,),) = sql("SELECT count(*) FROM sqlite_schema")
-        if not tables:
-            sql("BEGIN IMMEDIATE")  # of two processes that make it, one waits here
-            if not sql("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
-                sql(TABLE)
-                sql(f"PRAGMA application_id = {OURS[0]}")
-                sql(f"PRAGMA user_version = {OURS[1]}")
-        found = tuple(
-            sql(f"PRAGMA {key}").fetchone()[0] for key in ("application_id", "user_version")
-        )
-        if found != OURS:
+        execute = self._connection.execute
+        execute("PRAGMA trusted_schema = OFF")
+        if not execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+            with self._connection:
+                execute("BEGIN IMMEDIATE")  # of two processes that make it, one waits here
+                execute(TABLE)
+                execute(f"PRAGMA application_id = {OURS[0]}")
+                execute(f"PRAGMA user_version = {OURS[1]}")
+        keys = ("application_id", "user_version")
+        if tuple(execute(f"PRAGMA {key}").fetchone()[0] for key in keys) != OURS:
             raise ValueError(
                 f"{self.file} is a database of another program, or of another version of this "
                 "one: give the index another name, or delete the file if it is an old index"
             )
 
-    def _known(self, name: str, dim: int) -> dict[bytes, State]:
-        rows = self._connection.execute(
-            "SELECT photo, size, changed FROM photos WHERE model = ?"
-            " AND (descriptor IS NULL OR length(descriptor) = ?)",
-            (name, 4 * dim),
-        )
-        return {photo: (size, changed) for photo, size, changed in rows}
-
     def _forget_gone(self, root: Path, wanted: set[bytes]) -> None:
         """Only of this folder: the others of a shared index may be on a disk that is away."""
         root = Path(os.path.abspath(root))
         listed = {key for (key,) in self._connection.execute("SELECT DISTINCT photo FROM photos")}
-        gone = []
-        for key in listed - wanted:
-            path = Path(os.path.normpath(os.path.join(self._folder, os.fsdecode(key))))
-            if path.is_relative_to(root) and not os.path.lexists(path):
-                gone.append((key,))
-        if gone:
-            with self._connection:
-                self._connection.executemany("DELETE FROM photos WHERE photo = ?", gone)
-
-    def _add(
-        self, model: nn.Module, name: str, new: dict[Path, tuple[bytes, State]], **options: Any
-    ) -> None:
-        if not new:
-            return
-        entries = iter(new.values())
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SkippedImageWarning)  # the caller tells of all at once
-            for batch in describe_batches(model, list(new), on_error="skip", **options):
-                rows = []
-                for descriptor, whole in zip(batch, described(batch), strict=True):
-                    key, state = next(entries)
-                    blob = descriptor.tobytes() if whole else None
-                    rows.append((name, key, *state, blob))
-                with self._connection:
-                    self._connection.executemany(
-                        "INSERT OR REPLACE INTO photos VALUES (?, ?, ?, ?, ?)", rows
-                    )
-
-    def _read(
-        self, name: str, dim: int, keys: dict[Path, bytes], readable: Sequence[Path], fresh: int
-    ) -> Described:
-        row_of = {keys[path]: row for row, path in enumerate(readable)}
-        descriptors = np.full((len(readable), dim), np.nan, np.float32)
-        stored = self._connection.execute(
-            "SELECT photo, descriptor FROM photos WHERE model = ? AND length(descriptor) = ?",
-            (name, 4 * dim),
-        )
-        for key, blob in stored:
-            if key in row_of:
-                descriptors[row_of[key]] = np.frombuffer(blob, np.float32)
-        whole = described(descriptors)
-        paths = [path for path, is_whole in zip(readable, whole, strict=True) if is_whole]
-        found = set(paths)
-        skipped = [path for path in keys if path not in found]
-        return Described(descriptors[whole], paths, skipped, fresh)
+        with self._connection:
+            for key in listed - wanted:
+                path = Path(os.path.normpath(os.path.join(self._folder, os.fsdecode(key))))
+                if path.is_relative_to(root) and not os.path.lexists(path):
+                    self._connection.execute("DELETE FROM photos WHERE photo = ?", (key,))
 
     def _key(self, path: Path) -> bytes:
         """A photo's path as bytes, since names need not be text."""
@@ -224,8 +182,8 @@ def default_file(root: Path) -> Path:
     return data_root() / "localize" / f"{name}.sqlite"
 
 
-def _state(path: Path) -> State | None:
-    """None of a file that is not there, such as a link that leads nowhere."""
+def _state(path: Path) -> tuple[int, int] | None:
+    """Size and time of the last change; None where nothing is, as behind a link to nowhere."""
     try:
         state = os.stat(path)
     except OSError:

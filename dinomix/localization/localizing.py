@@ -1,4 +1,4 @@
-"""What `localize` found: as tables, in words, and as plain values for JSON."""
+"""Where queries were taken: a vote of the database photos most like them, and what that gives."""
 
 import math
 import os
@@ -12,12 +12,51 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from dinomix.localization.estimate import RADIUS, estimate_position
 from dinomix.localization.index import PhotoIndex, default_file
-from dinomix.localization.photos import Photos, Position, find_photos
+from dinomix.localization.photos import Position, find_photos
 from dinomix.plumbing.errors import first_of
 from dinomix.retrieval import SkippedImageWarning, describe
 from dinomix.scale.search import search
+
+RADIUS = 25.0  # metres: what the field takes for the same place
+UNKNOWN = Position(np.nan, np.nan, np.nan, np.nan, "")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    position: Position | None  # None where no match's position is known
+    agrees: np.ndarray  # bool (k,): the matches that it is the mean of
+
+
+def estimate_position(positions: Sequence[Position | None], radius: float = RADIUS) -> Estimate:
+    """A vote of the matches, the first one's weight being 1, the second's 1/2, the third's 1/3, ...
+
+    Each match whose position is known gathers the weights of all within `radius` of it, itself
+    included. Around the one that gathers most (of equals, the nearest to the query) the estimate
+    is the weighted mean. So the first match decides, unless three others agree on another place.
+
+    Not by similarity, which often differs by a few hundredths only: on the toy city (1080 queries,
+    a trained MixVPR, k = 5) such a mean is within 25 m of the truth for 53 % of the queries, the
+    first match for 61.2 % and this one for 61.3 %; where two or more agree, 75 % are right.
+
+    Args:
+        positions: of a query's matches, nearest first. If some are on the Earth and some in metres
+            of an unknown zone, those count that are of the same kind as the first.
+        radius: in metres.
+    """
+    agrees = np.zeros(len(positions), dtype=bool)
+    known = [(i, position) for i, position in enumerate(positions) if position is not None]
+    if not known:
+        return Estimate(None, agrees)
+    geographic = known[0][1].geographic
+    ranks = np.array([i for i, position in known if position.geographic == geographic])  # (n,)
+    points = np.stack([positions[i].point for i in ranks])  # (n, 3)
+    weights = 1 / (1 + ranks)
+    near = np.linalg.norm(points[:, None] - points, axis=-1) <= radius  # (n, n)
+    chosen = near[np.argmax(near @ weights)]  # (n,)
+    agrees[ranks] = chosen
+    mean = np.average(points[chosen], axis=0, weights=weights[chosen])
+    return Estimate(Position.from_point(mean, geographic), agrees)
 
 
 @dataclass(frozen=True)
@@ -32,20 +71,15 @@ class Localization:
             utm_zone (the estimated position), agreeing (how many matches it is made of), error
             (metres from where the query itself says it was taken, in its name, its EXIF tags or
             its CSV file; NaN where it does not).
-        photos: how many database photos were searched.
-        fresh: how many of the database were described now; the others were known.
-        skipped: database photos that cannot be read.
-        index: the file of known descriptors; None if nothing is kept.
-        radius: metres within which matches agree.
     """
 
     matches: pd.DataFrame
     estimates: pd.DataFrame
-    photos: int
-    fresh: int
-    skipped: list[Path]
-    index: Path | None
-    radius: float
+    photos: int  # how many of the database were searched
+    fresh: int  # how many of these were described now; the others were known
+    skipped: list[Path]  # database photos that cannot be read
+    index: Path | None  # the file of known descriptors; None if nothing is kept
+    radius: float  # metres within which matches agree
 
     def __repr__(self) -> str:
         return f"Localization({self.summary})"
@@ -63,10 +97,9 @@ class Localization:
 
     def by_query(self) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
         """Each row of `estimates` with its rows of `matches`, as dicts."""
-        estimates = self.estimates.to_dict("records")
         matches = self.matches.to_dict("records")
-        k = len(matches) // len(estimates)  # all queries have as many
-        for i, estimate in enumerate(estimates):
+        k = len(matches) // len(self.estimates)  # all queries have as many
+        for i, estimate in enumerate(self.estimates.to_dict("records")):
             yield estimate, matches[k * i : k * (i + 1)]
 
     def verdict(self, estimate: Mapping[str, Any], matches: int) -> str:
@@ -91,35 +124,10 @@ class Localization:
             "photos": self.photos,
             "fresh": self.fresh,
             "skipped": list(map(str, self.skipped)),
-            "index": None if self.index is None else str(self.index),
+            "index": self.index and str(self.index),
             "radius": self.radius,
             "queries": queries,
         }
-
-
-def position_text(row: Mapping[str, Any]) -> str:
-    """A row's position: in degrees (to a metre), else in metres; "" where it is unknown."""
-    if not math.isnan(row["latitude"]):
-        return f"{row['latitude']:.5f}, {row['longitude']:.5f}"
-    if not math.isnan(row["utm_east"]):
-        return f"{row['utm_east']:.1f} m east, {row['utm_north']:.1f} m north"
-    return ""
-
-
-def distance_text(metres: float) -> str:
-    """A distance; "" where it is unknown."""
-    if math.isnan(metres):
-        return ""
-    return f"{metres:,.0f} m" if metres < 10_000 else f"{metres / 1000:,.0f} km"
-
-
-def shown(path: str) -> str:
-    """A path that can be printed, even where its name is no text."""
-    return os.fsencode(path).decode("utf-8", "replace")
-
-
-# Where photos were taken, by the database photos that are most like them.
-UNKNOWN = Position(np.nan, np.nan, np.nan, np.nan, "")
 
 
 def localize(
@@ -148,7 +156,6 @@ def localize(
         index: the file where the database's descriptors are kept (see `PhotoIndex`). "auto": the
             hidden file .dinomix.sqlite in the database's folder, or if nothing can be written
             there, a file in `localize` in the data folder. None keeps nothing.
-        progress: show bars.
         options: of `describe`: batch_size, workers, device.
 
     Raises:
@@ -161,42 +168,47 @@ def localize(
     """
     if k < 1 or not radius > 0:
         raise ValueError(f"k is {k} and radius {radius}: expected 1 or more, and more than 0")
-    asked = [find_photos(source) for source in _as_list(queries)]
+    sources = [queries] if isinstance(queries, str | Path) else list(queries)
+    if not sources:
+        raise ValueError("there are no queries")
+    asked = [(photos, path) for photos in map(find_photos, sources) for path in photos.paths]
     photos = find_photos(database)
-    every = [path for each in asked for path in each.paths]
-    wanted = describe(model, every, progress=progress and len(every) > 1, **options)  # (Q, D)
+    bar = progress and len(asked) > 1
+    wanted = describe(model, [path for _, path in asked], progress=bar, **options)  # (Q, D)
     file = default_file(photos.root) if index == "auto" else index
     with PhotoIndex(file) as kept:
         known = kept.describe(model, photos, progress=progress, **options)
     if known.skipped:
-        warnings.warn(_complaint(photos, known.skipped), SkippedImageWarning, stacklevel=2)
-    if not known.paths:
-        raise ValueError(f"no photo of {database} can be read; {_complaint(photos, known.skipped)}")
+        names = first_of([str(path) for path in known.skipped])
+        complaint = f"{len(known.skipped)} of {len(photos.paths)} photos cannot be read: {names}"
+        warnings.warn(complaint, SkippedImageWarning, stacklevel=2)
+        if not known.paths:
+            raise ValueError(f"no photo of {database} can be read; {complaint}")
     similarities, ranked = search(known.descriptors, wanted, k)
     at = {row: photos.position(known.paths[row]) for row in np.unique(ranked).tolist()}
-    truths = [each.position(path) for each in asked for path in each.paths]
     matches, estimates = [], []
-    for path, truth, rows, scores in zip(every, truths, ranked, similarities, strict=True):
-        found = [(known.paths[row], at[row]) for row in rows.tolist()]
-        estimate = estimate_position([position for _, position in found], radius)
-        for i, (image, position) in enumerate(found):
+    rankings = zip(asked, ranked.tolist(), similarities.tolist(), strict=True)
+    for (source, path), rows, scores in rankings:
+        estimate = estimate_position([at[row] for row in rows], radius)
+        for rank, (row, score) in enumerate(zip(rows, scores, strict=True)):
+            position = at[row] or UNKNOWN
             matches.append(
                 {
                     "query": str(path),
-                    "rank": i + 1,
-                    "image": str(image),
-                    "similarity": float(scores[i]),
-                    **_columns(position),
-                    "metres": _metres(position, estimate.position),
-                    "agrees": bool(estimate.agrees[i]),
+                    "rank": rank + 1,
+                    "image": str(known.paths[row]),
+                    "similarity": score,
+                    **asdict(position),
+                    "metres": position.metres_to(estimate.position),
+                    "agrees": bool(estimate.agrees[rank]),
                 }
             )
         estimates.append(
             {
                 "query": str(path),
-                **_columns(estimate.position),
+                **asdict(estimate.position or UNKNOWN),
                 "agreeing": int(estimate.agrees.sum()),
-                "error": _metres(truth, estimate.position),
+                "error": (source.position(path) or UNKNOWN).metres_to(estimate.position),
             }
         )
     return Localization(
@@ -210,21 +222,22 @@ def localize(
     )
 
 
-def _as_list(queries: str | Path | Sequence[str | Path]) -> list[str | Path]:
-    listed = [queries] if isinstance(queries, str | Path) else list(queries)
-    if not listed:
-        raise ValueError("there are no queries")
-    return listed
+def position_text(row: Mapping[str, Any]) -> str:
+    """A row's position: in degrees (to a metre), else in metres; "" where it is unknown."""
+    if not math.isnan(row["latitude"]):
+        return f"{row['latitude']:.5f}, {row['longitude']:.5f}"
+    if not math.isnan(row["utm_east"]):
+        return f"{row['utm_east']:.1f} m east, {row['utm_north']:.1f} m north"
+    return ""
 
 
-def _columns(position: Position | None) -> Mapping[str, float | str]:
-    return asdict(position or UNKNOWN)
+def distance_text(metres: float) -> str:
+    """A distance; "" where it is unknown."""
+    if math.isnan(metres):
+        return ""
+    return f"{metres:,.0f} m" if metres < 10_000 else f"{metres / 1000:,.0f} km"
 
 
-def _metres(one: Position | None, other: Position | None) -> float:
-    return np.nan if one is None else one.metres_to(other)
-
-
-def _complaint(photos: Photos, skipped: Sequence[Path]) -> str:
-    names = first_of([str(path) for path in skipped])
-    return f"{len(skipped)} of {len(photos.paths)} photos cannot be read: {names}"
+def shown(path: str) -> str:
+    """A path that can be printed, even where its name is no text."""
+    return os.fsencode(path).decode("utf-8", "replace")

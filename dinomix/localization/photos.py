@@ -1,16 +1,17 @@
-"""Where a camera says it stood: the GPS tags of a photo's EXIF data."""
+"""Photos, and where they were taken: from a CSV file, their names or the GPS tags of their EXIF."""
 
 import math
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import utm
-from PIL import ExifTags, Image
+from PIL import Image
+from PIL.ExifTags import GPS, IFD
 
 from dinomix.data import read_utm
 from dinomix.datasets.layouts import DEGREES, METRES
@@ -18,55 +19,6 @@ from dinomix.images import FORMATS
 from dinomix.plumbing.csvtables import ImageTable, require_files
 from dinomix.plumbing.imagenames import IMAGE_SUFFIXES, is_visible_image
 
-HEMISPHERES = {"N": 1, "S": -1, "E": 1, "W": -1}
-
-
-def read_gps(path: str | Path) -> tuple[float, float] | None:
-    """Latitude and longitude in degrees from a photo's EXIF tags (CIPA DC-008, GPS IFD).
-
-    Whatever is not a position is none: no tags, broken ones, a missing hemisphere, numbers out of
-    range, and 0 degrees in both, which cameras write that have no fix. Altitude is left aside.
-
-    Returns:
-        (latitude, longitude), south and west negative; None where there is none, or no readable
-        file.
-    """
-    try:
-        # Pillow warns of damaged tags, which are no tags to us.
-        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as image:
-            tags = dict(image.getexif().get_ifd(ExifTags.IFD.GPSInfo))
-    except Exception:  # a damaged file can raise almost anything
-        return None
-    gps = ExifTags.GPS
-    latitude = _degrees(tags, gps.GPSLatitude, gps.GPSLatitudeRef, "NS", 90)
-    longitude = _degrees(tags, gps.GPSLongitude, gps.GPSLongitudeRef, "EW", 180)
-    if latitude is None or longitude is None or latitude == longitude == 0:
-        return None
-    return latitude, longitude
-
-
-def _degrees(
-    tags: Mapping[int, Any], value: int, reference: int, hemispheres: str, most: float
-) -> float | None:
-    """Degrees, minutes and seconds of one tag, signed by the letter of the other."""
-    letter = tags.get(reference)
-    if isinstance(letter, bytes):
-        letter = letter.decode("ascii", "replace")
-    letter = str(letter).strip(" \0").upper()
-    if len(letter) != 1 or letter not in hemispheres:
-        return None
-    try:
-        given = tags[value]
-        parts = [float(part) for part in (given if isinstance(given, tuple) else (given,))]
-    except (KeyError, TypeError, ValueError, ArithmeticError):
-        return None
-    if not 1 <= len(parts) <= 3 or not all(math.isfinite(p) and p >= 0 for p in parts):
-        return None  # a rational with denominator 0 is NaN
-    degrees = sum(part / 60**i for i, part in enumerate(parts))
-    return HEMISPHERES[letter] * degrees if degrees <= most else None
-
-
-# Where a photo was taken: in degrees, in metres, or both.
 EQUATOR = 6_378_137.0  # metres: the radius of the WGS 84 ellipsoid
 E2 = 1 - (1 - 1 / 298.257223563) ** 2  # and its eccentricity, squared
 
@@ -89,7 +41,6 @@ class Position:
 
     @classmethod
     def from_degrees(cls, latitude: float, longitude: float) -> Self:
-        """From WGS 84 degrees; metres are NaN near the poles, where UTM ends."""
         try:
             east, north, zone, letter = utm.from_latlon(latitude, longitude)
         except utm.OutOfRangeError:  # beyond 80 degrees south or 84 north
@@ -99,13 +50,11 @@ class Position:
     @classmethod
     def from_utm(cls, east: float, north: float, zone: str = "", letter: str = "") -> Self:
         """Where zone and letter make no UTM zone, or not with these metres, they are left aside."""
-        latitude = longitude = math.nan
-        name = ""
         try:
             latitude, longitude = map(float, utm.to_latlon(east, north, int(zone), letter))
             name = f"{int(zone)}{letter.upper()}"
         except ValueError:
-            pass
+            latitude, longitude, name = math.nan, math.nan, ""
         return cls(latitude, longitude, float(east), float(north), name)
 
     @classmethod
@@ -133,26 +82,20 @@ class Position:
             return np.array([self.utm_east, self.utm_north, 0.0])
         phi, lam = math.radians(self.latitude), math.radians(self.longitude)
         radius = EQUATOR / math.sqrt(1 - E2 * math.sin(phi) ** 2)
-        return radius * np.array(
-            [
-                math.cos(phi) * math.cos(lam),
-                math.cos(phi) * math.sin(lam),
-                (1 - E2) * math.sin(phi),
-            ]
-        )
+        x, y = math.cos(phi) * math.cos(lam), math.cos(phi) * math.sin(lam)
+        return radius * np.array([x, y, (1 - E2) * math.sin(phi)])
 
     def metres_to(self, other: "Position | None") -> float:
-        """Along a straight line; NaN where one of both is unknown, or on another map."""
+        """Along a straight line; NaN where the other is unknown, or on another map."""
         if other is None or self.geographic != other.geographic:
             return math.nan
         return float(np.linalg.norm(self.point - other.point))
 
 
 def read_position(path: Path) -> Position | None:
-    """Where a photo was taken, from its name (the UTM layout of `TestSet`) or its EXIF tags.
+    """Where a photo was taken, from its name (the UTM layout of `TestSet`), else its EXIF tags.
 
-    A name was written on purpose, so it comes first. Its zone, the next two fields, may be empty;
-    then there are metres alone.
+    A name's zone, the next two fields, may be empty; then there are metres alone.
 
     Returns:
         None where neither says so.
@@ -169,24 +112,48 @@ def read_position(path: Path) -> Position | None:
     return None if degrees is None else Position.from_degrees(*degrees)
 
 
-# The photos that somebody means by a path: one file, a folder, or a CSV file that lists them.
+def read_gps(path: str | Path) -> tuple[float, float] | None:
+    """Latitude and longitude in degrees from a photo's EXIF tags (CIPA DC-008, GPS IFD).
+
+    Returns:
+        south and west negative; None where there is no readable file, or its tags are missing,
+        broken, out of range, or 0 degrees in both, which cameras write that have no fix.
+    """
+    try:
+        # Pillow warns of damaged tags, which are no tags to us.
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as image:
+            tags = dict(image.getexif().get_ifd(IFD.GPSInfo))
+        latitude = _degrees(tags, GPS.GPSLatitudeRef, GPS.GPSLatitude, {"N": 1, "S": -1}, 90)
+        longitude = _degrees(tags, GPS.GPSLongitudeRef, GPS.GPSLongitude, {"E": 1, "W": -1}, 180)
+    except Exception:  # a damaged file can raise almost anything
+        return None
+    return None if latitude == longitude == 0 else (latitude, longitude)
+
+
+def _degrees(
+    tags: Mapping[int, Any], reference: int, value: int, signs: Mapping[str, int], most: float
+) -> float:
+    """Degrees, minutes and seconds of one tag, signed by the other; raises if they are none."""
+    letter, given = tags[reference], tags[value]
+    if isinstance(letter, bytes):
+        letter = letter.decode("ascii", "replace")
+    sign = signs[letter.strip(" \0").upper()]
+    parts = [float(part) for part in (given if isinstance(given, tuple) else (given,))]
+    degrees = sum(part / 60**i for i, part in enumerate(parts))
+    # a rational with denominator 0 is NaN, which is not >= 0
+    if not 1 <= len(parts) <= 3 or not all(part >= 0 for part in parts) or degrees > most:
+        raise ValueError(f"{given} is no angle up to {most} degrees")
+    return sign * degrees
+
+
 @dataclass(frozen=True)
 class Photos:
-    """Photos, and where they were taken if a table says so.
-
-    Attributes:
-        root: the folder that they lie in.
-        paths: files in order.
-        listed: positions that a CSV file gives; of other photos, `position` looks into the name
-            and the EXIF tags.
-    """
-
-    root: Path
-    paths: list[Path]
-    listed: Mapping[Path, Position] = field(default_factory=dict)
+    root: Path  # the folder that they lie in
+    paths: list[Path]  # in order
+    listed: Mapping[Path, Position] = field(default_factory=dict)  # where a CSV file says
 
     def position(self, path: Path) -> Position | None:
-        """Where a photo was taken: as listed, else as the photo itself tells; None: unknown."""
+        """Where a photo was taken: as listed, else by `read_position`; None: unknown."""
         return self.listed.get(path) or read_position(path)
 
 
@@ -231,13 +198,8 @@ def _read_table(path: Path) -> Photos:
     listed: dict[Path, Position] = {}
     for columns, make in ((METRES, Position.from_utm), (DEGREES, Position.from_degrees)):
         if table.has(*columns):
-            filled = _rows_with(table, columns)
+            cells = zip(*(table.texts(column) for column in columns), strict=True)
+            filled = table.take([i for i, row in enumerate(cells) if any(row)])
             values = [filled.values(column, *limits) for column, limits in columns.items()]
             listed |= dict(zip(filled.images, map(make, *values), strict=True))
     return Photos(path.parent, list(dict.fromkeys(table.images)), listed)
-
-
-def _rows_with(table: ImageTable, columns: Sequence[str]) -> ImageTable:
-    """The table without the rows in which all of these columns are empty."""
-    cells = zip(*(table.texts(column) for column in columns), strict=True)
-    return table.take([i for i, row in enumerate(cells) if any(row)])

@@ -1,4 +1,4 @@
-"""Models for who has trained none: pretrained backbones, and what needs no training on top."""
+"""Models where none was trained: pretrained backbones, and what needs no training on top."""
 
 import warnings
 from pathlib import Path
@@ -24,14 +24,10 @@ def stand_in() -> PlaceModel:
 
 
 def zero_shot(preset: str, weights: str | Path = "hub") -> PlaceModel:
-    """A preset's model with a pretrained backbone and nothing trained for places.
+    """A preset's model with a pretrained backbone (see `build_model`), not trained for places.
 
     GeM pooling (`gem_dinov2`) needs no more. The aggregators of other presets are random, the same
     at every call, and a warning says so.
-
-    Args:
-        preset: a name in `dinomix.PRESETS`.
-        weights: of the backbone, see `build_model`.
 
     Raises:
         ValueError: there is no such preset, or the weights do not fit it.

@@ -15,8 +15,8 @@ from packaging.requirements import Requirement
 
 from dinomix.backbones import DINOV3, TOY
 from dinomix.backbones.names import timm_name
-from dinomix.data import CITIES, PlaceDataset, TestSet
-from dinomix.datasets.benchmarks import BENCHMARKS, Benchmark, open_benchmark
+from dinomix.data import PlaceDataset, TestSet
+from dinomix.datasets.benchmarks import BENCHMARKS, GSV_CITIES, Benchmark, open_benchmark
 from dinomix.model import PlaceModel
 from dinomix.pipeline.notebooks import NOTEBOOKS, Step, load_profile
 from dinomix.plumbing.files import config_hash
@@ -132,7 +132,7 @@ def _training_sets(
         users = [v for other, every in experiments if other.places == folder for v in every]
         batch = max((v.train.places_per_batch for v in users if v.train), default=1)
         name = _name(folder, data)
-        least = len(CITIES) if folder.name == "gsv-cities" else 1
+        least = len(GSV_CITIES) if folder.name == "gsv-cities" else 1
         needed = f"places for a batch of {batch}" + f", {least} cities" * (least > 1)
         if Path(name).parts[0] in rendered and not folder.exists():
             yield Row(name, NOT_YET, needed, True)

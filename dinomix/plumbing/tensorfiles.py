@@ -30,8 +30,7 @@ def read_tensors(path: str | Path) -> Tensors:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: for a damaged file, one with objects of other types (naming them), one that
-            claims more numbers than it has room for, or one without named tensors.
+        ValueError: for a file that holds anything else, or claims more than it has room for.
     """
     path = Path(path)
     if path.suffix == ".safetensors":
@@ -52,12 +51,11 @@ def read_tensors(path: str | Path) -> Tensors:
 def read_torch(path: str | Path, mapped: bool = False) -> Any:
     """What a PyTorch file holds, on the CPU; `mapped` leaves a zip file's numbers on the disk.
 
-    Types other than tensors, numbers, text and collections of them are never unpickled.
-
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: for a damaged file, one with objects of other types (naming them), or one that
-            unpacks to more than its own size.
+        ValueError: for a damaged file, one that unpacks to more than its own size, or one with
+            objects other than tensors, numbers, text and collections of them: these are named,
+            and never unpickled.
     """
     path = _existing(path)
     _refuse_bomb(path)
@@ -81,13 +79,7 @@ def read_torch(path: str | Path, mapped: bool = False) -> Any:
 
 
 def read_safetensors(path: str | Path) -> tuple[Tensors, dict[str, str]]:
-    """The tensors of a .safetensors file, and the metadata in its header.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is damaged, no safetensors file, or holds numbers of a type that no model
-            here has.
-    """
+    """The tensors of a .safetensors file and its header's metadata; raises as `read_tensors`."""
     with _open_safetensors(path) as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         header = file.metadata() or {}
@@ -117,7 +109,7 @@ def _existing(path: str | Path) -> Path:
 
 
 def _require_numbers(path: str | Path, tensors: Tensors) -> None:
-    """Refuse tensors that are more than they look like: a few bytes can claim to be any shape."""
+    """Refuse tensors that are more than they look like: a few bytes can claim any shape."""
     for key, tensor in tensors.items():
         plain = tensor.layout == torch.strided and tensor.device.type == "cpu"
         if not plain or tensor.dtype not in NUMBERS:
@@ -132,14 +124,13 @@ def _require_numbers(path: str | Path, tensors: Tensors) -> None:
 
 
 def _refuse_bomb(path: Path) -> None:
-    """PyTorch packs nothing, so a file that unpacks to more than its size was made to do harm."""
+    """PyTorch packs nothing, so a file that unpacks to more than its size means harm."""
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
     except Exception:  # no zip file, or a damaged one, of which torch will tell
         return
-    size = path.stat().st_size
-    if unpacked > size:
+    if unpacked > (size := path.stat().st_size):
         raise ValueError(
             f"{path} has {size:,} bytes and unpacks to {unpacked:,}, which no file of PyTorch does"
         )

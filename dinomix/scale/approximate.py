@@ -41,8 +41,8 @@ class ApproximateIndex:
                 NaN are left out.
             factory: FAISS' description of an index: "PCA256,IVF1024,PQ64" keeps 256 dimensions,
                 divides the rest into 1024 cells, and describes an image by 64 bytes there.
-            training: how many descriptors the index learns from, all in memory; FAISS asks for 39
-                a cell at least. They are drawn at random by `seed`.
+            training: how many descriptors the index learns from, drawn at random by `seed`, all in
+                memory; FAISS asks for 39 a cell at least.
             block_bytes: of a block of the database in float32.
 
         Raises:
@@ -87,11 +87,10 @@ class ApproximateIndex:
                 "efSearch=64" walks further through a graph. They stay until others are given.
             database: what the index was built from; then the index only proposes `candidates` for
                 each query, and their similarities are computed from the descriptors themselves.
+                Else the similarities are the index's own, as coarse as what it keeps.
 
         Returns:
-            similarities float32 (Q, min(k, N)), falling along each row, and database indices
-            int64 of the same shape. Where the index found fewer, -inf and -1. Without `database`
-            the similarities are the index's own, as coarse as what it keeps.
+            as `search` returns; -inf and -1 where the index found fewer.
 
         Raises:
             ValueError: the queries or the database do not fit the index, k < 1, or the index has
@@ -114,8 +113,7 @@ class ApproximateIndex:
                 faiss.ParameterSpace().set_index_parameters(self.index, parameters)
             except RuntimeError as error:
                 raise ValueError(
-                    f"the index cannot take the parameters {parameters!r}: {_reason(error)}. "
-                    f"FAISS' ParameterSpace lists them."
+                    f"the index cannot take the parameters {parameters!r}: {_reason(error)}"
                 ) from error
         queries = np.ascontiguousarray(queries, np.float32)
         k = min(k, len(self))
@@ -135,12 +133,7 @@ class ApproximateIndex:
 
     @classmethod
     def load(cls, file: str | Path) -> Self:
-        """What `save` wrote.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: it holds something else.
-        """
+        """What `save` wrote; FileNotFoundError or ValueError where there is no such thing."""
         if not Path(file).is_file():
             raise FileNotFoundError(f"there is no index {file}; ApproximateIndex.build makes one")
         try:

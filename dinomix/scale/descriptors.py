@@ -6,9 +6,9 @@
 <name>.<hash>.part/  meanwhile: the array, the model, and a file for each chunk that is done, which
                      lists what was skipped in it
 ```
-Chunks do not depend on each other, so any number of processes, on any number of machines that
-share the disk, can work on one file. The hash is of what it is made from: processes that start
-together find each other, and none steps on what another one makes from something else.
+Chunks do not depend on each other, so any number of processes, on machines that share the disk,
+can work on one file. The hash, of what it is made from, lets those find each other that make the
+same, and keeps others apart.
 """
 
 import glob
@@ -63,25 +63,23 @@ def describe_to(
         dtype: float32, or float16, which halves the file and changes a similarity by about 1e-4.
         shard: (i, n) for process i of n that work on one file, each on every n-th chunk. "auto"
             is this process among those that `accelerate launch` or `torchrun` started (RANK and
-            WORLD_SIZE). Who finds all chunks done finishes the file; for the others it returns
-            None. Of a process that died, whoever is given its shard again goes on.
+            WORLD_SIZE). Of a process that died, whoever is given its shard again goes on.
         client: of a Dask cluster whose workers see the same disk: every chunk is a job, and a
             worker that dies costs its chunk alone.
-        on_error: "raise", or "skip" for a row of NaN where an image cannot be decoded, see
-            `describe_batches`; `open_skipped` lists them.
+        on_error: "raise", or "skip" for a row of NaN where an image cannot be decoded;
+            `open_skipped` lists them.
         options: of `describe`: batch_size, workers, device.
 
     Returns:
         (N, D), read-only; None where other shards are still at work.
 
     Raises:
-        ValueError: the name does not end in .npy, there is no such dtype, shard or `on_error`, or
-            no image.
-        UnreadableImageError, OSError: an image cannot be read, or was skipped before, and
-            `on_error` is "raise"; the file is named.
+        ValueError: for arguments that are not such, or no image.
+        UnreadableImageError: an image cannot be decoded, or was skipped before, and `on_error` is
+            "raise".
         FloatingPointError: a descriptor is not finite; the image is named.
-        OSError: the disk has no room for all of them, which is found out before the first one is
-            computed, or the folder cannot be written to. What was there before is kept.
+        OSError: an image cannot be read, the folder cannot be written to, or the disk has no room
+            for all descriptors, found out before the first one is computed.
     """
     file = Path(file)
     if shard == "auto":
@@ -95,28 +93,20 @@ def describe_to(
     if not len(paths):
         raise ValueError("there are no images to describe")
     check_on_error(on_error)
-    array = ChunkedArray(
-        file,
-        {
-            "model": model_hash(model),
-            "images": images_hash(paths),
-            "dtype": dtype,
-            "shape": [len(paths), model.dim],
-            "chunk": CHUNK,
-        },
-    )
+    identity = {"model": model_hash(model), "images": images_hash(paths), "dtype": dtype}
+    array = ChunkedArray(file, identity | {"shape": [len(paths), model.dim], "chunk": CHUNK})
     if not array.is_finished():
         array.prepare(model)
-        number, count = shard
         mine = {
             chunk: paths[CHUNK * chunk : CHUNK * (chunk + 1)]
             for chunk in array.missing()
-            if chunk % count == number
+            if chunk % shard[1] == shard[0]
         }
+        options["on_error"] = on_error
         if mine and client is None:
-            _describe_chunks(array, model, mine, on_error=on_error, progress=progress, **options)
+            _describe_chunks(array, model, mine, progress=progress, **options)
         elif mine:
-            _describe_on(client, array, mine, on_error=on_error, **options)
+            _describe_on(client, array, mine, **options)
         if not array.missing():
             array.finish()
         elif not array.is_finished():  # another shard may have done it meanwhile
@@ -126,13 +116,13 @@ def describe_to(
     if skipped and on_error == "raise":
         raise UnreadableImageError(
             f"{file} lacks {len(skipped)} images, which were skipped since they cannot be decoded; "
-            f'the first is {skipped[0]}. Replace them or take them out, or say on_error="skip".'
+            f'the first is {skipped[0]}. Replace them, or say on_error="skip".'
         )
     return open_descriptors(file)
 
 
 def open_descriptors(file: str | Path) -> np.memmap:
-    """The descriptors that `describe_to` wrote, (N, D), as a read-only memory map.
+    """The descriptors (N, D) that `describe_to` wrote, as a read-only memory map.
 
     Raises:
         FileNotFoundError: there is no such file, or it is not finished.
@@ -149,11 +139,7 @@ def open_descriptors(file: str | Path) -> np.memmap:
 
 
 def open_skipped(file: str | Path) -> list[str]:
-    """The images that `describe_to` skipped when it wrote `file`; their rows are NaN.
-
-    Raises:
-        FileNotFoundError: there is no such file, or it is not finished.
-    """
+    """The images that `describe_to` skipped, of rows NaN; raises as `open_descriptors`."""
     return read_record(Path(file))["skipped"]
 
 
@@ -167,11 +153,7 @@ def model_hash(model: nn.Module) -> str:
 
 
 def images_hash(paths: Sequence[str | Path]) -> str:
-    """Names image files as they are now: path, size and time of the last change.
-
-    Raises:
-        OSError: one is not there, or is a link that leads in a circle; it is named.
-    """
+    """Names image files as they are now: path, size and time of the last change."""
     digest = hashlib.sha256()
     for path in paths:
         state = os.stat(path)
@@ -184,8 +166,7 @@ class ChunkedArray:
     """The array in `file`, which any number of processes fill chunk by chunk.
 
     Args:
-        identity: what decides its content, as JSON has it; with `dtype`, `shape`, and `chunk`,
-            the rows of a chunk.
+        identity: what decides its content, as JSON has it, with dtype, shape and chunk (rows).
     """
 
     def __init__(self, file: Path, identity: Mapping[str, Any]) -> None:
@@ -254,11 +235,7 @@ class ChunkedArray:
 
 
 def read_record(file: Path) -> dict[str, Any]:
-    """What a finished array was made from, and what was skipped.
-
-    Raises:
-        FileNotFoundError: there is no such file, or it is not finished.
-    """
+    """What a finished array was made from, and what was skipped; else FileNotFoundError."""
     record = file.with_suffix(".json")
     if not (record.is_file() and file.is_file()):
         raise FileNotFoundError(f"{file} holds no finished descriptors; describe_to writes them")
@@ -280,15 +257,15 @@ def _describe_chunks(
         if ended:
             descriptors.flush()
         for chunk in ended:
-            first, paths = size * chunk, chunks[chunk]
-            whole = descriptors[first : first + len(paths)]
+            paths = chunks[chunk]
+            whole = descriptors[size * chunk : size * chunk + len(paths)]
             array.mark_done(chunk, skipped_images(paths, whole))
 
 
 def _describe_on(
     client: "Client", array: ChunkedArray, chunks: Mapping[int, Sequence[str | Path]], **options
 ) -> None:
-    """Describe chunks as jobs of a cluster; raise what the first failed one raised at the end."""
+    """Describe chunks as jobs of a cluster; raise at the end what the first failed one raised."""
     from dinomix.runs.cluster import compute
 
     array = ChunkedArray(array.file.absolute(), array.identity)

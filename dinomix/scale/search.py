@@ -2,9 +2,8 @@
 
 import mmap
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from itertools import cycle
 from pathlib import Path
 
@@ -12,8 +11,7 @@ import numpy as np
 import psutil
 import torch
 
-from dinomix import retrieval
-from dinomix.retrieval import BLOCK_BYTES, Found, best_of
+from dinomix.retrieval import BLOCK_BYTES, Found, best_of, check_search, search_blocks
 
 PAGE = 4096  # what reading past the system's cache is aligned to
 DIRECT = getattr(os, "O_DIRECT", 0)  # Linux has it
@@ -33,14 +31,12 @@ def search(
     """The k database descriptors nearest to each query: exact, by cosine similarity.
 
     The database may be a memory map larger than memory (`open_descriptors`): it is read block by
-    block, the next one while the last one is searched. Beside the queries and what is found, three
-    blocks are in memory at most, and what comparing a block with all queries gives.
+    block, the next one while the last one is searched, and three blocks are in memory at most.
 
     Args:
         database: (N, D), rows of unit length; float32, or float16 to save space. A row of NaN,
             which `describe` gives an image that it skipped, is never found.
-        queries: float32 (Q, D), rows of unit length; a row of NaN finds nothing.
-        k: how many; at most N come back.
+        queries: float32 (Q, D), rows of unit length; a row of NaN finds nothing: -inf and -1.
         scan: "float32" compares as it is. "bfloat16" first compares rounded numbers, faster where
             the processor multiplies them natively, and then the best candidates in float32; a
             query whose neighbours are too close for that is searched again. Both are exact; only
@@ -49,25 +45,21 @@ def search(
 
     Returns:
         similarities float32 (Q, min(k, N)), falling along each row, and their database indices
-        int64 of the same shape. N counts the rows that are not NaN. Where a query is NaN, -inf
-        and -1.
+        int64 of the same shape. N counts the rows that are not NaN.
 
     Raises:
         ValueError: the dimensions differ, the database is empty, k < 1, or there is no such scan.
     """
     if scan not in SCANS:
         raise ValueError(f"scan is {scan!r}; choose one of {', '.join(SCANS)}")
-    streamed = partial(retrieval.search, block_bytes=block_bytes, read=row_blocks)
-    if scan == "float32":
-        return streamed(database, queries, k)
-    retrieval.check_search(database, queries, k)
+    check_search(database, queries, k)
     rows = max(1, block_bytes // (4 * database.shape[1]))
-    return _search_rounded(database, np.ascontiguousarray(queries, np.float32), k, rows, streamed)
+    if scan == "float32":
+        return search_blocks(row_blocks(database, rows), queries, k)
+    return _search_rounded(database, np.ascontiguousarray(queries, np.float32), k, rows)
 
 
-def _search_rounded(
-    database: np.ndarray, queries: np.ndarray, k: int, rows: int, streamed: Callable[..., Found]
-) -> Found:
+def _search_rounded(database: np.ndarray, queries: np.ndarray, k: int, rows: int) -> Found:
     """Exact search through descriptors rounded to bfloat16.
 
     Rounding changes an entry by its U-th part at most, and so a similarity q.x by at most
@@ -90,7 +82,7 @@ def _search_rounded(
         similarities, indices = (q @ near.T).topk(count, dim=1)  # (q, count)
         return similarities.float().numpy(), indices.numpy()
 
-    rough, candidates = streamed(database, queries, count, compare=compare)
+    rough, candidates = search_blocks(row_blocks(database, rows), queries, count, compare)
     if not rough.size:  # no row or no query is a descriptor
         return rough[:, :k], candidates[:, :k]
     share = 3 * U + 4 * U**2 + dim * 2.0**-23
@@ -102,7 +94,7 @@ def _search_rounded(
         return found
     unsure = np.flatnonzero(rough[:, -1] + slack >= found[0][:, -1])
     if len(unsure):
-        again = streamed(database, queries[unsure], k)
+        again = search_blocks(row_blocks(database, rows), queries[unsure], k)
         for whole, part in zip(found, again, strict=True):
             whole[unsure] = part
     return found
@@ -123,9 +115,8 @@ def compare_again(
 def row_blocks(database: np.ndarray, rows: int) -> Iterator[tuple[int, np.ndarray]]:
     """The first row of each block, and the block in float32 (n, D), n <= rows.
 
-    The next block is read while one is in use. A block is valid until the next one is asked for:
-    all share two buffers, since memory that the system gives anew for each costs more time than
-    reading does.
+    The next block is read while one is in use, which is valid until the next one is asked for: all
+    share two buffers, since memory that the system gives anew costs more time than reading does.
     """
     blocks = _blocks(database, min(rows, len(database)))
     with ThreadPoolExecutor(1) as reader:
@@ -168,8 +159,8 @@ def _is_whole_file(database: np.ndarray) -> bool:
 def _file_blocks(database: np.memmap, rows: int) -> Iterator[np.ndarray]:
     """Blocks of a memory map, read as a file: its pages would cost a fault each, and stay.
 
-    A file that memory cannot hold is read past the system's cache, where the system can: keeping
-    it there is of no use and costs much of a core's time.
+    A file that memory cannot hold is read past the system's cache, which would cost much of a
+    core's time for nothing.
     """
     row_bytes = database.dtype.itemsize * database.shape[1]
     room = (rows * row_bytes // PAGE + 3) * PAGE  # begins and ends on whole pages

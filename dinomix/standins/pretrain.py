@@ -1,8 +1,7 @@
 """Pretrains the stand-in backbones, `toy_vits14`, `toy_vitb14` and `toy_resnet`, without labels.
 
-Two photos of one street spot, under different conditions, are cropped twice: a large crop, and a
-small one within it. Contrastive losses bring the images together, and each patch of the small crop
-and the same spot of the large one.
+Of two photos of one spot, under different conditions, one is cropped to a large and one to a small
+crop within it. Contrastive losses bring images together, and each small patch and its same spot.
 """
 
 import math
@@ -10,6 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -65,12 +65,9 @@ class Heads(nn.Module):
         super().__init__()
         self.image, self.patch = (
             nn.Sequential(
-                nn.LayerNorm(width),
-                nn.Linear(width, 2 * width),
-                nn.GELU(),
-                nn.Linear(2 * width, projection),
+                nn.LayerNorm(w), nn.Linear(w, 2 * w), nn.GELU(), nn.Linear(2 * w, projection)
             )
-            for width in (image_width, patch_width)
+            for w in (image_width, patch_width)
         )
 
 
@@ -91,17 +88,14 @@ def pretrain(
     parameters = [*net.parameters(), *heads.parameters()]
     decayed = [p for p in parameters if p.ndim > 1 and p.shape[0] > 1]
     others = [p for p in parameters if p.ndim == 1 or p.shape[0] == 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": decayed}, {"params": others, "weight_decay": 0}],
-        lr=config.lr * 128 / net.out_channels,
-        weight_decay=config.weight_decay,
-    )
+    groups = [{"params": decayed}, {"params": others, "weight_decay": 0}]
+    lr = config.lr * 128 / net.out_channels
+    optimizer = torch.optim.AdamW(groups, lr=lr, weight_decay=config.weight_decay)
     whole = len(photos) // config.batch_size * config.batch_size
     order = torch.cat([torch.randperm(len(photos))[:whole] for _ in range(config.epochs)])
     batches = order.split(config.batch_size)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: warmup_cosine(step, len(batches), config.warmup)
-    )
+    factor = partial(warmup_cosine, steps=len(batches), warmup=config.warmup)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     with tqdm(batches, desc=name, unit="step", disable=not progress) as bar:
         for step, batch in enumerate(bar):
             coarse = step < config.coarse_share * len(batches)
@@ -141,7 +135,7 @@ def encode(net: Backbone, images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def encoded_widths(net: Backbone) -> tuple[int, int]:
-    """s and s' of `encode`."""
+    """Widths s and s' of what `encode` gives."""
     if isinstance(net, ViTBackbone):
         return net.out_channels, net.out_channels
     return net.out_channels, net.trunk.feature_info[net.stage - 1]["num_chs"]
@@ -168,10 +162,9 @@ def contrast(
     centres = patch_centres(math.isqrt(small_patches.shape[1]), small_box)  # (B, 25, 2)
     within = (centres - large_box[:, None, :2]) / large_box[:, None, 2:]  # in the large crop
     same_spots = F.grid_sample(large_map, (2 * within - 1)[:, None], align_corners=False)
-    same_spots = same_spots[:, :, 0].transpose(1, 2)  # (B, 25, p)
-    patch_loss, accuracy = info_nce(
-        same_spots.flatten(0, 1), heads.patch(small_patches).flatten(0, 1), config.temperature
-    )
+    same_spots = same_spots[:, :, 0].transpose(1, 2).flatten(0, 1)  # (B*25, p)
+    small_spots = heads.patch(small_patches).flatten(0, 1)
+    patch_loss, accuracy = info_nce(same_spots, small_spots, config.temperature)
     return image_loss + patch_loss, accuracy
 
 
@@ -237,8 +230,7 @@ def pretrain_to_file(name: str, views: Path, config: PretrainConfig, out: Path) 
     photos = np.load(views, mmap_mode="r")  # (N*T, H, W, 3)
     photos = photos.reshape(config.cameras, config.photos, *photos.shape[1:])
     tensors = pretrain(name, photos, config)
-    about = {"backbone": name, "pretrained": to_json(config)}
-    file = out / f"{name}.safetensors"
+    file, about = out / f"{name}.safetensors", {"backbone": name, "pretrained": to_json(config)}
     with atomic_path(file) as temporary:
         save_file(tensors, temporary, metadata=about)
     return file
@@ -247,14 +239,10 @@ def pretrain_to_file(name: str, views: Path, config: PretrainConfig, out: Path) 
 def pretrain_files(
     names: Sequence[str] | None = None, out: Path = TOY_WEIGHTS, **changes: int
 ) -> list[Path]:
-    """Render views, then pretrain each backbone in a process of its own; the files of weights.
+    """Render views, then pretrain each backbone (default: all) in a process of its own.
 
-    Args:
-        names: None means all stand-ins.
-        changes: of the recipes: epochs, cameras.
-
-    Raises:
-        ValueError: there is no stand-in of this name.
+    `changes` are those of the recipes: epochs, cameras. Returns the files of weights. ValueError:
+    there is no stand-in of this name.
     """
     names = names or list(RECIPES)
     if unknown := [name for name in names if name not in RECIPES]:

@@ -1,7 +1,7 @@
 """Views for JupyterLab and Voila: ipywidgets over the functions of the package.
 
-Each view keeps what it is about in a plain class that knows no widget, and draws figures to PNG;
-so nothing needs a build step, and all of it runs without a browser.
+A view draws its pictures to PNG, so nothing needs a build step, and all of it runs without a
+browser. What can be said without widgets (figures, averages, a run's progress) stands apart.
 """
 
 from dinomix.widgets.browser import retrieval_browser

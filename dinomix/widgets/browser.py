@@ -1,4 +1,4 @@
-"""Pictures of one query: what was retrieved for it, and where that lies."""
+"""The retrieval browser: query after query, with what a method retrieves for it, and where."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,70 +15,6 @@ from dinomix.images import read_image
 from dinomix.widgets.collection import Collection, Method, in_words, right_answers
 from dinomix.widgets.view import View, choice, number, offer, picture, set_range, show
 
-
-def ranking(retrieval: Retrieval, query: int, cell: float = 1.9) -> Figure:
-    """A query beside its nearest database images, framed green (right) or red (wrong).
-
-    Above each stand rank, verdict, distance in the test set's unit and similarity, as far as they
-    are known.
-
-    Args:
-        query: index in the test set.
-        cell: inches an image.
-    """
-    test, found = retrieval.test, retrieval.ranked[query]
-    paths = [test.queries[query], *(test.database[i] for i in found)]
-    titles = [f"{rank + 1}: {in_words(retrieval, query, rank)}" for rank in range(len(found))]
-    return image_grid(
-        [[np.asarray(read_image(path)) for path in paths]],
-        titles=[["query", *titles]],
-        frames=[[None, *_colours(retrieval, query)]],
-        cell=cell,
-    )
-
-
-def place_map(retrieval: Retrieval, query: int) -> Figure | None:
-    """The database, the query, and the images retrieved for it, numbered, where they were taken.
-
-    A sequence is drawn along its frames. None where there are no positions to draw: the test set
-    is unlabelled, or only tells places apart.
-    """
-    test = retrieval.test
-    if not test.labelled or test.unit == "places":
-        return None
-    streets = test.unit == "m"
-    origin = test.database_utm.min(axis=0) if streets else np.zeros(2)
-
-    def place(positions: np.ndarray) -> np.ndarray:  # (N, 2) -> (2, N)
-        return (positions - origin).T
-
-    figure, ((axis,),) = panels(1, 1, (4.5, 4.5) if streets else (7, 1.6))
-    if streets:
-        axis.set(xlabel="east (m)", ylabel="north (m)")
-        axis.set_aspect("equal", adjustable="datalim")  # a single street fills the map, too
-    else:
-        axis.set(xlabel="frame", yticks=[], ylim=(-1, 1))
-    axis.scatter(*place(test.database_utm), s=6, color=DATABASE_COLOUR, label="database")
-    asked = place(test.query_utm[[query]])
-    axis.scatter(*asked, s=400, marker="*", color=QUERY_COLOUR, edgecolors="black", label="query")
-    found = place(test.database_utm[retrieval.ranked[query]])  # (2, k)
-    colours = _colours(retrieval, query)
-    inside = {"ha": "center", "va": "center", "color": "white", "fontsize": 8, "weight": "bold"}
-    for rank in reversed(range(len(colours))):  # so that the first one lies on top
-        axis.scatter(*found[:, rank], s=120, color=colours[rank], edgecolors="black")
-        axis.annotate(str(rank + 1), found[:, rank], **inside)
-    axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
-    return figure
-
-
-def _colours(retrieval: Retrieval, query: int) -> list[str | None]:
-    right = right_answers(retrieval, query)
-    if right is None:
-        return [None] * retrieval.ranked.shape[1]
-    return [RIGHT if hit else WRONG for hit in right]
-
-
-# The retrieval browser: query after query, with what a method retrieves for it.
 EVERY = "every condition"
 
 
@@ -106,18 +42,67 @@ def retrieval_browser(
     return _RetrievalBrowser(Collection(test_sets, methods, k, cache))
 
 
-class Browsing:
-    """A place in the queries of a retrieval: those of a condition, all or the failures.
+def ranking(retrieval: Retrieval, query: int, cell: float = 1.9) -> Figure:
+    """A query (its index) beside its nearest database images, framed green (right) or red (wrong).
 
-    Attributes:
-        queries: int (N,), indices of the chosen queries in the test set.
-        position: which of these is looked at.
+    Above each stand rank, verdict, distance in the test set's unit and similarity, as far as they
+    are known. A cell is so many inches wide.
     """
+    test, found = retrieval.test, retrieval.ranked[query]
+    paths = [test.queries[query], *(test.database[i] for i in found)]
+    titles = [f"{rank + 1}: {in_words(retrieval, query, rank)}" for rank in range(len(found))]
+    return image_grid(
+        [[np.asarray(read_image(path)) for path in paths]],
+        titles=[["query", *titles]],
+        frames=[[None, *_colours(retrieval, query)]],
+        cell=cell,
+    )
+
+
+def place_map(retrieval: Retrieval, query: int) -> Figure | None:
+    """The database, the query, and the images retrieved for it, numbered, where they were taken.
+
+    A sequence is drawn along its frames. None where there are no positions to draw: the test set
+    is unlabelled, or only tells places apart.
+    """
+    test = retrieval.test
+    if not test.labelled or test.unit == "places":
+        return None
+    streets = test.unit == "m"
+    origin = test.database_utm.min(axis=0) if streets else np.zeros(2)
+    database, found = test.database_utm - origin, retrieval.ranked[query]  # (N, 2), (k,)
+    figure, ((axis,),) = panels(1, 1, (4.5, 4.5) if streets else (7, 1.6))
+    if streets:
+        axis.set(xlabel="east (m)", ylabel="north (m)")
+        axis.set_aspect("equal", adjustable="datalim")  # a single street fills the map, too
+    else:
+        axis.set(xlabel="frame", yticks=[], ylim=(-1, 1))
+    axis.scatter(*database.T, s=6, color=DATABASE_COLOUR, label="database")
+    star = {"s": 400, "marker": "*", "color": QUERY_COLOUR, "edgecolors": "black"}
+    axis.scatter(*(test.query_utm[query] - origin), label="query", **star)
+    inside = {"ha": "center", "va": "center", "color": "white", "fontsize": 8, "weight": "bold"}
+    colours = _colours(retrieval, query)
+    for rank in reversed(range(len(found))):  # so that the first one lies on top
+        spot = database[found[rank]]  # (2,)
+        axis.scatter(*spot, s=120, color=colours[rank], edgecolors="black")
+        axis.annotate(str(rank + 1), spot, **inside)
+    axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
+    return figure
+
+
+def _colours(retrieval: Retrieval, query: int) -> list[str | None]:
+    if (right := right_answers(retrieval, query)) is None:
+        return [None] * retrieval.ranked.shape[1]
+    return [RIGHT if hit else WRONG for hit in right]
+
+
+class Browsing:
+    """A place in the queries of a retrieval: those of a condition, all or the failures."""
 
     def __init__(self) -> None:
         self.retrieval: Retrieval | None = None
-        self.queries = np.zeros(0, dtype=int)
-        self.position = 0
+        self.queries = np.zeros(0, dtype=int)  # (N,) indices of the chosen ones in the test set
+        self.position = 0  # which of these is looked at
 
     @property
     def query(self) -> int | None:
@@ -125,12 +110,9 @@ class Browsing:
         return int(self.queries[self.position]) if len(self.queries) else None
 
     def choose(self, retrieval: Retrieval, condition: str, only_failures: bool) -> None:
-        """Look at these queries, from the one on that was looked at, if it was in this test set.
+        """Look at the queries of a condition, from the one on that was looked at in this test set.
 
-        Args:
-            condition: `EVERY`, or one of the test set's.
-            only_failures: leave out queries whose first image is right. Of an unlabelled test set
-                nothing is known to be right or wrong, and all queries stay.
+        Those whose first image is right can be left out; of an unlabelled test set all stay.
         """
         same = self.retrieval is not None and self.retrieval.test is retrieval.test
         before = self.query if same else None
@@ -152,16 +134,13 @@ class Browsing:
         if self.query is None:
             return "no query is like this"
         test, query = self.retrieval.test, self.query
-        words = [f"query {self.position + 1} of {len(self.queries)}"]
-        if test.conditions[query]:
-            words.append(test.conditions[query])
-        right = right_answers(self.retrieval, query)
-        if right is not None:
+        words = [f"query {self.position + 1} of {len(self.queries)}", test.conditions[query]]
+        if (right := right_answers(self.retrieval, query)) is not None:
             ranks = np.flatnonzero(right) + 1
             answers = len(self.retrieval.positives[query])
             first = f"first right one at rank {ranks[0]}" if len(ranks) else "none is right"
             words.append(f"{first} ({answers} right answers in the database)")
-        return ", ".join([*words, test.queries[query].name])
+        return ", ".join(filter(None, [*words, test.queries[query].name]))
 
 
 class _RetrievalBrowser(View):
@@ -179,18 +158,13 @@ class _RetrievalBrowser(View):
         self.previous = ipywidgets.Button(description="Previous", icon="arrow-left")
         self.next = ipywidgets.Button(description="Next", icon="arrow-right")
         self.ranking, self.map = picture("ranking"), picture("map")
-        for control in (self.test_set, self.condition, self.method, self.only_failures):
-            self.watch(control, self._choose)
-        self.watch(self.number, lambda: self._go(self.number.value - 1 - self.browsing.position))
-        self.watch(self.previous, lambda: self._go(-1))
-        self.watch(self.next, lambda: self._go(1))
-        self.compose(
-            ipywidgets.HBox([self.test_set, self.condition, self.method]),
-            ipywidgets.HBox([self.previous, self.next, self.number, self.only_failures]),
-            self.status,
-            self.ranking,
-            self.map,
-        )
+        selects = [self.test_set, self.condition, self.method]
+        self.watch(self._choose, *selects, self.only_failures)
+        self.watch(lambda: self._go(self.number.value - 1 - self.browsing.position), self.number)
+        self.watch(lambda: self._go(-1), self.previous)
+        self.watch(lambda: self._go(1), self.next)
+        steps = [self.previous, self.next, self.number, self.only_failures]
+        self.compose(selects, steps, self.status, self.ranking, self.map)
         self.attempt(self._choose)
 
     def _choose(self) -> None:
@@ -199,20 +173,14 @@ class _RetrievalBrowser(View):
         self.only_failures.disabled = not test.labelled
         retrieval = self.collection.retrieval(test.name, self.method.value)
         self.browsing.choose(retrieval, self.condition.value, self.only_failures.value)
-        self._show()
+        self._go(0)
 
     def _go(self, by: int) -> None:
-        self.browsing.step(by)
-        self._show()
-
-    def _show(self) -> None:
         browsing = self.browsing
+        browsing.step(by)
         set_range(self.number, len(browsing.queries))
         self.number.value = browsing.position + 1
         self.tell(browsing.in_words())
-        if browsing.query is None:
-            show(self.ranking, None)
-            show(self.map, None)
-            return
-        show(self.ranking, ranking(browsing.retrieval, browsing.query))
-        show(self.map, place_map(browsing.retrieval, browsing.query))
+        for image, draw in ((self.ranking, ranking), (self.map, place_map)):
+            nothing = browsing.query is None
+            show(image, None if nothing else draw(browsing.retrieval, browsing.query))

@@ -18,18 +18,10 @@ Method = PlaceModel | Callable[[], PlaceModel] | Retrieval | Sequence[Retrieval]
 
 
 class Collection:
-    """Test sets and methods by name.
-
-    Args:
-        test_sets: in any layout, labelled or not.
-        methods: name -> a model, a function that loads one, or retrievals made before, each on one
-            of the test sets.
-        k: how many images are retrieved for a query.
-        cache: folder where descriptors are kept for the next time; None keeps them in memory
-            alone.
+    """Test sets and methods by name, see `retrieval_browser`.
 
     Attributes:
-        report: is told how far loading and describing are.
+        report: is called with how far loading and describing are.
 
     Raises:
         ValueError: there are no test sets or methods, or two test sets have one name.
@@ -54,24 +46,22 @@ class Collection:
                 f"two of the test sets {[test.name for test in test_sets]} have the same name; "
                 "TestSet(folder, name=...) gives another one"
             )
-        self.methods, self.k = dict(methods), k
-        self.cache = None if cache is None else Path(cache)
+        self.methods, self.k, self.cache = dict(methods), k, cache and Path(cache)
         self.report: Callable[[str], None] = lambda progress: None
-        self._models: dict[str, PlaceModel] = {}
         self._retrievals: dict[tuple[str, str], Retrieval] = {}
 
     def model(self, method: str) -> PlaceModel:
         """The model of a method, loaded now unless it was before.
 
         Raises:
-            ValueError: the method is a retrieval, of which nobody knows the model.
+            ValueError: the method is given as retrievals.
         """
         given = self.methods[method]
         if isinstance(given, Retrieval | Sequence):
             raise ValueError(f"{method} is given as a retrieval; looking into it takes its model")
-        if method not in self._models:
-            self._models[method] = given if isinstance(given, nn.Module) else given()
-        return self._models[method]
+        if not isinstance(given, nn.Module):
+            given = self.methods[method] = given()
+        return given
 
     def retrieval(self, test: str, method: str) -> Retrieval:
         """What a method retrieves on a test set, described now unless it was before.
@@ -79,16 +69,22 @@ class Collection:
         Raises:
             ValueError: the method is given as retrievals, none of which is on this test set.
         """
-        if (test, method) not in self._retrievals:
-            given = self.methods[method]
-            if isinstance(given, Retrieval | Sequence):
-                found = _made_before(method, given, self.test_sets[test])
-            else:
-                found = self._retrieve(method, self.test_sets[test])
-            self._retrievals[test, method] = found
-        return self._retrievals[test, method]
+        key = test, method
+        if key not in self._retrievals:
+            self._retrievals[key] = self._retrieve(self.test_sets[test], method)
+        return self._retrievals[key]
 
-    def _retrieve(self, method: str, test: TestSet) -> Retrieval:
+    def _retrieve(self, test: TestSet, method: str) -> Retrieval:
+        given = self.methods[method]
+        if isinstance(given, Retrieval | Sequence):
+            made = [given] if isinstance(given, Retrieval) else given
+            for retrieval in made:
+                if retrieval.test.fingerprint == test.fingerprint:
+                    return retrieval
+            raise ValueError(
+                f"{method} was retrieved on {', '.join(r.test.name for r in made) or 'nothing'}, "
+                f"not on {test.name}: give its model, or a retrieval on this test set"
+            )
         self.report(f"{method}: loading the model")
         model = self.model(method)
         database = self._describe(model, test.database, f"{method}, database")
@@ -97,47 +93,30 @@ class Collection:
 
     def _describe(self, model: PlaceModel, paths: Sequence[Path], what: str) -> np.ndarray:
         """Descriptors (N, D), read from the cache if they are there."""
-        file = None
-        if self.cache is not None:
-            file = self.cache / f"{model_hash(model)}-{images_hash(paths)}.npy"
-            if file.is_file():
-                return np.load(file)
+        file = self.cache and self.cache / f"{model_hash(model)}-{images_hash(paths)}.npy"
+        if file and file.is_file():
+            return np.load(file)
         descriptors = np.empty((len(paths), model.dim), dtype=np.float32)
         done = 0
         for batch in describe_batches(model, paths, progress=False):
             descriptors[done : done + len(batch)] = batch
             done += len(batch)
             self.report(f"{what}: {done} of {len(paths)} images described")
-        if file is not None:
+        if file:
             with atomic_path(file) as temporary:
                 np.save(temporary, descriptors)
         return descriptors
 
 
-def _made_before(method: str, given: Retrieval | Sequence[Retrieval], test: TestSet) -> Retrieval:
-    retrievals = [given] if isinstance(given, Retrieval) else given
-    for retrieval in retrievals:
-        if retrieval.test.fingerprint == test.fingerprint:
-            return retrieval
-    raise ValueError(
-        f"{method} was retrieved on {', '.join(r.test.name for r in retrievals) or 'nothing'}, not "
-        f"on {test.name}: give its model, or a retrieval on this test set"
-    )
-
-
 def right_answers(retrieval: Retrieval, query: int) -> np.ndarray | None:
-    """Which images retrieved for a query are right: bool (k,); None where nobody knows."""
+    """Which images retrieved for a query are right: bool (k,); None where that is unknown."""
     if retrieval.positives is None:
         return None
     return hits(retrieval.ranked[[query]], [retrieval.positives[query]])[0]
 
 
 def in_words(retrieval: Retrieval, query: int, rank: int) -> str:
-    """An answer as in "wrong, 31.4 m, 0.82": verdict, distance, similarity, as far as known.
-
-    Args:
-        rank: 0 is the first one.
-    """
+    """An answer (rank 0 is the first) as in "wrong, 31.4 m, 0.82", as far as it is known."""
     words = []
     if (right := right_answers(retrieval, query)) is not None:
         words.append("right" if right[rank] else "wrong")

@@ -1,10 +1,9 @@
-"""Results tables cut and averaged along any of their columns, and how that is drawn."""
+"""The ablation dashboard: results tables cut, averaged and drawn along any of their columns."""
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import ipywidgets
-import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
@@ -22,8 +21,28 @@ METRICS = ["recall", "val_recall", "parameters", "trained", "epoch"]
 OF_A_CONDITION = {"condition", "recall", "queries", "without_positives"}
 NEEDED = {"method", "dataset", "condition", "k", "seed", "recall"}
 PANELS_IN_A_ROW = 3
+ROWS_OF_A_FILTER = 5
 
 Filters = Mapping[str, Collection[str]]
+
+
+def ablation_dashboard(table: pd.DataFrame, marked: Filters | None = None) -> View:
+    """Draw a results table along axes of one's choice: means, and how far seeds lie apart.
+
+    A filter stands for each setting that has several values; one with nothing marked lets
+    everything pass. At first they keep to one study, one data set, one k, and the mean over
+    conditions. Whatever is averaged beside the seeds is named.
+
+    Args:
+        table: a results table (`results.COLUMNS`, or some of them), such as `gather_results` reads
+            from a folder.
+        marked: setting -> what is marked at first in its filter, as far as the table has it.
+
+    Raises:
+        ValueError: the table lacks one of the columns method, dataset, condition, k, seed and
+            recall.
+    """
+    return _AblationDashboard(Ablation(table), marked or {})
 
 
 def gather_results(folder: str | Path) -> pd.DataFrame:
@@ -45,16 +64,8 @@ class Ablation:
 
     Settings become text, so that "all" stands among numbers and a missing depth is "none".
 
-    Args:
-        table: columns method, dataset, condition, k, seed and recall, and what else there is of
-            `SETTINGS` and `METRICS`.
-
-    Attributes:
-        settings, metrics: the columns of these that the table has.
-        values: setting -> its values as text, numbers first, in order.
-
     Raises:
-        ValueError: it lacks a column.
+        ValueError: the table lacks one of the columns `NEEDED`.
     """
 
     def __init__(self, table: pd.DataFrame) -> None:
@@ -62,19 +73,18 @@ class Ablation:
         if len(table):
             also = [c for c in table if c not in {*OF_A_CONDITION, *NEEDED, "backbone"}]
             table = pd.concat([table, overall(table, also)], ignore_index=True)
-        self.settings = [c for c in SETTINGS if c in table]
+        self.settings = [c for c in SETTINGS if c in table]  # whichever there are
         self.metrics = [c for c in METRICS if c in table]
-        texts = {c: table[c].map(_as_text) for c in self.settings}
-        self.table = table.assign(**texts)
-        self.values = {c: sorted(set(texts[c]), key=_order) for c in self.settings}
+        self.table = table.assign(**{c: table[c].map(_as_text) for c in self.settings})
+        self.values = {c: _in_order(self.table[c]) for c in self.settings}  # as text
 
     def chosen(self, filters: Filters) -> pd.DataFrame:
         """The rows whose settings are among those asked for; an empty choice takes them all."""
-        keep = np.ones(len(self.table), dtype=bool)
+        rows = self.table
         for column, wanted in filters.items():
             if wanted:
-                keep &= self.table[column].isin(list(wanted)).to_numpy()
-        return self.table[keep]
+                rows = rows[rows[column].isin(list(wanted))]
+        return rows
 
     def summary(self, axes: Collection[str], metric: str, filters: Filters) -> pd.DataFrame:
         """The metric along some settings, the mean over seeds with the lowest and the highest.
@@ -88,29 +98,16 @@ class Ablation:
         rows = self.chosen(filters).dropna(subset=[metric])
         a_seed = rows.groupby(list(dict.fromkeys([*axes, "seed"])))[metric].mean()
         found = a_seed.groupby(axes).agg(mean="mean", low="min", high="max", seeds="size")
-        found = found.reset_index()
-        return found.sort_values(axes, key=lambda column: column.map(_order), ignore_index=True)
+        return found.reset_index().sort_values(
+            axes, key=lambda column: column.map(_order), ignore_index=True
+        )
 
     def averaged(self, axes: Collection[str], metric: str, filters: Filters) -> dict[str, list]:
         """The settings other than the seed that differ within a point of `summary`, with values."""
         rows = self.chosen(filters).dropna(subset=[metric])
         others = [c for c in self.settings if c not in {*axes, "seed"}]
         count = rows.groupby(list(dict.fromkeys(axes)))[others].nunique().max()
-        return {c: sorted(set(rows[c]), key=_order) for c in others if count[c] > 1}
-
-
-def _as_text(value: object) -> str:
-    if pd.isna(value) or value == "":
-        return "none"
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _order(value: str) -> tuple[bool, float, str]:
-    return (False, float(value), "") if _is_number(value) else (True, 0.0, value)
-
-
-def _is_number(value: str) -> bool:
-    return value.replace(".", "", 1).isdigit()
+        return {c: _in_order(rows[c]) for c in others if count[c] > 1}
 
 
 def ablation_chart(
@@ -118,42 +115,38 @@ def ablation_chart(
 ) -> Figure:
     """Means as marks, lowest to highest as lines through them; numbers on x are joined up.
 
-    The values of `x` stand at equal distances.
-
     Args:
-        summary: from `Ablation.summary`.
+        summary: from `Ablation.summary`. The values of its `x` stand at equal distances.
         hue: the setting that colour and marker tell apart; None: there is one colour.
         panel: the setting that has a panel for each value; None: there is one panel.
-        label: of the vertical axis.
     """
-    places = list(dict.fromkeys(sorted(summary[x], key=_order)))
-    hues = [None] if hue is None else sorted(set(summary[hue]), key=_order)
-    titles = [None] if panel is None else sorted(set(summary[panel]), key=_order)
+    places = _in_order(summary[x])
+    hues = [None] if hue is None else _in_order(summary[hue])
+    titles = [None] if panel is None else _in_order(summary[panel])
     columns = min(len(titles), PANELS_IN_A_ROW)
     rows = -(-len(titles) // columns)
     size = (columns * max(4.0, 1.5 + 0.35 * len(places)) + 1.5, 3.4 * rows)
     figure, axes = panels(rows, columns, size, sharey=True)
     colours = sns.color_palette(THEME["palette"] if len(hues) <= 10 else "husl", len(hues))
     joined = all(map(_is_number, places))
+    long = max(map(len, places)) > 4
     for axis, title in zip(axes.flat, titles, strict=False):
+        here = summary if panel is None else summary[summary[panel] == title]
         for i, (value, colour) in enumerate(zip(hues, colours, strict=True)):
-            rows_of = summary if panel is None else summary[summary[panel] == title]
-            found = rows_of if hue is None else rows_of[rows_of[hue] == value]
+            found = here if hue is None else here[here[hue] == value]
             aside = 0 if joined else (i - (len(hues) - 1) / 2) * 0.6 / len(hues)
-            spread = [found["mean"] - found["low"], found["high"] - found["mean"]]
             axis.errorbar(
                 found[x].map(places.index) + aside,
                 found["mean"],
-                yerr=spread,
+                yerr=[found["mean"] - found["low"], found["high"] - found["mean"]],
                 fmt=MARKERS[i % len(MARKERS)] + ("-" if joined else ""),
                 color=colour,
                 label=value,
             )
         axis.set(xlabel=x, xticks=range(len(places)), xlim=(-0.5, len(places) - 0.5))
+        axis.set_xticklabels(places, rotation=40 if long else 0, ha="right" if long else "center")
         if panel is not None:
             axis.set_title(f"{panel} = {title}" if _is_number(title) else title)
-        long = max(map(len, places)) > 4
-        axis.set_xticklabels(places, rotation=40 if long else 0, ha="right" if long else "center")
     for axis in axes.flat[len(titles) :]:
         axis.set_visible(False)
     for axis in axes[:, 0]:
@@ -164,33 +157,26 @@ def ablation_chart(
     return figure
 
 
-# The ablation dashboard: any metric over any setting of a results table.
-ROWS_OF_A_FILTER = 5
+def _as_text(value: object) -> str:
+    if pd.isna(value) or value == "":
+        return "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def ablation_dashboard(
-    table: pd.DataFrame, marked: Mapping[str, Collection[str]] | None = None
-) -> View:
-    """Draw a results table along axes of one's choice: means, and how far seeds lie apart.
+def _in_order(values: pd.Series) -> list[str]:
+    return sorted(set(values), key=_order)
 
-    A filter stands for each setting that has several values; one with nothing marked lets
-    everything pass. At first they keep to one study, one data set, one k, and the mean over
-    conditions. Whatever is averaged beside the seeds is named.
 
-    Args:
-        table: a results table (`results.COLUMNS`, or some of them), such as
-            `ablation.gather_results` reads from a folder.
-        marked: setting -> what is marked at first in its filter, as far as the table has it.
+def _order(value: str) -> tuple[bool, float, str]:
+    return (False, float(value), "") if _is_number(value) else (True, 0.0, value)
 
-    Raises:
-        ValueError: the table lacks one of the columns method, dataset, condition, k, seed and
-            recall.
-    """
-    return _AblationDashboard(Ablation(table), marked or {})
+
+def _is_number(value: str) -> bool:
+    return value.replace(".", "", 1).isdigit()
 
 
 class _AblationDashboard(View):
-    def __init__(self, ablation: Ablation, marked: Mapping[str, Collection[str]]) -> None:
+    def __init__(self, ablation: Ablation, marked: Filters) -> None:
         super().__init__("ablation-dashboard")
         self.ablation = ablation
         self.x = choice("x axis", ablation.settings, value="method")
@@ -199,23 +185,20 @@ class _AblationDashboard(View):
         self.panel = choice("Panels", [NOTHING, *ablation.settings])
         marked = _like_with_like(ablation, marked)
         self.filters = {
-            setting: _filter(setting, values, marked.get(setting, ()))
+            setting: ipywidgets.SelectMultiple(
+                options=values,
+                value=[value for value in values if value in marked.get(setting, ())],
+                rows=min(len(values), ROWS_OF_A_FILTER),
+                description=setting,
+                style={"description_width": "7.5em"},
+            )
             for setting, values in ablation.values.items()
             if len(values) > 1
         }
-        self.chart = picture("chart")
-        self.table = text("table")
-        controls = [self.x, self.metric, self.hue, self.panel]
-        for control in (*controls, *self.filters.values()):
-            self.watch(control, self._show)
-        wrap = ipywidgets.Layout(flex_flow="row wrap")
-        self.compose(
-            ipywidgets.HBox(controls, layout=wrap),
-            ipywidgets.HBox(list(self.filters.values()), layout=wrap),
-            self.status,
-            self.chart,
-            self.table,
-        )
+        self.chart, self.table = picture("chart"), text("table")
+        controls, filters = [self.x, self.metric, self.hue, self.panel], [*self.filters.values()]
+        self.watch(self._show, *controls, *filters)
+        self.compose(controls, filters, self.status, self.chart, self.table)
         self.attempt(self._show)
 
     def _show(self) -> None:
@@ -233,12 +216,12 @@ class _AblationDashboard(View):
         show(self.chart, ablation_chart(summary, x, hue, panel, self._label(metric, filters)))
         self.table.value = summary.round(2).to_html(index=False, border=0, justify="left")
         count = f"{len(summary)} point" + ("s" if len(summary) > 1 else "")
-        words = f"{count}: mean over seeds, lowest and highest"
+        words = [f"{count}: mean over seeds, lowest and highest"]
         for setting, values in self.ablation.averaged(axes, metric, filters).items():
-            words += f"; averaged over {setting}: {', '.join(values)}"
-        self.tell(words)
+            words.append(f"averaged over {setting}: {', '.join(values)}")
+        self.tell("; ".join(words))
 
-    def _label(self, metric: str, filters: dict[str, tuple[str, ...]]) -> str:
+    def _label(self, metric: str, filters: Filters) -> str:
         if not metric.endswith("recall"):
             return metric
         ks = filters.get("k") or self.ablation.values["k"]
@@ -247,9 +230,7 @@ class _AblationDashboard(View):
         return f"{metric.replace('_', ' ')} (%)"
 
 
-def _like_with_like(
-    ablation: Ablation, marked: Mapping[str, Collection[str]]
-) -> dict[str, Collection[str]]:
+def _like_with_like(ablation: Ablation, marked: Filters) -> Filters:
     """What is marked at first: as asked, and one study, data set and k of what that leaves."""
     marked = {setting: marked[setting] for setting in marked if setting in ablation.values}
     for rows in (ablation.chosen(marked), ablation.table):
@@ -257,13 +238,3 @@ def _like_with_like(
             one = {c: [rows[c].iloc[0]] for c in ("study", "dataset", "k") if c in rows}
             return {**one, "condition": [MEAN], **marked}
     return marked
-
-
-def _filter(setting: str, values: list[str], marked: Collection[str]) -> ipywidgets.SelectMultiple:
-    return ipywidgets.SelectMultiple(
-        options=values,
-        value=[value for value in values if value in marked],
-        rows=min(len(values), ROWS_OF_A_FILTER),
-        description=setting,
-        style={"description_width": "7.5em"},
-    )

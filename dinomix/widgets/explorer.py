@@ -10,8 +10,9 @@ import ipywidgets
 from ipyevents import Event
 from torch import Tensor
 
-from dinomix.attention.patches import Match, block_maps, marked, match, middle_of, patch_at
+from dinomix.attention.patches import block_maps, marked, match, middle_of, patch_at
 from dinomix.data import TestSet
+from dinomix.evaluation import Retrieval
 from dinomix.images import read_image
 from dinomix.retrieval import load_images
 from dinomix.widgets.collection import Collection, Method, in_words
@@ -52,135 +53,98 @@ def attention_explorer(
     return _AttentionExplorer(Collection(test_sets, methods, k, cache))
 
 
-class Matching:
-    """One patch of one query, as methods match it.
-
-    Attributes:
-        test: name of the test set.
-        query: index of the query in it.
-        rank: which of the retrieved images is compared; 0 is the first one.
-        spot: how far down and how far right in the query, each in 0..1; so each method finds its
-            own patch there, whatever its grid.
-    """
-
-    def __init__(self, collection: Collection) -> None:
-        self.collection = collection
-        self.test = next(iter(collection.test_sets))
-        self.query, self.rank = 0, 0
-        self.spot = (0.5, 0.5)
-        self._maps = lru_cache(maxsize=KEPT)(self._compute)
-
-    def found(self, method: str) -> int:
-        """How many images a method retrieves for a query."""
-        return self.collection.retrieval(self.test, method).ranked.shape[1]
-
-    def blocks(self, method: str) -> int:
-        """After how many blocks of a method's backbone there are features to look at."""
-        return len(self._maps(method, *self.files(method)))
-
-    def match(self, method: str, block: int = -1) -> Match:
-        """How the patch matches after a block; 0 is the first one, -1 the last."""
-        return match(self._maps(method, *self.files(method))[block], self.spot)
-
-    def files(self, method: str) -> tuple[Path, Path]:
-        """The query, and the image that a method retrieves for it."""
-        retrieval = self.collection.retrieval(self.test, method)
-        found = retrieval.ranked[self.query, self.rank]
-        return retrieval.test.queries[self.query], retrieval.test.database[found]
-
-    def answer(self, method: str) -> str:
-        """Verdict, distance and similarity of the retrieved image, as far as known."""
-        return in_words(self.collection.retrieval(self.test, method), self.query, self.rank)
-
-    def _compute(self, method: str, query: Path, found: Path) -> list[Tensor]:
-        model = self.collection.model(method)
-        return block_maps(model, load_images(model, [query, found]))
-
-
 class _AttentionExplorer(View):
     def __init__(self, collection: Collection) -> None:
         super().__init__("attention-explorer")
-        self.collection, self.matching = collection, Matching(collection)
+        self.collection = collection
         collection.report = self.report
         methods = list(collection.methods)
         self.test_set = choice("Test set", list(collection.test_sets))
-        self.number = number("Query")
-        self.rank = slider("Rank", 1)
+        self.number, self.rank = number("Query"), slider("Rank")
         self.method = choice("Method", methods)
         second = methods[1] if len(methods) > 1 else NOTHING
         self.beside = choice("Beside", [NOTHING, *methods], value=second)
-        self.block = slider("Block", 1)
-        self.row, self.column = slider("Patch row", 1), slider("Patch column", 1)
+        self.block, self.row, self.column = map(slider, ("Block", "Patch row", "Patch column"))
         self.query = picture("query")
         self.panels = [ipywidgets.VBox([picture("heat"), text("caption")]) for _ in "ab"]
         self.pictures = ipywidgets.HBox([self.query])
-        images = (self.test_set, self.number, self.rank)
-        for control in (*images, self.method, self.beside, self.block):
-            self.watch(control, self._show)
-        for control in (self.row, self.column):
-            self.watch(control, self._slide)
+        # how far down and right in the query: each method has its patch there, whatever its grid
+        self.spot = (0.5, 0.5)
+        self._kept_maps = lru_cache(maxsize=KEPT)(self._compute_maps)
+        images = [self.test_set, self.number, self.rank]
+        looks = [self.method, self.beside, self.block]
+        self.watch(self._show, *images, *looks)
+        self.watch(self._slide, self.row, self.column)
         self.clicks = Event(source=self.query, watched_events=["click"])
         self.clicks.on_dom_event(lambda event: self.attempt(lambda: self._click(event)))
-        self.compose(
-            ipywidgets.HBox(images),
-            ipywidgets.HBox([self.method, self.beside, self.block]),
-            ipywidgets.HBox([self.row, self.column]),
-            self.status,
-            self.pictures,
-        )
+        self.compose(images, looks, [self.row, self.column], self.status, self.pictures)
         self.attempt(self._show)
+
+    def _retrieval(self, method: str) -> Retrieval:
+        return self.collection.retrieval(self.test_set.value, method)
+
+    def _files(self, method: str) -> tuple[Path, Path]:
+        """The query, and the image that a method retrieves for it."""
+        found, query = self._retrieval(method), self.number.value - 1
+        image = found.ranked[query, self.rank.value - 1]
+        return found.test.queries[query], found.test.database[image]
+
+    def _maps(self, method: str) -> list[Tensor]:
+        """Features of query and retrieved image, for each block: (2, s, h, w)."""
+        return self._kept_maps(method, *self._files(method))
+
+    def _grid(self, method: str) -> tuple[int, int]:
+        return tuple(self._maps(method)[-1].shape[-2:])
+
+    def _compute_maps(self, method: str, query: Path, found: Path) -> list[Tensor]:
+        model = self.collection.model(method)
+        return block_maps(model, load_images(model, [query, found]))
 
     def _click(self, event: Mapping[str, Any]) -> None:
         down = event["relativeY"] / event["boundingRectHeight"]
         right = event["relativeX"] / event["boundingRectWidth"]
-        self.matching.spot = (down, right)
+        self.spot = (down, right)
         self._show()
 
     def _slide(self) -> None:
         patch = (self.row.value - 1, self.column.value - 1)
-        self.matching.spot = middle_of(patch, self.matching.match(self.method.value).grid)
+        self.spot = middle_of(patch, self._grid(self.method.value))
         self._show()
 
     def _show(self) -> None:
-        matching, shown = self.matching, [self.method.value]
-        if self.beside.value != NOTHING:
-            shown.append(self.beside.value)
-        test = self.collection.test_sets[self.test_set.value]
-        set_range(self.number, len(test.queries))
-        matching.test, matching.query, matching.rank = test.name, self.number.value - 1, 0
-        set_range(self.rank, min(map(matching.found, shown)))
-        matching.rank = self.rank.value - 1
+        methods = [m for m in (self.method.value, self.beside.value) if m != NOTHING]
+        set_range(self.number, len(self.collection.test_sets[self.test_set.value].queries))
+        set_range(self.rank, min(self._retrieval(m).ranked.shape[1] for m in methods))
         at_last = self.block.value == self.block.max
-        set_range(self.block, max(map(matching.blocks, shown)))
+        set_range(self.block, max(len(self._maps(m)) for m in methods))
         if at_last:  # of one method it stays there with another
             self.block.value = self.block.max
-        self._show_query()
-        panels = self.panels[: len(shown)]
-        for panel, method in zip(panels, shown, strict=True):
-            heat, caption = panel.children
-            caption.value = self._show_match(method, heat)
+        self._show_query(self.method.value)
+        panels = self.panels[: len(methods)]
+        for panel, method in zip(panels, methods, strict=True):
+            self._show_match(method, *panel.children)
         self.pictures.children = [self.query, *panels]
 
-    def _show_query(self) -> None:
-        matching, method = self.matching, self.method.value
-        grid = matching.match(method).grid
-        patch = patch_at(matching.spot, grid)
+    def _show_query(self, method: str) -> None:
+        grid = self._grid(method)
+        patch = patch_at(self.spot, grid)
         for control, index, side in zip((self.row, self.column), patch, grid, strict=True):
             set_range(control, side)
             control.value = index + 1
-        show(self.query, marked(read_image(matching.files(method)[0]), patch, grid))
-        self.tell(f"query {matching.query + 1}, patch in row {patch[0] + 1}, column {patch[1] + 1}")
+        show(self.query, marked(read_image(self._files(method)[0]), patch, grid))
+        row, column = patch
+        self.tell(f"query {self.number.value}, patch in row {row + 1}, column {column + 1}")
 
-    def _show_match(self, method: str, heat: ipywidgets.Image) -> str:
-        """Draw what a method finds; return it in words, as HTML."""
-        matching, blocks = self.matching, self.matching.blocks(method)
-        block = min(self.block.value, blocks)
-        match = matching.match(method, block - 1)
-        found = read_image(matching.files(method)[1])
-        show(heat, marked(found, match.best, match.grid, match.heat))
-        row, column = match.best
-        return (
-            f"<b>{html.escape(method)}</b>: {matching.answer(method)}<br>"
-            f"block {block} of {blocks}: cosine {match.heat.min():.2f} (blue) to "
-            f"{match.heat.max():.2f} (red), in row {row + 1}, column {column + 1}"
+    def _show_match(self, method: str, heat: ipywidgets.Image, caption: ipywidgets.HTML) -> None:
+        maps = self._maps(method)
+        block = min(self.block.value, len(maps))
+        found = match(maps[block - 1], self.spot)
+        image = read_image(self._files(method)[1])
+        show(heat, marked(image, found.best, found.grid, found.heat))
+        answer = in_words(self._retrieval(method), self.number.value - 1, self.rank.value - 1)
+        row, column = found.best
+        caption.value = (
+            f"<b>{html.escape(method)}</b>: {answer}<br>"
+            f"block {block} of {len(maps)}: cosine {found.heat.min():.2f} (blue) to "
+            f"{found.heat.max():.2f} (red), in row {row + 1}, column {column + 1}"
         )

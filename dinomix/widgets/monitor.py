@@ -35,29 +35,18 @@ def training_monitor(runs: str | Path, run: str | None = None, seconds: float = 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is.
+    """How far a run is."""
 
-    Attributes:
-        config: what `Run.write_config` wrote; empty where the run has not begun.
-        history: a row an epoch, columns of `runs.run.COLUMNS`; epoch 0 is before training.
-        changed: when the history was last written, in seconds since 1970; None: never.
-    """
-
-    config: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)  # empty before it begins
     history: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=COLUMNS))
-    changed: float | None = None
+    changed: float | None = None  # when the history was last written, in seconds since 1970
 
     @property
     def finished(self) -> bool:
-        """Whether the run says that it is done."""
         return bool(self.config.get("finished"))
 
     def in_words(self, now: float) -> str:
-        """Epochs done, recall so far and time left, as far as known.
-
-        Args:
-            now: in seconds since 1970.
-        """
+        """Epochs done, recall so far and time left, as far as known; `now` as `changed`."""
         if not self.config and self.history.empty:
             return "has not begun"
         last, total = len(self.history) - 1, self.config.get("train", {}).get("epochs", "?")
@@ -74,11 +63,7 @@ class Progress:
 
 
 def read_progress(folder: Path, before: Progress | None = None) -> Progress:
-    """How far the run in a folder is; it never raises for what is missing or half-written.
-
-    Args:
-        before: stays true of each file that cannot be read now.
-    """
+    """How far the run in a folder is; what was `before` stays true of a file not readable now."""
     before = before or Progress()
     config, history, changed = before.config, before.history, before.changed
     with suppress(OSError, ValueError):
@@ -95,11 +80,10 @@ def read_progress(folder: Path, before: Progress | None = None) -> Progress:
 def list_runs(runs: Path) -> list[str]:
     """Names of the folders that hold runs, those that changed last first."""
     changed: dict[str, float] = {}
-    for name in (CONFIG, HISTORY):
-        for file in runs.glob(f"*/{name}"):
-            with suppress(OSError):  # it may just have gone
-                run = file.parent.name
-                changed[run] = max(changed.get(run, 0), file.stat().st_mtime)
+    for file in (*runs.glob(f"*/{CONFIG}"), *runs.glob(f"*/{HISTORY}")):
+        with suppress(OSError):  # it may just have gone
+            run = file.parent.name
+            changed[run] = max(changed.get(run, 0), file.stat().st_mtime)
     return sorted(changed, key=changed.__getitem__, reverse=True)
 
 
@@ -107,22 +91,19 @@ class _TrainingMonitor(View):
     def __init__(self, runs: Path, run: str | None, seconds: float) -> None:
         super().__init__("training-monitor")
         self.runs, self.seconds, self.expected = runs, seconds, run
-        self.progress, self.shown = Progress(), None
+        self.progress, self.drawn = Progress(), None
         self._stopped = Event()
-        self._names: dict[str, str] = {}  # folder -> what is written in the list
+        self._labels: dict[str, str] = {}  # of the runs in the list, by folder
         self.run = choice("Run", [])
         self.run.layout.width = "30em"
         self.follow_button = ipywidgets.Button(description="Follow", icon="play")
         self.stop_button = ipywidgets.Button(description="Stop", icon="stop")
         self.curves = picture("curves")
-        self.watch(self.run, self._pick)
-        self.watch(self.follow_button, self._follow)
-        self.watch(self.stop_button, self.stop)
-        self.compose(
-            ipywidgets.HBox([self.run, self.follow_button, self.stop_button]),
-            self.status,
-            self.curves,
-        )
+        self.watch(self._pick, self.run)
+        self.watch(self._follow, self.follow_button)
+        self.watch(self.stop, self.stop_button)
+        controls = [self.run, self.follow_button, self.stop_button]
+        self.compose(controls, self.status, self.curves)
         self.attempt(self._pick)
 
     def stop(self) -> None:
@@ -139,15 +120,13 @@ class _TrainingMonitor(View):
         self._follow()
 
     def _follow(self) -> None:
-        self._stopped.set()  # the thread that followed until now
+        self.stop()  # the thread that followed until now
         self._look()
-        if self.progress.finished:
-            self.stop()
-            return
-        self._stopped = Event()
-        self.follow_button.disabled, self.stop_button.disabled = True, False
-        look = {"target": self._keep_looking, "args": [self._stopped]}
-        Thread(**look, name=f"monitor of {self.runs}", daemon=True).start()  # no exit waits for it
+        if not self.progress.finished:
+            self._stopped = Event()
+            self.follow_button.disabled, self.stop_button.disabled = True, False
+            name, arguments = f"monitor of {self.runs}", [self._stopped]
+            Thread(target=self._keep_looking, args=arguments, name=name, daemon=True).start()
 
     def _keep_looking(self, stopped: Event) -> None:
         def look() -> None:
@@ -166,11 +145,10 @@ class _TrainingMonitor(View):
             return
         self.progress = read_progress(self.runs / self.run.value, self.progress)
         self.tell(f"run {self.run.value}: {self.progress.in_words(time.time())}")
-        drawn = (self.run.value, self.progress.changed)
-        if drawn != self.shown:
+        if self.drawn != (self.run.value, self.progress.changed):
             history = self.progress.history
             show(self.curves, None if history.empty else training_curves(history))
-            self.shown = drawn
+            self.drawn = (self.run.value, self.progress.changed)
 
     def _list(self) -> None:
         """Offer the runs that there are now; the chosen one stays.
@@ -181,14 +159,14 @@ class _TrainingMonitor(View):
         if self.expected is not None and self.expected not in found:
             found.insert(0, self.expected)
         known = [name for _, name in self.run.options if name in found]
-        names = [*known, *(name for name in found if name not in known)]
+        names = list(dict.fromkeys([*known, *found]))
         for name in names:
-            if name not in self._names or self._names[name] == name:
-                self._names[name] = _describe(name, read_progress(self.runs / name).config)
-        offer(self.run, [(self._names[name], name) for name in names], self.expected)
+            if self._labels.get(name, name) == name:  # there was no config until now
+                self._labels[name] = _label(name, read_progress(self.runs / name).config)
+        offer(self.run, [(self._labels[name], name) for name in names], self.expected)
 
 
-def _describe(name: str, config: Mapping[str, Any]) -> str:
+def _label(name: str, config: Mapping[str, Any]) -> str:
     if not config:
         return name
     model, train = config.get("model", {}), config.get("train", {})

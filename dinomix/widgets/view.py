@@ -16,31 +16,32 @@ _ONE_AT_A_TIME = RLock()  # pyplot is not made for several threads
 
 
 class View(ipywidgets.VBox):
-    """A column of controls and pictures, what they show in words, and a message below them.
+    """A column, of CSS class `dinomix-<name>`: controls, words, pictures, and a message below them.
 
     Whatever a callback raises becomes the message: a kernel would hide it in its log.
-
-    Args:
-        name: CSS class of the view is `dinomix-<name>`.
     """
 
     def __init__(self, name: str) -> None:
         super().__init__()
         self.add_class(f"dinomix-{name}")
-        self.status = text("status")
-        self.message = text("message")
+        self.status, self.message = text("status"), text("message")
         self._acting = False
 
-    def compose(self, *rows: ipywidgets.Widget) -> None:
-        """Put these under each other, the message last."""
-        self.children = [*rows, self.message]
+    def compose(self, *rows: ipywidgets.Widget | list[ipywidgets.Widget]) -> None:
+        """Put these under each other, the controls of a list side by side, the message last."""
+        wrap = ipywidgets.Layout(flex_flow="row wrap")
+        boxed = [
+            ipywidgets.HBox(row, layout=wrap) if isinstance(row, list) else row for row in rows
+        ]
+        self.children = [*boxed, self.message]
 
-    def watch(self, control: ipywidgets.Widget, act: Callable[[], None]) -> None:
-        """Call `act` whenever a user changes the control, or clicks it if it is a button."""
-        if isinstance(control, ipywidgets.Button):
-            control.on_click(lambda _: self.attempt(act))
-        else:
-            control.observe(lambda _: self.attempt(act), "value")
+    def watch(self, act: Callable[[], None], *controls: ipywidgets.Widget) -> None:
+        """Call `act` whenever a user changes one of the controls, or clicks a button."""
+        for control in controls:
+            if isinstance(control, ipywidgets.Button):
+                control.on_click(lambda _: self.attempt(act))
+            else:
+                control.observe(lambda _: self.attempt(act), "value")
 
     def attempt(self, act: Callable[[], None]) -> None:
         """Call `act`; say what it raises.
@@ -56,8 +57,8 @@ class View(ipywidgets.VBox):
                 act()
                 self.message.value = ""
             except Exception as error:  # any: there is nobody above who could show it
-                told = html.escape(f"{type(error).__name__}: {error}")
-                self.message.value = f'<div role="alert" style="color: #b00020">{told}</div>'
+                words = html.escape(f"{type(error).__name__}: {error}")
+                self.message.value = f'<div role="alert" style="color: #b00020">{words}</div>'
             finally:
                 self._acting = False
 
@@ -99,15 +100,12 @@ def show(picture: ipywidgets.Image, content: Figure | Image | None) -> None:
 
 
 def choice(label: str, options: list, **more) -> ipywidgets.Dropdown:
-    """A dropdown."""
     return ipywidgets.Dropdown(description=label, options=options, style=WIDE, **more)
 
 
-def slider(label: str, last: int, **more) -> ipywidgets.IntSlider:
-    """A slider from 1 to `last` that calls back when it is let go."""
-    return ipywidgets.IntSlider(
-        1, 1, last, description=label, style=WIDE, continuous_update=False, **more
-    )
+def slider(label: str, last: int = 1) -> ipywidgets.IntSlider:
+    """From 1 to `last`, see `set_range`; it calls back when it is let go."""
+    return ipywidgets.IntSlider(1, 1, last, description=label, style=WIDE, continuous_update=False)
 
 
 def number(label: str) -> ipywidgets.BoundedIntText:
@@ -123,14 +121,11 @@ def set_range(control: ipywidgets.IntSlider | ipywidgets.BoundedIntText, last: i
 
 
 def offer(control: ipywidgets.Dropdown, options: list, chosen: Any = None) -> None:
-    """Offer these options; the chosen one stays chosen if it is among them.
+    """Offer these values, or pairs of label and value; what is chosen stays so if it is among them.
 
-    The page is told in one message. It would else see another option chosen for a moment, take a
-    user's choice of just this one for no change, and lose it.
-
-    Args:
-        options: values, or pairs of a label and a value.
-        chosen: value to choose where none is chosen yet.
+    Where nothing is chosen yet, `chosen` is. The page hears of it in one message. It would else see
+    another option chosen for a moment, take a user's choice of just this one for no change, and
+    lose it.
     """
     if list(control.options) == options:
         return

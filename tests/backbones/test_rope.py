@@ -208,7 +208,7 @@ def test_errors():
     with pytest.raises(ValueError, match="trained_blocks of tiny must be 0 to 3 or 'all', not 4"):
         tiny_backbone(4)
     with (
-        pytest.raises(ValueError, match="dinov3_vits16 has no stages to choose from"),
+        pytest.raises(ValueError, match="dinov3_vits16 has no stages: stage must be None, not 2"),
         torch.device("meta"),
     ):
         build_backbone("dinov3_vits16", stage=2)

@@ -5,29 +5,17 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from dinomix.localization import index as photoindex
 from dinomix.localization.index import NAME, PhotoIndex, default_file
 from dinomix.localization.photos import find_photos
-from dinomix.model import ModelConfig, build_model
 from dinomix.retrieval import describe
 from tests.conftest import write_image
-
-CONFIG = ModelConfig(backbone="toy_vits14", image_size=28, out_channels=8, out_rows=2)
-
-
-def make_model(seed=0):
-    torch.manual_seed(seed)
-    return build_model(CONFIG)
-
-
-@pytest.fixture(scope="module")
-def model():
-    return make_model()
+from tests.localization.conftest import make_model
 
 
 @pytest.fixture
@@ -60,11 +48,12 @@ def look(root, model, file=None):
     return [path.relative_to(root).as_posix() for path in found.paths]
 
 
-def test_is_reused(root, model, seen):
+def test_is_reused_and_moves_with_its_folder(root, model, seen):
     everything = ["a.jpg", "b.jpg", "old/c.jpg", "old/d.jpg"]
     assert look(root, model) == everything and len(seen) == 4
     seen.clear()
     assert look(root, model) == everything and seen == []
+    assert look(root.rename(root.with_name("moved")), model) == everything and seen == []
 
 
 def test_follows_files_that_come_go_and_change(root, model, seen):
@@ -94,10 +83,8 @@ def test_a_change_is_seen_by_size_or_by_time(root, model, seen):
 
 
 def test_each_model_has_its_own(root, model, seen):
-    look(root, model)
-    look(root, make_model(seed=1))  # compares with what that model gives
-    assert len(seen) == 8
-    look(root, model)
+    for each in (model, make_model(seed=1), model):  # `look` compares with what that model gives
+        look(root, each)
     assert len(seen) == 8
 
 
@@ -114,13 +101,6 @@ def test_goes_on_after_an_error(root, model, seen, monkeypatch):
     monkeypatch.setattr(photoindex, "describe_batches", real)
     seen.clear()
     assert len(look(root, model)) == 4 and seen == ["c.jpg", "d.jpg"]
-
-
-def test_moves_with_its_folder(root, model, seen):
-    look(root, model)
-    seen.clear()
-    moved = root.rename(root.with_name("moved"))
-    assert len(look(moved, model)) == 4 and seen == []
 
 
 def test_one_file_for_several_databases(root, model, seen, tmp_path):
@@ -160,34 +140,31 @@ def test_names_that_are_no_text(root, model):
     assert odd in look(root, model) and odd in look(root, model)
 
 
-def test_other_files_are_left_alone(root, model, tmp_path):
-    before = (root / "a.jpg").read_bytes()
-    with pytest.raises(ValueError, match=r"a\.jpg is no index of photos.*another name"):
-        PhotoIndex(root / "a.jpg")
-    assert (root / "a.jpg").read_bytes() == before
+def test_other_files_are_left_alone(root, tmp_path):
     other = tmp_path / "catalogue.db"
     with sqlite3.connect(other) as database:
         database.execute("CREATE TABLE pictures (name TEXT)")
-    before = other.read_bytes()
-    with pytest.raises(ValueError, match=r"catalogue\.db is a database of another program"):
-        PhotoIndex(other)
-    assert other.read_bytes() == before
+    for file, complaint in (
+        (root / "a.jpg", r"a\.jpg is no index of photos.*another name"),
+        (other, r"catalogue\.db is a database of another program"),
+    ):
+        before = file.read_bytes()
+        with pytest.raises(ValueError, match=complaint):
+            PhotoIndex(file)
+        assert file.read_bytes() == before
 
 
-def test_a_damaged_index_is_an_error(root, model):
+def test_an_index_that_is_damaged_or_cannot_be_is_an_error(root, model):
+    with pytest.raises(OSError, match=r"a\.jpg"):
+        PhotoIndex(root / "a.jpg" / "index.sqlite")
+    with pytest.raises(OSError, match="old cannot be read or written"):
+        PhotoIndex(root / "old")
     look(root, model)
     data = bytearray((root / NAME).read_bytes())
     data[4096:8192] = b"\xff" * 4096
     (root / NAME).write_bytes(data)
     with pytest.raises(ValueError, match=r"\.dinomix\.sqlite .*delete the file"):
         look(root, model)
-
-
-def test_an_index_where_none_can_be(root):
-    with pytest.raises(OSError, match=r"a\.jpg"):
-        PhotoIndex(root / "a.jpg" / "index.sqlite")
-    with pytest.raises(OSError, match="old cannot be read or written"):
-        PhotoIndex(root / "old")
 
 
 def test_a_read_only_database_has_its_index_in_the_data_folder(root, monkeypatch, tmp_path):
@@ -201,15 +178,13 @@ def test_a_read_only_database_has_its_index_in_the_data_folder(root, monkeypatch
 
 
 CHILD = """
-import sys, torch
+import sys
 from dinomix.localization.index import NAME, PhotoIndex
 from dinomix.localization.photos import find_photos
-from dinomix.model import ModelConfig, build_model
-config = ModelConfig(backbone="toy_vits14", image_size=28, out_channels=8, out_rows=2)
-torch.manual_seed(0)
+from tests.localization.conftest import make_model
 photos = find_photos(sys.argv[1])
 with PhotoIndex(photos.root / NAME) as index:
-    index.describe(build_model(config), photos, batch_size=1, progress=False)
+    index.describe(make_model(), photos, batch_size=1, progress=False)
 """
 
 
@@ -224,7 +199,9 @@ def test_survives_a_kill(root, model, seen):
         def count():
             return rows.execute("SELECT count(*) FROM photos").fetchone()[0]
 
-        child = subprocess.Popen([sys.executable, "-c", CHILD, str(root)])
+        child = subprocess.Popen(
+            [sys.executable, "-c", CHILD, str(root)], cwd=Path(__file__).parents[2]
+        )
         while count() < 20:
             assert child.poll() is None
         child.kill()

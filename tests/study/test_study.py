@@ -172,8 +172,8 @@ def test_variants_are_read_from_literals():
 @pytest.mark.parametrize(
     ("special", "complaint"),
     [
-        ({"mix_dept": 3}, "deep: unknown in a model's config: mix_dept"),
-        ({"mix_depth": -1}, "deep: mix_depth must be"),
+        ({"mix_dept": 3}, "deep: ModelConfig has no fields .'mix_dept'."),
+        ({"mix_depth": -1}, "deep: ModelConfig.mix_depth is -1"),
         ({"train": {"lr": -1.0}}, "deep: TrainConfig.lr is -1.0"),
         ({"preset": "mixvpr"}, "deep: no preset 'mixvpr'; there are .*mixvpr_resnet50"),
     ],

@@ -1,12 +1,71 @@
-"""Stepping through queries, without widgets and with them."""
+"""Pictures of a query, read back from their axes; and stepping through queries."""
 
 import numpy as np
 import pytest
+from matplotlib.colors import same_color
 
 from dinomix import TestSet
-from dinomix.datasets.layouts import read_folders
+from dinomix.datasets.layouts import read_folders, read_frames
 from dinomix.evaluation import Retrieval
-from dinomix.widgets.browser import EVERY, Browsing, retrieval_browser
+from dinomix.figures import RIGHT, WRONG
+from dinomix.widgets.browser import EVERY, Browsing, place_map, ranking, retrieval_browser
+
+
+@pytest.fixture
+def two_found(test_root):
+    """Every query finds places 1 and 0, in this order; query i shows place i."""
+    test = TestSet(test_root)
+    truth = [np.array([query % 5]) for query in range(10)]
+    return Retrieval(test, np.tile([1, 0], (10, 1)), np.full((10, 2), 0.25, np.float32), truth)
+
+
+def of_folders(retrieval: Retrieval, read, **options) -> Retrieval:
+    """The same of a test set that knows its images' order, or nothing of them."""
+    test = retrieval.test
+    other = read(test.database[0].parent, test.queries[0].parent, **options)
+    truth = retrieval.positives[:5] if other.labelled else None
+    return Retrieval(other, retrieval.ranked[:5], retrieval.similarities[:5], truth)
+
+
+def titles(figure) -> list[str]:
+    return [axis.get_title() for axis in figure.axes]
+
+
+def frames(figure) -> list:
+    return [axis.spines["left"] for axis in figure.axes]
+
+
+def test_ranking_frames_right_and_wrong_where_that_is_known(two_found):
+    figure = ranking(two_found, 0)
+    assert titles(figure) == ["query", "1: wrong, 95.0 m, 0.25", "2: right, 5.0 m, 0.25"]
+    query, first, second = frames(figure)
+    assert not query.get_visible()
+    assert same_color(first.get_edgecolor(), WRONG)
+    assert same_color(second.get_edgecolor(), RIGHT)
+    figure = ranking(of_folders(two_found, read_folders), 0)
+    assert titles(figure) == ["query", "1: 0.25", "2: 0.25"]
+    assert not any(frame.get_visible() for frame in frames(figure))
+
+
+def test_map_shows_where_query_and_answers_lie(two_found):
+    (axis,) = place_map(two_found, 0).axes
+    database, query, second, first = (c.get_offsets().tolist() for c in axis.collections)
+    assert len(database) == 5
+    assert query == [[5, 0]]
+    assert second == [[0, 0]] and first == [[100, 0]]  # the first one is drawn last, on top
+    colours = [c.get_facecolor()[0] for c in axis.collections[2:]]
+    assert same_color(colours[0], RIGHT) and same_color(colours[1], WRONG)
+    assert [text.get_text() for text in axis.texts] == ["2", "1"]
+    (axis,) = place_map(of_folders(two_found, read_frames, tolerance=1), 3).axes
+    assert axis.get_xlabel() == "frame"
+    assert axis.collections[1].get_offsets().tolist() == [[3, 0]]
+
+
+def test_no_map_without_positions(two_found):
+    assert place_map(of_folders(two_found, read_folders), 0) is None
+    places = of_folders(two_found, read_frames, tolerance=1)
+    places.test.unit = "places"
+    assert place_map(places, 0) is None
 
 
 @pytest.fixture
@@ -90,10 +149,8 @@ def test_nothing_to_show_is_said(retrieval):
 
 
 def test_another_test_set_may_lack_conditions_and_labels(retrieval):
-    test = retrieval.test
-    folders = read_folders(test.database[0].parent, test.queries[0].parent, name="photos")
-    plain = Retrieval(folders, retrieval.ranked[:5], retrieval.similarities[:5], None)
-    view = retrieval_browser([test, folders], {"a": [retrieval, plain]})
+    test, plain = retrieval.test, of_folders(retrieval, read_folders, name="photos")
+    view = retrieval_browser([test, plain.test], {"a": [retrieval, plain]})
     view.condition.value = "night"
     view.only_failures.value = True
     view.test_set.value = "photos"

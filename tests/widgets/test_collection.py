@@ -57,7 +57,7 @@ def test_descriptors_are_kept_on_disk_until_model_or_images_change(model, test_r
     assert describe_anew(model)
 
 
-def test_takes_retrievals_made_before(test_root, model):
+def test_takes_retrievals_made_before_and_refuses_what_does_not_fit(test_root, model):
     test = TestSet(test_root)
     other = TestSet.from_lists(
         "other", test.database, test.queries, test.database_utm, test.query_utm, threshold=3
@@ -70,10 +70,6 @@ def test_takes_retrievals_made_before(test_root, model):
         collection.retrieval("other", "one")
     with pytest.raises(ValueError, match="one is given as a retrieval"):
         collection.model("one")
-
-
-def test_refuses_what_cannot_be_looked_at(test_root, model):
-    test = TestSet(test_root)
     with pytest.raises(ValueError, match="1 test sets and 0 methods"):
         Collection([test], {})
     with pytest.raises(ValueError, match="have the same name"):

@@ -50,33 +50,24 @@ def test_begins_in_the_middle_with_the_last_block(view):
     assert "<b>ViT</b>" in caption and "block 12 of 12" in caption
 
 
-def test_a_click_asks_for_the_patch_under_it(view):
+def test_a_click_and_sliders_ask_for_a_patch(view):
     before = shown(view)
     click(view, down=0.2, right=0.9)
     assert (view.row.value, view.column.value) == (1, 2)
     assert "row 1, column 2" in view.status.value
-    query, heat = shown(view)
-    assert query != before[0] and heat != before[1]
-
-
-def test_sliders_ask_for_the_same_patch(view):
-    click(view, down=0.2, right=0.9)
     clicked = shown(view)
+    assert clicked[0] != before[0] and clicked[1] != before[1]
     view.row.value = 2
     assert shown(view) != clicked and "row 2, column 2" in view.status.value
     view.row.value = 1
     assert shown(view) == clicked
 
 
-def test_blocks_differ_and_the_number_of_the_block_is_said(view):
-    _, last = shown(view)
+def test_block_rank_and_query_choose_the_pictures(view):
+    query, last = shown(view)
     view.block.value = 3
-    assert shown(view)[1] != last
-    assert "block 3 of 12" in captions(view)[0]
-
-
-def test_rank_and_query_choose_the_images(view):
-    query, heat = shown(view)
+    heat = shown(view)[1]
+    assert heat != last and "block 3 of 12" in captions(view)[0]
     view.rank.value = 2
     assert shown(view)[1] != heat
     view.number.value = 4

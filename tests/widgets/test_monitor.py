@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from dinomix.runs.run import COLUMNS, Run
-from dinomix.widgets.monitor import Progress, list_runs, read_progress, training_monitor
+from dinomix.widgets.monitor import list_runs, read_progress, training_monitor
 
 IDENTITY = {
     "model": {"backbone": "toy_vits14", "aggregator": "mix"},
@@ -54,7 +54,9 @@ def followers() -> list[threading.Thread]:
 
 
 def test_progress_in_words(tmp_path):
-    assert read_progress(tmp_path / "none").in_words(0) == "has not begun"
+    nothing = read_progress(tmp_path / "none")
+    assert nothing.in_words(0) == "has not begun"
+    assert not nothing.finished and list(nothing.history) == COLUMNS
     write_config(tmp_path, IDENTITY, finished=False)
     assert read_progress(tmp_path).in_words(0) == "unfinished, epoch 0 of 3"
     write_run(tmp_path, epochs=2)
@@ -112,7 +114,7 @@ def test_a_run_is_followed_from_before_its_beginning_to_its_end(tmp_path):
     folder = tmp_path / "runs" / "a"
     write_config(folder, IDENTITY, finished=False)
     wait_for(lambda: "epoch 0 of 3" in view.status.value)
-    assert view.run.label == "a: mix on toy_vits14, seed 7"
+    wait_for(lambda: view.run.label == "a: mix on toy_vits14, seed 7")
     drawn = {view.curves.value}
     for epochs in (1, 2):
         write_history(folder, rows(epochs))
@@ -169,20 +171,11 @@ def test_the_list_does_not_move_when_another_run_goes_on(tmp_path):
 def test_no_runs_and_foreign_folders(tmp_path):
     view = training_monitor(tmp_path / "none", seconds=0.01)
     assert "there is no run in" in view.status.value and view.message.value == ""
+    (follower,) = followers()
+    assert follower.daemon  # it ends with the process
     view.close()
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "config.json").write_text(json.dumps({"other": 1}))
     view = training_monitor(tmp_path, seconds=0.01)
     assert view.message.value == "" and "run x: unfinished, epoch 0 of ?" in view.status.value
     view.close()
-
-
-def test_the_thread_ends_with_the_process(tmp_path):
-    view = training_monitor(tmp_path / "none", seconds=0.01)
-    (follower,) = followers()
-    assert follower.daemon
-    view.close()
-
-
-def test_progress_is_empty_at_first():
-    assert not Progress().finished and list(Progress().history) == COLUMNS

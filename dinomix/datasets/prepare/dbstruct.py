@@ -28,11 +28,7 @@ def read_dbstruct(path: Path) -> DbStruct:
     """Read the struct `dbStruct` of a MATLAB 5 file, field by field, by name.
 
     Its names are cell arrays (N, 1) of strings and its positions (2, N) arrays, easting first,
-    as NetVLAD's `dbBase.m` documents.
-
-    Raises:
-        ValueError: the file is damaged or no MATLAB 5 file, a field is missing or of another
-            kind, names lead out of their folder, or positions are no UTM; offenders are named.
+    as NetVLAD's `dbBase.m` documents. Whatever is otherwise is named.
     """
     from scipy.io import loadmat  # here, for it takes long to import
 
@@ -43,22 +39,17 @@ def read_dbstruct(path: Path) -> DbStruct:
     struct = content.get("dbStruct")
     if struct is None or struct.dtype.names is None or struct.size != 1:
         raise ValueError(f"{path} holds no struct dbStruct. {SPECIFICATIONS}")
-    lacking = [name for name in FIELDS if name not in struct.dtype.names]
-    if lacking:
+    if lacking := [name for name in FIELDS if name not in struct.dtype.names]:
         raise ValueError(
             f"dbStruct in {path} has no field {', '.join(lacking)}; "
             f"it has {', '.join(struct.dtype.names)}"
         )
-    values = struct.item()
-    fields = dict(zip(struct.dtype.names, values, strict=True))
-    database = _names(fields["dbImageFns"], "dbImageFns", path)
-    queries = _names(fields["qImageFns"], "qImageFns", path)
-    return DbStruct(
-        database,
-        _positions(fields["utmDb"], database, "utmDb", path),
-        queries,
-        _positions(fields["utmQ"], queries, "utmQ", path),
-    )
+    fields = dict(zip(struct.dtype.names, struct.item(), strict=True))
+    sides = []
+    for named, placed in (("dbImageFns", "utmDb"), ("qImageFns", "utmQ")):
+        names = _names(fields[named], named, path)
+        sides += [names, _positions(fields[placed], names, placed, path)]
+    return DbStruct(*sides)
 
 
 def _names(cells: np.ndarray, field: str, path: Path) -> list[str]:

@@ -36,7 +36,7 @@ LIST, INDEX = "val_queries.txt", "subtask_index.csv"
 
 
 class Side(NamedTuple):
-    """Database or queries of a city, without panoramas: N photos."""
+    """Database or queries of a city: N photos, no panoramas."""
 
     folder: Path
     images: dict[str, Image]  # by key
@@ -44,7 +44,7 @@ class Side(NamedTuple):
 
 
 class City(NamedTuple):
-    """Each city's photos."""
+    """A validation city: what its CSV files say of both sides."""
 
     database: Side
     queries: Side
@@ -60,10 +60,8 @@ def plan(raw: Path) -> Plan:
     if len(chosen) != OFFICIAL:
         note += f"; results do not compare with those on the official {OFFICIAL}"
     images = [image for city in cities for image in city.database.images.values()]
-    images += [
-        image for city in cities for key, image in city.queries.images.items() if key in chosen
-    ]
-    return Plan(images, [note])
+    asked = {key: image for city in cities for key, image in city.queries.images.items()}
+    return Plan(images + [image for key, image in asked.items() if key in chosen], [note])
 
 
 def _read_side(root: Path, city: str, side: str) -> Side:
@@ -86,14 +84,13 @@ def _read_side(root: Path, city: str, side: str) -> Side:
     refuse_positions(keys, positions, UTM_LIMITS, derived_path)
     zone, letter = _zone(derived_path, latlon, positions)
     images = {}
-    for key, position, (latitude, longitude) in zip(keys, positions, latlon, strict=True):
+    for key, position, degrees in zip(keys, positions, latlon, strict=True):
         light = "night" if derived[key]["night"] == "True" else "day"
         name = utm_name(
             *position,
             zone=zone,
             letter=letter,
-            latitude=latitude,
-            longitude=longitude,
+            latlon=degrees,
             pano_id=key,
             timestamp=rows[key]["captured_at"].replace("-", ""),
             note=f"{light}_{derived[key]['view_direction'].lower()}_{city}",
@@ -131,11 +128,7 @@ def _refuse_overlap(root: Path, one: np.ndarray, other: np.ndarray) -> None:
 
 
 def _choose_queries(raw: Path, cities: list[City]) -> tuple[set[str], str]:
-    """Keys of the queries to use, and which they are.
-
-    They come from `raw`/val_queries.txt where there is one, else from each city's
-    subtask_index.csv, else all are taken.
-    """
+    """Keys of the queries to use, and which they are: those in the list, in the indices, or all."""
     known = {key for city in cities for key in city.queries.images}
     if (raw / LIST).is_file():
         # a key or the path of its image, as the lists in use have it

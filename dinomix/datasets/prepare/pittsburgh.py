@@ -28,11 +28,7 @@ HINT = (
 
 
 def plan(name: str, raw: Path) -> Plan:
-    """Database and queries of each split; val and test must be there, train need not.
-
-    Args:
-        name: "pitts30k" or "pitts250k".
-    """
+    """Database and queries of each split of "pitts30k" or "pitts250k"; train may be absent."""
     planned = Plan([])
     for split in ("train", "val", "test"):
         candidates = [str(Path(folder, f"{name}_{split}.mat")) for folder in MATS]
@@ -50,7 +46,7 @@ def plan(name: str, raw: Path) -> Plan:
 
 
 def _images(side: str, folder: Path, names: list[str], positions: np.ndarray) -> list[Image]:
-    latitudes, longitudes = utm.to_latlon(*positions.T, ZONE, LETTER)
+    latlon = np.stack(utm.to_latlon(*positions.T, ZONE, LETTER), axis=1)  # (N, 2)
     images = []
     for i, name in enumerate(names):
         path = PurePosixPath(name)
@@ -61,8 +57,7 @@ def _images(side: str, folder: Path, names: list[str], positions: np.ndarray) ->
             *positions[i],
             zone=ZONE,
             letter=LETTER,
-            latitude=latitudes[i],
-            longitude=longitudes[i],
+            latlon=latlon[i],
             pano_id=match[1],
             tile=24 * (int(match[3]) - 1) + int(match[4]) - 1,
             note=match[2],

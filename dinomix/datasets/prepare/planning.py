@@ -22,14 +22,11 @@ LATLON_LIMITS: Limits = ((-80, 84), (-180, 180))  # where UTM is defined, in deg
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """One image to be: `images/<folder>/<name>`, from the file `source` (absolute).
-
-    `folder` is split and side, such as "val/database".
-    """
+    """One image to be: `images/<folder>/<name>`, such as folder "val/database", from a file."""
 
     folder: str
     name: str
-    source: str
+    source: str  # absolute
 
 
 @dataclass
@@ -41,11 +38,7 @@ class Plan:
 
 
 def find_file(raw: Path, candidates: Sequence[str], hint: str) -> Path:
-    """The first of `candidates`, paths relative to `raw`, that is a file.
-
-    Raises:
-        FileNotFoundError: says where it was looked for; `hint` says where to get it.
-    """
+    """The first of `candidates`, paths relative to `raw`, that is a file; else the error hints."""
     for candidate in candidates:
         if (raw / candidate).is_file():
             return raw / candidate
@@ -53,11 +46,7 @@ def find_file(raw: Path, candidates: Sequence[str], hint: str) -> Path:
 
 
 def find_folder(raw: Path, candidates: Sequence[str], names: Iterable[str], hint: str) -> Path:
-    """The first of `candidates`, paths relative to `raw`, that holds the head of any of `names`.
-
-    Raises:
-        FileNotFoundError: says where it was looked for; `hint` says where to get the images.
-    """
+    """The first of `candidates`, paths relative to `raw`, that holds the head of any of `names`."""
     heads = sorted({PurePosixPath(name).parts[0] for name in names})
     for candidate in candidates:
         if any((raw / candidate / head).exists() for head in heads):
@@ -69,11 +58,7 @@ def find_folder(raw: Path, candidates: Sequence[str], names: Iterable[str], hint
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file that are not blank, stripped.
-
-    Raises:
-        ValueError: it is no text.
-    """
+    """The lines of a text file that are not blank, stripped."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -82,17 +67,13 @@ def read_lines(path: Path) -> list[str]:
 
 
 def read_table(path: Path, columns: Sequence[str]) -> dict[str, dict[str, str]]:
-    """The rows of a CSV file by their `key`, in the file's order; `columns` must be there.
-
-    Raises:
-        ValueError: as `Table.read`; or a key is there twice.
-    """
+    """The rows of a CSV file by their `key`, in the file's order; `columns` must be there."""
     table = Table.read(path, ["key", *columns])
     rows: dict[str, dict[str, str]] = {}
-    for values in zip(*(table.columns[column] for column in ("key", *columns)), strict=True):
-        if values[0] in rows:
-            raise ValueError(f"{path} has two rows of key {values[0]!r}")
-        rows[values[0]] = dict(zip(columns, values[1:], strict=True))
+    for key, *values in zip(*(table.columns[name] for name in ("key", *columns)), strict=True):
+        if key in rows:
+            raise ValueError(f"{path} has two rows of key {key!r}")
+        rows[key] = dict(zip(columns, values, strict=True))
     return rows
 
 
@@ -102,8 +83,7 @@ def utm_name(
     *,
     zone: int | None = None,
     letter: str = "",
-    latitude: float | None = None,
-    longitude: float | None = None,
+    latlon: Sequence[float] | None = None,
     pano_id: str = "",
     tile: int | None = None,
     timestamp: str = "",
@@ -114,20 +94,16 @@ def utm_name(
 
     Args:
         east, north: UTM in metres, written to the centimetre.
-        latitude, longitude: degrees, written to 1e-5.
+        latlon: degrees, written to 1e-5.
         tile: which cut-out of its panorama it is.
         timestamp: YYYYMMDD, or a part of it.
-
-    Raises:
-        ValueError: a field holds `@` or a path separator, which would shift the others.
     """
     fields = [
         f"{east:010.2f}",
         f"{north:010.2f}",
         "" if zone is None else f"{zone:02d}",
         letter,
-        "" if latitude is None else f"{latitude:09.5f}",
-        "" if longitude is None else f"{longitude:010.5f}",
+        *(("", "") if latlon is None else (f"{latlon[0]:09.5f}", f"{latlon[1]:010.5f}")),
         pano_id,
         "" if tile is None else f"{tile:02d}",
         *["", "", "", ""],  # heading, pitch, roll, height
@@ -142,11 +118,7 @@ def utm_name(
 
 
 def refuse_outside_paths(names: Sequence[str], source: Path) -> None:
-    """Names of images that `source` lists must stay within the download's folder.
-
-    Raises:
-        ValueError: for empty names, absolute ones, and those with `..`; the first are named.
-    """
+    """Names of images that `source` lists must stay within the download's folder."""
     if outside := [repr(name) for name in names if not stays_inside(name)]:
         raise ValueError(
             f"{source} names {len(outside):,} images that lead out of their folder: "
@@ -157,21 +129,15 @@ def refuse_outside_paths(names: Sequence[str], source: Path) -> None:
 def refuse_positions(
     labels: Sequence[str], positions: np.ndarray, limits: Limits, source: Path
 ) -> None:
-    """Positions, float (N, 2), must be numbers within `UTM_LIMITS` or `LATLON_LIMITS`.
-
-    Raises:
-        ValueError: names the first images, by `labels`, whose position is not, and gives it.
-    """
+    """Positions, float (N, 2), must be numbers within `UTM_LIMITS` or `LATLON_LIMITS`."""
     low, high = np.array(limits, dtype=float).T
     inside = ((positions >= low) & (positions < high)).all(axis=1)  # false for nan
-    wrong = [
-        f"{labels[i]} at ({positions[i, 0]:g}, {positions[i, 1]:g})"
-        for i in np.flatnonzero(~inside)
-    ]
+    wrong = [(labels[i], *positions[i]) for i in np.flatnonzero(~inside)]
     if wrong:
         kind = "easting and northing" if limits == UTM_LIMITS else "latitude and longitude"
+        ranges = ", ".join(f"{low:,} to {high:,}" for low, high in limits)
+        named = [f"{label} at ({x:g}, {y:g})" for label, x, y in wrong]
         raise ValueError(
-            f"{source}: {kind} of {len(wrong):,} images are out of range "
-            f"({limits[0][0]:,} to {limits[0][1]:,}, {limits[1][0]:,} to {limits[1][1]:,}): "
-            f"{first_of(wrong)}"
+            f"{source}: {kind} of {len(wrong):,} images are out of range ({ranges}): "
+            f"{first_of(named)}"
         )

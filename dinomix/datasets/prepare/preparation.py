@@ -41,22 +41,15 @@ class MissingImagesError(FileNotFoundError):
 
 @dataclass(frozen=True)
 class Summary:
-    """What a preparation found and did; `str` of it is for people.
-
-    Attributes:
-        counts: images in place, by split and side, such as {"val/database": 10000}.
-        made, kept: how many of them this run placed, and how many were in place before.
-        missing: images that are named but not there, relative to the raw folder.
-        notes: what there is to know before comparing numbers.
-    """
+    """What a preparation found and did; `str` of it is for people."""
 
     name: str
     out: Path
-    counts: dict[str, int]
-    made: int
-    kept: int
-    missing: tuple[str, ...]
-    notes: tuple[str, ...]
+    counts: dict[str, int]  # images in place, by split and side, such as {"val/database": 10000}
+    made: int  # how many of them this run placed
+    kept: int  # and how many were in place before
+    missing: tuple[str, ...]  # named but not there, relative to the raw folder
+    notes: tuple[str, ...]  # what there is to know before comparing numbers
 
     def __str__(self) -> str:
         done = f"placed {self.made:,}, kept {self.kept:,}"
@@ -81,32 +74,30 @@ def prepare(
 ) -> Summary:
     """Turn the original download of a data set into the UTM layout of `dinomix.TestSet`.
 
-    Everything is checked before anything is written. Images become symbolic links to the
-    absolute path of their source, so the download must stay where it is. A second run does
-    nothing, a killed one goes on, and nothing that is there is ever replaced.
+    Everything is checked before anything is written. Images become symbolic links, so the download
+    must stay where it is. A second run does nothing, and a killed one goes on.
 
     Args:
         name: one of `PREPARERS`; each one's module says which files it looks for.
         raw: folder of the unpacked download, which is only read.
         out: receives `images/<split>/database` and `images/<split>/queries`.
-        copy: copy the images instead, each one whole or not at all. It is also what happens where
-            links are not possible; a note says so.
+        copy: copy the images instead, as is done, with a note, where links are not possible.
         allow_missing: prepare without the images that are missing, and list them in
             `out`/missing.txt and in the summary. Scores then do not compare with anybody's.
-        progress: show a bar.
 
     Raises:
-        MissingImagesError: images are missing and `allow_missing` is off; names the first.
-        FileNotFoundError: a folder or a list is missing; says what, where, and where to get it.
+        MissingImagesError: images are missing and `allow_missing` is off.
+        FileNotFoundError: a folder or a list is missing; says where to get it.
         FileExistsError: `out` holds something else in an image's place, or other images beside.
         ValueError: no such data set; a damaged or empty list; positions off the map; two images of
-            the same name; names that lead out of the download. The first offenders are named.
+            the same name; names that lead out of the download.
     """
     if name not in PREPARERS:
         raise ValueError(f"cannot prepare {name!r}; there are {', '.join(PREPARERS)}")
     raw, out = Path(os.path.abspath(raw)), Path(out)
     if not raw.is_dir():
         raise FileNotFoundError(f"there is no folder {raw}; expected the unpacked download")
+
     plan = PREPARERS[name](raw)
     _refuse_empty_sides(plan.images, raw)
     _refuse_duplicates(plan.images)
@@ -119,6 +110,7 @@ def prepare(
             f"{first_of(missing)}. Nothing was written; unpack the rest of the download, or "
             "prepare without them with allow_missing=True."
         )
+
     todo = _not_in_place(out / "images", images, copy)
     notes = list(plan.notes)
     if _place(out / "images", todo, copy, progress):
@@ -155,7 +147,7 @@ def _refuse_duplicates(images: list[Image]) -> None:
 
 
 def _list_missing(path: Path, missing: list[str]) -> None:
-    """Write one missing image a line; where none is missing, no list of an earlier run stays."""
+    """One image a line; where none is missing, no list of an earlier run stays."""
     if not missing:
         if path.exists():  # a read-only disk refuses to remove what is not there, too
             path.unlink()
@@ -171,8 +163,11 @@ def _not_in_place(root: Path, images: list[Image], copy: bool) -> list[Image]:
 
     A test set reads whole folders, so another image beside them would silently become part of it.
     """
+    folders: dict[str, dict[str, Image]] = defaultdict(dict)
+    for image in images:
+        folders[image.folder][image.name] = image
     todo, wrong = [], []
-    for folder, by_name in _by_folder(images).items():
+    for folder, by_name in folders.items():
         there = set(os.listdir(root / folder)) if (root / folder).is_dir() else set()
         wrong += [
             f"{folder}/{name} is none of its images"
@@ -194,7 +189,7 @@ def _not_in_place(root: Path, images: list[Image], copy: bool) -> list[Image]:
 
 def _place(root: Path, images: list[Image], copy: bool, progress: bool) -> bool:
     """Link or copy `images`; returns whether links were wanted but not possible there."""
-    for folder in _by_folder(images):
+    for folder in {image.folder for image in images}:
         (root / folder).mkdir(parents=True, exist_ok=True)
     fell_back = False
     for image in tqdm(images, desc="preparing", unit="img", disable=not (progress and images)):
@@ -229,10 +224,3 @@ def _difference(target: Path, source: str, copy: bool) -> str:
     if not target.is_file():
         return "is no file"
     return "" if filecmp.cmp(target, source, shallow=True) else f"differs from {source}"
-
-
-def _by_folder(images: list[Image]) -> dict[str, dict[str, Image]]:
-    folders: dict[str, dict[str, Image]] = defaultdict(dict)
-    for image in images:
-        folders[image.folder][image.name] = image
-    return folders

@@ -31,21 +31,19 @@ HINT = "Access is given by the authors of the data set: https://github.com/gmber
 def plan(version: str, raw: Path) -> Plan:
     """The splits val and test, of which one may be absent; the queries of test are test v1.
 
-    Args:
-        version: the folder's name, "processed" (2.8 million images in test) or "small" (27,191).
-        raw: the folder that holds it, or that folder itself.
+    `version` is the folder in `raw`, or `raw` itself: "processed" (2.8 million images in test) or
+    "small" (27,191).
     """
     root = raw / version if (raw / version).is_dir() else raw
-    splits = [split for split in SIDES if (root / split).is_dir()]
-    if not splits:
-        raise FileNotFoundError(f"{raw} holds no {version}/val or {version}/test. {HINT}")
     planned = Plan([])
-    for split in SIDES:
-        if split not in splits:
+    for split, sides in SIDES.items():
+        if not (root / split).is_dir():
             planned.notes.append(f"there is no folder {split}, so that split was not prepared")
             continue
-        for side, folder in SIDES[split].items():
+        for side, folder in sides.items():
             planned.images += _images(f"{split}/{side}", root / split / folder)
+    if len(planned.notes) == len(SIDES):
+        raise FileNotFoundError(f"{raw} holds no {version}/val or {version}/test. {HINT}")
     return planned
 
 

@@ -58,7 +58,7 @@ def plan(raw: Path) -> Plan:
 
 
 def _add_database(planned: Plan, struct: DbStruct, folder: Path) -> None:
-    latitudes, longitudes = utm.to_latlon(*struct.database_utm.T, ZONE, LETTER)
+    latlon = np.stack(utm.to_latlon(*struct.database_utm.T, ZONE, LETTER), axis=1)  # (N, 2)
     for i, name in enumerate(struct.database):
         listed = folder / PurePosixPath(name)
         match = re.fullmatch(r"(.+)_012_(\d+)", listed.stem)
@@ -70,8 +70,7 @@ def _add_database(planned: Plan, struct: DbStruct, folder: Path) -> None:
             *struct.database_utm[i],
             zone=ZONE,
             letter=LETTER,
-            latitude=latitudes[i],
-            longitude=longitudes[i],
+            latlon=latlon[i],
             pano_id=match[1],
             tile=int(match[2]) // 30,  # the view's direction, in steps of 30 degrees
             suffix=source.suffix,
@@ -85,23 +84,15 @@ def _add_queries(planned: Plan, struct: DbStruct, folder: Path, mat: Path) -> No
         source = folder / PurePosixPath(name)
         table = source.with_suffix(".csv")
         if table.is_file():
-            latitude, longitude = _read_latlon(table)
-            east, north, zone, letter = utm.from_latlon(latitude, longitude)
+            latlon = _read_latlon(table)
+            east, north, zone, letter = utm.from_latlon(*latlon)
             apart = max(apart, float(np.hypot(east - position[0], north - position[1])))
         else:
             without += 1
             (east, north), zone, letter = position, ZONE, LETTER
-            latitude, longitude = utm.to_latlon(east, north, zone, letter)
-        target = utm_name(
-            east,
-            north,
-            zone=zone,
-            letter=letter,
-            latitude=latitude,
-            longitude=longitude,
-            pano_id=source.stem,
-            suffix=source.suffix,
-        )
+            latlon = utm.to_latlon(east, north, zone, letter)
+        where = {"zone": zone, "letter": letter, "latlon": latlon}
+        target = utm_name(east, north, **where, pano_id=source.stem, suffix=source.suffix)
         planned.images.append(Image("test/queries", target, str(source)))
     if without:
         planned.notes.append(f"{without} queries have no .csv; {mat.name} gives their positions")
