@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import torchvision
 import yaml
 from huggingface_hub import HfApi, PyTorchModelHubMixin
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torchvision import transforms
 
 import dinomix
 from dinomix.backbones import normalization
@@ -85,8 +85,7 @@ def hub(tmp_path, monkeypatch):
 
 def test_a_model_comes_back_from_a_folder(model, folder):
     loaded = PlaceModel.from_pretrained(folder)
-    assert loaded.config == SMALL
-    assert not loaded.training
+    assert loaded.config == SMALL and not loaded.training
     images = torch.randn(2, 3, 64, 96)
     assert torch.equal(loaded(images), model(images))
     requires = [p.requires_grad for p in model.parameters()]
@@ -245,8 +244,7 @@ def test_it_says_what_is_true_of_the_model(model):
 def test_metadata_for_the_hub(model):
     _, metadata, _ = str(model_card(model)).split("---\n", 2)
     data = yaml.safe_load(metadata)
-    assert data["library_name"] == "dinomix"
-    assert data["license"] == "apache-2.0"
+    assert (data["library_name"], data["license"]) == ("dinomix", "apache-2.0")
     assert data["pipeline_tag"] == "image-feature-extraction"
     assert {"visual-place-recognition", "pytorch_model_hub_mixin"} <= set(data["tags"])
 
@@ -304,22 +302,16 @@ class ForeignEvaluator:
 
     def __init__(self, size: tuple[int, int], device: str = "cpu") -> None:
         self.device = device
-        self.transform = torchvision.transforms.Compose(
-            [
-                torchvision.transforms.Resize(size),
-                torchvision.transforms.ToTensor(),
-                torchvision.transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
-            ]
-        )
+        scale = transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+        steps = [transforms.Resize(size), transforms.ToTensor(), scale]
+        self.transform = transforms.Compose(steps)
 
     @torch.no_grad()
     def descriptors(self, model, paths):
         images = torch.stack([self.transform(Image.open(path)) for path in paths])
-        loader = torch.utils.data.DataLoader(
-            torch.utils.data.TensorDataset(images), batch_size=4, shuffle=False
-        )
+        loader = torch.utils.data.DataLoader(images, batch_size=4, shuffle=False)
         model = model.eval().to(self.device)
-        return torch.cat([model(batch.to(self.device)) for (batch,) in loader]).numpy()
+        return torch.cat([model(batch.to(self.device)) for batch in loader]).numpy()
 
     def recall(self, model, database, queries, right, k):
         ours, theirs = (self.descriptors(model, paths) for paths in (database, queries))

@@ -42,14 +42,9 @@ def test_rows_are_what_differs_and_columns_are_k():
     shown = show(ResultsTable(rows))
     assert shown.data.index.names == ["condition", "method"]
     assert list(shown.data.columns) == ["R@1", "R@5"]
-    assert list(shown.data.index) == [
-        ("day", "mix"),
-        ("day", "gem!!"),
-        ("night", "mix"),
-        ("night", "gem!!"),
-        (ALL, "mix"),
-        (ALL, "gem!!"),
-    ]  # conditions by name, the row over all of them last; methods as they come
+    # Conditions by name, the row over all of them last; methods as they come.
+    expected = [(condition, m) for condition in ("day", "night", ALL) for m in ("mix", "gem!!")]
+    assert list(shown.data.index) == expected
     assert cells(ResultsTable(rows))[("day", "gem!!")] == {"R@1": "15.0", "R@5": "55.0"}
     assert "dataset city; recall in percent</caption>" in shown.to_html()
 
@@ -129,14 +124,13 @@ def test_pandas_goes_on_as_with_any_table(tmp_path):
         assert isinstance(derived, ResultsTable)
         assert "R@1" in derived._repr_html_()
     keys = ["method", "k"]
-    pd.testing.assert_frame_equal(
-        table.groupby(keys)[["recall"]].mean(), plain.groupby(keys)[["recall"]].mean()
+    means, wide = (
+        [t.groupby(keys)[["recall"]].mean() for t in (table, plain)],
+        [t.pivot_table(index="method", columns="k", values="recall") for t in (table, plain)],
     )
-    wide = table.pivot_table(index="method", columns="k", values="recall")
-    pd.testing.assert_frame_equal(
-        wide, plain.pivot_table(index="method", columns="k", values="recall")
-    )
-    assert "R@1" not in wide._repr_html_()
+    pd.testing.assert_frame_equal(*means)
+    pd.testing.assert_frame_equal(*wide)
+    assert "R@1" not in wide[0]._repr_html_()
     assert isinstance(table["recall"], pd.Series) and table["recall"].mean() == 30.0
     assert type(pd.DataFrame(table)) is pd.DataFrame
     table.to_csv(tmp_path / "t.csv", index=False)

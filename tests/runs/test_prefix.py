@@ -83,13 +83,7 @@ def test_features_are_computed_once(data, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "changes",
-    [
-        {"weights": None},
-        {"trained_blocks": 3},
-        {"backbone": "toy_vitb14"},
-        {"image_size": 42},
-        {},  # another content
-    ],
+    [{"weights": None}, {"trained_blocks": 3}, {"backbone": "toy_vitb14"}, {"image_size": 42}, {}],
 )
 def test_other_features_have_another_name(data, tmp_path, changes):
     _, test = data
@@ -99,7 +93,7 @@ def test_other_features_have_another_name(data, tmp_path, changes):
         features(model, test.queries, tmp_path / "p")
 
     compute()
-    if not changes:
+    if not changes:  # another content
         test.queries[0].write_bytes(test.queries[0].read_bytes() + b"more")
     compute(**changes)
     assert len(list((tmp_path / "p").iterdir())) == 2
@@ -150,20 +144,10 @@ def test_building_draws_no_random_numbers_for_the_probe():
 def test_training_from_the_cache_is_training(data, tmp_path):
     """The same run with and without the cache: equal up to the rounding of other batch sizes."""
     places, val = data
-    runs = [
-        dinomix.train(
-            config(),
-            places,
-            val,
-            dinomix.TrainConfig.preset(
-                "toy", epochs=2, places_per_batch=3, cache_prefix=cached, optimizer="sgd"
-            ),
-            weights="hub",
-            out=tmp_path / "runs",
-            progress=False,
-        )
-        for cached in (True, False)
-    ]
+    fields = {"epochs": 2, "places_per_batch": 3, "optimizer": "sgd"}
+    options = {"weights": "hub", "out": tmp_path / "runs", "progress": False}
+    recipes = [dinomix.TrainConfig.preset("toy", **fields, cache_prefix=c) for c in (True, False)]
+    runs = [dinomix.train(config(), places, val, recipe, **options) for recipe in recipes]
     cached, plain = (run.load("last").state_dict() for run in runs)
     untrained = dinomix.build_model(config(), "hub").state_dict()
     name = "backbone.trunk.blocks.11.mlp.fc1.weight"

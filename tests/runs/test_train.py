@@ -201,11 +201,8 @@ def test_history(run, data):
 def test_recalls_are_those_of_the_saved_models(run, data):
     with pytest.raises(ValueError, match="which is 'first'"):
         run.load("first")
-    for model, row in (
-        (run.load("best"), run.best),
-        (run.load(which="last"), run.history.iloc[-1]),
-    ):
-        table = evaluate(model, data[1], ks=(1, 5), progress=False)
+    for which, row in (("best", run.best), ("last", run.history.iloc[-1])):
+        table = evaluate(run.load(which=which), data[1], ks=(1, 5), progress=False)
         recalls = table[table["condition"] == "all"].set_index("k")["recall"]
         assert (row["recall@1"], row["recall@5"]) == (recalls[1], recalls[5])
 
@@ -285,12 +282,10 @@ def test_channels_come_last_where_convolutions_are_in_half_precision(
     exact, exact_losses, _ = plain_training(CNN, data[0], changed(epochs=1))
     plain, _, _ = plain_training(CNN, data[0], config)  # channels first
     assert run.history["loss"].tolist()[1:] == pytest.approx(exact_losses, rel=0.02)
-    off = [
-        sum((value - its).square().sum() for value, its in zip(*both, strict=True)) ** 0.5
-        for both in (
-            (found.parameters(), exact.parameters()) for found in (run.load("last"), plain)
-        )
-    ]
+    off = []
+    for found in (run.load("last"), plain):
+        pairs = zip(found.parameters(), exact.parameters(), strict=True)
+        off.append(sum((value - its).square().sum() for value, its in pairs) ** 0.5)
     assert off[0] <= 2 * off[1] + 1e-4
     assert (off[1] > 0.01) == (precision == "bf16")  # there was something to compare
 
@@ -454,14 +449,10 @@ def break_off(monkeypatch, name, call, *run, out):
 @pytest.mark.parametrize(
     ("name", "call"),
     [
-        ("write_config", 1),
-        ("save", 1),
-        ("loss_and_mined_share", 5),
-        ("save", 3),
-        ("write_history", 3),
-        ("save_model", 1),
-        ("save_model", 2),
-        ("write_config", 2),
+        *(("write_config", call) for call in (1, 2)),
+        *(("save", call) for call in (1, 3)),
+        *(("save_model", call) for call in (1, 2)),
+        *(("loss_and_mined_share", 5), ("write_history", 3)),
     ],
 )
 def test_run_goes_on_wherever_it_broke_off(data, run, tmp_path, monkeypatch, name, call):
