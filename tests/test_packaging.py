@@ -21,18 +21,19 @@ import dinomix
 ROOT = Path(__file__).parents[1]
 
 
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
 def test_environment_yml_is_in_step_with_pyproject():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     *conda, pip = environment["dependencies"]
-    assert conda == [f"python{project['requires-python']}", "pip"]
-    assert pip["pip"] == [*project["dependencies"], "--editable ."]
+    assert conda == [f"python{PROJECT['requires-python']}", "pip"]
+    assert pip["pip"] == [*PROJECT["dependencies"], "--editable ."]
 
 
 def requirements() -> list[Requirement]:
     """Everything that pyproject.toml asks for, in all extras."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    lists = [project["dependencies"], *project["optional-dependencies"].values()]
+    lists = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
     return [Requirement(line) for lines in lists for line in lines]
 
 
@@ -58,11 +59,6 @@ def test_a_missing_bound_would_be_seen():
     assert is_bounded(SpecifierSet(">=1,<2"))
     for open_ended in ("", ">=1", "<2", "==1.*"):
         assert not is_bounded(SpecifierSet(open_ended))
-
-
-def test_version_is_the_projects():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert dinomix.__version__ == project["version"]
 
 
 def test_every_public_name_is_there():
@@ -111,6 +107,7 @@ def test_citation_is_valid_and_of_this_version():
 
 
 def test_changelog_tells_of_this_version():
+    assert dinomix.__version__ == PROJECT["version"]
     text = (ROOT / "CHANGELOG.md").read_text()
     versions = re.findall(r"^## \[(.+?)\]( - \d{4}-\d{2}-\d{2})?$", text, re.MULTILINE)
     assert versions[0][0] in ("Unreleased", dinomix.__version__)

@@ -1,31 +1,20 @@
 """The command `dinomix localize`."""
 
 import json
-import re
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from typer.testing import CliRunner
 
-from dinomix.cli import app
 from dinomix.localization import stand_in
 from dinomix.localization.index import NAME
 from dinomix.model import ModelConfig, build_model, save_model
+from tests.cli.test_cli import invoke, plain
 from tests.conftest import write_image
 
-
-def localize(*arguments):
-    result = CliRunner().invoke(app, ["localize", *map(str, arguments)])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
-
-
-def plain(text):
-    """Without colours, frames and line breaks."""
-    return " ".join(re.sub(r"\x1b\[[0-9;]*m|[│┃━┏┓┡┩└┘─┬┴┳╇┼├┤┌┐╭╮╰╯]", " ", text).split())
+localize = partial(invoke, "localize")
 
 
 @pytest.fixture
@@ -99,9 +88,9 @@ def test_presets(here):
     [
         (("--database", "nowhere", "--query", "q.jpg", *MODEL), "no photo, folder or CSV file no"),
         ((*ASKED, "--model", "no.safetensors"), "no.safetensors"),
-        ((*ASKED, "--preset", "gem"), "there is no preset 'gem'"),
-        ((*ASKED, *MODEL, "--gallery", "g.pdf"), "a gallery is written as .html or .png"),
-        ((*ASKED, *MODEL, "--index", "q.jpg"), "q.jpg is no index of photos"),
+        ((*ASKED, "--preset", "gem"), "no preset 'gem'"),
+        ((*ASKED, *MODEL, "--gallery", "g.pdf"), ".html or .png"),
+        ((*ASKED, *MODEL, "--index", "q.jpg"), "q.jpg is no index"),
         ((*ASKED, *MODEL, "--radius", "-1"), "radius -1.0"),
     ],
 )
@@ -112,14 +101,11 @@ def test_errors_are_one_line(here, arguments, complaint):
     assert last.startswith("error: ") and complaint in last
 
 
-def test_wrong_usage(here):
+def test_wrong_usage_and_help(here):
     assert localize("--database", "photos").exit_code == 2
     result = localize(*ASKED, *MODEL, "--preset", "gem_dinov2")
     assert result.exit_code == 2 and "--model or --preset" in plain(result.stderr)
     assert localize(*ASKED, "-k", 0).exit_code == 2
-
-
-def test_help():
     text = plain(localize("--help").stdout)
     for word in ("stand-in", "EXIF", ".dinomix.sqlite", ".html or .png", "gem_dinov2"):
         assert word in text

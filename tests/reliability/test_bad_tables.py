@@ -65,37 +65,24 @@ def test_configs_are_made_of_known_names(config, fields):
 
 
 @pytest.mark.parametrize(
-    ("field", "value"),
+    "fields",
     [
-        ("image_size", MOST_PIXELS + 1),
-        ("image_size", [14, 10**9]),
-        ("mix_depth", 10**9),
-        ("out_channels", MOST_OTHERS + 1),
-        ("out_rows", 10**9),
-        ("stage", 10**9),
-        ("trained_blocks", 10**9),
+        {"image_size": MOST_PIXELS + 1},
+        {"image_size": [14, 10**9]},
+        {"out_channels": MOST_OTHERS + 1},
+        *({field: 10**9} for field in ("mix_depth", "out_rows", "stage", "trained_blocks")),
+        {"aggregator_options": {"layers": 10**9}, "aggregator": "boq"},
+        {"aggregator_options": {"iterations": 10**9}, "aggregator": "salad"},
+        {"aggregator_options": {"clusters": 10**9}, "aggregator": "netvlad"},
+        {"aggregator_options": {"clusters": True}, "aggregator": "netvlad"},
+        *({"aggregator_options": {"p": p}, "aggregator": "gem"} for p in (math.nan, math.inf)),
+        {"aggregator_options": {5: 1, "p": 2}, "aggregator": "gem"},
     ],
 )
-def test_a_model_has_a_largest_size(field, value):
-    with pytest.raises(ValueError, match=f"{field} .*be at most"):
-        ModelConfig(**{field: value})
-
-
-@pytest.mark.parametrize(
-    ("aggregator", "options"),
-    [
-        ("boq", {"layers": 10**9}),
-        ("salad", {"iterations": 10**9}),
-        ("netvlad", {"clusters": 10**9}),
-        ("gem", {"p": math.nan}),
-        ("gem", {"p": math.inf}),
-        ("netvlad", {"clusters": True}),
-        ("gem", {5: 1, "p": 2}),
-    ],
-)
-def test_options_of_aggregators_have_a_range(aggregator, options):
-    with pytest.raises(ValueError, match="aggregator_options"):
-        ModelConfig(aggregator=aggregator, aggregator_options=options)
+def test_a_model_has_a_largest_size_and_options_have_a_range(fields):
+    field = next(iter(fields))
+    with pytest.raises(ValueError, match=field if "aggregator" in fields else f"{field} .*at most"):
+        ModelConfig(**fields)
 
 
 # --------------------------------------------------------------------------- profiles
@@ -118,30 +105,20 @@ def notebooks(tmp_path):
         ("- a\n- b", "it holds a list"),
         ("common: {}", r"has the keys \['common'\]; expected are common and notebooks"),
         ("common: {}\nnotebooks: {}\nnotebook: {}", "has the keys"),
-        ("common: 5\nnotebooks: {}", "common is 5, expected names with values"),
+        ("common: 5\nnotebooks: {}", "common is 5, expected names"),
         ("common: {}\nnotebooks: [10_a]", "notebooks is .'10_a'., expected names"),
         ("common: {}\nnotebooks: {10_a: 5}", "10_a is 5, expected names"),
         ("common: {5: 1}\nnotebooks: {10_a: }", "common is .*, expected names"),
-        ("common: {}\nnotebooks: {../10_a: }", "should be a notebook's name, without a folder"),
-        ("common: {}\nnotebooks: {/tmp/10_a: }", "should be a notebook's name"),
+        ("common: {}\nnotebooks: {../10_a: }", "a notebook's name, without a folder"),
         ("common: {size: 2020-01-01}\nnotebooks: {10_a: }", "size of common .* needs quotes"),
         ("common: {size: !!set {a}}\nnotebooks: {10_a: }", "size of common is .*, expected text"),
         ("common: {size: &a [*a]}\nnotebooks: {10_a: }", "size of common is"),
-        ("common: {size: !!binary aGk=}\nnotebooks: {10_a: }", "size of common is"),
-        (
-            "common: {size: 1, size: 2}\nnotebooks: {10_a: }",
-            "line 1: the key 'size' is there twice",
-        ),
-        (
-            "common: {size: !!python/object/apply:os.system [ls]}\nnotebooks: {}",
-            "line 1: could not",
-        ),
-        ("common: {size: !!python/name:os.system }\nnotebooks: {}", "line 1: could not"),
+        ("common: {size: 1, size: 2}\nnotebooks: {10_a: }", "line 1: .*'size' is there twice"),
+        ("common: {size: !!python/object/apply:os.system [ls]}\nnotebooks: {}", "line 1: could"),
         ("common: {size: !nosuch 5}\nnotebooks: {}", "line 1: could not"),
-        ("common: {size: !!bool perhaps}\nnotebooks: {}", "it holds a value that is none"),
-        ("common: {size: !!timestamp soon}\nnotebooks: {}", "it holds a value that is none"),
-        ("common: {size: 2020-02-31}\nnotebooks: {}", "it holds a value that is none"),
-        ("common: {size: " + "9" * 10_000 + "}\nnotebooks: {}", "it holds a value that is none"),
+        ("common: {size: !!bool perhaps}\nnotebooks: {}", "a value that is none"),
+        ("common: {size: 2020-02-31}\nnotebooks: {}", "a value that is none"),
+        ("common: {size: " + "9" * 10_000 + "}\nnotebooks: {}", "a value that is none"),
         ("common: {size: " + "[" * 40_000 + "}", "nested too deeply|line 1"),
         ("common: {size: 1\nnotebooks: {}", "line 2"),
         ("common: {size: '\x07'}\nnotebooks: {}", "unacceptable character"),
@@ -175,13 +152,11 @@ def test_overrides_that_are_no_yaml():
     ("text", "complaint"),
     [
         ("", "is damaged"),
-        ("\0" * 100, "is damaged"),
         ("[" * 100_000, "is damaged"),
         ("5", "is damaged, or about no run"),
         ('{"finished": "yes"}', "does not say whether the run is finished"),
         ('{"finished": true}', "cannot be used here: 'model'"),
-        ('{"finished": true, "model": 5, "train": {}}', "cannot be used here"),
-        ('{"finished": true, "model": {"x": 1}, "train": {}}', r"has no fields \['x'\]"),
+        ('{"finished": true, "model": {"x": 1}, "train": {}}', r"no fields \['x'\]"),
         ('{"finished": true, "model": {}, "train": {"lr": "1"}}', "TrainConfig.lr is '1'"),
     ],
 )

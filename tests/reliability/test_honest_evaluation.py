@@ -145,10 +145,8 @@ def test_evaluate_equals_brute_force(model, name, tmp_path):
     if name in ("nothing special", "fewer images than k", "frames, in conditions"):
         assert all(apart)  # nothing tied, so the above was an equation
         assert 0 < table["recall"].max() < 100 or name == "fewer images than k"
-    if name == "no positives at all":
-        assert (table["recall"] == 0).all()
-    if name == "everything the same":
-        assert (table["recall"] == 100).all()
+    if name in ("no positives at all", "everything the same"):
+        assert (table["recall"] == (100 if name == "everything the same" else 0)).all()
     if name == "ties and duplicates":
         assert not all(apart)
 
@@ -167,17 +165,11 @@ def test_the_batch_size_changes_nothing(model, tmp_path):
 def test_the_order_of_the_database_changes_nothing(model, tmp_path):
     test = make(WORLDS["nothing special"], tmp_path)
     order = np.random.default_rng(1).permutation(len(test.database))
-    other = TestSet.from_lists(
-        "made",
-        [test.database[i] for i in order],
-        test.queries,
-        test.database_utm[order],
-        test.query_utm,
-    )
-    options = {"batch_size": 8, "progress": False}
-    pd.testing.assert_frame_equal(
-        evaluate(model, other, **options), evaluate(model, test, **options), check_exact=True
-    )
+    shuffled = [test.database[i] for i in order]
+    positions = test.database_utm[order], test.query_utm
+    other = TestSet.from_lists("made", shuffled, test.queries, *positions)
+    tables = [evaluate(model, each, batch_size=8, progress=False) for each in (other, test)]
+    pd.testing.assert_frame_equal(*tables, check_exact=True)
 
 
 def test_a_table_asks_for_no_more_than_was_retrieved(tmp_path):
@@ -185,7 +177,7 @@ def test_a_table_asks_for_no_more_than_was_retrieved(tmp_path):
     test = make(WORLDS["nothing special"], tmp_path)
     few = retrieve(build_model(MIX), test, k=5, progress=False)
     assert few.table((1, 5))["k"].tolist() == [1, 5]
-    with pytest.raises(ValueError, match=r"5 were retrieved for each query, too few for recall@10"):
+    with pytest.raises(ValueError, match=r"5 were retrieved .* too few for recall@10"):
         few.table((1, 10))
     all_there_are = make(WORLDS["fewer images than k"], tmp_path / "few")
     found = retrieve(build_model(MIX), all_there_are, k=10, progress=False)
@@ -227,9 +219,8 @@ def test_training_and_selection_read_no_test_image(tmp_path):
     write_places(tmp_path / "places")
     for split in ("val", "test"):
         write_testset(tmp_path / "city", places=6, split=split)
-    done = subprocess.run(
-        [sys.executable, "-c", WATCHED, "log"], cwd=tmp_path, capture_output=True, text=True
-    )
+    command = [sys.executable, "-c", WATCHED, "log"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     lines = [line.split(" ", 1) for line in (tmp_path / "log").read_text().splitlines()]
     opened = [(pid, os.path.realpath(tmp_path / path)) for pid, path in lines]

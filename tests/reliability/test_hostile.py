@@ -48,22 +48,22 @@ def in_a_folder_without_canary(tmp_path, monkeypatch):
 # --------------------------------------------------------------------------- code in pickles
 
 
-def torch_file(content, path, **options):
-    torch.save(content, path, **options)
-    return path
-
-
 EVIL = {
-    "zip": lambda path: torch_file({"state_dict": {"a": Evil()}}, path),
-    "legacy": lambda path: torch_file(
-        {"state_dict": {"a": Evil()}}, path, _use_new_zipfile_serialization=False
-    ),
-    "plain pickle": lambda path: path.write_bytes(pickle.dumps({"a": Evil()})),
-    "in an array": lambda path: torch_file({"a": np.array([Evil()], dtype=object)}, path),
-    "beside tensors": lambda path: torch_file(
-        {"state_dict": {"a": torch.ones(1)}, "callbacks": {"x": Evil()}}, path
-    ),
+    "zip": {"state_dict": {"a": Evil()}},
+    "legacy": {"state_dict": {"a": Evil()}},
+    "plain pickle": {"a": Evil()},
+    "in an array": {"a": np.array([Evil()], dtype=object)},
+    "beside tensors": {"state_dict": {"a": torch.ones(1)}, "callbacks": {"x": Evil()}},
 }
+
+
+def write_evil(kind, path):
+    if kind == "plain pickle":
+        path.write_bytes(pickle.dumps(EVIL[kind]))
+    else:
+        torch.save(EVIL[kind], path, _use_new_zipfile_serialization=kind != "legacy")
+
+
 READERS = {
     "load_published": load_published,
     "weights": lambda path: build_model(SMALL, weights=path),
@@ -83,13 +83,12 @@ def test_the_canary_would_sing():
 @pytest.mark.parametrize("kind", EVIL)
 def test_code_in_a_file_of_tensors_does_not_run(tmp_path, kind, reader):
     path = tmp_path / (run.CHECKPOINT if reader == "checkpoint" else "evil.ckpt")
-    EVIL[kind](path)
+    write_evil(kind, path)
     with pytest.raises(ValueError, match=re.escape(str(path))) as error:
         READERS[reader](path)
     told = str(error.value)
     if kind in ("zip", "legacy", "beside tensors"):
-        assert "holds objects that are no tensors" in told
-        assert f"{os.system.__module__}.system" in told
+        assert "no tensors" in told and f"{os.system.__module__}.system" in told
     else:
         assert "no tensors" in told or "is damaged, or is no PyTorch file" in told
     assert "add_safe_globals" not in told  # torch's advice how to run it nevertheless
@@ -98,10 +97,9 @@ def test_code_in_a_file_of_tensors_does_not_run(tmp_path, kind, reader):
 
 @pytest.mark.parametrize("kind", EVIL)
 def test_code_under_the_name_of_safetensors_does_not_run(tmp_path, kind):
-    path = tmp_path / "model.safetensors"
-    EVIL[kind](path)
-    with pytest.raises(ValueError, match=r"model\.safetensors is damaged, or is no safetensors"):
-        load_model(path)
+    write_evil(kind, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=r"model\.safetensors is damaged"):
+        load_model("model.safetensors")
 
 
 def saved(array) -> bytes:
@@ -116,15 +114,9 @@ HONEST = saved(np.ones((4, 3), np.float32))
 @pytest.mark.parametrize(
     "content",
     [
-        saved(np.array([Evil()], dtype=object)),
-        pickle.dumps(Evil()),
+        *map(saved, (np.array([Evil()], dtype=object), np.arange(4), np.ones(4, np.float32))),
+        *(pickle.dumps(Evil()), HONEST[:-1], HONEST[:50], b"", b"<html>404</html>"),
         HONEST.replace(b"(4, 3), }" + b" " * 12, b"(4000000000000, 3), }"),
-        HONEST[:-1],
-        HONEST[:50],
-        b"",
-        b"<html>404</html>",
-        saved(np.arange(4)),
-        saved(np.ones(4, np.float32)),
     ],
 )
 def test_descriptors_that_are_none(tmp_path, content):
@@ -139,12 +131,6 @@ def test_descriptors_that_are_none(tmp_path, content):
 # --------------------------------------------------------------------------- what files claim
 
 
-def safetensors_file(path, header, data=b"", length=None):
-    text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text) if length is None else length) + text + data)
-    return path
-
-
 def entry(shape, offsets=(0, 4), dtype="F32"):
     return {"dtype": dtype, "shape": shape, "data_offsets": list(offsets)}
 
@@ -152,41 +138,34 @@ def entry(shape, offsets=(0, 4), dtype="F32"):
 @pytest.mark.parametrize(
     ("header", "length"),
     [
-        ({"a": entry([10**9, 10**9])}, None),
+        *(({"a": entry(shape)}, None) for shape in ([10**9, 10**9], [2**62, 8], [-1], [2])),
         ({"a": entry([10**12], (0, 4 * 10**12))}, None),
-        ({"a": entry([2**62, 8])}, None),
-        ({"a": entry([-1])}, None),
-        ({"a": entry([1], (2**63, 2**63 + 4))}, None),
-        ({"a": entry([1], (4, 0))}, None),
-        ({"a": entry([1], (1, 5))}, None),
+        *(({"a": entry([1], ends)}, None) for ends in ((2**63, 2**63 + 4), (4, 0), (1, 5))),
         ({"a": entry([1]), "b": entry([1])}, None),  # the same bytes
-        ({"a": entry([2])}, None),  # more than there are
-        ({"a": entry([1], dtype="F128")}, None),
-        ({"a": entry([1], dtype="C64")}, None),
+        *(({"a": entry([1], dtype=dtype)}, None) for dtype in ("F128", "C64")),
         ({"a": entry([8], dtype="F4")}, None),
         ({"a": entry([4], dtype="F8_E4M3")}, None),
-        ({"a": entry([1])}, 2**62),
-        ({"a": entry([1])}, 90 * 10**6),
-        ({"a": entry([1])}, 0),
+        *(({"a": entry([1])}, length) for length in (2**62, 90 * 10**6, 0)),
         ({"__metadata__": {"dinomix_config": {}}, "a": entry([1])}, None),
-        (b"[" * 100_000, None),
+        *((text, None) for text in (b"[" * 100_000, b"\xff\xfe{}", b"")),
         (b'{"__metadata__":{"x":' + b"[" * 100_000, None),
-        (b"\xff\xfe{}", None),
-        (b"", None),
     ],
 )
 def test_headers_of_safetensors_that_lie(tmp_path, header, length):
-    path = safetensors_file(tmp_path / "a.safetensors", header, b"\0" * 4, length)
+    path = tmp_path / "a.safetensors"
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    told = struct.pack("<Q", len(text) if length is None else length)
+    path.write_bytes(told + text + b"\0" * 4)
     with pytest.raises(ValueError, match=re.escape(str(path))):
         read_tensors(path)
 
 
-def rezip(source, target, pickled=None, compression=zipfile.ZIP_STORED):
-    """A PyTorch file again, with another pickle in it or packed."""
-    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w", compression) as new:
+def rezip(target, pickled, compression=zipfile.ZIP_STORED):
+    """A PyTorch file with another pickle in it."""
+    torch.save({"a": torch.ones(1)}, "honest.pth")
+    with zipfile.ZipFile("honest.pth") as old, zipfile.ZipFile(target, "w", compression) as new:
         for name in old.namelist():
-            other = pickled is not None and name.endswith("data.pkl")
-            new.writestr(name, pickled if other else old.read(name))
+            new.writestr(name, pickled if name.endswith("data.pkl") else old.read(name))
 
 
 class Big:
@@ -207,6 +186,7 @@ CLAIMS = {  # some hundred megabytes or more, but for the complex ones, from som
     "a stride of 0": ({"a": torch.zeros(1).expand(10**5, 10**5)}, "its tensors claim"),
     "no numbers at all": ({"a": torch.empty(10**9, device="meta")}, "a is torch.strided on meta"),
     "complex numbers": ({"a": torch.ones(2, dtype=torch.complex64)}, "a is torch.complex64"),
+    "sparse": ({"a": torch.eye(3).to_sparse()}, r"a is torch\.sparse_coo on cpu"),
     "a class that allocates": ({"a": Big(torch.Tensor, 10**4, 10**4)}, "its tensors claim"),
     "bytes": ({"a": Big(bytearray, 10**9)}, "holds no dictionary of named tensors"),
 }
@@ -215,18 +195,11 @@ CLAIMS = {  # some hundred megabytes or more, but for the complex ones, from som
 @pytest.mark.parametrize("name", CLAIMS)
 def test_claims_of_pytorch_files(tmp_path, name):
     content, complaint = CLAIMS[name]
-    torch.save({"a": torch.ones(1)}, "honest.pth")
-    if any(isinstance(value, Big) for value in content.values()):
-        rezip("honest.pth", "a.pth", pickle.dumps(content, protocol=2))
+    if isinstance(content["a"], Big):
+        rezip("a.pth", pickle.dumps(content, protocol=2))
     else:
         torch.save(content, "a.pth")
     with pytest.raises(ValueError, match=rf"a\.pth.*{complaint}"):
-        read_tensors("a.pth")
-
-
-def test_sparse_tensors_are_refused():
-    torch.save({"a": torch.eye(3).to_sparse()}, "a.pth")
-    with pytest.raises(ValueError, match=r"a\.pth: a is torch\.sparse_coo on cpu"):
         read_tensors("a.pth")
 
 
@@ -235,24 +208,18 @@ def test_two_names_for_one_tensor_are_no_lie():
     torch.save({"a": shared, "b": shared}, "tied.pth")
     assert torch.equal(read_tensors("tied.pth")["b"], shared)
     torch.save({str(i): shared for i in range(100)}, "copies.pth")
-    with pytest.raises(
-        ValueError, match=r"copies\.pth has .* bytes, and its tensors claim 400,000"
-    ):
+    with pytest.raises(ValueError, match=r"copies\.pth .* its tensors claim 400,000"):
         read_tensors("copies.pth")
 
 
 def test_a_packed_file_is_refused_before_it_is_unpacked():
-    torch.save({"a": torch.ones(1)}, "honest.pth")
-    rezip("honest.pth", "bomb.pth", text_of(10**7), zipfile.ZIP_DEFLATED)
-    with pytest.raises(
-        ValueError, match=r"bomb\.pth has .* bytes and unpacks to 10,0.* no file of"
-    ):
+    rezip("bomb.pth", text_of(10**7), zipfile.ZIP_DEFLATED)
+    with pytest.raises(ValueError, match=r"bomb\.pth has .* bytes and unpacks to 10,0.*"):
         read_torch("bomb.pth")
 
 
 def test_a_deeply_nested_pickle():
-    torch.save({"a": torch.ones(1)}, "honest.pth")
-    rezip("honest.pth", "deep.pth", b"\x80\x02" + b"]" * 10**5 + b"a" * (10**5 - 1) + b".")
+    rezip("deep.pth", b"\x80\x02" + b"]" * 10**5 + b"a" * (10**5 - 1) + b".")
     with pytest.raises(ValueError, match=r"deep\.pth"):
         read_tensors("deep.pth")
 
@@ -271,9 +238,7 @@ def test_whole_numbers_are_no_weights(tmp_path):
     model = build_model(SMALL)
     tensors = {key: tensor.to(torch.int64) for key, tensor in model.state_dict().items()}
     save_file(tensors, "whole.safetensors", metadata=file_header(SMALL))
-    with pytest.raises(
-        ValueError, match=r"row_proj\.bias is torch\.int64, expected torch\.float32"
-    ):
+    with pytest.raises(ValueError, match=r"bias is torch\.int64, expected torch\.float32"):
         load_model("whole.safetensors")
 
 
@@ -303,6 +268,9 @@ def test_released_layouts_that_do_not_go_together(tensors):
 # --------------------------------------------------------------------------- configs in files
 
 
+STRANGE = ["timm/hf-hub:evil/model", "timm/local-dir:/tmp", "timm/resnet18.evil", "../../passwd"]
+
+
 def with_config(path, config):
     text = config if isinstance(config, str) else json.dumps(SMALL.to_dict() | config)
     save_file({"a": torch.zeros(1)}, path, metadata={"dinomix_config": text})
@@ -312,13 +280,10 @@ def with_config(path, config):
 @pytest.mark.parametrize(
     ("config", "complaint"),
     [
-        ({"mix_depth": 10**9}, "mix_depth is 1000000000; it should be at most 128"),
+        ({"mix_depth": 10**9}, "mix_depth .*at most 128"),
         ({"image_size": 10**9}, "image_size must be at most 4,096"),
         ({"out_channels": 65_000, "out_rows": 65_000}, "would have 4,225,000,000 entries"),
-        ({"backbone": "timm/hf-hub:evil/model"}, "unknown backbone"),
-        ({"backbone": "timm/local-dir:/tmp"}, "unknown backbone"),
-        ({"backbone": "timm/resnet18.evil"}, "unknown backbone"),
-        ({"backbone": "../../../etc/passwd"}, "unknown backbone"),
+        *(({"backbone": name}, "unknown backbone") for name in STRANGE),
         ({"aggregator": "__import__('os')"}, "unknown aggregator"),
         ({"auto_map": {"AutoModel": "code.Model"}}, "has no fields .*auto_map"),
         ({"aggregator_options": {"__class__": 1}}, "has no options"),
@@ -343,7 +308,6 @@ def test_a_strangers_config_in_a_header(tmp_path, config, complaint):
         ("[" * 200_000, "has 200,000 bytes"),
         ("\xff", "utf-8"),
         ('{"mix_depth": 1e999}', "mix_depth is inf"),
-        ('{"backbone": "../../x"}', "unknown backbone"),
         ("!!python/object/apply:os.system ['touch canary']", "Expecting value"),
     ],
 )
@@ -381,16 +345,10 @@ def published_file(path, d, r, side, depth, channels=384):
     torch.save({"state_dict": tensors}, path)
 
 
-@pytest.mark.parametrize(
-    ("shape", "complaint"),
-    [
-        ((1024, 4, 255, 1), "its tensors claim"),
-        ((4, 1, 10**3, 0), "its tensors claim"),
-    ],
-)
-def test_shapes_that_a_published_file_only_claims(tmp_path, shape, complaint):
+@pytest.mark.parametrize("shape", [(1024, 4, 255, 1), (4, 1, 10**3, 0)])
+def test_shapes_that_a_published_file_only_claims(tmp_path, shape):
     published_file(tmp_path / "a.ckpt", *shape)
-    with pytest.raises(ValueError, match=rf"a\.ckpt.*{complaint}"):
+    with pytest.raises(ValueError, match=r"a\.ckpt.*its tensors claim"):
         load_published(tmp_path / "a.ckpt")
 
 
@@ -402,7 +360,7 @@ def test_a_published_file_of_a_thousand_layers(tmp_path):
         **{f"aggregator.mix.{i}.mix.0.bias": torch.zeros(4) for i in range(1000)},
     }
     torch.save(tensors, tmp_path / "a.ckpt")
-    with pytest.raises(ValueError, match=r"a\.ckpt holds no DINO-Mix .*mix_depth is 1000; it"):
+    with pytest.raises(ValueError, match=r"a\.ckpt .*mix_depth is 1000"):
         load_published(tmp_path / "a.ckpt")
 
 
@@ -439,18 +397,15 @@ def test_refusals_take_no_memory(tmp_path):
     giant = SMALL.to_dict() | {"backbone": "timm/vit_giant_patch14_dinov2", "image_size": 518}
     with_config("giant.safetensors", giant)
     with_config("mixer.safetensors", {"backbone": "toy_vits14", "image_size": 14 * 110})
-    with_config(
-        "vlad.safetensors", {"aggregator": "netvlad", "aggregator_options": {"clusters": 16_000}}
-    )
-    with_config("boq.safetensors", {"aggregator": "boq", "aggregator_options": {"queries": 60_000}})
+    for name, option, count in (("netvlad", "clusters", 16_000), ("boq", "queries", 60_000)):
+        config = {"aggregator": name, "aggregator_options": {option: count}}
+        with_config(f"{name}.safetensors", config)
     published_file(tmp_path / "mixer.ckpt", 4, 1, 110, 3)
-    torch.save({"a": torch.ones(1)}, "honest.pth")
-    rezip("honest.pth", "packed.pth", text_of(3 * 10**8), zipfile.ZIP_DEFLATED)
-    names = ["giant.safetensors", "mixer.safetensors", "vlad.safetensors", "boq.safetensors"]
+    rezip("packed.pth", text_of(3 * 10**8), zipfile.ZIP_DEFLATED)
+    names = ["giant.safetensors", "mixer.safetensors", "netvlad.safetensors", "boq.safetensors"]
     names += ["mixer.ckpt", "packed.pth"]
-    done = subprocess.run(
-        [sys.executable, "-c", MEMORY, *names], capture_output=True, text=True, cwd=tmp_path
-    )
+    command = [sys.executable, "-c", MEMORY, *names]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]
     assert [(name, told) for name, _, told in lines] == [(name, "named") for name in names]
@@ -487,37 +442,17 @@ def dangers(source: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize(
-    "source",
-    [
-        "eval('1')",
-        "exec(text)",
-        "import pickle",
-        "from pickle import loads",
-        "import joblib.memory as m",
-        "yaml.load(text)",
-        "yaml.load(text, Loader=yaml.Loader)",
-        "yaml.unsafe_load(text)",
-        "subprocess.run('ls', shell=True)",
-        "os.system('ls')",
-        "torch.load(path)",
-        "torch.load(path, weights_only=False)",
-        "torch.load(path, weights_only=flag)",
-        "np.load(path, allow_pickle=True)",
-    ],
-)
-def test_a_danger_would_be_found(source):
-    assert dangers(source)
-
-
-def test_what_is_harmless_is_not():
+def test_a_danger_would_be_found_and_what_is_harmless_is_not():
     for source in (
-        "model.eval()",
-        "np.load(p)",
-        "torch.load(p, weights_only=True)",
-        "re.compile('a')",
+        *("eval('1')", "exec(text)", "import pickle", "from pickle import loads"),
+        *("import joblib.memory as m", "yaml.load(text)", "yaml.load(text, Loader=yaml.Loader)"),
+        *("yaml.unsafe_load(text)", "subprocess.run('ls', shell=True)", "os.system('ls')"),
+        *("torch.load(path)", "torch.load(path, weights_only=False)"),
+        *("torch.load(path, weights_only=flag)", "np.load(path, allow_pickle=True)"),
     ):
-        assert not dangers(source)
+        assert dangers(source), source
+    harmless = "model.eval(), np.load(p), torch.load(p, weights_only=True), re.compile('a')"
+    assert not dangers(harmless)
 
 
 def test_no_code_of_ours_runs_a_strangers_text():
@@ -530,7 +465,4 @@ def test_no_code_of_ours_runs_a_strangers_text():
     assert len(sources) > 60
     found = {str(path): there for path, source in sources.items() if (there := dangers(source))}
     assert not found
-
-
-def test_the_loader_of_yaml_is_a_safe_one():
     assert issubclass(settings._Loader, yaml.SafeLoader)

@@ -23,24 +23,18 @@ LONG = [*QUICK, "training with workers", "rendering", "notebooks"]
 def killer():
     """Asks `killing.py` to run a job and to kill it; what it answers."""
     here = Path(__file__).parents[2]
-    env = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(here),
-    }
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(here)}
     command = [sys.executable, here / "tests" / "killing.py"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, env=env, **pipes) as process:
 
         def ask(job: str, folder: Path, kills: int, share: float = 1.0, a_round: int = 5) -> dict:
             request = {"job": job, "folder": str(folder), "kills": kills, "seed": kills}
-            process.stdin.write(
-                json.dumps(request | {"share": share, "kills_a_round": a_round}) + "\n"
-            )
+            request |= {"share": share, "kills_a_round": a_round}
+            process.stdin.write(json.dumps(request) + "\n")
             process.stdin.flush()
             answer = json.loads(process.stdout.readline())
-            errors = folder / "errors.txt"
-            assert "error" not in answer, answer["error"] + errors.read_text()
+            assert "error" not in answer, answer["error"] + (folder / "errors.txt").read_text()
             return answer
 
         yield ask

@@ -23,16 +23,13 @@ def test_auto_precision_asks_what_the_cpu_multiplies(monkeypatch, capabilities, 
     assert make_accelerator(TrainConfig(device="cpu")).mixed_precision == "no"
 
 
-def test_auto_precision_is_float32_where_torch_cannot_tell(monkeypatch):
-    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
-    assert fastest_precision(torch.device("cpu")) == "no"
-
-
 @pytest.mark.parametrize(("native", "expected"), [(True, "bf16"), (False, "fp16")])
-def test_auto_precision_on_a_gpu(monkeypatch, native, expected):
+def test_auto_precision_elsewhere(monkeypatch, native, expected):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native)
     assert fastest_precision(torch.device("cuda")) == expected
     assert fastest_precision(torch.device("mps")) == "no"
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)  # torch cannot tell
+    assert fastest_precision(torch.device("cpu")) == "no"
 
 
 def test_compiling_needs_a_compiler(monkeypatch):

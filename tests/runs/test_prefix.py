@@ -1,5 +1,7 @@
 """The cached prefix gives what the whole model gives, and is computed once."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,9 @@ from dinomix.runs import prefix
 from dinomix.runs.prefix import prefix_features
 from tests.conftest import write_places, write_testset
 
-CPU = torch.device("cpu")
+
+def features(model, paths, folder):
+    return prefix_features(model, paths, folder, device=torch.device("cpu"), progress=False)
 
 
 def config(**changes):
@@ -33,7 +37,7 @@ def data(tmp_path):
 def test_model_goes_on_from_the_features_as_from_the_images(data, tmp_path, aggregator):
     _, test = data
     model = dinomix.build_model(config(aggregator=aggregator), "hub").eval()
-    frozen = prefix_features(model, test.database, tmp_path, device=CPU, progress=False)
+    frozen = features(model, test.database, tmp_path)
     plain = dinomix.describe(model, test.database, progress=False)
     cached = dinomix.describe(model, test.database, frozen=frozen, progress=False)
     assert len(frozen) == len(test.database)
@@ -55,7 +59,7 @@ def test_features_are_those_of_images_normalised_one_by_one(data, tmp_path, monk
     with torch.inference_mode():
         parts = torch.stack(images).split(4)
         expected = torch.cat([model.backbone.frozen_features(part) for part in parts])
-    frozen = prefix_features(model, places.paths, tmp_path, device=CPU, progress=False)
+    frozen = features(model, places.paths, tmp_path)
     found = torch.stack([frozen[path] for path in places.paths])
     assert torch.equal(found, expected)
 
@@ -63,42 +67,35 @@ def test_features_are_those_of_images_normalised_one_by_one(data, tmp_path, monk
 def test_a_damaged_image_is_named(data, tmp_path):
     _, test = data
     test.queries[1].write_bytes(b"broken")
-    model = dinomix.build_model(config())
-    with pytest.raises(UnreadableImageError) as error:
-        prefix_features(model, test.queries, tmp_path, device=CPU, progress=False)
-    assert str(test.queries[1]) in str(error.value)
+    with pytest.raises(UnreadableImageError, match=re.escape(str(test.queries[1]))):
+        features(dinomix.build_model(config()), test.queries, tmp_path)
 
 
 def test_features_are_computed_once(data, tmp_path, monkeypatch):
     _, test = data
     model = dinomix.build_model(config())
-    first = prefix_features(model, test.queries, tmp_path, device=CPU, progress=False)
+    first = features(model, test.queries, tmp_path)
     monkeypatch.setattr(prefix, "_compute", None)
-    again = prefix_features(model, test.queries, tmp_path, device=CPU, progress=False)
+    again = features(model, test.queries, tmp_path)
     for path in test.queries:
         assert torch.equal(first[path], again[path])
 
 
-@pytest.mark.parametrize("changed", ["weights", "depth", "backbone", "size", "content"])
-def test_other_features_have_another_name(data, tmp_path, changed):
+@pytest.mark.parametrize(
+    "changes",
+    [{"weights": None}, {"trained_blocks": 3}, {"backbone": "toy_vitb14"}, {"image_size": 42}, {}],
+)
+def test_other_features_have_another_name(data, tmp_path, changes):
     _, test = data
 
     def compute(weights="hub", **changes):
         model = dinomix.build_model(config(**changes), weights)
-        prefix_features(model, test.queries, tmp_path / "p", device=CPU, progress=False)
+        features(model, test.queries, tmp_path / "p")
 
     compute()
-    if changed == "content":
+    if not changes:  # another content
         test.queries[0].write_bytes(test.queries[0].read_bytes() + b"more")
-    compute(
-        **{
-            "weights": {"weights": None},
-            "depth": {"trained_blocks": 3},
-            "backbone": {"backbone": "toy_vitb14"},
-            "size": {"image_size": 42},
-            "content": {},
-        }[changed]
-    )
+    compute(**changes)
     assert len(list((tmp_path / "p").iterdir())) == 2
 
 
@@ -147,20 +144,10 @@ def test_building_draws_no_random_numbers_for_the_probe():
 def test_training_from_the_cache_is_training(data, tmp_path):
     """The same run with and without the cache: equal up to the rounding of other batch sizes."""
     places, val = data
-    runs = [
-        dinomix.train(
-            config(),
-            places,
-            val,
-            dinomix.TrainConfig.preset(
-                "toy", epochs=2, places_per_batch=3, cache_prefix=cached, optimizer="sgd"
-            ),
-            weights="hub",
-            out=tmp_path / "runs",
-            progress=False,
-        )
-        for cached in (True, False)
-    ]
+    fields = {"epochs": 2, "places_per_batch": 3, "optimizer": "sgd"}
+    options = {"weights": "hub", "out": tmp_path / "runs", "progress": False}
+    recipes = [dinomix.TrainConfig.preset("toy", **fields, cache_prefix=c) for c in (True, False)]
+    runs = [dinomix.train(config(), places, val, recipe, **options) for recipe in recipes]
     cached, plain = (run.load("last").state_dict() for run in runs)
     untrained = dinomix.build_model(config(), "hub").state_dict()
     name = "backbone.trunk.blocks.11.mlp.fc1.weight"

@@ -7,7 +7,6 @@ import random
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -149,7 +148,7 @@ def cities(data, tmp_path_factory):
     return PlaceDataset(root, images_per_place=2), data[1]
 
 
-IN_CITY = TrainConfig.from_dict({**RECIPE.to_dict(), "shuffle": "city"})
+IN_CITY = changed(shuffle="city")
 
 
 def test_a_batch_of_one_city_is_trained_on(cities, tmp_path, monkeypatch):
@@ -172,13 +171,11 @@ def test_a_batch_of_one_city_is_trained_on(cities, tmp_path, monkeypatch):
 
 def test_a_run_by_city_goes_on_where_it_broke_off(cities, tmp_path, monkeypatch):
     whole = train(TINY, *cities, IN_CITY, out=tmp_path / "whole", progress=False)
-    with monkeypatch.context() as patch:
-        crash_at(patch, "loss_and_mined_share", 5)
-        with pytest.raises(Crash):
-            train(TINY, *cities, IN_CITY, out=tmp_path / "broken", progress=False)
-    assert_same_result(
-        train(TINY, *cities, IN_CITY, out=tmp_path / "broken", progress=False), whole
+    break_off(
+        monkeypatch, "loss_and_mined_share", 5, TINY, *cities, IN_CITY, out=tmp_path / "broken"
     )
+    broken = train(TINY, *cities, IN_CITY, out=tmp_path / "broken", progress=False)
+    assert_same_result(broken, whole)
 
 
 def test_training_lowers_the_loss(data, tmp_path):
@@ -202,11 +199,10 @@ def test_history(run, data):
 
 
 def test_recalls_are_those_of_the_saved_models(run, data):
-    for model, row in (
-        (run.load("best"), run.best),
-        (run.load(which="last"), run.history.iloc[-1]),
-    ):
-        table = evaluate(model, data[1], ks=(1, 5), progress=False)
+    with pytest.raises(ValueError, match="which is 'first'"):
+        run.load("first")
+    for which, row in (("best", run.best), ("last", run.history.iloc[-1])):
+        table = evaluate(run.load(which=which), data[1], ks=(1, 5), progress=False)
         recalls = table[table["condition"] == "all"].set_index("k")["recall"]
         assert (row["recall@1"], row["recall@5"]) == (recalls[1], recalls[5])
 
@@ -259,10 +255,7 @@ def test_bf16_trains_in_half_precision_and_validates_in_full(data, tmp_path, mon
     assert (half_losses != whole_losses).all()
     test_recalls_are_those_of_the_saved_models(half, data)
     assert {value.dtype for value in half.load("last").state_dict().values()} == {torch.float32}
-    with monkeypatch.context() as patch:
-        crash_at(patch, "loss_and_mined_share", 5)
-        with pytest.raises(Crash):
-            train(TINY, *data, config, out=tmp_path / "broken", progress=False)
+    break_off(monkeypatch, "loss_and_mined_share", 5, TINY, *data, config, out=tmp_path / "broken")
     assert_same_result(train(TINY, *data, config, out=tmp_path / "broken", progress=False), half)
 
 
@@ -289,12 +282,10 @@ def test_channels_come_last_where_convolutions_are_in_half_precision(
     exact, exact_losses, _ = plain_training(CNN, data[0], changed(epochs=1))
     plain, _, _ = plain_training(CNN, data[0], config)  # channels first
     assert run.history["loss"].tolist()[1:] == pytest.approx(exact_losses, rel=0.02)
-    off = [
-        sum((value - its).square().sum() for value, its in zip(*both, strict=True)) ** 0.5
-        for both in (
-            (found.parameters(), exact.parameters()) for found in (run.load("last"), plain)
-        )
-    ]
+    off = []
+    for found in (run.load("last"), plain):
+        pairs = zip(found.parameters(), exact.parameters(), strict=True)
+        off.append(sum((value - its).square().sum() for value, its in pairs) ** 0.5)
     assert off[0] <= 2 * off[1] + 1e-4
     assert (off[1] > 0.01) == (precision == "bf16")  # there was something to compare
 
@@ -314,10 +305,7 @@ def test_compiled_training_is_training(data, tmp_path, monkeypatch, changes):
     for key, value in plain.state_dict().items():
         assert (found[key] - value).norm() <= 1e-3 * (value - before[key]).norm() + 1e-7, key
     test_recalls_are_those_of_the_saved_models(compiled, data)
-    with monkeypatch.context() as patch:
-        crash_at(patch, "save", 3)
-        with pytest.raises(Crash):
-            train(TINY, *data, config, out=tmp_path / "broken", progress=False)
+    break_off(monkeypatch, "save", 3, TINY, *data, config, out=tmp_path / "broken")
     other = changed(compile=True, epochs=1, places_per_batch=3, **changes)
     train(TINY, *data, other, out=tmp_path / "other", progress=False)  # shapes that must not matter
     (folder,) = (path.parent for path in tmp_path.glob("broken/*/checkpoint.pt"))
@@ -338,7 +326,7 @@ def test_overflow_that_the_scaler_skips_is_no_error(data, tmp_path, monkeypatch)
         return accelerator
 
     monkeypatch.setattr(runs, "make_accelerator", with_scaler)
-    steps = TrainConfig.from_dict({**RECIPE.to_dict(), "epochs": 4, "clip_value": 0.5})
+    steps = changed(epochs=4, clip_value=0.5)
     run = train(TINY, *data, steps, out=tmp_path, progress=False)
     assert scalers[0].get_scale() < 2.0**127
     assert len(run.history) == 5
@@ -359,15 +347,14 @@ def test_progress_bar_shows_loss_recall_and_speed(data, tmp_path, capsys):
 
 def test_same_seed_same_weights_whatever_the_workers(run, data, tmp_path):
     torch.rand(5), random.random(), np.random.rand()  # a run must not depend on what came before
-    config = TrainConfig.from_dict({**RECIPE.to_dict(), "workers": 2, "device": "cpu"})
+    config = changed(workers=2, device="cpu")
     again = train(TINY, *data, config, out=tmp_path, progress=False)
     assert again.folder.name == run.folder.name
     assert_same_result(again, run)
 
 
 def test_another_seed_gives_another_run(run, data, tmp_path):
-    config = TrainConfig.from_dict({**RECIPE.to_dict(), "seed": 1})
-    other = train(TINY, *data, config, out=tmp_path, progress=False)
+    other = train(TINY, *data, changed(seed=1), out=tmp_path, progress=False)
     assert other.folder.name != run.folder.name
     assert other.history["loss"][3] != run.history["loss"][3]
 
@@ -386,26 +373,22 @@ def test_finished_run_is_loaded(run, data, monkeypatch):
     again = train(TINY, *data, RECIPE, out=run.folder.parent, progress=False)
     assert_same_result(again, run)
     assert (again.model_config, again.train_config) == (TINY, RECIPE)
+    assert runs.find_run(TINY, *data, RECIPE, out=run.folder.parent).folder == run.folder
     names = {path.name for path in run.folder.iterdir()}
     assert names == {"config.json", "history.csv", "best.safetensors", "last.safetensors", "lock"}
 
 
-def test_training_can_be_forbidden(run, data, tmp_path, monkeypatch):
+def test_training_can_be_forbidden_and_a_run_looked_for(run, data, tmp_path, monkeypatch):
     monkeypatch.setenv(workspace.NO_TRAINING, "1")
     same = train(TINY, *data, RECIPE, out=run.folder.parent, progress=False)
     assert same.folder == run.folder
     with pytest.raises(RuntimeError, match=rf"no finished run {tmp_path}.*run the notebooks"):
         train(TINY, *data, RECIPE, out=tmp_path, progress=False)
-
-
-def test_find_run_finds_what_train_would_return(run, data, tmp_path):
-    found = runs.find_run(TINY, *data, RECIPE, out=run.folder.parent)
-    assert found.folder == run.folder
     assert runs.find_run(TINY, *data, RECIPE, out=tmp_path) is None
     assert not list(tmp_path.iterdir())
 
 
-def test_weights_are_named_by_content(tmp_path):
+def test_weights_are_named_by_content(tmp_path, monkeypatch):
     path = tmp_path / "weights.safetensors"
     path.write_bytes(b"one")
     first = folders.weights_id("toy_vits14", path)
@@ -417,14 +400,12 @@ def test_weights_are_named_by_content(tmp_path):
     assert folders.weights_id("dinov2_vitb14", "hub") == "hub"
     with pytest.raises(FileNotFoundError, match=r"no weights at .*gone\.safetensors"):
         folders.weights_id("toy_vits14", tmp_path / "gone.safetensors")
-
-
-def test_toy_hub_weights_are_named_by_content(tmp_path, monkeypatch):
     monkeypatch.setattr(folders, "TOY_WEIGHTS", tmp_path)
-    (tmp_path / "toy_vits14.safetensors").write_bytes(b"one")
-    first = folders.weights_id("toy_vits14", "hub")
-    (tmp_path / "toy_vits14.safetensors").write_bytes(b"two")
-    assert folders.weights_id("toy_vits14", "hub") != first
+    seen = set()
+    for content in (b"one", b"two"):
+        (tmp_path / "toy_vits14.safetensors").write_bytes(content)
+        seen.add(folders.weights_id("toy_vits14", "hub"))
+    assert len(seen) == 2
 
 
 def test_initial_weights_are_loaded(run, data, tmp_path):
@@ -457,24 +438,25 @@ def crash_at(monkeypatch, name, call):
     monkeypatch.setattr(module, name, crashing)
 
 
-@pytest.mark.parametrize(
-    ("name", "call"),
-    [
-        ("write_config", 1),
-        ("save", 1),
-        ("loss_and_mined_share", 5),
-        ("save", 3),
-        ("write_history", 3),
-        ("save_model", 1),
-        ("save_model", 2),
-        ("write_config", 2),
-    ],
-)
-def test_run_goes_on_wherever_it_broke_off(data, run, tmp_path, monkeypatch, name, call):
+def break_off(monkeypatch, name, call, *run, out):
+    """Train until the run's function `name` raises."""
     with monkeypatch.context() as patch:
         crash_at(patch, name, call)
         with pytest.raises(Crash):
-            train(TINY, *data, RECIPE, out=tmp_path, progress=False)
+            train(*run, out=out, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        *(("write_config", call) for call in (1, 2)),
+        *(("save", call) for call in (1, 3)),
+        *(("save_model", call) for call in (1, 2)),
+        *(("loss_and_mined_share", 5), ("write_history", 3)),
+    ],
+)
+def test_run_goes_on_wherever_it_broke_off(data, run, tmp_path, monkeypatch, name, call):
+    break_off(monkeypatch, name, call, TINY, *data, RECIPE, out=tmp_path)
     torch.rand(3)
     assert_same_result(train(TINY, *data, RECIPE, out=tmp_path, progress=False), run)
 
@@ -489,56 +471,14 @@ def test_batch_norm_and_generators_go_on(data, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "loss_and_mined_share", noisy)
     whole = train(CNN, *data, RECIPE, out=tmp_path / "whole", progress=False)
     random.random(), np.random.rand(), torch.rand(())  # must not matter
-    with monkeypatch.context() as patch:
-        crash_at(patch, "save", 3)
-        with pytest.raises(Crash):
-            train(CNN, *data, RECIPE, out=tmp_path / "broken", progress=False)
+    break_off(monkeypatch, "save", 3, CNN, *data, RECIPE, out=tmp_path / "broken")
     broken = train(CNN, *data, RECIPE, out=tmp_path / "broken", progress=False)
     assert_same_result(broken, whole)
-    means = [key for key in whole.load("last").state_dict() if key.endswith("running_mean")]
-    assert means
-
-
-KILLER = """
-import os, random, signal, sys, time
-from dinomix import ModelConfig, PlaceDataset, TestSet, TrainConfig, train
-
-root, seed = sys.argv[1], int(sys.argv[2])
-delays = random.Random(seed)
-model = ModelConfig("toy_vits14", 1, out_channels=8, out_rows=2, image_size=28)
-places, val = PlaceDataset(f"{root}/places"), TestSet(f"{root}/city")
-recipe = TrainConfig.preset("toy", epochs=6, places_per_batch=2)
-
-def start(out):
-    child = os.fork()
-    if not child:
-        train(model, places, val, recipe, out=out, progress=False)
-        os._exit(0)
-    return child
-
-began = time.monotonic()
-assert os.waitpid(start(f"{root}/whole"), 0)[1] == 0
-longest, kills = time.monotonic() - began, 0
-while kills < 3:  # a round is one run, killed until it manages to end
-    longest, out = longest / 2, f"{root}/broken{kills}"
-    while True:
-        child = start(out)
-        deadline = time.monotonic() + delays.uniform(0, longest)
-        while not (done := os.waitpid(child, os.WNOHANG))[0] and time.monotonic() < deadline:
-            time.sleep(0.001)
-        if done[0]:
-            assert done[1] == 0
-            break
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        kills += 1
-        longest *= 1.1  # in the end it will
-print(kills)
-"""
+    assert any(key.endswith("running_mean") for key in whole.load("last").state_dict())
 
 
 def python(script, *args, launcher=()):
-    """Run a script in a process of its own, on one thread; what it printed."""
+    """Run a script in a process of its own, on one thread."""
     here = str(Path(__file__).parents[2])
     result = subprocess.run(
         [sys.executable, *launcher, script, *map(str, args)],
@@ -548,26 +488,6 @@ def python(script, *args, launcher=()):
         timeout=300,
     )
     assert result.returncode == 0, result.stderr
-    return result.stdout
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="the killer forks its victims")
-def test_killed_process_ends_like_an_unbroken_one(tmp_path):
-    write_places(tmp_path / "places", places=PLACES)
-    write_testset(tmp_path / "city", places=6)
-    script = tmp_path / "killer.py"
-    script.write_text(KILLER)
-    kills = int(python(script, tmp_path, time.time_ns()))
-    assert kills >= 3
-    (whole,) = (path.parent for path in tmp_path.glob("whole/*/config.json"))
-    rounds = [path.parent for path in tmp_path.glob("broken*/*/config.json")]
-    names = {"config.json", "history.csv", "best.safetensors", "last.safetensors", "lock"}
-    assert rounds
-    for folder in rounds:
-        assert_same_result(Run.open(folder), Run.open(whole))
-        assert {path.name for path in folder.iterdir()} == names
-        kept = folder.parent.glob("prefix/*/*")  # the toy recipe caches the frozen prefix
-        assert {path.name for path in kept} == {"features.npy", "lock"}
 
 
 def test_second_process_waits_for_the_first(tmp_path, capsys):
@@ -698,8 +618,7 @@ def test_loss_that_is_no_number_stops_and_keeps_the_checkpoint(
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "loss_and_mined_share", diverging)
-        told = rf"the loss is {value} in epoch 2, step 3, at learning rate 0\.02"
-        with pytest.raises(DivergedError, match=told) as caught:
+        with pytest.raises(DivergedError, match=rf"{value} in epoch 2, step 3, .* 0\.02") as caught:
             train(TINY, *data, RECIPE, out=tmp_path, progress=False)
     assert isinstance(caught.value, FloatingPointError)
     (folder,) = tmp_path.iterdir()
@@ -720,31 +639,22 @@ def test_broken_weights_never_reach_the_checkpoint(data, tmp_path):
     kept = Run(folder, None, None, None).checkpoint()
     assert len(kept["history"]) == 1
     assert all(tensor.isfinite().all() for tensor in kept["model"].values())
-
-
-def test_learning_rate_that_explodes(data, tmp_path):
     config = TrainConfig(epochs=5, places_per_batch=2, lr=1e30, weight_decay=0.1)
-    with pytest.raises(DivergedError, match="in epoch 1, step"):
-        train(TINY, *data, config, out=tmp_path, progress=False)
+    with pytest.raises(DivergedError, match="in epoch 1, step"):  # it explodes by itself
+        train(TINY, *data, config, out=tmp_path / "slow", progress=False)
 
 
-def test_too_few_places(data, tmp_path):
-    config = TrainConfig(places_per_batch=PLACES + 1)
+def test_too_few_places_for_a_batch(cities, data, tmp_path):
     with pytest.raises(ValueError, match=r"7 places do not fill .* places_per_batch = 8"):
-        train(TINY, *data, config, out=tmp_path)
+        train(TINY, *data, TrainConfig(places_per_batch=PLACES + 1), out=tmp_path)
+    with pytest.raises(ValueError, match=r"5 places of the largest city do not fill .* = 6"):
+        train(TINY, *cities, TrainConfig(places_per_batch=6, shuffle="city"), out=tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_cities_too_small_for_a_batch(cities, tmp_path):
-    config = TrainConfig(places_per_batch=6, shuffle="city")
-    with pytest.raises(ValueError, match=r"5 places of the largest city do not fill .* = 6"):
-        train(TINY, *cities, config, out=tmp_path)
-
-
 def test_nothing_to_train(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        runs, "build_model", lambda *args, **options: build_model(TINY).requires_grad_(False)
-    )
+    frozen = build_model(TINY).requires_grad_(False)
+    monkeypatch.setattr(runs, "build_model", lambda *args, **options: frozen)
     with pytest.raises(ValueError, match="nothing to train"):
         train(TINY, *data, RECIPE, out=tmp_path)
 
@@ -757,42 +667,28 @@ def test_gem_alone_can_be_trained(data, tmp_path):
     assert run.load("last").aggregator.p.item() != 3
 
 
-def test_fp16_needs_a_gpu(data, tmp_path):
-    config = TrainConfig.preset("authors", places_per_batch=2, device="cpu")
-    with pytest.raises(ValueError, match=r'precision "fp16" needs a GPU.*use "auto"'):
-        train(TINY, *data, config, out=tmp_path)
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_device_that_is_not_there():
-    with pytest.raises(ValueError, match=r"device is 'cuda', but this machine offers"):
-        make_accelerator(TrainConfig(device="cuda"))
-
-
-def test_device_that_does_not_exist():
-    with pytest.raises(ValueError, match=r"TrainConfig\.device is 'gpu'"):
-        make_accelerator(TrainConfig(device="gpu"))
-
-
-def test_batch_must_divide_among_processes(monkeypatch):
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"device": "cpu", "precision": "fp16"}, '"fp16" needs a GPU.*"auto"'),
+        ({"device": "cuda"}, "'cuda', but this machine offers"),
+        ({"device": "gpu"}, "device is 'gpu'"),
+        ({"device": "cpu"}, "80 cannot .* 3 processes"),
+    ],
+)
+def test_a_machine_that_cannot_is_told(monkeypatch, fields, complaint):
     monkeypatch.setattr("dinomix.runs.machine.Accelerator.num_processes", 3)
-    with pytest.raises(ValueError, match=r"places_per_batch = 80 cannot .* 3 processes"):
-        make_accelerator(TrainConfig(device="cpu"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=complaint):
+        make_accelerator(TrainConfig(**fields))
 
 
 @pytest.mark.parametrize("finished", [True, False])
 def test_folder_of_another_run_is_refused(data, tmp_path, monkeypatch, finished):
-    crash_at(monkeypatch, "save", 1)
-    with pytest.raises(Crash):
-        train(TINY, *data, RECIPE, out=tmp_path, progress=False)
+    break_off(monkeypatch, "save", 1, TINY, *data, RECIPE, out=tmp_path)
     (path,) = tmp_path.glob("*/config.json")
     config = json.loads(path.read_text())
     config["train"]["lr"], config["finished"] = 0.5, finished
     path.write_text(json.dumps(config))
     with pytest.raises(ValueError, match=r"another run: it differs in \['train'\]"):
         train(TINY, *data, RECIPE, out=tmp_path, progress=False)
-
-
-def test_load_takes_best_or_last(run):
-    with pytest.raises(ValueError, match="which is 'first'"):
-        run.load("first")
