@@ -175,7 +175,7 @@ def test_anchor_without_positive_counts_as_zero():
 @pytest.mark.parametrize(
     ("desc", "labels", "mined"),
     [
-        *((torch.randn(len(labels), 8), labels, False) for labels in ([0], [0, 0], [0, 1])),
+        *((torch.eye(len(labels), 8), labels, False) for labels in ([0], [0, 0], [0, 1])),
         *((desc, [0, 0, 1, 1], True) for desc in (torch.ones(4, 8), torch.zeros(4, 8))),
     ],
 )
