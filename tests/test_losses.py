@@ -172,29 +172,26 @@ def test_anchor_without_positive_counts_as_zero():
     assert multi_similarity_loss(desc, alone).item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_unmined_edge_cases_are_finite():
-    for labels in ([0], [0, 0], [0, 1]):
-        desc = torch.randn(len(labels), 8, requires_grad=True)
-        multi_similarity_loss(desc, torch.tensor(labels), mined=False).backward()
-        assert desc.grad.isfinite().all()
+@pytest.mark.parametrize(
+    ("desc", "labels", "mined"),
+    [
+        *((torch.eye(len(labels), 8), labels, False) for labels in ([0], [0, 0], [0, 1])),
+        *((desc, [0, 0, 1, 1], True) for desc in (torch.ones(4, 8), torch.zeros(4, 8))),
+    ],
+)
+def test_edge_cases_have_finite_gradients(desc, labels, mined):
+    loss = multi_similarity_loss(desc.requires_grad_(), torch.tensor(labels), mined=mined)
+    loss.backward()
+    assert loss.isfinite() and desc.grad.isfinite().all()
 
 
-def test_equal_and_zero_descriptors_have_finite_gradients():
-    for desc in (torch.ones(4, 8), torch.zeros(4, 8)):
-        desc.requires_grad_()
-        loss = multi_similarity_loss(desc, torch.tensor([0, 0, 1, 1]))
-        loss.backward()
-        assert loss.isfinite()
-        assert desc.grad.isfinite().all()
-
-
-@pytest.mark.parametrize("shape", [(8,), (2, 4, 8), (0, 8)])
-def test_descriptors_of_another_shape_are_refused(shape):
-    with pytest.raises(ValueError, match=r"descriptors should be \(B, D\)"):
-        multi_similarity_loss(torch.randn(shape), torch.zeros(shape[0], dtype=torch.long))
-
-
-@pytest.mark.parametrize("shape", [(7,), (8, 1), ()])
-def test_labels_of_another_shape_are_refused(shape):
-    with pytest.raises(ValueError, match=r"8 descriptors need labels of shape \(8,\)"):
-        multi_similarity_loss(torch.randn(8, 4), torch.zeros(shape, dtype=torch.long))
+@pytest.mark.parametrize(
+    ("shape", "labels", "complaint"),
+    [
+        *((shape, shape[:1], r"\(B, D\)") for shape in [(8,), (2, 4, 8), (0, 8)]),
+        *(((8, 4), labels, r"8 descriptors.*\(8,\)") for labels in [(7,), (8, 1), ()]),
+    ],
+)
+def test_other_shapes_are_refused(shape, labels, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        multi_similarity_loss(torch.randn(shape), torch.zeros(labels, dtype=torch.long))

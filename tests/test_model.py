@@ -49,36 +49,21 @@ def test_defaults_are_the_papers_best():
     )
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("backbone", "dinov2_vitz14"),
-        ("backbone", None),
-        ("trained_blocks", -1),
-        ("trained_blocks", "3"),
-        ("trained_blocks", "none"),
-        ("trained_blocks", 2.0),
-        ("trained_blocks", True),
-        ("train_tokens", 1),
-        ("aggregator", "vlad"),
-        ("aggregator", ["mix"]),
-        ("mix_depth", -1),
-        ("mix_depth", "2"),
-        ("out_channels", 0),
-        ("out_channels", 64.0),
-        ("out_rows", 0),
-        ("out_rows", None),
-        ("image_size", "224"),
-        ("image_size", 0),
-        ("image_size", (224,)),
-        ("image_size", (224, 224.0)),
-        ("stage", -1),
-        ("stage", "last"),
-        ("aggregator_options", 5),
-        ("aggregator_options", "gem"),
-        ("aggregator_options", {"clusters": "4"}),
-    ],
-)
+WRONG = {
+    "backbone": ["dinov2_vitz14", None],
+    "trained_blocks": [-1, "3", "none", 2.0, True],
+    "train_tokens": [1],
+    "aggregator": ["vlad", ["mix"]],
+    "mix_depth": [-1, "2"],
+    "out_channels": [0, 64.0],
+    "out_rows": [0, None],
+    "image_size": ["224", 0, (224,), (224, 224.0)],
+    "stage": [-1, "last"],
+    "aggregator_options": [5, "gem", {"clusters": "4"}],
+}
+
+
+@pytest.mark.parametrize(("field", "value"), [(f, v) for f, vs in WRONG.items() for v in vs])
 def test_a_wrong_value_is_named(field, value):
     with pytest.raises(ValueError, match=re.escape(repr(value))) as error:
         ModelConfig(**{field: value})
@@ -99,7 +84,7 @@ def test_config_survives_json(config):
 
 
 def test_unknown_keys_of_a_config_are_named():
-    with pytest.raises(ValueError, match=r"has no fields \['depth', 'lr'\]; the fields are"):
+    with pytest.raises(ValueError, match=r"\['depth', 'lr'\]; the fields are"):
         ModelConfig.from_dict({"depth": 2, "mix_depth": 2, "lr": 0.1})
 
 
@@ -170,12 +155,6 @@ def test_descriptors(config, dim):
     assert all((p.grad is not None) == p.requires_grad for p in model.parameters())
 
 
-def test_toy_preset():
-    model = build_model(PRESETS["dino_mix_toy"])
-    assert (model.dim, model.backbone.grid, model.backbone.num_blocks) == (512, (8, 8), 12)
-    assert model.config.trained_blocks == 3
-
-
 # Entries of each preset's descriptor, the parameters of its aggregator, the blocks that train.
 CNN_STAGES = ("layer3", "layer4")
 PRESET_SIZES = {
@@ -224,9 +203,7 @@ def test_salad_takes_the_backbones_class_token():
     images = torch.randn(2, 3, 56, 56)
     expected = model.aggregator(model.backbone(images), model.backbone.tokens(images)[:, 0])
     assert torch.equal(model(images), expected)
-    with pytest.raises(
-        ValueError, match=r"salad needs a class token, and timm/resnet18 has none: choose a vision"
-    ):
+    with pytest.raises(ValueError, match=r"timm/resnet18 has none: choose a vision"):
         build_model(dataclasses.replace(model.config, backbone="timm/resnet18"))
 
 
@@ -262,22 +239,19 @@ def test_the_same_seed_gives_the_same_model():
     assert all(torch.equal(t, models[1][key]) for key, t in models[0].items())
 
 
-def test_images_of_another_size_are_refused():
-    model = build_model(SMALL)
-    with pytest.raises(
-        ValueError, match="maps of 3x4, not 4x4: build the model with the image_size"
-    ):
-        model(torch.randn(1, 3, 56, 56))
-    with pytest.raises(ValueError, match="multiples of 14 pixels, not 50x56"):
-        model(torch.randn(1, 3, 50, 56))
+@pytest.mark.parametrize(
+    ("shape", "complaint"),
+    [
+        ((1, 3, 56, 56), "3x4, not 4x4: .*image_size"),
+        ((1, 3, 50, 56), "multiples of 14 pixels, not 50x56"),
+        *((s, re.escape(f"(B, 3, H, W), not {s}")) for s in [(3, 42, 56), (1, 1, 42, 56)]),
+    ],
+)
+def test_images_of_another_shape_are_refused(shape, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        build_model(SMALL)(torch.randn(shape))
     gem = build_model(dataclasses.replace(SMALL, aggregator="gem"))
     assert gem(torch.randn(1, 3, 56, 56)).shape == (1, 64)
-
-
-@pytest.mark.parametrize("shape", [(3, 42, 56), (1, 1, 42, 56), (1, 42, 56, 3)])
-def test_what_is_no_batch_of_images(shape):
-    with pytest.raises(ValueError, match=re.escape(f"must be (B, 3, H, W), not {shape}")):
-        build_model(SMALL)(torch.randn(shape))
 
 
 def test_repr_sums_the_model_up():
@@ -295,31 +269,25 @@ def test_repr_sums_the_model_up():
 
 
 @pytest.mark.parametrize(
-    "config", [SMALL, dataclasses.replace(SMALL, backbone="timm/resnet18", image_size=64)]
+    "config",
+    [
+        SMALL,
+        dataclasses.replace(SMALL, backbone="timm/resnet18", image_size=64),
+        *map(with_aggregator, AGGREGATORS),
+    ],
 )
 def test_a_saved_model_gives_the_same_bits(tmp_path, config):
-    model = build_model(config)
-    model(torch.randn(2, 3, *config.size))  # moves batch-norm statistics, if there are any
-    path = save_model(model.eval(), tmp_path / "runs" / "model.safetensors")
-    loaded = load_model(path)
-    assert loaded.config == config
-    assert not loaded.training
-    images = torch.randn(3, 3, *config.size)
-    assert torch.equal(model(images), loaded(images))
-    requires = [p.requires_grad for p in model.parameters()]
-    assert [p.requires_grad for p in loaded.parameters()] == requires
-
-
-@pytest.mark.parametrize("name", AGGREGATORS)
-def test_a_saved_model_of_each_aggregator(tmp_path, name):
-    model = build_model(with_aggregator(name)).eval()
-    images = torch.randn(3, 3, 56, 56)
-    model.aggregator.initialise(model.backbone(images))
+    model, images = build_model(config), torch.randn(3, 3, *config.size)
+    model(images)  # moves batch-norm statistics, if there are any
+    model.eval().aggregator.initialise(model.backbone(images))
     for parameter in model.aggregator.parameters():
         parameter.data += 0.1 * torch.rand_like(parameter)
-    loaded = load_model(save_model(model, tmp_path / "model.safetensors"))
-    assert loaded.config == model.config
+    loaded = load_model(save_model(model, tmp_path / "runs" / "model.safetensors"))
+    assert loaded.config == config
+    assert not loaded.training
     assert torch.equal(loaded(images), model(images))
+    requires = [p.requires_grad for p in model.parameters()]
+    assert [p.requires_grad for p in loaded.parameters()] == requires
 
 
 def test_the_file_carries_config_and_version(tmp_path):
@@ -350,12 +318,6 @@ def test_other_suffixes_are_refused(tmp_path):
         save_model(build_model(SMALL), tmp_path / "model.pth")
 
 
-def test_a_file_without_config_is_refused(tmp_path):
-    save_file(build_model(SMALL).state_dict(), tmp_path / "bare.safetensors")
-    with pytest.raises(ValueError, match=r"bare\.safetensors carries no dinomix config"):
-        load_model(tmp_path / "bare.safetensors")
-
-
 @pytest.mark.parametrize("keep", [0, 100, 100_000])
 def test_a_file_cut_short_is_refused(tmp_path, keep):
     path = save_model(build_model(SMALL), tmp_path / "model.safetensors")
@@ -364,20 +326,23 @@ def test_a_file_cut_short_is_refused(tmp_path, keep):
         load_model(path)
 
 
-def test_a_file_that_does_not_fit_its_config_is_refused(tmp_path):
+def header(version, **fields):
+    return {"dinomix_config": json.dumps(SMALL.to_dict() | fields), "dinomix_version": version}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "complaint"),
+    [
+        (None, "carries no dinomix config"),
+        (header("0.0.1"), r"dinomix 0\.0\.1.*\n  missing aggregator.row_proj.bias$"),
+        (header("9.0", later_field=1), r"dinomix 9\.0.*later_field"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_refused(tmp_path, metadata, complaint):
     tensors = build_model(SMALL).state_dict()
     del tensors["aggregator.row_proj.bias"]
-    header = {"dinomix_config": json.dumps(SMALL.to_dict()), "dinomix_version": "0.0.1"}
-    save_file(tensors, tmp_path / "a.safetensors", metadata=header)
-    with pytest.raises(ValueError, match=r"dinomix 0\.0\.1.*\n  missing aggregator.row_proj.bias$"):
-        load_model(tmp_path / "a.safetensors")
-
-
-def test_a_config_from_another_release_is_refused(tmp_path):
-    fields = {**SMALL.to_dict(), "later_field": 1}
-    header = {"dinomix_config": json.dumps(fields), "dinomix_version": "9.0"}
-    save_file(build_model(SMALL).state_dict(), tmp_path / "a.safetensors", metadata=header)
-    with pytest.raises(ValueError, match=r"a\.safetensors, written by dinomix 9\.0.*later_field"):
+    save_file(tensors, tmp_path / "a.safetensors", metadata=metadata)
+    with pytest.raises(ValueError, match=rf"a\.safetensors.*{complaint}"):
         load_model(tmp_path / "a.safetensors")
 
 

@@ -66,13 +66,15 @@ def test_descriptors_do_not_depend_on_the_batch(model, test_root):
     np.testing.assert_allclose(backwards[::-1], whole, atol=1e-6)
 
 
-def test_describe_keeps_the_mode_of_the_model(model, test_root):
+def test_describe_keeps_the_mode_of_the_model_which_can_still_be_trained(model, test_root):
     paths = TestSet(test_root).queries[:1]
     for training in (True, False):
         model.train(training)
         describe(model, paths, progress=False)
         assert model.training is training
     assert describe(model, [], progress=False).shape == (0, model.dim)
+    assert not any(p.is_inference() for p in model.parameters())
+    model(torch.randn(2, 3, 28, 28)).sum().backward()
 
 
 @pytest.mark.parametrize("on_error", ["raise", "skip"])
@@ -87,13 +89,6 @@ def test_broken_weights_are_noticed_and_never_skipped(test_root, on_error):
 def test_device_by_name():
     assert pick_device("cpu").type == "cpu"
     assert pick_device("auto").type in {"cpu", "cuda", "mps"}
-
-
-def test_a_described_model_can_still_be_trained(test_root):
-    model = build_model(ModelConfig(backbone="toy_vits14", image_size=28, out_channels=8))
-    describe(model, TestSet(test_root).queries, progress=False)
-    assert not any(p.is_inference() for p in model.parameters())
-    model(torch.randn(2, 3, 28, 28)).sum().backward()
 
 
 # ------------------------------------------------------------------------------- damaged files
@@ -132,15 +127,11 @@ def test_a_test_set_takes_names_of_all_kinds(model, tmp_path):
     assert ours.tolist() == expected.tolist()
 
 
-def test_a_missing_image_is_never_skipped(model, test_root, tmp_path):
-    paths = [*TestSet(test_root).queries, tmp_path / "nowhere.jpg"]
+def test_a_missing_image_is_never_skipped_and_on_error_is_one_of_two_words(model, tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
-        describe(model, paths, on_error="skip", progress=False)
-
-
-def test_on_error_is_one_of_two_words(model, test_root):
-    with pytest.raises(ValueError, match=r"on_error is 'ignore'.*raise, skip"):
-        describe(model, TestSet(test_root).queries, on_error="ignore", progress=False)
+        describe(model, [tmp_path / "nowhere.jpg"], on_error="skip", progress=False)
+    with pytest.raises(ValueError, match=r"'ignore'.*raise, skip"):
+        describe(model, [], on_error="ignore", progress=False)
 
 
 @pytest.mark.filterwarnings("ignore::dinomix.retrieval.SkippedImageWarning")

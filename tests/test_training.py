@@ -46,16 +46,13 @@ def test_authors_recipe():
         assert authors.learning_rate(200 * epoch, 200) == pytest.approx(expected)
 
 
-def test_cosine_rises_then_falls_to_zero():
+def test_cosine_rises_then_falls_to_zero_and_constant_stays():
     config = TrainConfig(schedule="cosine", epochs=10, warmup_steps=20, lr=1)
     rates = [config.learning_rate(step, 10) for step in range(100)]
     assert rates[:20] == pytest.approx([(step + 1) / 20 for step in range(20)])
     expected = [0.5 + 0.5 * math.cos(math.pi * (step - 20) / 80) for step in range(20, 100)]
     assert rates[20:] == pytest.approx(expected)
     assert 0 < rates[-1] < 0.001
-
-
-def test_constant_schedule():
     config = TrainConfig(schedule="constant", lr=0.3)
     assert {config.learning_rate(step, 10) for step in range(0, 500, 7)} == {0.3}
 
@@ -73,24 +70,19 @@ def test_equal_recipes_have_equal_identities():
     assert one.identity() != TrainConfig(lr=1, milestones=(5, 11)).identity()
 
 
-@pytest.mark.parametrize(
-    ("preset", "name"),
-    [
-        ("paper", "34718f58703b"),
-        ("authors", "fd36e4c2892d"),
-        ("toy", "e279ebb29d26"),
-        ("robust", "027da4b93a03"),
-    ],
-)
-def test_recipes_keep_the_names_of_their_runs(preset, name):
+RECORDED = {"paper": "34718f58703b", "authors": "fd36e4c2892d", "toy": "e279ebb29d26"}
+RECORDED |= {"robust": "027da4b93a03"}
+
+
+@pytest.mark.parametrize("preset", RECORDED)
+def test_recipes_keep_the_names_of_their_runs(preset):
     """Recorded before there were `shuffle` and `compile`: finished runs are found again."""
     config = TrainConfig.preset(preset)
-    assert config_hash(config.identity()) == name
+    assert config_hash(config.identity()) == RECORDED[preset]
     city = TrainConfig.preset(preset, shuffle="city")
     compiled = TrainConfig.preset(preset, compile=True)
     assert "compile" not in city.identity() and "shuffle" not in compiled.identity()
-    names = {config_hash(recipe.identity()) for recipe in (config, city, compiled)}
-    assert len(names) == 3
+    assert len({config_hash(recipe.identity()) for recipe in (config, city, compiled)}) == 3
     for recipe in (config, city, compiled):
         assert TrainConfig.from_dict(recipe.identity()) == recipe
 
@@ -100,53 +92,34 @@ def test_the_toy_recipe_and_the_default_stay_in_float32():
         assert (recipe.precision, recipe.compile) == ("no", False)
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("epochs", 0),
-        ("epochs", 2.0),
-        ("epochs", True),
-        ("places_per_batch", "80"),
-        ("shuffle", "cities"),
-        ("accumulation", 0),
-        ("optimizer", "adam"),
-        ("lr", 0),
-        ("lr", "5e-4"),
-        ("lr", float("nan")),
-        ("momentum", -0.1),
-        ("weight_decay", None),
-        ("schedule", "linear"),
-        ("milestones", 5),
-        ("milestones", (5, 5)),
-        ("milestones", (10, 5)),
-        ("milestones", (0, 5)),
-        ("milestones", (2.5,)),
-        ("gamma", 0),
-        ("warmup_steps", -1),
-        ("clip_value", 0),
-        ("clip_norm", -1.0),
-        ("precision", "fp8"),
-        ("compile", "yes"),
-        ("augment", True),
-        ("cache_prefix", 1),
-        ("alpha", 0),
-        ("beta", float("inf")),
-        ("base", "0"),
-        ("epsilon", -0.1),
-        ("seed", -1),
-        ("workers", 1.5),
-        ("device", 0),
-    ],
-)
+WRONG = {
+    "epochs": [0, 2.0, True],
+    "places_per_batch": ["80"],
+    "shuffle": ["cities"],
+    "optimizer": ["adam"],
+    "lr": [0, "5e-4", float("nan")],
+    "momentum": [-0.1],
+    "schedule": ["linear"],
+    "milestones": [5, (5, 5), (10, 5), (0, 5), (2.5,)],
+    "precision": ["fp8"],
+    "compile": ["yes"],
+    **{field: [0] for field in ("accumulation", "gamma", "clip_value", "alpha", "device")},
+    **{field: [-1] for field in ("warmup_steps", "clip_norm", "epsilon", "seed")},
+    **{"weight_decay": [None], "augment": [True], "cache_prefix": [1], "workers": [1.5]},
+    **{"beta": [float("inf")], "base": ["0"]},
+}
+
+
+@pytest.mark.parametrize(("field", "value"), [(f, v) for f, vs in WRONG.items() for v in vs])
 def test_wrong_fields_are_named(field, value):
     with pytest.raises(ValueError, match=rf"TrainConfig\.{field} is .*it should be"):
         TrainConfig(**{field: value})
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(ValueError, match=r"no training preset 'papers'.*authors.*paper.*toy"):
+    with pytest.raises(ValueError, match=r"'papers'.*authors"):
         TrainConfig.preset("papers")
-    with pytest.raises(ValueError, match=r"no fields \['learning_rat'\]"):
+    with pytest.raises(ValueError, match=r"\['learning_rat'\]"):
         TrainConfig.preset("toy", learning_rat=1)
 
 
@@ -172,48 +145,35 @@ def city_batches(city_of, per_batch, seed, epoch):
     return batches_of(Places(city_of), recipe, epoch)
 
 
-def test_an_epoch_shows_each_place_once():
-    batches = epoch_batches(50, 8, seed=3, epoch=2)
-    assert batches.shape == (6, 8)
-    assert len(set(batches.flatten().tolist())) == 48
-    assert set(batches.flatten().tolist()) <= set(range(50))
-
-
-def test_order_depends_on_seed_and_epoch_alone():
+def test_an_epoch_shows_each_place_once_in_an_order_of_seed_and_epoch_alone():
     first = epoch_batches(50, 8, seed=3, epoch=2)
+    assert first.shape == (6, 8)
+    assert len(set(first.flatten().tolist())) == 48
+    assert set(first.flatten().tolist()) <= set(range(50))
     np.random.seed(7)
     assert np.array_equal(epoch_batches(50, 8, seed=3, epoch=2), first)
     assert not np.array_equal(epoch_batches(50, 8, seed=3, epoch=3), first)
     assert not np.array_equal(epoch_batches(50, 8, seed=4, epoch=2), first)
-
-
-def test_batches_of_all_cities_stay_what_they_were():
-    assert epoch_batches(11, 3, 5, 2).tolist() == [[4, 2, 5], [6, 0, 3], [9, 8, 10]]
+    assert epoch_batches(11, 3, 5, 2).tolist() == [[4, 2, 5], [6, 0, 3], [9, 8, 10]]  # recorded
 
 
 CITY_OF = np.repeat([0, 1, 3], [21, 5, 30])  # of the second city no batch is full
 
 
-def test_batches_of_one_city_each():
-    batches = city_batches(CITY_OF, 8, seed=3, epoch=2)
-    assert batches.dtype == np.int64 and batches.shape == (21 // 8 + 30 // 8, 8)
-    assert len(set(batches.flatten().tolist())) == batches.size
-    cities = CITY_OF[batches]  # (batches, 8)
+def test_batches_of_one_city_each_depend_on_seed_and_epoch_alone():
+    first = city_batches(CITY_OF, 8, seed=3, epoch=2)
+    assert first.dtype == np.int64 and first.shape == (21 // 8 + 30 // 8, 8)
+    assert len(set(first.flatten().tolist())) == first.size
+    cities = CITY_OF[first]  # (batches, 8)
     assert (cities == cities[:, :1]).all()
     assert sorted(cities[:, 0].tolist()) == [0, 0, 3, 3, 3]
-
-
-def test_batches_of_cities_depend_on_seed_and_epoch_alone():
-    first = city_batches(CITY_OF, 8, seed=3, epoch=2)
     np.random.seed(7)
     assert np.array_equal(city_batches(CITY_OF, 8, seed=3, epoch=2), first)
     others = [city_batches(CITY_OF, 8, 3, epoch) for epoch in range(3, 40)]
     assert not any(np.array_equal(other, first) for other in others)
     assert not np.array_equal(city_batches(CITY_OF, 8, seed=4, epoch=2), first)
-    assert {place for other in others for place in other.flat if CITY_OF[place] != 1} == {
-        *range(21),
-        *range(26, 56),
-    }  # whoever waits in one epoch comes up in another
+    shown = {place for other in others for place in other.flat if CITY_OF[place] != 1}
+    assert shown == {*range(21), *range(26, 56)}  # whoever waits in one epoch comes up in another
     orders = {tuple(CITY_OF[other[:, 0]]) for other in others}
     assert len(orders) > 5  # batches of the cities come mixed
 

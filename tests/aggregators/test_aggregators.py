@@ -95,19 +95,6 @@ def test_parameters_of_the_papers_aggregators(build, parameters, dim):
     assert (sum(p.numel() for p in aggregator.parameters()), aggregator.dim) == (parameters, dim)
 
 
-def test_names_of_the_mixers_tensors():
-    expected = {
-        f"{part}.{kind}" for part in ("channel_proj", "row_proj") for kind in ("weight", "bias")
-    }
-    expected |= {
-        f"mix.{layer}.mix.{part}.{kind}"
-        for layer in (0, 1)
-        for part in (0, 1, 3)
-        for kind in ("weight", "bias")
-    }
-    assert FeatureMixer(8, (4, 4)).state_dict().keys() == expected
-
-
 def test_initial_weights_of_the_mixer():
     torch.manual_seed(0)
     mixer = FeatureMixer(64, (16, 16), mix_depth=2, out_channels=100, out_rows=4)
@@ -126,8 +113,7 @@ def test_initial_weights_of_the_mixer():
 @pytest.mark.parametrize("grid", [(4, 4), (3, 2), (1, 6)])
 def test_another_grid_is_refused(grid):
     mixer = FeatureMixer(8, (2, 3))  # (3, 2) and (1, 6) have as many positions
-    expected = f"fit maps of 2x3, not {grid[0]}x{grid[1]}: build the model with the image_size"
-    with pytest.raises(ValueError, match=expected):
+    with pytest.raises(ValueError, match=f"2x3, not {grid[0]}x{grid[1]}: .*image_size"):
         mixer(torch.randn(1, 8, *grid))
 
 
@@ -247,21 +233,14 @@ def test_only_netvlad_has_to_see_features(name):
         ("netvlad", "clusters", 1),
         ("convap", "pool_rows", 0),
         ("convap", "pool_columns", 2.0),
-        ("salad", "clusters", 0),
-        ("salad", "cluster_dim", -1),
-        ("salad", "token_dim", 0),
-        ("salad", "hidden", "512"),
-        ("salad", "iterations", 0),
-        ("boq", "channels", 0),
-        ("boq", "queries", 0),
-        ("boq", "layers", True),
-        ("boq", "row_dim", 0),
+        *(("salad", option, 0) for option in ("clusters", "token_dim", "iterations")),
+        *(("salad", "cluster_dim", -1), ("salad", "hidden", "512"), ("boq", "layers", True)),
+        *(("boq", option, 0) for option in ("channels", "queries", "row_dim")),
     ],
 )
 def test_a_wrong_size_is_named(name, option, value):
-    with pytest.raises(ValueError, match=rf"^{option} must be an integer of at least \d, not") as e:
+    with pytest.raises(ValueError, match=rf"^{option} must be an integer of .*, not {value!r}"):
         build_aggregator(name, 8, (3, 4), **{option: value})
-    assert repr(value) in str(e.value)
 
 
 def test_build_aggregator_passes_what_each_takes():
@@ -270,13 +249,14 @@ def test_build_aggregator_passes_what_each_takes():
     assert build_aggregator("gem", 8, (2, 3), out_channels=5).dim == 8
 
 
-def test_an_unknown_aggregator():
-    with pytest.raises(ValueError, match="unknown aggregator 'vlad': choose one of mix, gem, netv"):
-        build_aggregator("vlad", 8, (2, 3))
-
-
-def test_unknown_options():
-    with pytest.raises(ValueError, match=r"'convap' has no options \['rows'\]; it has \['pool_ro"):
-        build_aggregator("convap", 8, (2, 3), rows=3)
-    with pytest.raises(ValueError, match=r"'mix' has no options \['clusters'\]; it has none of i"):
-        build_aggregator("mix", 8, (2, 3), clusters=3)
+@pytest.mark.parametrize(
+    ("name", "options", "complaint"),
+    [
+        ("vlad", {}, "unknown aggregator 'vlad': choose one of mix"),
+        ("convap", {"rows": 3}, r"no options \['rows'\]; it has \['pool_ro"),
+        ("mix", {"clusters": 3}, r"no options \['clusters'\]; it has none"),
+    ],
+)
+def test_unknown_names_and_options(name, options, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        build_aggregator(name, 8, (2, 3), **options)

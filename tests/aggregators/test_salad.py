@@ -81,25 +81,18 @@ def test_a_constant_score_of_the_dustbin_cancels():
     torch.testing.assert_close(salad._transport(scores + torch.arange(5)), before)
 
 
-def test_the_class_token_counts():
-    salad = SALAD(6, **SMALL["salad"]).eval()
-    maps = torch.randn(1, 6, 3, 3)
-    one, other = salad(maps, torch.randn(1, 6)), salad(maps, torch.randn(1, 6))
-    assert (one[:, :4] - other[:, :4]).abs().max() > 1e-3
-    torch.testing.assert_close(one[:, 4:], other[:, 4:])
-
-
-def test_dropout_only_in_training():
+def test_the_class_token_counts_and_dropout_in_training_alone():
     salad = SALAD(6, **SMALL["salad"])
     maps, token = torch.randn(1, 6, 3, 3), torch.randn(1, 6)
     assert not torch.equal(salad(maps, token), salad(maps, token))
     salad.eval()
-    assert torch.equal(salad(maps, token), salad(maps, token))
+    one, again, other = (salad(maps, t) for t in (token, token, torch.randn(1, 6)))
+    assert torch.equal(one, again)
+    assert (one[:, :4] - other[:, :4]).abs().max() > 1e-3
+    torch.testing.assert_close(one[:, 4:], other[:, 4:])
 
 
 @pytest.mark.parametrize("grid", [(1, 5), (2, 2)])
 def test_maps_of_too_few_positions(grid):
-    salad = SALAD(6, **SMALL["salad"])
-    expected = rf"what 5 clusters leave .* maps of {grid[0]}x{grid[1]} leave nothing: take fewer"
-    with pytest.raises(ValueError, match=expected):
-        salad(torch.randn(1, 6, *grid), torch.randn(1, 6))
+    with pytest.raises(ValueError, match=rf"5 clusters .* {grid[0]}x{grid[1]} .*take fewer"):
+        SALAD(6, **SMALL["salad"])(torch.randn(1, 6, *grid), torch.randn(1, 6))

@@ -162,7 +162,7 @@ def test_frozen_blocks_run_without_a_graph():
         (
             "all",
             False,
-            {"blocks.0", "blocks.1", "blocks.2", "patch_embed", "cls_token", "reg_token"},
+            {*(f"blocks.{i}" for i in range(3)), "patch_embed", "cls_token", "reg_token"},
         ),
     ],
 )
@@ -203,12 +203,9 @@ def test_rotary_positions_of_another_kind_are_left_to_timm():
 
 
 def test_errors():
-    with pytest.raises(ValueError, match="multiples of 16 pixels, not 230x64: the nearest are"):
+    with pytest.raises(ValueError, match="multiples of 16 pixels, not 230x64"):
         tiny_backbone()(torch.randn(1, 3, 230, 64))
-    with pytest.raises(ValueError, match="trained_blocks of tiny must be 0 to 3 or 'all', not 4"):
+    with pytest.raises(ValueError, match="trained_blocks of tiny must be 0 to 3"):
         tiny_backbone(4)
-    with (
-        pytest.raises(ValueError, match="dinov3_vits16 has no stages: stage must be None, not 2"),
-        torch.device("meta"),
-    ):
+    with pytest.raises(ValueError, match="dinov3_vits16 has no stages"), torch.device("meta"):
         build_backbone("dinov3_vits16", stage=2)

@@ -305,12 +305,9 @@ def test_frozen_blocks_stay_in_evaluation_mode():
     assert torch.equal(nothing(images), nothing(images))
 
 
-def test_gradients_off_means_off():
+def test_gradients_off_means_off_and_images_do_not_wake_frozen_blocks():
     with torch.no_grad():
         assert not tiny_backbone("all")(torch.randn(1, 3, 56, 56)).requires_grad
-
-
-def test_images_that_ask_for_gradients_do_not_wake_frozen_blocks():
     assert not tiny_backbone(0)(torch.randn(1, 3, 56, 56, requires_grad=True)).requires_grad
 
 
@@ -323,13 +320,15 @@ def test_images_that_ask_for_gradients_do_not_wake_frozen_blocks():
     ],
 )
 def test_a_size_off_the_patches_names_the_nearest(size, nearest):
-    with pytest.raises(ValueError, match=f"not {size[0]}x{size[1]}: the nearest are {nearest}$"):
-        build_backbone("toy_vits14", image_size=size)
-    with pytest.raises(ValueError, match=f"not {size[0]}x{size[1]}"):
-        build_backbone("toy_vits14")(torch.randn(1, 3, *size))
+    for build in (
+        lambda: build_backbone("toy_vits14", image_size=size),
+        lambda: build_backbone("toy_vits14")(torch.randn(1, 3, *size)),
+    ):
+        with pytest.raises(ValueError, match=f"{size[0]}x{size[1]}: the nearest are {nearest}$"):
+            build()
 
 
 @pytest.mark.parametrize("count", [-1, 13, "three", 1.0, True, None])
 def test_trained_blocks_out_of_range(count):
-    with pytest.raises(ValueError, match="trained_blocks of toy_vits14 must be 0 to 12 or 'all'"):
+    with pytest.raises(ValueError, match="must be 0 to 12 or 'all'"):
         build_backbone("toy_vits14", trained_blocks=count)

@@ -109,17 +109,14 @@ def test_opens_what_has_the_right_counts(tmp_path, monkeypatch):
 def test_other_counts_are_an_error_or_another_name(tmp_path, monkeypatch):
     write_testset(tmp_path / "tokyo247", places=3)
     counted(monkeypatch, "tokyo247", 36, 4, known={3: "one cut-out a panorama"})
-    expected = (
-        r"tokyo247 has 36 database images and 4 queries, but .*tokyo247 gives 3 and 3\. "
-        r"3 database images: one cut-out a panorama\. 3 queries: one cut-out a panorama\."
-    )
+    expected = r"36 .* and 4 .*gives 3 and 3\. 3 database images: one cut-out.* 3 queries: one"
     with pytest.raises(CountError, match=f"{expected}.* strict=False"):
         open_benchmark("tokyo247", tmp_path)
     with pytest.warns(UserWarning, match=expected):
         test = open_benchmark("tokyo247", tmp_path, strict=False)
     assert test.name == "tokyo247 (3 database images, 3 queries)"
     counted(monkeypatch, "tokyo247", 36, 3, known={})
-    with pytest.warns(UserWarning, match="Images are missing, or there are some"):
+    with pytest.warns(UserWarning, match="Images are missing"):
         test = open_benchmark("tokyo247", tmp_path, strict=False)
     assert test.name == "tokyo247 (3 database images)"
 
@@ -127,18 +124,18 @@ def test_other_counts_are_an_error_or_another_name(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "database", "queries", "meaning"),
     [
-        ("sfxl-testv1", 27_191, 1_000, "27,191 database images: this is SF-XL small.*comparable"),
-        ("sfxl-testv1", 2_805_815, 598, "598 queries: these are the queries of test v2"),
+        ("sfxl-testv1", 27_191, 1_000, "27,191 database images: this is SF-XL small"),
+        ("sfxl-testv1", 2_805_815, 598, "598 queries: .*test v2"),
         ("sfxl-val", 8_015, 7_983, "7,983 queries: .*ten queries fewer"),
-        ("tokyo247", 6_332, 315, "6,332 database images: this is one cut-out of each panorama"),
-        ("tokyo247", 75_984, 1_125, "1,125 queries: .*of which the benchmark asks 315"),
-        ("nordland", 27_592, 2_760, "2,760 queries: this is every tenth frame.*nordland-1"),
-        ("nordland", 3_450, 3_450, "3,450 queries: .*edition of Olid"),
-        ("nordland-1", 28_865, 28_865, "28,865 database images: .*another list of frames"),
-        ("msls-val", 18_871, 11_084, "11,084 queries: .*not the official list of 740"),
-        ("msls-val", 18_871, 747, "747 queries: .*have no positive"),
-        ("pitts30k-test", 10_000, 7_608, "These are the counts of pitts30k-val"),
-        ("pitts30k-test", 83_952, 8_280, "These are the counts of pitts250k-test"),
+        ("tokyo247", 6_332, 315, "6,332 database images: .*one cut-out"),
+        ("tokyo247", 75_984, 1_125, "1,125 queries: .*315"),
+        ("nordland", 27_592, 2_760, "2,760 queries: .*nordland-1"),
+        ("nordland", 3_450, 3_450, "3,450 queries: .*Olid"),
+        ("nordland-1", 28_865, 28_865, "28,865 database images: .*another list"),
+        ("msls-val", 18_871, 11_084, "11,084 queries: .*740"),
+        ("msls-val", 18_871, 747, "747 queries: .*no positive"),
+        ("pitts30k-test", 10_000, 7_608, "counts of pitts30k-val"),
+        ("pitts30k-test", 83_952, 8_280, "counts of pitts250k-test"),
     ],
 )
 def test_known_counts_are_explained(monkeypatch, name, database, queries, meaning):
@@ -157,19 +154,15 @@ def test_a_rounded_count_leaves_room(monkeypatch):
 
 
 def test_what_is_not_there_says_where_to_get_it(tmp_path):
-    expected = (
-        r"msls-val is not there: there is no folder .*msls; expected .*mapillary.*prepare msls"
-    )
-    with pytest.raises(FileNotFoundError, match=expected):
-        open_benchmark("msls-val", tmp_path)
-    write_testset(tmp_path / "pitts30k", places=1, split="test")
-    with pytest.raises(FileNotFoundError, match=r"holds no database .*prepare pitts30k"):
-        open_benchmark("pitts30k-val", tmp_path)
-
-
-def test_unknown_name():
-    with pytest.raises(ValueError, match=r"no benchmark 'pitts30k'; there are pitts30k-val, "):
+    with pytest.raises(ValueError, match=r"'pitts30k'; there are pitts30k-val, "):
         open_benchmark("pitts30k")
+    write_testset(tmp_path / "pitts30k", places=1, split="test")
+    for name, complaint in {
+        "msls-val": r"no folder .*msls; expected .*mapillary.*prepare msls",
+        "pitts30k-val": r"holds no database .*prepare pitts30k",
+    }.items():
+        with pytest.raises(FileNotFoundError, match=complaint):
+            open_benchmark(name, tmp_path)
 
 
 @pytest.mark.parametrize("name", [ours, others])

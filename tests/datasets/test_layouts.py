@@ -87,15 +87,13 @@ class TestCsv:
         assert test.conditions == ["day", "night"] and truth(test) == [[], [1]]
         np.testing.assert_array_equal(test.query_utm, [[400005, 5e6], [400101, 5e6]])
 
-    def test_same_place(self, tmp_path):
+    def test_same_place_and_coordinates_before_places(self, tmp_path):
         rows = ("a.jpg,mill", "b.jpg,inn", "c.jpg,mill")
         database = write_csv(tmp_path, "d.csv", "image,place", *rows)
         queries = write_csv(tmp_path, "q.csv", "image,place", "q.jpg, mill ", "r.jpg,church")
         test = read_csv(database, queries)
         assert test.convention == "same place" and test.unit == "places"
         assert truth(test) == [[0, 2], []]
-
-    def test_coordinates_come_before_places(self, tmp_path):
         database = write_csv(tmp_path, "d.csv", f"{UTM},place", "a.jpg,400000,5e6,mill")
         queries = write_csv(tmp_path, "q.csv", f"{UTM},place", "q.jpg,400000,5e6,inn")
         assert truth(read_csv(database, queries)) == [[0]]
@@ -117,13 +115,13 @@ class TestCsv:
     @pytest.mark.parametrize(
         ("header", "row", "complaint"),
         [
-            (LATLON, "a.jpg,95,6", "latitude is '95', expected a number from -80 to 84"),
-            (LATLON, "a.jpg,45,-181", "longitude is '-181', expected a number from -180 to 180"),
-            (LATLON, "a.jpg,,6", "latitude is '', expected a number"),
-            (LATLON, "a.jpg,45,13", "longitude is '13', expected .* 6 in the first row .*region"),
-            (UTM, "a.jpg,2e7,5e6", "utm_east is '2e7', expected"),
-            (UTM, "a.jpg,400000,inf", "utm_north is 'inf', expected"),
-            ("image,place", "a.jpg,", "place is '', expected the name of a place"),
+            (LATLON, "a.jpg,95,6", "latitude is '95'"),
+            (LATLON, "a.jpg,45,-181", "longitude is '-181'"),
+            (LATLON, "a.jpg,,6", "latitude is ''"),
+            (LATLON, "a.jpg,45,13", "longitude is '13', expected .*region"),
+            (UTM, "a.jpg,2e7,5e6", "utm_east is '2e7'"),
+            (UTM, "a.jpg,400000,inf", "utm_north is 'inf'"),
+            ("image,place", "a.jpg,", "place is ''"),
             (UTM, "a.jpg,400000", "expected 3 fields"),
             (UTM, "../a.jpg,400000,5e6", r"image is '\.\./a.jpg', expected a path within"),
         ],
@@ -136,10 +134,17 @@ class TestCsv:
         with pytest.raises(ValueError, match=f"bad.csv, row 3: {complaint}"):
             read_csv(database, queries)
 
-    def test_columns_that_do_not_go_together(self, tmp_path):
-        database = write_csv(tmp_path, "d.csv", LATLON, "a.jpg,45,6")
-        queries = write_csv(tmp_path, "q.csv", UTM, "q.jpg,400000,5e6")
-        with pytest.raises(ValueError, match=r"'latitude'.*'utm_east'.*both need .*read_folders"):
+    @pytest.mark.parametrize(
+        ("header", "row", "complaint"),
+        [
+            (LATLON, "a.jpg,45,6", "'latitude'.*'utm_east'.*read_folders"),
+            (UTM, "a.jpg,45.1,6.2", "look like degrees: .*latitude and longitude"),
+        ],
+    )
+    def test_degrees_on_one_side_and_metres_on_the_other(self, tmp_path, header, row, complaint):
+        database = write_csv(tmp_path, "d.csv", header, row)
+        queries = write_csv(tmp_path, "q.csv", UTM, "q.jpg,45.2,6.1")
+        with pytest.raises(ValueError, match=complaint):
             read_csv(database, queries)
 
     def test_missing_images_are_counted_together(self, tmp_path):
@@ -156,22 +161,14 @@ class TestCsv:
         rows = ("a/1.jpg,400000,5e6", "a/2.jpg,400000,5e6", "b/1.jpg,400000,5e6")
         twice = write_csv(tmp_path, "twice.csv", UTM, *rows)
         once = write_csv(tmp_path, "once.csv", UTM, rows[0])
-        same = r"twice\.csv, rows 2 and 4: .*a/1\.jpg and .*b/1\.jpg have the same name"
-        with pytest.raises(ValueError, match=same):
-            read_csv(twice, once)
-        with pytest.raises(ValueError, match=same):
-            read_csv(once, twice)
+        for sides in ((twice, once), (once, twice)):
+            with pytest.raises(ValueError, match=r"twice\.csv, rows 2 and 4: .*a/1.* and .*b/1"):
+                read_csv(*sides)
         rows = [f"{row},{row[0]}" for row in rows]  # the folder is the condition
         twice = write_csv(tmp_path, "twice.csv", f"{UTM},condition", *rows)
         assert read_csv(once, twice).conditions == ["a", "a", "b"]
         with pytest.raises(ValueError, match="rows 2 and 4"):
             read_csv(twice, once)  # a database has no conditions
-
-    def test_degrees_in_columns_of_metres(self, tmp_path):
-        database = write_csv(tmp_path, "d.csv", UTM, "a.jpg,45.1,6.2")
-        queries = write_csv(tmp_path, "q.csv", UTM, "q.jpg,45.2,6.1")
-        with pytest.raises(ValueError, match=r"look like degrees: .*latitude and longitude"):
-            read_csv(database, queries)
 
     def test_evaluates(self, tmp_path, model):
         rng = np.random.default_rng(0)
@@ -212,7 +209,7 @@ class TestFrames:
         ("names", "complaint"),
         [
             (("1.jpg", "first.jpg"), "first.jpg has no frame number"),
-            (("a7.jpg", "b07.jpg"), "a7.jpg and b07.jpg in .*winter .*same frame number 7"),
+            (("a7.jpg", "b07.jpg"), "a7.jpg and b07.jpg .*same frame number 7"),
             (("1531234567890123456.png",), "1531234567890123456 is too large"),
         ],
     )
@@ -240,10 +237,6 @@ class TestFolders:
         assert "positives: no positions" in repr(test)
         retrieval = retrieve(model, test, k=2, progress=False)
         assert retrieval.ranked[0, 0] == 0 and retrieval.positives is None
-        with pytest.raises(ValueError, match=r"mine: it is unknown where"):
-            retrieval.table()
-        with pytest.raises(ValueError, match=r"mine: it is unknown where"):
-            evaluate(model, test, progress=False)
 
     def test_missing_and_empty_folders(self, tmp_path):
         images = touch(tmp_path / "images", "a.jpg")
@@ -260,7 +253,7 @@ def test_relative_paths_are_named_by_their_folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(not (SHARED / "realplaces").exists(), reason="no real photographs here")
-def test_real_photographs_in_a_csv_are_judged_as_in_the_utm_layout(tmp_path):
+def test_real_photographs_in_a_csv_are_judged_as_in_the_utm_layout(tmp_path, model):
     test = TestSet(SHARED / "realplaces" / "sped_test")
     (tmp_path / "photos").symlink_to(test.database[0].parents[1], target_is_directory=True)
     files = []
@@ -275,8 +268,5 @@ def test_real_photographs_in_a_csv_are_judged_as_in_the_utm_layout(tmp_path):
         files.append(write_csv(tmp_path, f"{name}.csv", UTM, *rows, images=False))
     again = read_csv(*files)
     assert truth(again) == truth(test) and all(truth(test))
-    model = build_model(
-        ModelConfig(backbone="toy_vits14", image_size=28, out_channels=8, out_rows=2)
-    )
     ours, theirs = (evaluate(model, t, progress=False)["recall"].tolist() for t in (again, test))
     assert ours == theirs

@@ -113,45 +113,35 @@ def test_copies_where_links_are_not_possible(pitts, tmp_path, monkeypatch):
     assert prepare("pitts30k", pitts, out).made == 0  # an equal file is as good as a link
 
 
-@pytest.mark.parametrize("kind", ["other link", "dangling link", "other file", "folder"])
-def test_what_is_there_is_never_replaced(pitts, tmp_path, kind):
+@pytest.mark.parametrize(
+    ("put", "expected"),
+    [
+        (lambda taken, other: taken.symlink_to(other), "is a link to .*yaw3.jpg, not to"),
+        (lambda taken, _: taken.symlink_to("/gone.jpg"), "is a link to /gone.jpg, not to"),
+        (lambda taken, _: taken.write_bytes(b"something else"), "differs from"),
+        (lambda taken, _: taken.mkdir(), "is no file"),
+    ],
+    ids=["other link", "dangling link", "other file", "folder"],
+)
+def test_what_is_there_is_never_replaced(pitts, tmp_path, put, expected):
     out = tmp_path / "out"
     prepare("pitts30k", pitts, out)
     taken = min((out / "images" / "val" / "queries").iterdir())
     taken.unlink()
-    other = pitts / "queries_real" / "000" / "000000_pitch1_yaw3.jpg"
-    if kind == "other link":
-        taken.symlink_to(other)
-    elif kind == "dangling link":
-        taken.symlink_to(tmp_path / "gone.jpg")
-    elif kind == "other file":
-        taken.write_bytes(b"something else")
-    else:
-        taken.mkdir()
+    put(taken, pitts / "queries_real" / "000" / "000000_pitch1_yaw3.jpg")
     before = entries(out)
-    expected = {
-        "other link": f"is a link to {other}, not to",
-        "dangling link": "is a link to .*gone.jpg, not to",
-        "other file": "differs from",
-        "folder": "is no file",
-    }[kind]
     with pytest.raises(FileExistsError, match=f"1 entries.*{taken.name} {expected}"):
         prepare("pitts30k", pitts, out)
     assert entries(out) == before
 
 
-def test_link_where_a_copy_was_asked_for(pitts, tmp_path):
+def test_same_source_by_another_path_and_files_that_no_test_set_reads_do_no_harm(pitts, tmp_path):
     prepare("pitts30k", pitts, tmp_path / "out")
-    with pytest.raises(
-        FileExistsError, match=r"24 entries.*where a copy was asked for.*and 19 more"
-    ):
-        prepare("pitts30k", pitts, tmp_path / "out", copy=True)
-
-
-def test_same_source_by_another_path_is_the_same(pitts, tmp_path):
-    prepare("pitts30k", pitts, tmp_path / "out")
+    (tmp_path / "out" / "images" / "val" / "database" / ".DS_Store").write_bytes(b"")
     (tmp_path / "alias").symlink_to(pitts)
     assert prepare("pitts30k", tmp_path / "alias", tmp_path / "out").kept == 24
+    with pytest.raises(FileExistsError, match=r"24 entries.*where a copy was.*and 19 more"):
+        prepare("pitts30k", pitts, tmp_path / "out", copy=True)
 
 
 def test_strangers_would_become_part_of_the_test_set(tmp_path):
@@ -161,12 +151,6 @@ def test_strangers_would_become_part_of_the_test_set(tmp_path):
     clean.write_text("".join(clean.read_text().splitlines(keepends=True)[:-1]))
     with pytest.raises(FileExistsError, match=r"2 entries.*images-00028.*is none of its images"):
         prepare("nordland", tmp_path / "raw", tmp_path / "out")
-
-
-def test_files_that_no_test_set_reads_do_no_harm(pitts, tmp_path):
-    prepare("pitts30k", pitts, tmp_path / "out")
-    (tmp_path / "out" / "images" / "val" / "database" / ".DS_Store").write_bytes(b"")
-    assert prepare("pitts30k", pitts, tmp_path / "out").made == 0
 
 
 def test_missing_images_are_reported_together_and_nothing_is_written(pitts, tmp_path):
@@ -202,20 +186,13 @@ def test_allow_missing_lists_them_until_they_are_there(pitts, tmp_path):
     assert not (out / "missing.txt").exists()
 
 
-def test_two_images_of_one_name(tmp_path):
+def test_two_images_of_one_name(pitts, tmp_path):
     names = ["000/000000_pitch1_yaw1.jpg", "001/000000_pitch1_yaw1.jpg"]
-    raw_folder = write_pitts(tmp_path / "raw")
-    write_dbstruct(
-        raw_folder / "datasets" / "pitts30k_val.mat",
-        names,
-        PITTS_UTM[[0, 0]],
-        ["000/000000_pitch1_yaw3.jpg"],
-        PITTS_UTM[:1],
-    )
-    with pytest.raises(
-        ValueError, match=r"1 images would have the name .*from .*000/.*from .*001/"
-    ):
-        prepare("pitts30k", raw_folder, tmp_path / "out")
+    queries = ["000/000000_pitch1_yaw3.jpg"], PITTS_UTM[:1]
+    mat = pitts / "datasets" / "pitts30k_val.mat"
+    write_dbstruct(mat, names, PITTS_UTM[[0, 0]], *queries)
+    with pytest.raises(ValueError, match=r"1 images would have the name .*000/.*from .*001/"):
+        prepare("pitts30k", pitts, tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", ["../../etc/x_pitch1_yaw1.jpg", "/etc/x_pitch1_yaw1.jpg",

@@ -109,36 +109,28 @@ def test_pittsburgh_under_the_other_names_in_use(tmp_path, images, queries, mats
     assert prepare("pitts30k", raw, tmp_path / "out").made == 24
 
 
-def test_pittsburgh_without_some_lists(tmp_path):
+def test_pittsburgh_without_some_lists_or_its_query_folder(tmp_path):
     raw = write_pitts(tmp_path / "raw")
     (raw / "datasets" / "pitts30k_train.mat").unlink()
     summary = prepare("pitts30k", raw, tmp_path / "out")
     assert summary.made == 16 and "no pitts30k_train.mat" in str(summary)
-    (raw / "datasets" / "pitts30k_test.mat").unlink()
-    with pytest.raises(FileNotFoundError, match=r"datasets/pitts30k_test.mat or .*netvlad_v100"):
-        prepare("pitts30k", raw, tmp_path / "out")
-
-
-def test_pittsburgh_without_its_query_folder(tmp_path):
-    raw = write_pitts(tmp_path / "raw")
-    (raw / "queries_real").rename(raw / "elsewhere")
-    with pytest.raises(
-        FileNotFoundError, match=r"no folder queries_real or .* with 000 in it.*http"
-    ):
-        prepare("pitts30k", raw, tmp_path / "out")
+    for gone, complaint in {
+        "datasets/pitts30k_test.mat": r"pitts30k_test.mat or .*netvlad_v100",
+        "queries_real": r"no folder queries_real .* with 001 in it.*http",
+    }.items():
+        (raw / gone).rename(tmp_path / "away")
+        with pytest.raises(FileNotFoundError, match=complaint):
+            prepare("pitts30k", raw, tmp_path / "out")
+        (tmp_path / "away").rename(raw / gone)
 
 
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"utmDb": None}, r"no field utmDb; it has whichSet, dbImageFns, qImageFns"),
-        ({"utmQ": np.ones((2, 3))}, r"utmQ in .* is float64 \(2, 3\), expected numbers \(2, 2\)"),
-        (
-            {"utmQ": np.ones((2, 2)).T * [1, 2]},
-            r"easting and northing of 2 images are out of range",
-        ),
+        ({"utmDb": None}, r"no field utmDb; it has whichSet"),
+        ({"utmQ": np.ones((2, 3))}, r"utmQ in .* \(2, 3\), expected numbers \(2, 2\)"),
+        ({"utmQ": np.ones((2, 2)).T * [1, 2]}, r"of 2 images are out of range"),
         ({"utmQ": np.array([[585e3, np.nan], [4e6, 4e6]])}, r"of 1 images.*000001.* at \(nan, 4e"),
-        ({"utmQ": np.array([[585e3, np.inf], [4e6, 4e6]])}, r"of 1 images.*000001.* at \(inf, 4e"),
         ({"utmQ": np.array([[585e3, 99e3], [4e6, 4e6]])}, r"of 1 images.*000001.* at \(99000, 4e"),
         ({"utmQ": np.array([[585e3, 6e5], [4e6, -1.0]])}, r"of 1 images.*000001.* at \(600000, -1"),
         ({"qImageFns": np.ones((2, 1))}, r"qImageFns in .* no cell array of names: cell 0"),
@@ -159,9 +151,7 @@ def test_damaged_mat(tmp_path):
     whole = mat.read_bytes()
     for broken in (b"", b"no mat at all" * 99, whole[: len(whole) // 2]):
         mat.write_bytes(broken)
-        with pytest.raises(
-            ValueError, match=r"pitts30k_val.mat is damaged, or is no MATLAB 5 file"
-        ):
+        with pytest.raises(ValueError, match=r"pitts30k_val.mat is damaged"):
             prepare("pitts30k", raw, tmp_path / "out")
     for content in ({"other": 1.0}, {"dbStruct": 1.0}):
         savemat(mat, content)
@@ -229,15 +219,11 @@ def test_tokyo_csv_with_other_content(tmp_path, line, complaint):
         prepare("tokyo247", raw, tmp_path / "out")
 
 
-def test_tokyo_names_missing_cut_outs_as_they_are_published(tmp_path):
+def test_tokyo_names_of_missing_cut_outs_and_of_another_pattern(tmp_path):
     raw = write_tokyo(tmp_path / "raw")
     min(raw.glob("03814/*/*_012_330.png")).unlink()
     with pytest.raises(MissingImagesError, match=r"1 of the 26 .*03814/.*_012_330.png\."):
         prepare("tokyo247", raw, tmp_path / "out")
-
-
-def test_tokyo_name_of_another_pattern(tmp_path):
-    raw = write_tokyo(tmp_path / "raw")
     mat = raw / "datasets" / "tokyo247.mat"
     struct = loadmat(mat)["dbStruct"]
     struct["dbImageFns"][0, 0][3, 0] = "03814/x_30.jpg"
@@ -291,23 +277,22 @@ def test_nordland_without_a_list_uses_all_frames_by_number(tmp_path):
         prepare("nordland", raw, tmp_path / "out")
 
 
-def test_nordland_errors(tmp_path):
+@pytest.mark.parametrize(
+    ("listed", "complaint"),
+    [
+        (b"images-00001.png\nimages-00002.png\nimages-00001.png\n", "twice: images-00001"),
+        (b"images-00001.png\n../../images-00002.png\n", r"that lead out .*'../../images"),
+        (b"\n", "name no image$"),
+        (b"\xff\xfe\x00\x01", "nordland_imageNames.txt is no text file"),
+    ],
+)
+def test_nordland_list_with_other_content(tmp_path, listed, complaint):
     raw = write_nordland(tmp_path / "raw")
-    listing = raw / "nordland_imageNames.txt"
-    listing.write_text("images-00001.png\nimages-00002.png\nimages-00001.png\n")
-    with pytest.raises(ValueError, match="lists 1 frames twice: images-00001"):
-        prepare("nordland", raw, tmp_path / "out")
-    listing.write_text("images-00001.png\n../../images-00002.png\n")
-    with pytest.raises(ValueError, match=r"1 images that lead out of their folder: '../../images"):
-        prepare("nordland", raw, tmp_path / "out")
-    listing.write_text("\n")
-    with pytest.raises(ValueError, match=r"lists or folders in .* name no image$"):
-        prepare("nordland", raw, tmp_path / "out")
-    listing.write_bytes(b"\xff\xfe\x00\x01")
-    with pytest.raises(ValueError, match=r"nordland_imageNames.txt is no text file"):
+    (raw / "nordland_imageNames.txt").write_bytes(listed)
+    with pytest.raises(ValueError, match=complaint):
         prepare("nordland", raw, tmp_path / "out")
     (raw / "winter").rename(raw / "query")
-    with pytest.raises(FileNotFoundError, match=r"no folder winter with frames.*VPR-Bench"):
+    with pytest.raises(FileNotFoundError, match=r"no folder winter.*VPR-Bench"):
         prepare("nordland", raw, tmp_path / "out")
 
 
@@ -360,19 +345,15 @@ def test_sfxl_with_one_split_only(tmp_path):
 @pytest.mark.parametrize(
     "name", ["photo.jpg", "@0543158.27@nan@10@S@.jpg", "@43158.27@4180593.76@10@S@.jpg"]
 )
-def test_sfxl_names_without_a_position(tmp_path, name):
+def test_sfxl_names_without_a_position_or_twice(tmp_path, name):
     raw = write_sfxl(tmp_path / "raw")
-    write_images(raw / "processed" / "val" / "queries", [name])
+    database, queries = (raw / "processed" / "val" / side for side in ("database", "queries"))
+    write_images(queries, [name])
     with pytest.raises(ValueError, match=f"queries: easting and northing of 1 images.*{name} at"):
         prepare("sfxl", raw, tmp_path / "out")
-
-
-def test_sfxl_same_name_in_two_subfolders(tmp_path):
-    raw = write_sfxl(tmp_path / "raw")
-    folder = raw / "processed" / "val" / "database"
-    name = min(os.listdir(folder))
-    write_images(folder / "37.70", [name])
-    with pytest.raises(ValueError, match=f"1 images would have the name.*37.70/{name}"):
+    (queries / name).unlink()
+    write_images(database / "37.70", [twice := min(os.listdir(database))])
+    with pytest.raises(ValueError, match=f"1 images would have the name.*37.70/{twice}"):
         prepare("sfxl", raw, tmp_path / "out")
 
 
@@ -436,62 +417,40 @@ def test_msls_without_any_list_takes_all_and_says_so(tmp_path):
     assert "do not compare with those on the official 740" in str(summary)
 
 
+RAW, POST = "database/raw.csv", "database/postprocessed.csv"
+
+
 @pytest.mark.parametrize(
-    ("file", "old", "new", "complaint"),
+    ("files", "old", "new", "complaint"),
     [
-        ("raw.csv", ",captured_at,", ",taken_at,", r"raw.csv lacks the columns \['captured_at'\]"),
-        ("raw.csv", "cph-d1_", "cph-d0_", "raw.csv has two rows of key 'cph-d0_22characters'"),
-        ("raw.csv", "cph-d1_", "cph-d7_", "other keys: cph-d1_22characters, cph-d7_22characters"),
-        ("raw.csv", "12.5,2017-05-08,True", "12.5", "raw.csv, row 4: expected 7 fields"),
-        ("raw.csv", "False", "True", "lists no photo that is no panorama"),
-        ("postprocessed.csv", "723943.0", "x", r"of 1 images.*cph-d1_22characters at \(nan, 6"),
-        ("postprocessed.csv", "723943.0", "nan", r"of 1 images.*cph-d1_22characters at \(nan, 6"),
-        ("postprocessed.csv", ",6177544.1", ",5177544.1", "1,000,000 m off lon and lat in raw.csv"),
+        ([RAW], ",captured_at,", ",taken_at,", r"raw.csv lacks the columns \['captured_at'\]"),
+        ([RAW], "cph-d1_", "cph-d0_", "raw.csv has two rows of key 'cph-d0_22characters'"),
+        ([RAW], "cph-d1_", "cph-d7_", "other keys: cph-d1_22characters, cph-d7_22characters"),
+        ([RAW], "12.5,2017-05-08,True", "12.5", "raw.csv, row 4: expected 7 fields"),
+        ([RAW], "False", "True", "lists no photo that is no panorama"),
+        ([RAW, POST], "cph-d1_", "../../cph-d1_", r"1 images that lead out .*'../../cph-d1"),
+        ([POST], "723943.0", "x", r"of 1 images.*cph-d1_22characters at \(nan, 6"),
+        ([POST], ",6177544.1", ",5177544.1", "1,000,000 m off lon and lat in raw.csv"),
+        (["query/raw.csv"], ",55.69", ",155.69", r"latitude .* of 3 images.*cph-q0_22characters"),
+        (["query/subtask_index.csv"], "cph-q1", "cph-q9", "lacks 1 keys of raw.csv: cph-q1"),
     ],
 )
-def test_msls_tables_with_other_content(tmp_path, file, old, new, complaint):
+def test_msls_tables_with_other_content(tmp_path, files, old, new, complaint):
     raw = write_msls(tmp_path / "raw")
-    edit(raw / "train_val" / "cph" / "database" / file, old, new)
+    for file in files:
+        edit(raw / "train_val" / "cph" / file, old, new)
     with pytest.raises(ValueError, match=complaint):
         prepare("msls", raw, tmp_path / "out")
 
 
-def test_msls_latitude_off_the_map(tmp_path):
-    raw = write_msls(tmp_path / "raw")
-    edit(raw / "train_val" / "cph" / "query" / "raw.csv", ",55.69", ",155.69")
-    with pytest.raises(
-        ValueError, match=r"latitude and longitude of 3 images.*cph-q0_22characters"
-    ):
-        prepare("msls", raw, tmp_path / "out")
-
-
-def test_msls_keys_that_lead_out_of_the_download(tmp_path):
-    raw = write_msls(tmp_path / "raw")
-    for file in ("raw.csv", "postprocessed.csv"):
-        edit(raw / "train_val" / "sf" / "database" / file, "sf-d1_", "../../sf-d1_")
-    with pytest.raises(ValueError, match=r"1 images that lead out of their folder: '../../sf-d1"):
-        prepare("msls", raw, tmp_path / "out")
-
-
-def test_msls_index_that_lacks_photos(tmp_path):
-    raw = write_msls(tmp_path / "raw")
-    edit(raw / "train_val" / "sf" / "query" / "subtask_index.csv", "sf-q1", "sf-q9")
-    with pytest.raises(ValueError, match=r"subtask_index.csv lacks 1 keys of raw.csv: sf-q1"):
-        prepare("msls", raw, tmp_path / "out")
-
-
-def test_msls_cities_must_not_meet(tmp_path):
+def test_msls_cities_must_not_meet_nor_be_missing(tmp_path):
     raw = write_msls(tmp_path / "raw")
     for side in ("database", "query"):
         cph, sf = (raw / "train_val" / city / side for city in ("cph", "sf"))
         for file in ("raw.csv", "postprocessed.csv"):
             (sf / file).write_text((cph / file).read_text().replace("cph", "sf"))
-    with pytest.raises(ValueError, match="the cities cph and sf overlap in easting and northing"):
+    with pytest.raises(ValueError, match="the cities cph and sf overlap"):
         prepare("msls", raw, tmp_path / "out")
-
-
-def test_msls_without_a_city(tmp_path):
-    raw = write_msls(tmp_path / "raw")
     (raw / "train_val" / "sf").rename(tmp_path / "sf")
     with pytest.raises(FileNotFoundError, match=r"no file sf/database/raw.csv.*mapillary.com"):
         prepare("msls", raw, tmp_path / "out")
