@@ -70,12 +70,10 @@ def test_takes_retrievals_made_before_and_refuses_what_does_not_fit(test_root, m
         collection.retrieval("other", "one")
     with pytest.raises(ValueError, match="one is given as a retrieval"):
         collection.model("one")
-    for tests, methods, words in (
-        ([test], {}, "0 methods"),
-        ([test] * 2, {"a": model}, "same name"),
-    ):
-        with pytest.raises(ValueError, match=words):
-            Collection(tests, methods)
+    with pytest.raises(ValueError, match="1 test sets and 0 methods"):
+        Collection([test], {})
+    with pytest.raises(ValueError, match="have the same name"):
+        Collection([test, TestSet(test_root)], {"a": model})
 
 
 def test_answers_in_words_tell_what_is_known(test_root):
