@@ -242,19 +242,17 @@ def test_heat_is_that_of_evaluation_mode():
 
 def test_grad_cam_errors():
     model, images = model_of(), torch.randn(2, 3, 56, 56)
-    with pytest.raises(ValueError, match=r"\(3, 56, 56\)"):
-        energy_attention(model, images[0])
-    with pytest.raises(ValueError, match=r"\(0, 3, 56, 56\)"):
-        energy_attention(model, images[:0])
-    with pytest.raises(ValueError, match=r"\(2, 1, 56, 56\)"):
-        match_attention(model, images, images[:, :1])
-    with pytest.raises(ValueError, match="2 queries with 1 matches"):
-        match_attention(model, images, images[:1])
-    for block in (12, -1, 1.5):
-        with pytest.raises(ValueError, match=f"toy_vits14 must be 0 to 11, not {block}"):
-            energy_attention(model, images, block=block)
-    with pytest.raises(ValueError, match=r"resnet10t is no plain transformer.*not 2"):
-        energy_attention(model_of(**CNN, trained_blocks=0), images, block=2)
+    cnn = model_of(**CNN, trained_blocks=0)
+    for words, attend, *asked in (
+        (r"\(3, 56, 56\)", energy_attention, model, images[0]),
+        (r"\(0, 3, 56, 56\)", energy_attention, model, images[:0]),
+        (r"\(2, 1, 56, 56\)", match_attention, model, images, images[:, :1]),
+        ("2 queries with 1 matches", match_attention, model, images, images[:1]),
+        *((f"11, not {block}", energy_attention, model, images, block) for block in (12, -1, 1.5)),
+        (r"resnet10t.*not 2", energy_attention, cnn, images, 2),
+    ):
+        with pytest.raises(ValueError, match=words):
+            attend(*asked)
 
 
 # Rollout
@@ -311,21 +309,20 @@ def test_rollout_equals_a_slow_loop(registers):
 
 
 def test_rollout_errors():
-    images = torch.randn(1, 3, 56, 56)
+    model, images = model_of(), torch.randn(1, 3, 56, 56)
     with pytest.raises(ValueError, match="resnet10t has no class token"):
         rollout(model_of(**CNN, trained_blocks=0), torch.randn(1, 3, 64, 64))
     with pytest.raises(ValueError, match=r"\(3, 56, 56\)"):
-        rollout(model_of(), images[0])
-    model = model_of()
+        rollout(model, images[0])
     settings = {"embed_dim": 16, "depth": 2, "num_heads": 2, "num_classes": 0}
-    network = VisionTransformer(56, 14, class_token=False, global_pool="avg", **settings)
-    model.backbone = ViTBackbone("tokenless", network, (56, 56), 0, False)
-    with pytest.raises(ValueError, match="tokenless has no class token"):
-        rollout(model, images)
-    network = VisionTransformer(56, 14, block_fn=ParallelThingsBlock, **settings)
-    model.backbone = ViTBackbone("parallel", network, (56, 56), 0, False)
-    with pytest.raises(ValueError, match="parallel has 4 attention layers in 2 blocks"):
-        rollout(model, images)
+    for words, special in (
+        ("odd has no class token", {"class_token": False, "global_pool": "avg"}),
+        ("odd has 4 attention layers in 2 blocks", {"block_fn": ParallelThingsBlock}),
+    ):
+        network = VisionTransformer(56, 14, **special, **settings)
+        model.backbone = ViTBackbone("odd", network, (56, 56), 0, False)
+        with pytest.raises(ValueError, match=words):
+            rollout(model, images)
 
 
 # Pictures and shares
@@ -353,11 +350,8 @@ def test_upsample_equals_a_slow_loop_and_fills_0_to_1():
         expected = bilinear_slowly(small, 7, 9)
         expected = (expected - expected.min()) / (expected.max() - expected.min())
         np.testing.assert_allclose(picture, expected, atol=1e-5)
-
-
-@pytest.mark.parametrize("value", [0.0, 0.1, 1e-20, 1e20])
-def test_a_constant_map_upsamples_to_nothing(value):
-    assert not upsample(np.full((1, 3, 3), value, np.float32), (7, 8)).any()
+    for value in (0.0, 0.1, 1e-20, 1e20):  # a constant map becomes nothing
+        assert not upsample(np.full((1, 3, 3), value, np.float32), (7, 8)).any()
 
 
 def test_overlay_is_blue_where_low_and_red_where_high():

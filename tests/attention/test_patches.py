@@ -50,11 +50,8 @@ def test_heat_is_the_cosine_of_patch_features():
             expected = dot / math.hypot(*asked) / math.hypot(*other)
             assert found.heat[row, column] == pytest.approx(expected, abs=1e-6)
     assert found.heat[found.best] == found.heat.max()
-
-
-def test_a_patch_of_an_image_matches_itself_best():
-    maps = torch.randn(1, 16, 4, 4).expand(2, -1, -1, -1)
-    assert match(maps, (0.9, 0.1)).best == (3, 0)
+    same = torch.randn(1, 16, 4, 4).expand(2, -1, -1, -1)
+    assert match(same, (0.9, 0.1)).best == (3, 0)  # a patch matches itself best
 
 
 def test_spots_and_patches():

@@ -44,16 +44,14 @@ def test_shares_of_even_heat_are_areas_and_without_heat_they_are_unknown():
 
 def test_class_shares_errors():
     heat, classes = np.ones((2, 3, 3)), np.zeros((2, 6, 6), int)
-    with pytest.raises(ValueError, match=r"not \(2, 3, 3\) and \(1, 6, 6\)"):
-        class_shares(heat, classes[:1], ["a"])
-    with pytest.raises(ValueError, match=r"not \(3, 3\) and"):
-        class_shares(heat[0], classes, ["a"])
-    for wrong in (-1.0, np.nan):
-        with pytest.raises(ValueError, match=r"at least 0, not -?(1.0|nan)"):
-            class_shares(heat * wrong, classes, ["a"])
-    for wrong in (-1, 1):
-        with pytest.raises(ValueError, match=f"{wrong} to {wrong}"):
-            class_shares(heat, classes + wrong, ["a"])
+    for words, *wrong in (
+        (r"\(2, 3, 3\) and \(1, 6, 6\)", heat, classes[:1]),
+        (r"\(3, 3\) and", heat[0], classes),
+        *((f"not {value}", heat * value, classes) for value in (-1.0, np.nan)),
+        *((f"{label} to {label}", heat, classes + label) for label in (-1, 1)),
+    ):
+        with pytest.raises(ValueError, match=words):
+            class_shares(*wrong, ["a"])
 
 
 def shares(*rows):

@@ -20,12 +20,14 @@ def load(name: str, *args, **options) -> torch.nn.Module:
     return torch.hub.load(str(ROOT), name, *args, source="local", **options)
 
 
-def test_the_entry_points():
+def test_the_entry_points(monkeypatch):
     """torch.hub lists whatever can be called and does not begin with an underscore."""
     names = runpy.run_path(str(ROOT / "hubconf.py"))
     listed = [name for name, value in names.items() if callable(value) and name[0] != "_"]
     assert listed == ["dino_mix", "dino_mix_toy", "published"]
     assert all(names[name].__doc__ for name in listed)
+    monkeypatch.setattr(published, "load_published", lambda path: f"the model in {path}")
+    assert load("published", "release.ckpt") == "the model in release.ckpt"
 
 
 def test_a_random_model_of_a_changed_config():
@@ -57,11 +59,6 @@ def test_trained_models(tmp_path):
         assert torch.equal(load("dino_mix", pretrained=pretrained)(images), model(images))
     with pytest.raises(ValueError, match=r"config of its own: leave out \{'mix_depth': 1\}"):
         load("dino_mix", pretrained=tmp_path / "folder", mix_depth=1)
-
-
-def test_published_files(monkeypatch):
-    monkeypatch.setattr(published, "load_published", lambda path: f"the model in {path}")
-    assert load("published", "release.ckpt") == "the model in release.ckpt"
 
 
 def test_a_bare_checkout_is_enough(tmp_path):

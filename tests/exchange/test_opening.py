@@ -30,15 +30,14 @@ def same(found, model):
     return all(torch.equal(own[key], theirs[key]) for key in own)
 
 
-def test_file_of_ours(model, tmp_path):
+def test_file_of_ours_and_folder_of_save_pretrained(model, tmp_path):
     path = dinomix.save_model(model, tmp_path / "mine.safetensors")
-    assert same(open_model(path), model)
-    assert same(open_model(str(path)), model)
-
-
-def test_folder_of_save_pretrained(model, tmp_path):
     model.save_pretrained(tmp_path / "published")
-    assert same(open_model(tmp_path / "published"), model)
+    for form in (path, str(path), tmp_path / "published"):
+        assert same(open_model(form), model)
+    path.write_bytes(b"not tensors")
+    with pytest.raises(ValueError, match=r"mine\.safetensors is damaged"):
+        open_model(path)
 
 
 def test_run_is_its_best_epoch(model, tmp_path):
@@ -47,7 +46,7 @@ def test_run_is_its_best_epoch(model, tmp_path):
     recipe = dinomix.TrainConfig(epochs=1)
     stated = {"finished": False, "model": CONFIG.to_dict(), "train": recipe.to_dict()}
     (folder / "config.json").write_text(json.dumps(stated))
-    with pytest.raises(FileNotFoundError, match=rf"{folder} holds no finished run; train\(\)"):
+    with pytest.raises(FileNotFoundError, match="no finished run"):
         open_model(folder)
     (folder / "config.json").write_text(json.dumps({**stated, "finished": True}))
     columns = "epoch,step,loss,mined_share,lr,recall@1,recall@5,seconds,images_per_second"
@@ -98,19 +97,12 @@ def test_hub(monkeypatch):
     assert len(asked) == 1  # nothing that is no repository's name goes out
 
 
-@pytest.mark.parametrize("content", [None, "", "[1]", "3", '{"backbone": "toy_vits14"}'])
+@pytest.mark.parametrize("content", [None, "", "[1]", '{"backbone": "toy_vits14"}'])
 def test_folders_without_a_model(tmp_path, content):
     if content is not None:
         (tmp_path / "config.json").write_text(content)
     with pytest.raises(FileNotFoundError, match=rf"{tmp_path} holds no model: neither a run of"):
         open_model(tmp_path)
-
-
-def test_damaged_files(tmp_path):
-    path = tmp_path / "mine.safetensors"
-    path.write_bytes(b"not tensors")
-    with pytest.raises(ValueError, match="is damaged, or is no safetensors file"):
-        open_model(path)
 
 
 def test_testset_by_folder(tmp_path):

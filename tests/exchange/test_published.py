@@ -1,7 +1,7 @@
 """Published checkpoints, made up in their layouts, against their authors' code written out."""
 
-import re
 from collections import Counter, OrderedDict
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -224,18 +224,16 @@ DINO, MIX, RESNET = "backbone.dino_model.", "aggregator.", "backbone.model."
         *(
             (layout, name, None, "missing {name}")
             for layout, name in (
+                (partial(dino_mix_shapes, "g"), f"{DINO}blocks.39.mlp.w12.bias"),  # SwiGLU's
                 (dino_mix_shapes, f"{DINO}cls_token"),
                 (dino_mix_shapes, f"{DINO}mask_token"),
-                (dino_mix_shapes, f"{DINO}blocks.3.ls1.gamma"),
                 (dino_mix_shapes, f"{MIX}mix.1.mix.3.bias"),
                 (dino_mix_shapes, f"{MIX}channel_proj.weight"),
                 (dino_mix_shapes, f"{MIX}row_proj.weight"),
                 (mixvpr_shapes, f"{RESNET}bn1.running_var"),
-                (mixvpr_shapes, f"{RESNET}layer3.5.conv3.weight"),
             )
         ),
         (dino_mix_shapes, f"{DINO}norm.weight", (3,), "unexpected {name}"),
-        (dino_mix_shapes, f"{DINO}blocks.12.ls1.gamma", (3,), "unexpected {name}"),
         (dino_mix_shapes, "loss_fn.margin", (3,), "unexpected {name}"),
         (mixvpr_shapes, f"{RESNET}layer4.0.conv1.weight", (3,), "unexpected {name}"),
         (dino_mix_shapes, f"{DINO}pos_embed", (1, 257, 384), "expected (1, 1370, 384)"),
@@ -256,33 +254,21 @@ def test_a_tensor_that_does_not_fit_is_named(tmp_path, layout, name, shape, prob
     assert str(error.value).splitlines()[1:] == [f"  {problem.format(name=name)}"]
 
 
-def test_giants_tensors_are_named_as_in_the_file(tmp_path):
-    shapes = dino_mix_shapes("g")
-    del shapes["backbone.dino_model.blocks.39.mlp.w12.bias"]
-    with pytest.raises(ValueError, match=r"\n  missing .*\.blocks\.39\.mlp\.w12\.bias$"):
-        load_shapes(tmp_path / "a.ckpt", shapes)
-
-
 @pytest.mark.parametrize(
-    ("name", "shape", "complaint"),
+    ("name", "shape", "complaints"),
     [
-        ("channel_proj.weight", (8, 400), "no backbone of DINO-Mix has maps of 400 channels"),
-        ("channel_proj.weight", (384,), "is (384,), expected two axes"),
-        ("row_proj.weight", (4, 255), "255 positions are no square map"),
+        ("channel_proj.weight", (8, 400), ["{} is (8, 400)", "no backbone", "400 channels"]),
+        ("channel_proj.weight", (384,), ["{} is (384,), expected two axes"]),
+        ("row_proj.weight", (4, 255), ["{} is (4, 255)", "255 positions are no square"]),
+        # for another grid: with what contradicts it
+        ("row_proj.weight", (4, 529), ["{}, (4, 529)", "mix.1.mix.3.bias is (256,), expected"]),
     ],
 )
-def test_shapes_that_no_model_has(tmp_path, name, shape, complaint):
-    shapes = {**dino_mix_shapes(), f"aggregator.{name}": shape}
-    with pytest.raises(ValueError, match=re.escape(complaint)) as error:
+def test_shapes_that_no_model_has(tmp_path, name, shape, complaints):
+    shapes = {**dino_mix_shapes(), f"{MIX}{name}": shape}
+    with pytest.raises(ValueError) as error:
         load_shapes(tmp_path / "a.ckpt", shapes)
-    assert f"aggregator.{name} is {shape}" in str(error.value)
-
-
-def test_a_projection_for_another_grid_is_named_with_what_contradicts_it(tmp_path):
-    shapes = {**dino_mix_shapes(), "aggregator.row_proj.weight": (4, 529)}
-    with pytest.raises(ValueError, match=r"aggregator\.row_proj\.weight, \(4, 529\)") as error:
-        load_shapes(tmp_path / "a.ckpt", shapes)
-    assert "aggregator.mix.1.mix.3.bias is (256,), expected (529,)" in str(error.value)
+    assert all(words.format(f"{MIX}{name}") in str(error.value) for words in complaints)
 
 
 @pytest.mark.parametrize(
@@ -295,12 +281,11 @@ def test_a_projection_for_another_grid_is_named_with_what_contradicts_it(tmp_pat
     ],
 )
 def test_another_layout(tmp_path, shapes, seen):
-    with pytest.raises(ValueError, match="in no published layout known here") as error:
+    with pytest.raises(ValueError, match="in no published layout") as error:
         load_shapes(tmp_path / "a.ckpt", shapes)
-    assert seen in str(error.value)
-    assert "DINO-Mix (backbone.dino_model.*, aggregator.*)" in str(error.value)
+    assert seen in str(error.value) and "DINO-Mix (backbone.dino_model.*" in str(error.value)
 
 
 def test_a_file_that_is_not_there(tmp_path):
-    with pytest.raises(FileNotFoundError, match=re.escape(str(tmp_path / "no.ckpt"))):
+    with pytest.raises(FileNotFoundError, match=r"no\.ckpt"):
         load_published(tmp_path / "no.ckpt")

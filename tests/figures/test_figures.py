@@ -77,10 +77,12 @@ def test_freezing_costs_and_map_draw_every_number(tmp_path):
     assert (tmp_path / "sub" / "map.png").stat().st_size > 1000
 
 
-def test_image_grid_takes_gaps():
+def test_image_grid_takes_gaps_and_attention_rows_carry_their_scale():
     image = np.zeros((4, 4, 3), np.uint8)
     figure = figures.image_grid([[image, None], [image]], column_titles=["a", "b"])
     assert [len(axis.images) for axis in figure.axes] == [1, 0, 1, 0]
+    figure = figures.attention_rows([[image, image]], ["one"], ["a", "b"])
+    assert [label.get_text() for label in figure.axes[-1].get_yticklabels()] == ["low", "high"]
 
 
 def test_every_class_has_its_own_colour():
@@ -158,9 +160,3 @@ def test_comparison_rows_frame_by_verdict(test_root):
     assert same_color(bad.spines["left"].get_edgecolor(), figures.WRONG)
     assert good.get_title() == "good\n5.0 m" and bad.get_title() == "bad\n395.0 m"
     assert query.get_ylabel() == "viewpoint"
-
-
-def test_attention_rows_carry_their_scale():
-    image = np.zeros((4, 4, 3), np.uint8)
-    figure = figures.attention_rows([[image, image]], ["one"], ["a", "b"])
-    assert [label.get_text() for label in figure.axes[-1].get_yticklabels()] == ["low", "high"]

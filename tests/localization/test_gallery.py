@@ -52,10 +52,7 @@ def test_page_of_unlabelled_photos(model, root, tmp_path):
     found = find(model, root / "old", root / "old" / "unknown.jpg")
     page = Reader(write_gallery(found, tmp_path / "g.html").read_text("utf-8"))
     assert "position unknown" in page.words and not page.all("a", "href")
-
-
-def test_names_that_are_no_text():
-    assert shown("a\udcff.jpg") == "a\ufffd.jpg"
+    assert shown("a\udcff.jpg") == "a\ufffd.jpg"  # a name that is no text
 
 
 def test_picture(model, root, query, tmp_path):

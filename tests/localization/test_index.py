@@ -140,25 +140,20 @@ def test_names_that_are_no_text(root, model):
     assert odd in look(root, model) and odd in look(root, model)
 
 
-def test_other_files_are_left_alone(root, tmp_path):
+def test_other_files_are_left_alone_and_damaged_ones_named(root, model, tmp_path):
     other = tmp_path / "catalogue.db"
     with sqlite3.connect(other) as database:
         database.execute("CREATE TABLE pictures (name TEXT)")
-    for file, complaint in (
-        (root / "a.jpg", r"a\.jpg is no index of photos.*another name"),
-        (other, r"catalogue\.db is a database of another program"),
+    before = [file.read_bytes() for file in (root / "a.jpg", other)]
+    for file, error, complaint in (
+        (root / "a.jpg", ValueError, r"a\.jpg is no index of photos.*another name"),
+        (other, ValueError, r"catalogue\.db is a database of another program"),
+        (root / "a.jpg" / "index.sqlite", OSError, r"a\.jpg"),
+        (root / "old", OSError, "old cannot be read or written"),
     ):
-        before = file.read_bytes()
-        with pytest.raises(ValueError, match=complaint):
+        with pytest.raises(error, match=complaint):
             PhotoIndex(file)
-        assert file.read_bytes() == before
-
-
-def test_an_index_that_is_damaged_or_cannot_be_is_an_error(root, model):
-    with pytest.raises(OSError, match=r"a\.jpg"):
-        PhotoIndex(root / "a.jpg" / "index.sqlite")
-    with pytest.raises(OSError, match="old cannot be read or written"):
-        PhotoIndex(root / "old")
+    assert [file.read_bytes() for file in (root / "a.jpg", other)] == before
     look(root, model)
     data = bytearray((root / NAME).read_bytes())
     data[4096:8192] = b"\xff" * 4096

@@ -29,16 +29,13 @@ def agreeing(positions, radius=25.0):
     return np.flatnonzero(estimate_position(positions, radius).agrees).tolist()
 
 
-def test_weights_fall_with_the_rank():
+def test_weights_fall_with_the_rank_and_the_radius_is_included():
     found = estimate_position(plan(0, 10, FAR, 20))
     assert found.agrees.tolist() == [True, True, False, True]
     expected = (0 + 10 / 2 + 20 / 4) / (1 + 1 / 2 + 1 / 4)
     assert found.position.utm_east == pytest.approx(expected)
     assert agreeing(plan(0, FAR, FAR)) == [0]  # the first wins against two
     assert agreeing(plan(0, FAR, FAR, FAR)) == [1, 2, 3]  # and loses against three
-
-
-def test_the_radius_is_included():
     assert agreeing(plan(0, 25)) == [0, 1] and agreeing(plan(0, 25.01)) == [0]
     assert agreeing(plan(0, 60), radius=60) == [0, 1]
 
@@ -204,10 +201,10 @@ def test_photos_that_cannot_be_decoded_are_listed_too(model, root, query):
         find(model, root, root / "IMG_1.HEIC")
 
 
-def test_a_damaged_query_is_an_error_before_the_database_is_described(model, root, tmp_path):
-    (tmp_path / "q.jpg").write_bytes(b"\xff\xd8 half")
+def test_a_damaged_query_is_an_error_before_the_database_is_described(model, root, query):
+    query.write_bytes(b"\xff\xd8 half")
     with pytest.raises(UnreadableImageError, match=r"q\.jpg"):
-        find(model, root, tmp_path / "q.jpg")
+        find(model, root, query)
     assert not (root / NAME).exists()
 
 
@@ -221,10 +218,9 @@ def test_nothing_to_search(model, root, query, tmp_path):
         find(model, tmp_path / "bad", query)
     with pytest.raises(ValueError, match="no queries"):
         find(model, root, [])
-    with pytest.raises(ValueError, match="k is 0 and radius 25"):
-        find(model, root, query, k=0)
-    with pytest.raises(ValueError, match="radius nan"):
-        find(model, root, query, radius=float("nan"))
+    for words, wrong in (("k is 0", {"k": 0}), ("radius nan", {"radius": float("nan")})):
+        with pytest.raises(ValueError, match=words):
+            find(model, root, query, **wrong)
 
 
 def test_in_words_and_literals(model, root, query):

@@ -157,9 +157,7 @@ class TestNames:
         place = read_position(tmp_path / f"@0400000@5000000{zone}")
         assert (place.utm_east, place.utm_north) == (400_000, 5_000_000)
         assert not place.geographic and place.utm_zone == ""
-
-    def test_metres_that_no_zone_has(self, tmp_path):
-        place = read_position(tmp_path / "@12@34@31@T@.jpg")  # a map of one's own
+        place = read_position(tmp_path / "@12@34@31@T@.jpg")  # metres that no zone has
         assert (place.utm_east, place.utm_north, place.geographic) == (12, 34, False)
 
     @pytest.mark.parametrize("name", ["me@1@2@.jpg", "@home@5@.jpg", "@1e9@2@.jpg", "@.jpg"])
@@ -241,9 +239,9 @@ class TestTables:
     @pytest.mark.parametrize(
         ("row", "complaint"),
         [
-            ("a.jpg,95,6", "row 3: latitude is '95', expected"),
-            ("a.jpg,45,", "row 3: longitude is '', expected a number"),
-            ("../a.jpg,45,6", "row 3: image is '../a.jpg', expected a path within"),
+            ("a.jpg,95,6", "row 3: latitude is '95'"),
+            ("a.jpg,45,", "row 3: longitude is ''"),
+            ("../a.jpg,45,6", "row 3: image is '../a.jpg'"),
         ],
     )
     def test_a_wrong_row_is_named(self, tmp_path, row, complaint):

@@ -11,6 +11,17 @@ from dinomix.scale import search as neighbours
 from dinomix.scale.search import SCANS, row_blocks, search
 
 
+@pytest.fixture
+def on_disk(tmp_path):
+    """Saves an array and opens the file as a memory map."""
+
+    def store(array: np.ndarray) -> np.memmap:
+        np.save(tmp_path / "database.npy", array)
+        return np.load(tmp_path / "database.npy", mmap_mode="r")
+
+    return store
+
+
 def unit(rows: np.ndarray) -> np.ndarray:
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
@@ -63,13 +74,12 @@ def test_duplicates_are_all_found(scan):
 
 
 @pytest.mark.parametrize("block_rows", [1, 7, 50, 1000])
-def test_the_plain_search_in_memory_gives_the_same_bits(tmp_path, block_rows):
+def test_the_plain_search_in_memory_gives_the_same_bits(on_disk, block_rows):
     rng = np.random.default_rng(4)
     rows = unit(rng.normal(size=(40, 16)))[rng.integers(0, 40, 130)]  # many are equal
     database, queries = rows[:120].copy(), rows[120:].copy()
     database[rng.permutation(120)[:30]], queries[2] = np.nan, np.nan
-    np.save(tmp_path / "database.npy", database)
-    mapped = np.load(tmp_path / "database.npy", mmap_mode="r")
+    mapped = on_disk(database)
     options = {"k": 100, "block_bytes": block_rows * 16 * 4}
     expected = retrieval.search(database, queries, **options)
     assert expected[0].shape == (10, 90) and (expected[1][2] == -1).all()
@@ -80,21 +90,19 @@ def test_the_plain_search_in_memory_gives_the_same_bits(tmp_path, block_rows):
 
 @pytest.mark.parametrize("scan", SCANS)
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_a_database_on_disk_gives_what_it_gives_in_memory(tmp_path, scan, dtype):
+def test_a_database_on_disk_gives_what_it_gives_in_memory(on_disk, scan, dtype):
     rng = np.random.default_rng(2)
     database, queries = unit(rng.normal(size=(90, 32))), unit(rng.normal(size=(6, 32)))
-    np.save(tmp_path / "database.npy", database.astype(dtype))
-    mapped = np.load(tmp_path / "database.npy", mmap_mode="r")
+    mapped = on_disk(database.astype(dtype))
     found = search(mapped, queries, 4, scan=scan, block_bytes=20 * 32 * 4)
     assert_exact(database.astype(dtype).astype(np.float32), queries, 4, found)
 
 
 @pytest.mark.parametrize("scan", SCANS)
-def test_a_part_of_a_file_is_searched_as_such(tmp_path, scan):
+def test_a_part_of_a_file_is_searched_as_such(on_disk, scan):
     rng = np.random.default_rng(3)
     database = unit(rng.normal(size=(60, 8)))
-    np.save(tmp_path / "database.npy", database)
-    mapped = np.load(tmp_path / "database.npy", mmap_mode="r")
+    mapped = on_disk(database)
     for part in (slice(10, 40), slice(0, 60, 2), slice(None, None, -1)):
         found = search(mapped[part], database[:3], 4, scan=scan, block_bytes=7 * 8 * 4)
         assert_exact(database[part], database[:3], 4, found)
@@ -110,10 +118,12 @@ def test_search_leaves_its_input_alone_and_takes_any_memory_layout():
 
 
 @pytest.mark.parametrize("scan", SCANS)
-def test_no_queries_find_nothing(scan):
+def test_no_queries_find_nothing_and_no_descriptors_give_no_columns(scan):
     database = unit(np.random.default_rng(0).normal(size=(5, 4)))
-    similarities, ranked = search(database, database[:0], 3, scan=scan)
-    assert similarities.shape == ranked.shape == (0, 3)
+    nothing = np.full((5, 4), np.nan, np.float32)
+    for asked, shape in (((database, database[:0]), (0, 3)), ((nothing, database[:2]), (2, 0))):
+        similarities, ranked = search(*asked, 3, scan=scan)
+        assert similarities.shape == ranked.shape == shape
 
 
 ROW = np.ones((1, 4), np.float32)
@@ -149,28 +159,16 @@ def test_candidates_without_hope_are_not_read_again(monkeypatch):
     assert_exact(database, database[::50], 3, found)
 
 
-@pytest.mark.parametrize("scan", SCANS)
-def test_a_database_without_any_descriptor_gives_no_columns(scan):
-    nothing = np.full((5, 4), np.nan, np.float32)
-    similarities, ranked = search(nothing, unit(np.ones((2, 4))), 3, scan=scan)
-    assert similarities.shape == ranked.shape == (2, 0)
-
-
 # ------------------------------------------------------------------------- blocks of rows
 
 ROWS, D = 1003, 50
 
 
 @pytest.fixture
-def stored(tmp_path):
+def stored(on_disk):
     """Descriptors of a dtype in a file, opened as a memory map."""
-
-    def store(dtype: str) -> np.memmap:
-        database = np.random.default_rng(0).normal(size=(ROWS, D)).astype(dtype)
-        np.save(tmp_path / "database.npy", database)
-        return np.load(tmp_path / "database.npy", mmap_mode="r")
-
-    return store
+    rows = np.random.default_rng(0).normal(size=(ROWS, D))
+    return lambda dtype: on_disk(rows.astype(dtype))
 
 
 def assert_same_as_slices(database, rows):
@@ -202,9 +200,8 @@ def test_a_file_gives_what_its_slices_are(stored, dtype, rows, reading):
 @pytest.mark.parametrize("dtype", ["float32", "float16", "float64"])
 def test_arrays_in_memory_of_any_layout(dtype):
     database = np.random.default_rng(0).normal(size=(ROWS, D)).astype(dtype)
-    assert_same_as_slices(database, 100)
-    assert_same_as_slices(np.asfortranarray(database), 100)
-    assert_same_as_slices(database[::2, ::3], 100)
+    for layout in (database, np.asfortranarray(database), database[::2, ::3]):
+        assert_same_as_slices(layout, 100)
     database.flags.writeable = False
     assert_same_as_slices(database, 100)
 
@@ -214,36 +211,22 @@ def test_a_part_of_a_file_is_that_part(stored):
     assert_same_as_slices(stored("float32")[:, 3:20], 64)
 
 
-@pytest.fixture
-def asked_for(monkeypatch):
-    """Of each file that is opened, whether reading past the cache is asked for."""
+@pytest.mark.parametrize("can", [True, False])
+def test_large_files_are_read_past_the_cache_where_a_system_can(stored, reading, monkeypatch, can):
     opened, asked = os.open, []
 
     def note(path, flags, *rest, **options):
         asked.append(bool(flags & neighbours.DIRECT))
+        if asked[-1] and not can:
+            raise OSError(22, "Invalid argument")
         return opened(path, flags, *rest, **options)
 
     monkeypatch.setattr(os, "open", note)
-    return asked
-
-
-def test_large_files_are_read_past_the_cache(stored, reading, asked_for):
-    assert_same_as_slices(stored("float32"), 10)
-    assert set(asked_for) == {reading == "direct"}
-
-
-def test_a_file_system_that_cannot_read_past_its_cache_still_serves(stored, reading, monkeypatch):
-    opened, flags = os.open, []
-
-    def refuse(path, asked, *rest, **options):
-        flags.append(asked & neighbours.DIRECT)
-        if flags[-1]:
-            raise OSError(22, "Invalid argument")
-        return opened(path, asked, *rest, **options)
-
-    monkeypatch.setattr(os, "open", refuse)
     assert_same_as_slices(stored("float32"), 100)
-    assert sum(bool(flag) for flag in flags) == (reading == "direct")  # asked for only once
+    if can:
+        assert set(asked) == {reading == "direct"}
+    else:
+        assert sum(asked) == (reading == "direct")  # asked for only once
 
 
 def test_a_file_that_shrinks_while_it_is_read_is_named(stored, reading):

@@ -47,6 +47,7 @@ def test_a_notebook_that_varies_nothing_trains_one_model(setup, tmp_path):
     ((study, variants),) = Setup(data, {**one, "seed": 7, "test_folder": "city"}).experiments()
     assert variants == [Variant("DINO-Mix", BASE, recipe, data / "w.pth", 7)]
     assert study.tests == [data / "city"] and study.ks == (1, 5, 10)
+    assert Setup(data, {"profile": "p", "required": {}}).experiments() == []  # without a recipe
     assert not data.exists()
 
 
@@ -98,10 +99,6 @@ def test_two_views_are_two_studies(setup, tmp_path):
     assert street.tests == both.tests == [data / "air"]
     assert {v.method for v in on_street} == {"DINO-Mix"}
     assert {v.method for v in on_both} == {"DINO-Mix, trained on both views"}
-
-
-def test_a_notebook_without_a_recipe_trains_nothing(tmp_path):
-    assert Setup(tmp_path, {"profile": "p", "required": {}}).experiments() == []
 
 
 def test_opening_a_profile(tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ def test_numbers_stand_with_their_sets():
         assert found[method, dataset, k] == recall
 
 
-def test_nothing_is_made_up():
+def test_nothing_is_made_up_and_tables():
     found = reported.recalls()
     assert found["recall"].between(50, 100).all() and not found.isna().any().any()
     assert ("CosPlace, ResNet-101, 2048-d", "SF-XL-val") not in set(
@@ -29,8 +29,6 @@ def test_nothing_is_made_up():
     assert conventions["Nordland"][0] == "+-10 frames, winter on summer"
     assert conventions["Nordland, +-1"][0] == "+-1 frame"
 
-
-def test_tables():
     assert reported.test_sets().loc["Tokyo24/7", "queries"] == 315
     wide = reported.table()
     assert wide.loc["DINO-Mix, ViT-B, 4096-d (log)", "Nordland"] == "80.18 / 90.86 / 93.97"

@@ -36,9 +36,7 @@ def test_smooth_takes_no_frames_and_whole_numbers():
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"window": 0}, "window is 0: take an odd"),
-        ({"window": 4}, "window is 4: take an odd"),
-        ({"window": -1}, "window is -1: take an odd"),
+        *(({"window": window}, f"window is {window}: take an odd") for window in (4, -1)),
         ({"drives": DRIVES[:8]}, r"\(9, 4\) and drives \(8,\)"),
         ({"similarities": np.ones(9)}, r"similarities \(9,\)"),
         ({"drives": np.array([2, 2, 1, 1, 1, 2, 3, 3, 3])}, "drive 2 is in several pieces"),

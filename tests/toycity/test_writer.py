@@ -141,20 +141,16 @@ write_toycity({str(tmp_path)!r}, {TINY!r}, workers=1, progress=False)
     assert _digests(tmp_path) == _digests(written)
 
 
-def test_another_config_is_refused_before_the_first_set_is_finished(tmp_path):
-    started(tmp_path / MANIFEST).write_text(json.dumps({"recipe": 0, "config": {}}))
-    with pytest.raises(FileExistsError, match="choose another folder"):
-        write_toycity(tmp_path, TINY)
-
-
-def test_foreign_folder_is_refused_and_kept(tmp_path):
+def test_foreign_and_unfinished_folders_are_refused_and_kept(tmp_path):
     theirs = tmp_path / "images" / "test" / "database" / "mine.jpg"
     theirs.parent.mkdir(parents=True)
     theirs.write_bytes(b"mine")
     with pytest.raises(FileExistsError, match="not a toy city's"):
         write_toycity(tmp_path, TINY)
-    assert theirs.read_bytes() == b"mine"
-    assert not started(tmp_path / MANIFEST).exists()
+    assert theirs.read_bytes() == b"mine" and not started(tmp_path / MANIFEST).exists()
+    started(tmp_path / MANIFEST).write_text(json.dumps({"recipe": 0, "config": {}}))
+    with pytest.raises(FileExistsError, match="choose another folder"):
+        write_toycity(tmp_path, TINY)
 
 
 @pytest.mark.parametrize(
@@ -163,12 +159,9 @@ def test_foreign_folder_is_refused_and_kept(tmp_path):
         ({"blocks": 1}, "blocks\n.*greater than or equal to 2.*input_value=1"),
         ({"image_size": 0}, "image_size\n.*0 is not from 8 to 4,096"),
         ({"image_size": (20, 30, 40)}, "image_size.*\n.*input_value=.20, 30, 40"),
-        ({"image_size": 20.0}, "image_size"),
         ({"test_queries": 0}, "test_queries\n"),
         ({"train_places": 2.5}, "train_places\n.*valid integer"),
-        ({"train_places": True}, "train_places\n.*valid integer"),
         ({"severity": 2.0}, "severity\n.*less than or equal to 1"),
-        ({"severity": "1"}, "severity\n.*valid number"),
         ({"test_conditions": ()}, "test_conditions\n.*at least 1"),
         ({"test_conditions": {"day", "dusk"}}, "test_conditions\n.*tuple"),
         ({"test_conditions": ("fog",)}, "no condition is called 'fog'; there are day, "),

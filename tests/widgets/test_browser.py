@@ -136,9 +136,12 @@ def test_controls_change_what_is_shown(retrieval):
     assert "query 2 of 2" in view.status.value
 
 
-def test_nothing_to_show_is_said(retrieval):
+def test_nothing_to_show_is_said_and_errors_show_in_the_view(retrieval):
+    def broken():
+        raise FileNotFoundError("no weights at here.safetensors")
+
     retrieval.ranked[:, 0] = np.tile(np.arange(5), 2)  # no failures
-    view = retrieval_browser([retrieval.test], {"a": retrieval})
+    view = retrieval_browser([retrieval.test], {"a": retrieval, "b": broken})
     view.only_failures.value = True
     assert "no query is like this" in view.status.value
     assert view.ranking.layout.display == view.map.layout.display == "none"
@@ -146,6 +149,10 @@ def test_nothing_to_show_is_said(retrieval):
     assert view.message.value == ""
     view.only_failures.value = False
     assert view.ranking.layout.display is None
+    view.method.value = "b"
+    assert "FileNotFoundError: no weights at here.safetensors" in view.message.value
+    view.method.value = "a"
+    assert view.message.value == ""
 
 
 def test_another_test_set_may_lack_conditions_and_labels(retrieval):
@@ -158,14 +165,3 @@ def test_another_test_set_may_lack_conditions_and_labels(retrieval):
     assert "query 1 of 5" in view.status.value and view.map.layout.display == "none"
     view.test_set.value = test.name
     assert not view.only_failures.disabled and "query 1 of 4" in view.status.value
-
-
-def test_errors_show_in_the_view(retrieval):
-    def broken():
-        raise FileNotFoundError("no weights at here.safetensors")
-
-    view = retrieval_browser([retrieval.test], {"a": retrieval, "b": broken})
-    view.method.value = "b"
-    assert "FileNotFoundError: no weights at here.safetensors" in view.message.value
-    view.method.value = "a"
-    assert view.message.value == ""

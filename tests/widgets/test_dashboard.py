@@ -166,15 +166,11 @@ def test_axes_and_filters_redraw(table):
     assert "4 points" in view.status.value
 
 
-def test_what_is_averaged_is_named(table):
+def test_what_is_averaged_nothing_left_and_nothing_there_are_said(table, tmp_path):
     view = ablation_dashboard(table)
     view.filters["condition"].value = ["day", "night"]
     view.filters["k"].value = []
     assert "averaged over condition: day, night; averaged over k: 1, 5" in view.status.value
-
-
-def test_nothing_left_and_nothing_there_are_said(table, tmp_path):
-    view = ablation_dashboard(table)
     view.filters["dataset"].value = ["city"]  # which study 03_first does not have
     assert "nothing is left" in view.status.value and view.chart.layout.display == "none"
     view.filters["study"].value = []

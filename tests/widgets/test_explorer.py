@@ -39,12 +39,9 @@ def captions(view) -> list[str]:
 
 
 def test_begins_in_the_middle_with_the_last_block(view):
-    assert view.message.value == ""
-    assert (view.row.value, view.row.max) == (2, 2)
-    assert (view.block.value, view.block.max) == (12, 12)
+    assert view.message.value == "" and all(shown(view)) and len(shown(view)) == 2
+    assert (view.row.value, view.row.max, view.block.value, view.block.max) == (2, 2, 12, 12)
     assert view.rank.max == 3 and view.number.max == 10
-    query, heat = shown(view)
-    assert query and heat
     assert "row 2, column 2" in view.status.value
     (caption,) = captions(view)
     assert "<b>ViT</b>" in caption and "block 12 of 12" in caption
