@@ -23,6 +23,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest.mock import patch
 
 import psutil
 
@@ -241,11 +242,11 @@ def describe(given: Path, out: Path) -> None:
     from dinomix import load_model
     from dinomix.scale import descriptors
 
-    descriptors.CHUNK = 4
     model = load_model(given / "model.safetensors")
     paths = sorted((given / "city").rglob("*.jpg"))
     options = {"batch_size": 2, "workers": 1, "progress": False}
-    descriptors.describe_to(out / "city.npy", model, paths, **options)
+    with patch.object(descriptors, "CHUNK", 4):
+        descriptors.describe_to(out / "city.npy", model, paths, **options)
 
 
 def render(given: Path, out: Path) -> None:

@@ -68,10 +68,11 @@ def read_progress(folder: Path, before: Progress | None = None) -> Progress:
     with suppress(OSError, ValueError):
         config = json.loads((folder / CONFIG).read_text())
     with suppress(OSError, ValueError, KeyError):  # pandas' parser errors are ValueErrors
+        written = (folder / HISTORY).stat().st_mtime  # before it is read: it may change meanwhile
         text = (folder / HISTORY).read_text()
         whole = text[: text.rfind("\n") + 1]  # a last line without an end may lack digits
         rows = pd.read_csv(StringIO(whole))[COLUMNS].astype(float)
-        history, changed = rows, (folder / HISTORY).stat().st_mtime
+        history, changed = rows, written
     return Progress(config, history, changed)
 
 
@@ -142,7 +143,7 @@ class _TrainingMonitor(View):
             return
         self.progress = read_progress(self.runs / self.run.value, self.progress)
         self.tell(f"run {self.run.value}: {self.progress.in_words(time.time())}")
-        now = self.run.value, self.progress.changed
+        now = self.run.value, self.progress.changed, len(self.progress.history)
         if self.drawn != now:
             history = self.progress.history
             show(self.curves, None if history.empty else training_curves(history))

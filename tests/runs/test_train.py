@@ -478,7 +478,7 @@ def test_batch_norm_and_generators_go_on(data, tmp_path, monkeypatch):
 
 
 def python(script, *args, launcher=()):
-    """Run a script in a process of its own, on one thread."""
+    """Run a script in a process of its own, on one thread; what it printed."""
     here = str(Path(__file__).parents[2])
     result = subprocess.run(
         [sys.executable, *launcher, script, *map(str, args)],
@@ -488,6 +488,7 @@ def python(script, *args, launcher=()):
         timeout=300,
     )
     assert result.returncode == 0, result.stderr
+    return result.stdout
 
 
 def test_second_process_waits_for_the_first(tmp_path, capsys):

@@ -128,6 +128,19 @@ def test_a_run_is_followed_from_before_its_beginning_to_its_end(tmp_path):
     assert view.message.value == ""
 
 
+def test_a_history_of_the_same_moment_is_drawn_again(tmp_path):
+    """A file system's clock ticks slower than a short epoch takes."""
+    folder = write_run(tmp_path / "a", 1)
+    os.utime(folder / "history.csv", (5, 5))
+    view = training_monitor(tmp_path, seconds=0.01)
+    before = view.curves.value
+    write_history(folder, rows(2))
+    os.utime(folder / "history.csv", (5, 5))
+    wait_for(lambda: "epoch 2 of 3" in view.status.value)
+    wait_for(lambda: view.curves.value != before)
+    view.stop()
+
+
 def test_stop_stops_and_follow_goes_on(tmp_path):
     folder = write_run(tmp_path / "a", 1)
     view = training_monitor(tmp_path, seconds=0.01)
