@@ -20,10 +20,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 import torch
+from matplotlib.figure import Figure
 from report import forget_cached, in_new_process, record, timed
 
 from dinomix.figures import save_figure
+from dinomix.figures.theme import MARKERS, THEME, panels
 from dinomix.scale.approximate import ApproximateIndex
 from dinomix.scale.search import search
 from dinomix.study.costs import peak_memory
@@ -215,29 +218,30 @@ def _bytes(index: ApproximateIndex, beside: Path) -> int:
     return size
 
 
-def draw(table: pd.DataFrame) -> "matplotlib.figure.Figure":  # noqa: F821
+def draw(table: pd.DataFrame) -> Figure:
     """What is found over speed, the bytes of an image beside each index."""
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
-    again = table["index"].str.endswith("compared again")
-    for rows, marker, label in ((~again, "o", "index alone"), (again, "s", "compared again")):
-        shown = table[rows]
-        axes.scatter(shown["queries/s"], shown[f"{K} found, %"], marker=marker, label=label)
+    figure, ((axis,),) = panels(1, 1, (7, 4.2))
+    ending = ", compared again"
+    again = table["index"].str.endswith(ending)
+    parts = {"index alone": ~again, "compared again": again}
+    looks = zip(MARKERS, sns.color_palette(THEME["palette"]), strict=False)
+    for (label, rows), (marker, colour) in zip(parts.items(), looks, strict=False):
+        shown, look = table[rows], {"marker": marker, "color": colour, "label": label}
+        axis.scatter(shown["queries/s"], shown[f"{K} found, %"], **look)
     middle = np.sqrt(table["queries/s"].min() * table["queries/s"].max())
     for (_, row), above in zip(table.iterrows(), again, strict=True):
         right = row["queries/s"] < middle  # of its point is the text, or left
-        axes.annotate(
-            f"{row['factory'].split(' ')[0]}, {row['bytes an image']:,} B",
+        axis.annotate(
+            f"{row['index'].removesuffix(ending)}, {row['bytes an image']:,} B",
             (row["queries/s"], row[f"{K} found, %"]),
             (6 if right else -6, 4 if above else -9),
             textcoords="offset points",
             ha="left" if right else "right",
             fontsize=7,
         )
-    axes.set(xscale="log", xlabel="queries a second", ylabel=f"of the {K} exact neighbours, %")
-    axes.margins(x=0.15)
-    axes.legend(loc="lower left")
+    axis.set(xscale="log", xlabel="queries a second", ylabel=f"of the {K} exact neighbours, %")
+    axis.margins(x=0.15, y=0.08)
+    axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
     return figure
 
 

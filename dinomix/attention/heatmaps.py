@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from dinomix.backbones import Backbone, ViTBackbone
 from dinomix.model import PlaceModel
 
+COLOURS = "inferno"  # of heat: as much brighter as hotter, which the field's usual jet is not
+
 
 def match_attention(
     model: PlaceModel, queries: Tensor, matches: Tensor, block: int | None = None
@@ -241,7 +243,7 @@ def upsample(heat: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def overlay(image: np.ndarray, heat: np.ndarray, strength: float = 0.5) -> np.ndarray:
-    """An image under its heat, from blue (low) to red (high): uint8 (H, W, 3).
+    """An image under its heat in `COLOURS`, dark where it is low: uint8 (H, W, 3).
 
     Args:
         image: uint8 (H, W, 3).
@@ -260,7 +262,7 @@ def overlay(image: np.ndarray, heat: np.ndarray, strength: float = 0.5) -> np.nd
         raise ValueError(
             f"heat from {heat.min()} to {heat.max()} at strength {strength}: both must lie in 0..1"
         )
-    colours = 255 * matplotlib.colormaps["jet"](heat)[..., :3]  # (H, W, 3)
+    colours = 255 * matplotlib.colormaps[COLOURS](heat)[..., :3]  # (H, W, 3)
     return np.round((1 - strength) * image + strength * colours).astype(np.uint8)
 
 

@@ -10,7 +10,6 @@ from dinomix.figures.charts import test_map as test_map
 from dinomix.figures.charts import training_curves as training_curves
 from dinomix.figures.pictures import attention_rows as attention_rows
 from dinomix.figures.pictures import class_colours as class_colours
-from dinomix.figures.pictures import class_legend as class_legend
 from dinomix.figures.pictures import comparison_rows as comparison_rows
 from dinomix.figures.pictures import image_grid as image_grid
 from dinomix.figures.pictures import retrieval_rows as retrieval_rows
@@ -19,4 +18,5 @@ from dinomix.figures.theme import CLASS_COLOURS as CLASS_COLOURS
 from dinomix.figures.theme import NEAR as NEAR
 from dinomix.figures.theme import RIGHT as RIGHT
 from dinomix.figures.theme import WRONG as WRONG
+from dinomix.figures.theme import display_name as display_name
 from dinomix.figures.theme import save_figure as save_figure

@@ -5,10 +5,21 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from dinomix.figures.theme import DATABASE_COLOUR, MARKERS, QUERY_COLOUR, THEME, panels
+from dinomix.figures.theme import (
+    DATABASE_COLOUR,
+    MARKERS,
+    QUERY_COLOUR,
+    THEME,
+    display_name,
+    from_zero,
+    panels,
+    text_colour,
+)
 from dinomix.plumbing.tables import ALL
 from dinomix.study.results import overall
 
@@ -29,18 +40,22 @@ def test_map(database_utm: np.ndarray, query_utm: np.ndarray) -> Figure:
 
 def training_curves(history: pd.DataFrame) -> Figure:
     """Loss, mined share and validation recall over the epochs of a run's history."""
-    figure, ((loss, mined, recall),) = panels(1, 3, (9, 2.8))
+    figure, ((loss, mined, recall),) = panels(1, 3, (9.8, 2.8))
     trained = history[history["epoch"] > 0]  # row 0 is the model before training
     colours = sns.color_palette(PALETTE)
     loss.plot(trained["epoch"], trained["loss"], "o-", color=colours[0], ms=3)
-    loss.set(title="multi-similarity loss", ylim=(0, None))
+    loss.set(title="multi-similarity loss")
+    from_zero(loss)
     mined.plot(trained["epoch"], 100 * trained["mined_share"], "o-", color=colours[1], ms=3)
-    mined.set(title="anchors with mined pairs (%)", ylim=(0, 102))
+    mined.set(title="anchors with mined pairs (%)")
+    from_zero(mined, to=100)
     names = [column for column in history if column.startswith("recall@")]
     for name, colour in zip(names, colours[2:], strict=False):
-        recall.plot(history["epoch"], history[name], "o-", color=colour, ms=3, label=name)
-    recall.set(title="validation recall (%)", ylim=(0, 102))
-    recall.legend(loc="lower right")
+        label = name.replace("recall", "R")
+        recall.plot(history["epoch"], history[name], "o-", color=colour, ms=3, label=label)
+    recall.set(title="validation recall (%)")
+    from_zero(recall, to=100)
+    recall.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)  # beside the points
     for axis in figure.axes:
         axis.set_xlabel("epoch")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -53,14 +68,18 @@ def recall_bars(table: pd.DataFrame, k: int = 1) -> Figure:
     Seeds become one bar with its spread, lowest to highest.
     """
     chosen = _by_condition(table, k)
-    conditions = chosen["condition"].unique().tolist()
-    figure, ((axis,),) = panels(1, 1, (1.2 + 0.85 * len(conditions), 3.2))
-    bars = {"order": conditions, "errorbar": SPREAD, "err_kws": {"linewidth": 1}}
-    sns.barplot(chosen, x="condition", y="recall", hue="method", palette=PALETTE, ax=axis, **bars)
-    for container in axis.containers:
-        axis.bar_label(container, fmt="%.0f", fontsize=7, padding=1)
-    axis.axvline(len(conditions) - 1.5, color="0.5", linewidth=0.8)
-    axis.set(xlabel="", ylabel=f"R@{k} (%)", ylim=(0, 105))
+    keys = {"index": "condition", "columns": "method", "values": "recall", "sort": False}
+    mean, low, high = (chosen.pivot_table(aggfunc=of, **keys) for of in ("mean", "min", "max"))
+    figure, ((axis,),) = panels(1, 1, (1.2 + 0.85 * len(mean), 3.2))
+    reach = np.stack([mean - low, high - mean]).transpose(2, 0, 1)  # (methods, 2, conditions)
+    look = {"width": 0.8, "rot": 0, "color": sns.color_palette(PALETTE), "grid": True}
+    mean.plot.bar(ax=axis, yerr=reach, error_kw={"elinewidth": 1}, **look)
+    for bars in axis.containers:
+        if isinstance(bars, BarContainer):  # the others are its lines
+            axis.bar_label(bars, fmt="%.0f", fontsize=7, padding=1)  # above the line
+    axis.axvline(len(mean) - 1.5, color="0.5", linewidth=0.8)
+    axis.grid(axis="x", visible=False)
+    axis.set(xlabel="", ylabel=f"R@{k} (%)", ylim=(0, 110), yticks=range(0, 101, 20))
     axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=4, frameon=False)
     return figure
 
@@ -68,23 +87,32 @@ def recall_bars(table: pd.DataFrame, k: int = 1) -> Figure:
 def recall_heatmap(table: pd.DataFrame, k: int = 1) -> Figure:
     """Recall@k of each method (rows) on each condition of one test set (columns), the mean last.
 
-    Seeds are averaged, and the best of each column is bold.
+    Seeds are averaged. Each backbone has a panel, in which the best of each column is bold: across
+    backbones, aggregators cannot be compared.
     """
     wide = _by_condition(table, k).pivot_table(
-        index="method", columns="condition", values="recall", sort=False
+        index=["backbone", "method"], columns="condition", values="recall", sort=False
     )
-    methods, conditions = wide.shape
-    recalls = wide.to_numpy()
-    figure, ((axis,),) = panels(1, 1, (1.6 + 0.62 * conditions, 0.8 + 0.3 * methods))
-    numbers = {"annot": True, "fmt": ".0f", "annot_kws": {"fontsize": 8}}
-    scale = {"vmin": 0, "vmax": max(60, recalls.max()), "cmap": "cividis"}
-    bar = {"label": f"R@{k} (%)"}
-    sns.heatmap(wide, linewidths=0.5, cbar_kws=bar, ax=axis, **numbers, **scale)
-    for text, is_best in zip(axis.texts, (recalls == recalls.max(axis=0)).ravel(), strict=True):
-        text.set_fontweight("bold" if is_best else "normal")
-    axis.axvline(conditions - 1, color="white", linewidth=3)
-    axis.set(xlabel="", ylabel="")
-    axis.tick_params(axis="x", rotation=40)
+    by_backbone = {name: part.loc[name] for name, part in wide.groupby("backbone", sort=False)}
+    heights = [len(part) for part in by_backbone.values()]
+    size = 1.6 + 0.62 * wide.shape[1], 0.8 + 0.3 * len(by_backbone) + 0.3 * len(wide)
+    figure, axes = panels(len(heights), 1, size, height_ratios=heights, sharex=True)
+    look = {"vmin": 0, "vmax": max(60, wide.max(axis=None)), "cmap": "cividis", "linewidths": 0.5}
+    numbers = {"annot": True, "fmt": ".0f", "annot_kws": {"fontsize": 8}, "cbar": False}
+    for axis, (backbone, part) in zip(axes[:, 0], by_backbone.items(), strict=True):
+        sns.heatmap(part, ax=axis, **look, **numbers)
+        printed = part.round()  # what looks equal is equally good
+        best = (printed == printed.max()).to_numpy().ravel()
+        cells = axis.collections[0].get_facecolors()
+        for text, colour, is_best in zip(axis.texts, cells, best, strict=True):
+            text.set(color=text_colour(colour), fontweight="bold" if is_best else "normal")
+        axis.axvline(wide.shape[1] - 1, color="white", linewidth=3)
+        axis.set(xlabel="", ylabel="")
+        axis.set_title(display_name(backbone), loc="left", fontsize=9)
+    slanted = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
+    axes[-1, 0].set_xticklabels(wide.columns, **slanted)
+    bar = {"label": f"R@{k} (%)", "aspect": 2 * len(wide), "pad": 0.02}
+    figure.colorbar(axes[0, 0].collections[0], ax=axes, **bar)
     return figure
 
 
@@ -96,17 +124,18 @@ def recall_dots(table: pd.DataFrame, ks: Sequence[int] = (1, 5, 10)) -> Figure:
     methods, backbones = mean["method"].unique(), mean["backbone"].unique()
     looks = zip(sns.color_palette(PALETTE), MARKERS, strict=False)
     look_of = dict(zip(backbones, looks, strict=False))
-    figure, (axes,) = panels(1, len(ks), (2.2 + 2.1 * len(ks), 0.9 + 0.27 * len(methods)))
+    figure, (axes,) = panels(1, len(ks), (2.2 + 2.1 * len(ks), 1.1 + 0.27 * len(methods)))
     for axis, k in zip(axes, ks, strict=True):
         for row, method in enumerate(methods):
             chosen = mean[(mean["k"] == k) & (mean["method"] == method)]
             backbone, recall = chosen["backbone"].iloc[0], chosen["recall"]
             colour, marker = look_of[backbone]
             axis.plot([recall.min(), recall.max()], [row, row], color=colour, lw=2)
-            axis.plot(recall.mean(), row, marker, color=colour, ms=6, label=backbone)
-        axis.set(title=f"R@{k} (%)", xlim=(0, None), yticks=range(len(methods)))
+            look = {"color": colour, "ms": 6, "label": display_name(backbone)}
+            axis.plot(recall.mean(), row, marker, **look)
+        axis.set(title=f"R@{k} (%)", yticks=range(len(methods)), ylim=(len(methods) - 0.4, -0.6))
         axis.set_yticklabels(methods if axis is axes[0] else [])
-        axis.invert_yaxis()
+        from_zero(axis, "x")
     drawn, names = axes[0].get_legend_handles_labels()
     handles = dict(zip(names, drawn, strict=True))  # one a backbone
     above = {"loc": "outside upper center", "ncols": len(handles), "frameon": False}
@@ -120,34 +149,40 @@ def recall_curves(
     *,
     hue: str | None = None,
     xlabel: str,
+    log: bool = False,
     ks: Sequence[int] = (1,),
     costs: Mapping[str, str] | None = None,
 ) -> Figure:
     """Recall on one test set over a setting: mean over seeds, and a band from lowest to highest.
 
     Args:
-        x: the column of the setting, whose values stand at equal distances.
+        x: the column of the setting, numbers.
         hue: the column that tells lines apart; None draws one line for each k.
+        log: whether the setting doubles from step to step.
         costs: column -> label, each drawn in a panel of its own over the same setting.
     """
     costs = dict(costs or {})
     keys = [c for c in (x, hue, *costs) if c and c not in ("method", "backbone")]
     mean = overall(table[table["k"].isin(ks)], also=keys)
-    values = mean[x].unique().tolist()
-    mean = mean.assign(place=mean[x].map(values.index), R=[f"R@{k}" for k in mean["k"]])
+    mean = mean.assign(R=[f"R@{k}" for k in mean["k"]]).astype({x: float})
+    values = sorted(mean[x].unique())
     hue = hue or "R"
+    mean[hue] = mean[hue].map(display_name)
     lines = mean[hue].nunique()
     figure, (axes,) = panels(1, 1 + len(costs), (4.6 + 2.9 * len(costs), 3.1))
     looks = {"style": hue, "markers": MARKERS[:lines], "dashes": False, "palette": PALETTE}
-    sns.lineplot(mean, x="place", y="recall", hue=hue, ax=axes[0], errorbar=SPREAD, **looks)
+    sns.lineplot(mean, x=x, y="recall", hue=hue, ax=axes[0], errorbar=SPREAD, **looks)
     axes[0].set(ylabel="recall (%)" if len(ks) > 1 else f"R@{ks[0]} (%)")
     columns = 3 if lines <= 3 else 2  # a legend wider than its panel would shrink it
     axes[0].legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=columns, frameon=False)
     for axis, (column, label) in zip(axes[1:], costs.items(), strict=True):
-        sns.lineplot(mean, x="place", y=column, color="0.35", marker="o", errorbar=None, ax=axis)
-        axis.set(ylabel=label, ylim=(0, None))
+        sns.lineplot(mean, x=x, y=column, color="0.35", marker="o", errorbar=None, ax=axis)
+        axis.set(ylabel=label)
+        from_zero(axis)
     for axis in axes:
-        axis.set(xlabel=xlabel, xticks=range(len(values)), xticklabels=values)
+        if log:
+            axis.set_xscale("log", base=2)
+        _name_values(axis, values, xlabel)
     return figure
 
 
@@ -165,8 +200,10 @@ def class_gains(shares: pd.DataFrame) -> Figure:
         marker = MARKERS[i % len(MARKERS)]
         axis.plot(places, gains[method], marker, color=colours[i], ms=6, label=method)
     axis.axhline(1, color="0.4", linewidth=1, linestyle="--")
-    axis.set(ylabel="attention / area", ylim=(0, None))
-    axis.set(xticks=range(len(gains)), xticklabels=gains.index)
+    for edge in range(1, len(gains)):
+        axis.axvline(edge - 0.5, color="0.8", linewidth=0.8)
+    from_zero(axis)
+    axis.set(ylabel="attention / area", xticks=range(len(gains)), xticklabels=gains.index)
     axis.grid(axis="x", visible=False)
     axis.legend(bbox_to_anchor=(1, 1), loc="upper left", frameon=False)
     return figure
@@ -176,16 +213,27 @@ def freezing_costs(costs: pd.DataFrame) -> Figure:
     """Activations and step time by trained blocks, with and without trained tokens."""
     figure, (axes,) = panels(1, 2, (8, 2.8))
     labels = {"activations": "activations kept (MiB)", "step": "training step (ms)"}
+    look = {"style": "scheme", "markers": MARKERS[:2], "dashes": False, "palette": PALETTE}
     for axis, (column, label) in zip(axes, labels.items(), strict=True):
-        sns.barplot(costs, x="trained_blocks", y=column, hue="scheme", palette=PALETTE, ax=axis)
-        axis.set(xlabel="trained blocks", ylabel=label)
+        sns.lineplot(costs, x="trained_blocks", y=column, hue="scheme", ax=axis, **look)
+        axis.set(ylabel=label)
+        from_zero(axis)
+        _name_values(axis, costs["trained_blocks"].unique(), "trained blocks")
         handles, names = axis.get_legend_handles_labels()
         axis.get_legend().remove()
     figure.legend(handles, names, loc="outside upper center", ncols=2, frameon=False)
     return figure
 
 
+def _name_values(axis: Axes, values: Sequence[float], xlabel: str) -> None:
+    """Ticks at the values of a setting, and nowhere else."""
+    axis.minorticks_off()
+    axis.set(xlabel=xlabel, xticks=values, xticklabels=[f"{value:g}" for value in values])
+
+
 def _by_condition(table: pd.DataFrame, k: int) -> pd.DataFrame:
     """Recall@k on each condition, and below it the mean over conditions."""
     chosen = table[table["k"] == k]
-    return pd.concat([chosen[chosen["condition"] != ALL], overall(chosen)], ignore_index=True)
+    by_condition = [chosen[chosen["condition"] != ALL], overall(chosen)]
+    found = pd.concat(by_condition, ignore_index=True)
+    return found.assign(condition=found["condition"].map(display_name))

@@ -1,17 +1,20 @@
 """Figures made of images."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.typing import ColorType
 
+from dinomix.data import TestSet, convention
 from dinomix.evaluation import Retrieval, hits
-from dinomix.figures.theme import CLASS_COLOURS, NEAR, RIGHT, WRONG, panels
+from dinomix.figures.theme import CLASS_COLOURS, NEAR, RIGHT, WRONG, display_name, panels
 from dinomix.images import read_image
-from dinomix.study.comparison import distance, verdicts
+from dinomix.study.comparison import REACH, distance, verdicts
 
 FRAMES = {"right": RIGHT, "near": NEAR, "wrong": WRONG}
 
@@ -23,6 +26,7 @@ def image_grid(
     column_titles: Sequence[str] = (),
     titles: Sequence[Sequence[str]] = (),
     frames: Sequence[Sequence[str | None]] = (),
+    key: Mapping[str, ColorType] | None = None,
     cell: float = 1.5,
 ) -> Figure:
     """Rows of images, each (H, W, 3) uint8 or (H, W); None leaves a gap.
@@ -30,10 +34,12 @@ def image_grid(
     Args:
         titles: above each image; row_titles and column_titles stand at the margins.
         frames: a colour for the frame of each image, or None.
+        key: what colours stand for, said below the images: name -> colour.
         cell: inches an image.
     """
     columns = max(map(len, images))
-    figure, axes = panels(len(images), columns, (cell * columns, (cell + 0.15) * len(images)))
+    size = (cell * columns, (cell + 0.15) * len(images))
+    figure, axes = panels(len(images), columns, size, gap=0.04)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
@@ -52,22 +58,16 @@ def image_grid(
         axis.set_ylabel(title, fontsize=9)
     for axis, title in zip(axes[0], column_titles, strict=False):
         axis.set_title(title, fontsize=9)
+    if key:
+        patches = [Patch(color=colour, label=name) for name, colour in key.items()]
+        look = {"ncols": len(key), "frameon": False, "fontsize": 8}
+        figure.legend(handles=patches, loc="outside lower center", **look)
     return figure
 
 
 def class_colours(classes: np.ndarray) -> np.ndarray:
     """Class indices (H, W) as colours (H, W, 3)."""
     return np.array(CLASS_COLOURS)[classes]
-
-
-def class_legend(names: Sequence[str]) -> Figure:
-    """What the colours of `class_colours` stand for."""
-    figure, ((axis,),) = panels(1, 1, (1.1 * len(names), 0.35))
-    for i, name in enumerate(names):
-        axis.add_patch(plt.Rectangle((i, 0), 1, 1, color=CLASS_COLOURS[i]))
-        axis.text(i + 0.5, 0.5, name, ha="center", va="center", fontsize=8)
-    axis.set(xlim=(0, len(names)), ylim=(0, 1), xticks=[], yticks=[])
-    return figure
 
 
 def token_colours(maps: np.ndarray) -> np.ndarray:
@@ -89,8 +89,9 @@ def retrieval_rows(retrieval: Retrieval, rows: Sequence[int]) -> Figure:
 
     Of an unlabelled test set nothing is framed.
     """
-    test, frames = retrieval.test, []
+    test, frames, key = retrieval.test, [], {}
     if test.labelled:
+        key = _frame_key(test, ["right", "wrong"])
         colours = np.where(hits(retrieval.ranked, retrieval.positives), RIGHT, WRONG)
         frames = [[None, *colours[row]] for row in rows]
     images, titles = [], []
@@ -98,8 +99,9 @@ def retrieval_rows(retrieval: Retrieval, rows: Sequence[int]) -> Figure:
         found = [test.database[i] for i in retrieval.ranked[row]]
         images.append(_photos(test.queries[row], *found))
         titles.append(["query", *(f"{s:.2f}" for s in retrieval.similarities[row])])
-    conditions = [test.conditions[row] for row in rows]
-    return image_grid(images, row_titles=conditions, titles=titles, frames=frames, cell=1.4)
+    conditions = [display_name(test.conditions[row]) for row in rows]
+    look = {"titles": titles, "frames": frames, "key": key, "cell": 1.4}
+    return image_grid(images, row_titles=conditions, **look)
 
 
 def comparison_rows(
@@ -119,24 +121,44 @@ def comparison_rows(
         images.append(_photos(test.queries[query], *found))
         frames.append([None, *(FRAMES[verdict[query]] for verdict in judged)])
         metres = [f"{far[query]:.1f} {test.unit}" for far in apart]
-        titles.append([test.conditions[query], *metres])
-    figure = image_grid(images, row_titles=row_titles, titles=titles, frames=frames, cell=1.3)
+        titles.append([display_name(test.conditions[query]), *metres])
+    key = _frame_key(test, {verdict[query] for verdict in judged for query in queries})
+    look = {"titles": titles, "frames": frames, "key": key, "cell": 1.3}
+    figure = image_grid(images, row_titles=row_titles, **look)
     for axis, name in zip(figure.axes, ["query", *retrievals], strict=False):
         axis.set_title(f"{name}\n{axis.get_title()}", fontsize=8)
     return figure
 
 
 def attention_rows(
-    images: Sequence[Sequence[np.ndarray]], row_titles: Sequence[str], column_titles: Sequence[str]
+    images: Sequence[Sequence[np.ndarray | None]],
+    row_titles: Sequence[str],
+    column_titles: Sequence[str],
 ) -> Figure:
     """Images of `attention.overlay`, a row an image and a column a method, with the scale of the
-    colours.
+    colours. None, but not in the first column, is a method without heat there: the panel says so.
     """
-    figure = image_grid(images, row_titles=row_titles, column_titles=column_titles, cell=1.3)
-    look = {"ticks": [0, 1], "shrink": 0.5, "aspect": 30, "pad": 0.01}
-    bar = figure.colorbar(ScalarMappable(cmap="jet"), ax=figure.axes, **look)
+    from dinomix.attention.heatmaps import COLOURS  # slow to load
+
+    filled = [[np.full_like(row[0], 230) if i is None else i for i in row] for row in images]
+    conditions = [display_name(title) for title in row_titles]
+    look = {"row_titles": conditions, "column_titles": column_titles, "cell": 1.3}
+    figure = image_grid(filled, **look)
+    middle = {"x": 0.5, "y": 0.5, "ha": "center", "va": "center", "fontsize": 8}
+    for axis, image in zip(figure.axes, chain.from_iterable(images), strict=True):
+        if image is None:
+            axis.text(s="no heat", transform=axis.transAxes, **middle)
+    scale = {"ticks": [0, 1], "shrink": 0.8 / len(images), "aspect": 8, "pad": 0.01}
+    bar = figure.colorbar(ScalarMappable(cmap=COLOURS), ax=figure.axes, **scale)
     bar.ax.set_yticklabels(["low", "high"], fontsize=8)
     return figure
+
+
+def _frame_key(test: TestSet, shown: Iterable[str]) -> dict[str, str]:
+    """What the frames of the `comparison.verdicts` that are shown mean: words -> colour."""
+    near = f"near ({convention(REACH * test.threshold, test.unit)}, same view)"
+    words = {"right": f"right ({test.convention})", "near": near, "wrong": "wrong"}
+    return {words[verdict]: FRAMES[verdict] for verdict in FRAMES if verdict in shown}
 
 
 def _photos(*paths: Path) -> list[np.ndarray]:

@@ -1,12 +1,16 @@
-"""One theme for all figures, and how they are saved."""
+"""One theme for all figures, the names that they show, and how they are saved."""
 
+import re
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.typing import ColorType
+from seaborn.utils import relative_luminance
 
 from dinomix.plumbing.files import atomic_path
 
@@ -18,6 +22,30 @@ CLASS_COLOURS = [
 RIGHT, NEAR, WRONG = "#0a9d58", "#f2c500", "#d1363b"  # frames of retrieved images
 QUERY_COLOUR, DATABASE_COLOUR = sns.color_palette("colorblind")[3], "0.6"
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]  # beside the colours, for who cannot tell these
+FAMILIES = {"toy": "stand-in", "dinov2": "DINOv2", "dinov3": "DINOv3"}
+NAMES = {"toy_resnet": "stand-in ResNet", "lowlight": "low light"}
+
+
+def display_name(name: str) -> str:
+    """What readers call a backbone or a condition; any other name stays as it is."""
+    vit = re.fullmatch(r"(toy|dinov2|dinov3)_vit(\w+?)(14|16)(plus)?(_reg)?", name)
+    if not vit:
+        return NAMES.get(name, name.removeprefix("timm/"))
+    family, size, patch, plus, registers = vit.groups()
+    shape = f"ViT-{size.upper()}{'+' if plus else ''}/{patch}"
+    return f"{FAMILIES[family]} {shape}{' with registers' if registers else ''}"
+
+
+def text_colour(background: ColorType) -> str:
+    """Black or white, whichever has the higher contrast (WCAG 2.1) on a colour."""
+    return "black" if relative_luminance(background) > 0.179 else "white"
+
+
+def from_zero(axis: Axes, direction: str = "y", to: float = 0) -> None:
+    """Let an axis reach from 0 to its data, or at least `to`, with room for marks at both ends."""
+    where = {"updatex": direction == "x", "updatey": direction == "y"}
+    axis.update_datalim([(0, 0), (to, to)], **where)
+    axis.autoscale_view()
 
 
 def save_figure(figure: Figure, path: str | Path) -> Figure:
@@ -28,12 +56,16 @@ def save_figure(figure: Figure, path: str | Path) -> Figure:
 
 
 def panels(
-    rows: int, columns: int, size: tuple[float, float], **options
+    rows: int, columns: int, size: tuple[float, float], gap: float = 0.08, **options
 ) -> tuple[Figure, np.ndarray]:
-    """A figure of (rows, columns) axes that notebooks show once: pyplot forgets it at once."""
+    """A figure of (rows, columns) axes that notebooks show once: pyplot forgets it at once.
+
+    Beside each panel and its texts, `gap` inches are left free.
+    """
     options |= {"figsize": size, "squeeze": False, "layout": "constrained"}
     context = sns.plotting_context(THEME["context"], THEME["font_scale"])
     with sns.axes_style(THEME["style"]), context:
         figure, axes = plt.subplots(rows, columns, **options)
+    figure.get_layout_engine().set(w_pad=gap)
     plt.close(figure)
     return figure, axes

@@ -2,12 +2,81 @@
 
 import numpy as np
 import pandas as pd
-from matplotlib.colors import same_color
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.colors import same_color, to_rgb
+from matplotlib.container import BarContainer
+from matplotlib.figure import Figure
 
 from dinomix import figures
+from dinomix.attention.heatmaps import COLOURS
 from dinomix.data import TestSet
 from dinomix.evaluation import Retrieval
+from dinomix.figures.theme import from_zero, panels, text_colour
 from toycity import CLASSES
+
+
+def marks_inside(figure: Figure) -> bool:
+    """Whether no marker reaches beyond the frame of its axes."""
+    figure.draw_without_rendering()
+    for axis in figure.axes:
+        frame = axis.get_window_extent()
+        for line in axis.lines:
+            if line.get_marker() in ("None", ""):
+                continue
+            radius = line.get_markersize() / 2 * figure.dpi / 72
+            points = line.get_transform().transform(line.get_xydata())
+            points = points[np.isfinite(points).all(axis=1)]
+            low, high = points - radius, points + radius
+            if (low < frame.min).any() or (high > frame.max).any():
+                return False
+    return True
+
+
+def width_of(bar: Axes) -> float:
+    """Inches of a colour bar, which may not be a sliver."""
+    bar.figure.draw_without_rendering()
+    return bar.get_window_extent().width / bar.figure.dpi
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("dinov2_vitb14", "DINOv2 ViT-B/14"),
+        ("dinov2_vitl14_reg", "DINOv2 ViT-L/14 with registers"),
+        ("dinov3_vith16plus", "DINOv3 ViT-H+/16"),
+        ("dinov3_vit7b16", "DINOv3 ViT-7B/16"),
+        ("toy_vits14", "stand-in ViT-S/14"),
+        ("toy_resnet", "stand-in ResNet"),
+        ("timm/resnet50", "resnet50"),
+        ("lowlight", "low light"),
+        ("GeM, ViT", "GeM, ViT"),
+    ],
+)
+def test_display_names(name, expected):
+    assert figures.display_name(name) == expected
+
+
+def test_text_has_the_higher_contrast():
+    def luminance(colour):  # WCAG 2.1
+        linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in colour]
+        return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    for colour in np.random.default_rng(0).random((200, 3)):
+        on_black, on_white = (luminance(colour) + 0.05) / 0.05, 1.05 / (luminance(colour) + 0.05)
+        if abs(on_black - on_white) > 0.1:
+            assert text_colour(colour) == ("black" if on_black > on_white else "white")
+    assert text_colour("tan") == "black"
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 0.7), (0.65, 0.71), (0, 100), (3, 3)])
+def test_an_axis_from_zero_holds_whole_marks(low, high):
+    for direction in ("x", "y"):
+        figure, ((axis,),) = panels(1, 1, (3, 3))
+        axis.plot([low, high], [low, high], "o", ms=6)
+        from_zero(axis, direction)
+        start, end = getattr(axis, f"get_{direction}lim")()
+        assert start <= 0 and end > high and marks_inside(figure)
 
 
 def test_token_colours_are_principal_components():
@@ -30,8 +99,11 @@ def test_recall_bars_show_the_mean_of_seeds_and_of_conditions():
     table = pd.DataFrame(list(recalls), columns=["method", "condition", "seed"])
     table = table.assign(recall=recalls.values(), k=1, dataset="toy")
     (axis,) = figures.recall_bars(table).axes
-    heights = [[bar.get_height() for bar in bars] for bars in axis.containers if len(bars) == 3]
-    assert heights == [[80, 40, 60], [92, 65, 78.5]]
+    groups = [bars for bars in axis.containers if isinstance(bars, BarContainer)]
+    assert [[bar.get_height() for bar in bars] for bars in groups] == [[80, 40, 60], [92, 65, 78.5]]
+    axis.figure.draw_without_rendering()
+    for text, highest in zip(axis.texts[3:], (94, 70, 82), strict=True):  # above its error bar
+        assert axis.transData.inverted().transform(text.get_window_extent())[0, 1] > highest
     assert [tick.get_text() for tick in axis.get_xticklabels()] == ["day", "night", "mean"]
 
 
@@ -43,6 +115,10 @@ def test_training_curves_leave_out_the_untrained_row_where_there_is_no_loss():
     assert loss.lines[0].get_ydata().tolist() == [2, 1]
     assert mined.lines[0].get_ydata().tolist() == [90, 50]
     assert [line.get_ydata().tolist() for line in recall.lines] == [[10, 20, 30], [20, 30, 40]]
+    assert [text.get_text() for text in recall.get_legend().texts] == ["R@1", "R@5"]
+    assert marks_inside(loss.figure)
+    frame, legend = recall.get_window_extent(), recall.get_legend().get_window_extent()
+    assert legend.x0 > frame.x1  # beside the points, never over them
 
 
 def test_retrieval_rows_frame_right_green_and_wrong_red(test_root):
@@ -56,19 +132,21 @@ def test_retrieval_rows_frame_right_green_and_wrong_red(test_root):
     pairs = zip(frames, expected, strict=True)
     assert all(same_color(frame.get_edgecolor(), colour) for frame, colour in pairs if colour)
     assert figure.axes[0].get_ylabel() == "day" and figure.axes[3].get_ylabel() == "night"
+    assert [text.get_text() for text in figure.legends[0].texts] == ["right (25 m)", "wrong"]
     unlabelled = TestSet.from_lists("mine", test.database, test.queries, None, None)
     figure = figures.retrieval_rows(Retrieval(unlabelled, *found, None), [0, 6])
     assert not any(axis.spines["left"].get_visible() for axis in figure.axes)
+    assert not figure.legends
     assert [axis.get_title() for axis in figure.axes] == ["query", "0.90", "0.80"] * 2
 
 
 def test_freezing_costs_and_map_draw_every_number(tmp_path):
-    costs = pd.DataFrame(
-        {"trained_blocks": [0, 0], "scheme": ["x", "y"], "activations": [1, 2], "step": [3, 4]}
-    )
-    left, right = figures.freezing_costs(costs).axes
-    assert [bar.get_height() for bars in left.containers for bar in bars] == [1, 2]
-    assert [bar.get_height() for bars in right.containers for bar in bars] == [3, 4]
+    costs = pd.DataFrame({"trained_blocks": [0, 6] * 2, "scheme": ["x", "x", "y", "y"]})
+    costs = costs.assign(activations=[0, 2, 3, 4], step=[5, 6, 7, 8])
+    figure = figures.freezing_costs(costs)
+    left, right = ([a.get_ydata().tolist() for a in axis.lines[:2]] for axis in figure.axes)
+    assert left == [[0, 2], [3, 4]] and right == [[5, 6], [7, 8]]
+    assert figure.axes[0].get_xticks().tolist() == [0, 6] and marks_inside(figure)
     figure = figures.test_map(np.array([[5.0, 5], [9, 7]]), np.array([[6.0, 6]]))
     points = figure.axes[0].collections
     assert points[0].get_offsets().tolist() == [[0, 0], [4, 2]]
@@ -81,8 +159,13 @@ def test_image_grid_takes_gaps_and_attention_rows_carry_their_scale():
     image = np.zeros((4, 4, 3), np.uint8)
     figure = figures.image_grid([[image, None], [image]], column_titles=["a", "b"])
     assert [len(axis.images) for axis in figure.axes] == [1, 0, 1, 0]
-    figure = figures.attention_rows([[image, image]], ["one"], ["a", "b"])
-    assert [label.get_text() for label in figure.axes[-1].get_yticklabels()] == ["low", "high"]
+    figure = figures.attention_rows([[image, image], [image, None]], ["lowlight"], ["a", "b"])
+    *shown, bar = figure.axes
+    assert [label.get_text() for label in bar.get_yticklabels()] == ["low", "high"]
+    assert COLOURS in [drawn.cmap.name for drawn in bar.collections]
+    assert [[text.get_text() for text in axis.texts] for axis in shown] == [[], [], [], ["no heat"]]
+    assert shown[0].get_ylabel() == "low light"
+    assert width_of(bar) > 0.1
 
 
 def test_every_class_has_its_own_colour():
@@ -90,9 +173,10 @@ def test_every_class_has_its_own_colour():
     colours = figures.class_colours(classes)
     assert colours.shape == (1, len(CLASSES), 3)
     assert len({tuple(colour) for colour in colours[0]}) == len(CLASSES)
-    (axis,) = figures.class_legend(CLASSES).axes
-    assert [text.get_text() for text in axis.texts] == list(CLASSES)
-    assert [patch.get_facecolor()[:3] for patch in axis.patches] == figures.CLASS_COLOURS
+    key = dict(zip(CLASSES, figures.CLASS_COLOURS, strict=True))
+    (legend,) = figures.image_grid([list(colours)], key=key).legends
+    assert [text.get_text() for text in legend.texts] == list(CLASSES)
+    assert [to_rgb(patch.get_facecolor()) for patch in legend.get_patches()] == list(key.values())
 
 
 def study_table():
@@ -108,11 +192,17 @@ def study_table():
     return pd.DataFrame(rows, columns=columns).assign(dataset="city")
 
 
-def test_recall_heatmap_prints_means_and_marks_the_best():
-    axis = figures.recall_heatmap(study_table()).axes[0]
-    printed = [text.get_text() for text in axis.texts]
-    assert printed == ["12", "14", "13", "22", "24", "23"]  # methods x (day, night, mean)
-    assert [text.get_fontweight() for text in axis.texts] == ["normal"] * 3 + ["bold"] * 3
+def test_recall_heatmap_prints_means_and_marks_the_best_of_a_backbone():
+    table = study_table()
+    rival = table[table["method"] == "gem"].assign(method="max", recall=table["recall"] - 1.2)
+    rival.loc[rival["condition"] == "night", "recall"] += 1.1  # as good, rounded
+    first, second, bar = figures.recall_heatmap(pd.concat([table, rival])).axes
+    printed = [[text.get_text() for text in axis.texts] for axis in (first, second)]
+    assert printed == [["12", "14", "13"], ["22", "24", "23", "20", "24", "22"]]  # day, night, mean
+    bold = [[text.get_fontweight() == "bold" for text in axis.texts] for axis in (first, second)]
+    assert bold == [[True] * 3, [True, True, True, False, True, False]]
+    assert [axis.get_title(loc="left") for axis in (first, second)] == ["vit", "cnn"]
+    assert width_of(bar) > 0.1
 
 
 def test_recall_dots_show_mean_and_spread():
@@ -122,6 +212,11 @@ def test_recall_dots_show_mean_and_spread():
     assert [label.get_text() for label in first.get_yticklabels()] == ["mix", "gem"]
     assert dot.get_marker() != first.lines[3].get_marker()  # another backbone
     assert second.get_title() == "R@5 (%)"
+    perfect = study_table().assign(recall=100.0, backbone="toy_vits14")
+    for methods in (["mix"], ["mix", "gem"]):  # few rows, and all at the end
+        figure = figures.recall_dots(perfect[perfect["method"].isin(methods)], ks=(1, 5))
+        assert marks_inside(figure)
+    assert [text.get_text() for text in figure.legends[0].texts] == ["stand-in ViT-S/14"]
 
 
 def test_recall_curves_follow_a_setting_and_its_costs():
@@ -135,6 +230,22 @@ def test_recall_curves_follow_a_setting_and_its_costs():
     assert costs.lines[0].get_ydata().tolist() == [1000, 2000]
     by_backbone = figures.recall_curves(study_table(), "depth", hue="backbone", xlabel="layers")
     assert [t.get_text() for t in by_backbone.axes[0].get_legend().texts] == ["vit", "cnn"]
+
+
+def test_recall_curves_place_a_setting_by_its_value():
+    blocks = {"mix": 3, "gem": 9}
+    tables = [study_table().assign(blocks=study_table()["method"].map(blocks))]
+    tables.append(tables[0].assign(blocks=tables[0]["blocks"] - 3))  # 0, 3, 6 and 9
+    tables[1] = tables[1][tables[1]["blocks"] == 0]
+    table = pd.concat(tables).astype({"blocks": "Int64"})
+    costs = {"parameters": "parameters"}
+    figure = figures.recall_curves(table, "blocks", xlabel="blocks", costs=costs)
+    assert all(axis.get_xticks().tolist() == [0, 3, 9] for axis in figure.axes)
+    assert figure.axes[1].lines[0].get_xdata().tolist() == [0, 3, 9] and marks_inside(figure)
+    doubled = table.assign(blocks=2 ** table["blocks"])
+    axis = figures.recall_curves(doubled, "blocks", xlabel="dim", log=True).axes[0]
+    assert axis.get_xscale() == "log"
+    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["1", "8", "512"]
 
 
 def test_class_gains_are_means_over_images():
@@ -160,3 +271,4 @@ def test_comparison_rows_frame_by_verdict(test_root):
     assert same_color(bad.spines["left"].get_edgecolor(), figures.WRONG)
     assert good.get_title() == "good\n5.0 m" and bad.get_title() == "bad\n395.0 m"
     assert query.get_ylabel() == "viewpoint"
+    assert [text.get_text() for text in figure.legends[0].texts] == ["right (25 m)", "wrong"]
