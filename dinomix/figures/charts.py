@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -45,18 +44,16 @@ def training_curves(history: pd.DataFrame) -> Figure:
     colours = sns.color_palette(PALETTE)
     loss.plot(trained["epoch"], trained["loss"], "o-", color=colours[0], ms=3)
     loss.set(title="multi-similarity loss")
-    from_zero(loss)
     mined.plot(trained["epoch"], 100 * trained["mined_share"], "o-", color=colours[1], ms=3)
     mined.set(title="anchors with mined pairs (%)")
-    from_zero(mined, to=100)
     names = [column for column in history if column.startswith("recall@")]
     for name, colour in zip(names, colours[2:], strict=False):
         label = name.replace("recall", "R")
         recall.plot(history["epoch"], history[name], "o-", color=colour, ms=3, label=label)
     recall.set(title="validation recall (%)")
-    from_zero(recall, to=100)
     recall.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)  # beside the points
     for axis in figure.axes:
+        from_zero(axis, to=0 if axis is loss else 100)
         axis.set_xlabel("epoch")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return figure
@@ -93,26 +90,24 @@ def recall_heatmap(table: pd.DataFrame, k: int = 1) -> Figure:
     wide = _by_condition(table, k).pivot_table(
         index=["backbone", "method"], columns="condition", values="recall", sort=False
     )
-    by_backbone = {name: part.loc[name] for name, part in wide.groupby("backbone", sort=False)}
-    heights = [len(part) for part in by_backbone.values()]
-    size = 1.6 + 0.62 * wide.shape[1], 0.8 + 0.3 * len(by_backbone) + 0.3 * len(wide)
-    figure, axes = panels(len(heights), 1, size, height_ratios=heights, sharex=True)
-    look = {"vmin": 0, "vmax": max(60, wide.max(axis=None)), "cmap": "cividis", "linewidths": 0.5}
-    numbers = {"annot": True, "fmt": ".0f", "annot_kws": {"fontsize": 8}, "cbar": False}
-    for axis, (backbone, part) in zip(axes[:, 0], by_backbone.items(), strict=True):
-        sns.heatmap(part, ax=axis, **look, **numbers)
-        printed = part.round()  # what looks equal is equally good
-        best = (printed == printed.max()).to_numpy().ravel()
-        cells = axis.collections[0].get_facecolors()
-        for text, colour, is_best in zip(axis.texts, cells, best, strict=True):
+    parts = {name: part.loc[name] for name, part in wide.groupby("backbone", sort=False)}
+    heights, (rows, columns) = [*map(len, parts.values())], wide.shape
+    size = 1.6 + 0.62 * columns, 0.8 + 0.3 * (rows + len(parts))
+    figure, axes = panels(len(parts), 1, size, height_ratios=heights, sharex=True)
+    numbers = {"annot": True, "fmt": ".0f", "annot_kws": {"fontsize": 8}}
+    scale = {"vmin": 0, "vmax": max(60, wide.max(axis=None)), "cmap": "cividis", "cbar": False}
+    for axis, (backbone, part) in zip(axes.flat, parts.items(), strict=True):
+        sns.heatmap(part, linewidths=0.5, ax=axis, **numbers, **scale)
+        best = (part.round() == part.round().max()) & (len(part) > 1)  # as printed
+        colours = axis.collections[0].get_facecolors()
+        for text, colour, is_best in zip(axis.texts, colours, best.to_numpy().flat, strict=True):
             text.set(color=text_colour(colour), fontweight="bold" if is_best else "normal")
-        axis.axvline(wide.shape[1] - 1, color="white", linewidth=3)
-        axis.set(xlabel="", ylabel="")
-        axis.set_title(display_name(backbone), loc="left", fontsize=9)
-    slanted = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
-    axes[-1, 0].set_xticklabels(wide.columns, **slanted)
-    bar = {"label": f"R@{k} (%)", "aspect": 2 * len(wide), "pad": 0.02}
-    figure.colorbar(axes[0, 0].collections[0], ax=axes, **bar)
+        axis.axvline(columns - 1, color="white", linewidth=3)
+        axis.tick_params(axis="y", rotation=0)
+        axis.set(xlabel="", ylabel="", title=display_name(backbone))
+    axis.set_xticklabels(wide.columns, rotation=40, ha="right", rotation_mode="anchor")
+    bar = {"label": f"R@{k} (%)", "aspect": 2 * rows, "pad": 0.02}
+    figure.colorbar(axis.collections[0], ax=axes, **bar)
     return figure
 
 
@@ -131,8 +126,7 @@ def recall_dots(table: pd.DataFrame, ks: Sequence[int] = (1, 5, 10)) -> Figure:
             backbone, recall = chosen["backbone"].iloc[0], chosen["recall"]
             colour, marker = look_of[backbone]
             axis.plot([recall.min(), recall.max()], [row, row], color=colour, lw=2)
-            look = {"color": colour, "ms": 6, "label": display_name(backbone)}
-            axis.plot(recall.mean(), row, marker, **look)
+            axis.plot(recall.mean(), row, marker, color=colour, ms=6, label=display_name(backbone))
         axis.set(title=f"R@{k} (%)", yticks=range(len(methods)), ylim=(len(methods) - 0.4, -0.6))
         axis.set_yticklabels(methods if axis is axes[0] else [])
         from_zero(axis, "x")
@@ -182,7 +176,7 @@ def recall_curves(
     for axis in axes:
         if log:
             axis.set_xscale("log", base=2)
-        _name_values(axis, values, xlabel)
+        axis.set(xlabel=xlabel, xticks=values, xticklabels=[f"{value:g}" for value in values])
     return figure
 
 
@@ -216,24 +210,16 @@ def freezing_costs(costs: pd.DataFrame) -> Figure:
     look = {"style": "scheme", "markers": MARKERS[:2], "dashes": False, "palette": PALETTE}
     for axis, (column, label) in zip(axes, labels.items(), strict=True):
         sns.lineplot(costs, x="trained_blocks", y=column, hue="scheme", ax=axis, **look)
-        axis.set(ylabel=label)
+        axis.set(xlabel="trained blocks", ylabel=label, xticks=costs["trained_blocks"].unique())
         from_zero(axis)
-        _name_values(axis, costs["trained_blocks"].unique(), "trained blocks")
         handles, names = axis.get_legend_handles_labels()
         axis.get_legend().remove()
     figure.legend(handles, names, loc="outside upper center", ncols=2, frameon=False)
     return figure
 
 
-def _name_values(axis: Axes, values: Sequence[float], xlabel: str) -> None:
-    """Ticks at the values of a setting, and nowhere else."""
-    axis.minorticks_off()
-    axis.set(xlabel=xlabel, xticks=values, xticklabels=[f"{value:g}" for value in values])
-
-
 def _by_condition(table: pd.DataFrame, k: int) -> pd.DataFrame:
     """Recall@k on each condition, and below it the mean over conditions."""
     chosen = table[table["k"] == k]
-    by_condition = [chosen[chosen["condition"] != ALL], overall(chosen)]
-    found = pd.concat(by_condition, ignore_index=True)
+    found = pd.concat([chosen[chosen["condition"] != ALL], overall(chosen)], ignore_index=True)
     return found.assign(condition=found["condition"].map(display_name))

@@ -1,6 +1,6 @@
 """Figures made of images."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.typing import ColorType
 
-from dinomix.data import TestSet, convention
-from dinomix.evaluation import Retrieval, hits
+from dinomix.data import convention
+from dinomix.evaluation import Retrieval
 from dinomix.figures.theme import CLASS_COLOURS, NEAR, RIGHT, WRONG, display_name, panels
 from dinomix.images import read_image
 from dinomix.study.comparison import REACH, distance, verdicts
@@ -53,11 +53,11 @@ def image_grid(
                 axis.spines[:].set(visible=True, color=colour, linewidth=3)
     for r, row in enumerate(titles):
         for axis, title in zip(axes[r], row, strict=False):
-            axis.set_title(title, fontsize=8)
+            axis.set_title(display_name(title), fontsize=8)
     for axis, title in zip(axes[:, 0], row_titles, strict=False):
-        axis.set_ylabel(title, fontsize=9)
+        axis.set_ylabel(display_name(title), fontsize=9)
     for axis, title in zip(axes[0], column_titles, strict=False):
-        axis.set_title(title, fontsize=9)
+        axis.set_title(display_name(title), fontsize=9)
     if key:
         patches = [Patch(color=colour, label=name) for name, colour in key.items()]
         look = {"ncols": len(key), "frameon": False, "fontsize": 8}
@@ -84,26 +84,6 @@ def token_colours(maps: np.ndarray) -> np.ndarray:
     return colours.reshape(batch, height, width, 3)
 
 
-def retrieval_rows(retrieval: Retrieval, rows: Sequence[int]) -> Figure:
-    """Queries, by index, beside their nearest database images, framed green (right) or red (wrong).
-
-    Of an unlabelled test set nothing is framed.
-    """
-    test, frames, key = retrieval.test, [], {}
-    if test.labelled:
-        key = _frame_key(test, ["right", "wrong"])
-        colours = np.where(hits(retrieval.ranked, retrieval.positives), RIGHT, WRONG)
-        frames = [[None, *colours[row]] for row in rows]
-    images, titles = [], []
-    for row in rows:
-        found = [test.database[i] for i in retrieval.ranked[row]]
-        images.append(_photos(test.queries[row], *found))
-        titles.append(["query", *(f"{s:.2f}" for s in retrieval.similarities[row])])
-    conditions = [display_name(test.conditions[row]) for row in rows]
-    look = {"titles": titles, "frames": frames, "key": key, "cell": 1.4}
-    return image_grid(images, row_titles=conditions, **look)
-
-
 def comparison_rows(
     retrievals: Mapping[str, Retrieval], queries: Sequence[int], row_titles: Sequence[str]
 ) -> Figure:
@@ -121,8 +101,11 @@ def comparison_rows(
         images.append(_photos(test.queries[query], *found))
         frames.append([None, *(FRAMES[verdict[query]] for verdict in judged)])
         metres = [f"{far[query]:.1f} {test.unit}" for far in apart]
-        titles.append([display_name(test.conditions[query]), *metres])
-    key = _frame_key(test, {verdict[query] for verdict in judged for query in queries})
+        titles.append([test.conditions[query], *metres])
+    near = f"near ({convention(REACH * test.threshold, test.unit)}, same view)"
+    words = {"right": f"right ({test.convention})", "near": near, "wrong": "wrong"}
+    fallen = {verdict[query] for verdict in judged for query in queries}
+    key = {words[name]: colour for name, colour in FRAMES.items() if name in fallen}
     look = {"titles": titles, "frames": frames, "key": key, "cell": 1.3}
     figure = image_grid(images, row_titles=row_titles, **look)
     for axis, name in zip(figure.axes, ["query", *retrievals], strict=False):
@@ -136,29 +119,18 @@ def attention_rows(
     column_titles: Sequence[str],
 ) -> Figure:
     """Images of `attention.overlay`, a row an image and a column a method, with the scale of the
-    colours. None, but not in the first column, is a method without heat there: the panel says so.
+    colours. None is a method that has no heat there, and its panel says so.
     """
     from dinomix.attention.heatmaps import COLOURS  # slow to load
 
-    filled = [[np.full_like(row[0], 230) if i is None else i for i in row] for row in images]
-    conditions = [display_name(title) for title in row_titles]
-    look = {"row_titles": conditions, "column_titles": column_titles, "cell": 1.3}
-    figure = image_grid(filled, **look)
-    middle = {"x": 0.5, "y": 0.5, "ha": "center", "va": "center", "fontsize": 8}
+    figure = image_grid(images, row_titles=row_titles, column_titles=column_titles, cell=1.3)
     for axis, image in zip(figure.axes, chain.from_iterable(images), strict=True):
         if image is None:
-            axis.text(s="no heat", transform=axis.transAxes, **middle)
+            axis.text(0.5, 0.5, "no heat", ha="center", va="center", fontsize=8)
     scale = {"ticks": [0, 1], "shrink": 0.8 / len(images), "aspect": 8, "pad": 0.01}
     bar = figure.colorbar(ScalarMappable(cmap=COLOURS), ax=figure.axes, **scale)
     bar.ax.set_yticklabels(["low", "high"], fontsize=8)
     return figure
-
-
-def _frame_key(test: TestSet, shown: Iterable[str]) -> dict[str, str]:
-    """What the frames of the `comparison.verdicts` that are shown mean: words -> colour."""
-    near = f"near ({convention(REACH * test.threshold, test.unit)}, same view)"
-    words = {"right": f"right ({test.convention})", "near": near, "wrong": "wrong"}
-    return {words[verdict]: FRAMES[verdict] for verdict in FRAMES if verdict in shown}
 
 
 def _photos(*paths: Path) -> list[np.ndarray]:

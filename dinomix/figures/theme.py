@@ -58,9 +58,8 @@ def save_figure(figure: Figure, path: str | Path) -> Figure:
 def panels(
     rows: int, columns: int, size: tuple[float, float], gap: float = 0.08, **options
 ) -> tuple[Figure, np.ndarray]:
-    """A figure of (rows, columns) axes that notebooks show once: pyplot forgets it at once.
-
-    Beside each panel and its texts, `gap` inches are left free.
+    """A figure of (rows, columns) axes, `gap` inches free beside each, that pyplot forgets at once:
+    notebooks show it once.
     """
     options |= {"figsize": size, "squeeze": False, "layout": "constrained"}
     context = sns.plotting_context(THEME["context"], THEME["font_scale"])

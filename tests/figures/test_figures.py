@@ -121,25 +121,6 @@ def test_training_curves_leave_out_the_untrained_row_where_there_is_no_loss():
     assert legend.x0 > frame.x1  # beside the points, never over them
 
 
-def test_retrieval_rows_frame_right_green_and_wrong_red(test_root):
-    test = TestSet(test_root)
-    truth = [np.array([i % 5]) for i in range(10)]
-    found = np.array([[0, 1]] * 10), np.array([[0.9, 0.8]] * 10)
-    figure = figures.retrieval_rows(Retrieval(test, *found, truth), [0, 6])
-    frames = [axis.spines["left"] for axis in figure.axes]
-    assert [frame.get_visible() for frame in frames] == [False, True, True] * 2
-    expected = [None, figures.RIGHT, figures.WRONG, None, figures.WRONG, figures.RIGHT]
-    pairs = zip(frames, expected, strict=True)
-    assert all(same_color(frame.get_edgecolor(), colour) for frame, colour in pairs if colour)
-    assert figure.axes[0].get_ylabel() == "day" and figure.axes[3].get_ylabel() == "night"
-    assert [text.get_text() for text in figure.legends[0].texts] == ["right (25 m)", "wrong"]
-    unlabelled = TestSet.from_lists("mine", test.database, test.queries, None, None)
-    figure = figures.retrieval_rows(Retrieval(unlabelled, *found, None), [0, 6])
-    assert not any(axis.spines["left"].get_visible() for axis in figure.axes)
-    assert not figure.legends
-    assert [axis.get_title() for axis in figure.axes] == ["query", "0.90", "0.80"] * 2
-
-
 def test_freezing_costs_and_map_draw_every_number(tmp_path):
     costs = pd.DataFrame({"trained_blocks": [0, 6] * 2, "scheme": ["x", "x", "y", "y"]})
     costs = costs.assign(activations=[0, 2, 3, 4], step=[5, 6, 7, 8])
@@ -200,8 +181,8 @@ def test_recall_heatmap_prints_means_and_marks_the_best_of_a_backbone():
     printed = [[text.get_text() for text in axis.texts] for axis in (first, second)]
     assert printed == [["12", "14", "13"], ["22", "24", "23", "20", "24", "22"]]  # day, night, mean
     bold = [[text.get_fontweight() == "bold" for text in axis.texts] for axis in (first, second)]
-    assert bold == [[True] * 3, [True, True, True, False, True, False]]
-    assert [axis.get_title(loc="left") for axis in (first, second)] == ["vit", "cnn"]
+    assert bold == [[False] * 3, [True, True, True, False, True, False]]  # one alone is no best
+    assert [axis.get_title() for axis in (first, second)] == ["vit", "cnn"]
     assert width_of(bar) > 0.1
 
 
@@ -272,3 +253,8 @@ def test_comparison_rows_frame_by_verdict(test_root):
     assert good.get_title() == "good\n5.0 m" and bad.get_title() == "bad\n395.0 m"
     assert query.get_ylabel() == "viewpoint"
     assert [text.get_text() for text in figure.legends[0].texts] == ["right (25 m)", "wrong"]
+    strict = TestSet(test_root, threshold=2)
+    none = [np.array([], int)] * asked
+    near = {"near": Retrieval(strict, np.zeros((asked, 1), int), rest[0], none)}
+    (legend,) = figures.comparison_rows(near, [0], [""]).legends
+    assert [text.get_text() for text in legend.texts] == ["near (6 m, same view)"]
