@@ -161,7 +161,7 @@ def recall_curves(
     mean = mean.assign(R=[f"R@{k}" for k in mean["k"]]).astype({x: float})
     values = sorted(mean[x].unique())
     hue = hue or "R"
-    mean[hue] = mean[hue].map(display_name)
+    mean[hue] = mean[hue].astype(str).map(display_name)
     lines = mean[hue].nunique()
     figure, (axes,) = panels(1, 1 + len(costs), (4.6 + 2.9 * len(costs), 3.1))
     looks = {"style": hue, "markers": MARKERS[:lines], "dashes": False, "palette": PALETTE}
