@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -16,6 +16,9 @@ from dinomix.plumbing.workspace import require
 from dinomix.study.results import save_results
 from dinomix.study.study import Study, Variant, variants
 from dinomix.training import TrainConfig
+
+if TYPE_CHECKING:
+    from IPython.display import Markdown
 
 Methods = Mapping[str, Mapping[str, Any]]
 
@@ -138,6 +141,14 @@ class Setup:
         """Write what `Study.run` gave as `<name>.csv`, and give it back with the profile."""
         table = results.assign(profile=self.parameters["profile"])
         return save_results([table], self.results / f"{name}.csv")
+
+    def found(self, notebook: str) -> "Markdown":
+        """What the notebook concludes from its tables, see `study.conclusions`."""
+        from IPython.display import Markdown
+
+        from dinomix.study.conclusions import conclude
+
+        return Markdown(conclude(self.results, notebook))
 
     def _weights(self, name: str | None) -> str | Path | None:
         return name if name in (None, "hub") else self.data / name

@@ -65,13 +65,34 @@ def compare(table: pd.DataFrame, before: str, after: str, k: int = 1) -> str:
     lines = []
     for dataset, found in overall(table[table["k"] == k]).groupby("dataset", sort=False):
         a, b = (found.loc[found["method"] == name, "recall"] for name in (before, after))
-        apart = a.max() < b.min() or b.max() < a.min()
-        verdict = "every seed agrees" if apart else "the seeds overlap"
-        if min(len(a), len(b)) < 2:
-            verdict = "one seed, so chance is unknown"
-        difference = b.mean() - a.mean()
         lines.append(
             f"{dataset}: {before} -> {after}: R@{k} {a.mean():.1f} -> {b.mean():.1f} "
-            f"({difference:+.1f}, {verdict})"
+            f"({_difference(a, b)})"
         )
     return "\n".join(lines)
+
+
+def leaders(table: pd.DataFrame, k: int = 1) -> str:
+    """The two methods of the highest `overall` recall@k, in words; a line a data set and backbone.
+
+    As `spread` and `compare` say it; backbones are not compared with each other.
+    """
+    lines = []
+    found = overall(table[table["k"] == k])
+    by = [column for column in ("dataset", "backbone") if column in found]
+    for where, group in found.groupby(by, sort=False):
+        recalls = dict(list(group.groupby("method", sort=False)["recall"]))
+        ranked = sorted(recalls, key=lambda name: -recalls[name].mean())
+        best = [f"{name}: {mean_and_range(recalls[name])}" for name in ranked[:2]]
+        if len(best) == 2:
+            best[1] += f" ({_difference(*(recalls[name] for name in ranked[:2]))})"
+        lines.append(f"{', '.join(where)}: R@{k} is highest for {'; next is '.join(best)}")
+    return "\n".join(lines)
+
+
+def _difference(a: pd.Series, b: pd.Series) -> str:
+    apart = a.max() < b.min() or b.max() < a.min()
+    verdict = "every seed agrees" if apart else "the seeds overlap"
+    if min(len(a), len(b)) < 2:
+        verdict = "one seed, so chance is unknown"
+    return f"{b.mean() - a.mean():+.1f}, {verdict}"
