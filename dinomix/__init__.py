@@ -67,11 +67,7 @@ HOMES = {
     "training": ["TrainConfig"],
 }
 _HOME = {name: module for module, names in HOMES.items() for name in names}
-MODULES = {  # that are found by a short name, too
-    "benchmarks": "datasets.benchmarks",
-    "layouts": "datasets.layouts",
-    "reported": "study.reported",
-}
+MODULES = {"benchmarks": "datasets", "layouts": "datasets", "reported": "study"}
 __all__ = ["__version__", *_HOME, *MODULES]
 
 
@@ -79,7 +75,7 @@ def __getattr__(name: str) -> Any:
     if name in _HOME:
         value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
     else:  # a module that nobody has imported yet, such as `dinomix.backbones`
-        path = f"{__name__}.{MODULES.get(name, name)}"
+        path = f"{__name__}.{MODULES[name]}.{name}" if name in MODULES else f"{__name__}.{name}"
         if name.startswith("_") or importlib.util.find_spec(path) is None:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         value = importlib.import_module(path)

@@ -33,7 +33,7 @@ class Commands(typer.core.TyperGroup):
             raise typer.Exit(1) from None
 
 
-def _print_version(asked: bool) -> None:
+def _version(asked: bool) -> None:
     if asked:
         typer.echo(f"dinomix {__version__}")
         raise typer.Exit
@@ -55,10 +55,7 @@ def common(
         str | None,
         typer.Option("--import", help="module of yours, for example with aggregators to register"),
     ] = None,
-    version: Annotated[
-        bool,
-        typer.Option("--version", help="print it", callback=_print_version, is_eager=True),
-    ] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
 ) -> None:
     """DINO-Mix for visual place recognition.
 

@@ -133,7 +133,8 @@ def _refuse_unknown(names: set[str], where: str, declared: set[str]) -> None:
 def fingerprints(steps: Sequence[Step]) -> dict[str, str]:
     """What each executed copy depends on: sources of notebook and packages, parameters, needs."""
     package = hashlib.sha256()
-    for path in sorted(path for folder in PACKAGES for path in folder.rglob("*")):
+    folders = (*PACKAGES, NOTEBOOKS)  # which has conclusions.toml
+    for path in sorted(path for folder in folders for path in folder.rglob("*")):
         if path.suffix in SOURCES:
             package.update(path.read_bytes())
     found: dict[str, str] = {}

@@ -7,18 +7,16 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
+from IPython.display import Markdown
 
 from dinomix.model import ModelConfig
 from dinomix.plumbing.workspace import require
 from dinomix.study.results import save_results
 from dinomix.study.study import Study, Variant, variants
 from dinomix.training import TrainConfig
-
-if TYPE_CHECKING:
-    from IPython.display import Markdown
 
 Methods = Mapping[str, Mapping[str, Any]]
 
@@ -142,13 +140,11 @@ class Setup:
         table = results.assign(profile=self.parameters["profile"])
         return save_results([table], self.results / f"{name}.csv")
 
-    def found(self, notebook: str) -> "Markdown":
-        """What the notebook concludes from its tables, see `study.conclusions`."""
-        from IPython.display import Markdown
+    def found(self, number: str) -> Markdown:
+        """What the notebook of this number concludes from its tables."""
+        from dinomix.study.conclusions import conclude  # here, for that is a command, too
 
-        from dinomix.study.conclusions import conclude
-
-        return Markdown(conclude(self.results, notebook))
+        return Markdown(conclude(self.results, number))
 
     def _weights(self, name: str | None) -> str | Path | None:
         return name if name in (None, "hub") else self.data / name

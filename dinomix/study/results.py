@@ -79,14 +79,13 @@ def leaders(table: pd.DataFrame, k: int = 1) -> str:
     """
     lines = []
     found = overall(table[table["k"] == k])
-    by = [column for column in ("dataset", "backbone") if column in found]
-    for where, group in found.groupby(by, sort=False):
-        recalls = dict(list(group.groupby("method", sort=False)["recall"]))
-        ranked = sorted(recalls, key=lambda name: -recalls[name].mean())
-        best = [f"{name}: {mean_and_range(recalls[name])}" for name in ranked[:2]]
+    for (dataset, net), group in found.groupby(["dataset", "backbone"], sort=False):
+        recalls = dict(list(group.groupby("method")["recall"]))
+        best = sorted(recalls, key=lambda name: -recalls[name].mean())[:2]
+        said = "; next is ".join(f"{name}: {mean_and_range(recalls[name])}" for name in best)
         if len(best) == 2:
-            best[1] += f" ({_difference(*(recalls[name] for name in ranked[:2]))})"
-        lines.append(f"{', '.join(where)}: R@{k} is highest for {'; next is '.join(best)}")
+            said += f" ({_difference(*(recalls[name] for name in best))})"
+        lines.append(f"{dataset}, {net}: R@{k} is highest for {said}")
     return "\n".join(lines)
 
 

@@ -1,16 +1,16 @@
 """Conclusions: a text is shown with the numbers that it is about, and with no others."""
 
-import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import nbformat
 import pandas as pd
 import pytest
 
-from dinomix.study import conclusions
 from dinomix.study.conclusions import conclude, fingerprint
+from dinomix.study.results import leaders
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 TABLE = pd.DataFrame(
@@ -30,39 +30,39 @@ SHARES = pd.DataFrame(
 
 @pytest.fixture
 def results(tmp_path, monkeypatch):
-    """A profile's folder with tables that a text is about; of `more`, there is no table."""
-    known = {"profile": "toy", "fingerprint": fingerprint([TABLE]), "text": "a wins"}
-    other = {**known, "tables": ["08_shares", "more"]}
-    monkeypatch.setattr(conclusions, "conclusions", lambda: {"03": known, "08": other})
+    """A profile's folder with two notebooks' tables, in the working folder a text about each."""
+    monkeypatch.chdir(tmp_path)
+    for number, table in (("03", TABLE), ("08", SHARES)):
+        text = f'[{number}]\nprofile = "toy"\nfingerprint = "{fingerprint([table])}"\ntext = "so"\n'
+        with Path("conclusions.toml").open("a") as file:
+            file.write(text)
     folder = tmp_path / "toy"
     folder.mkdir()
-    TABLE.to_csv(folder / "03.csv", index=False)
+    TABLE.to_csv(folder / "03_benchmark.csv", index=False)
     SHARES.to_csv(folder / "08_shares.csv", index=False)
+    pd.DataFrame({"seconds": [0.5]}).to_csv(folder / "03_costs.csv")  # differ from day to day
     return folder
 
 
 def test_the_text_belongs_to_its_numbers_and_profile(results):
-    assert conclude(results, "03") == "a wins"
-    TABLE.replace(31.25, 32.5).to_csv(results / "03.csv", index=False)
+    assert conclude(results, "03") == conclude(results, "08") == "so"
+    TABLE.replace(31.25, 32.5).to_csv(results / "03_benchmark.csv", index=False)
     own = conclude(results, "03")
     assert "`toy`" in own and "a: 55.0 [50.0, 60.0]" in own and "b: 51.2 [32.5, 70.0]" in own
-    TABLE.to_csv(results / "03.csv", index=False)
-    assert "`demo`" in conclude(results.rename(results.with_name("demo")), "03")
+    TABLE.to_csv(results / "03_benchmark.csv", index=False)
+    demo = results.rename(results.with_name("demo"))
+    assert "`demo`" in conclude(demo, "03") and conclude(demo, "08").endswith("tables above")
 
 
-def test_other_tables_speak_for_themselves_and_none_says_so(results):
-    assert conclude(results, "08").endswith(
-        "\n- a: most heat for its area falls on car, 45.0 % on 20.0 % of the pixels"
-    )
-    (results / "03.csv").unlink()
-    assert conclude(results, "03").endswith("there is no table of them")
-
-
-def test_an_unfilled_fingerprint_is_that_of_no_table():
-    assert fingerprint([]) and fingerprint([TABLE])
-    assert all(
-        known["fingerprint"] != fingerprint([]) for known in conclusions.conclusions().values()
-    )
+def test_numbers_without_a_text_speak_for_themselves(results):
+    lines = [leaders(TABLE), leaders(TABLE.assign(dataset="town"))]
+    TABLE.to_csv(results / "04_a.csv", index=False)
+    TABLE.assign(dataset="town").to_csv(results / "04_b.csv", index=False)
+    expected = "What the numbers of profile `toy` say:\n- " + "\n- ".join(lines)
+    assert conclude(results, "04") == expected
+    assert conclude(results, "05").endswith("tables above")  # of which there is none
+    Path("conclusions.toml").unlink()
+    assert conclude(results, "03").endswith(lines[0])
 
 
 @pytest.mark.parametrize(
@@ -88,28 +88,22 @@ def test_shares_count_as_their_mean_over_images():
     assert fingerprint([SHARES.replace(0.6, 0.603)]) != fingerprint([SHARES])
 
 
-@pytest.mark.parametrize("notebook", conclusions.conclusions())
-def test_the_notebook_ends_with_its_conclusion(notebook):
-    last = nbformat.read(NOTEBOOKS / f"{notebook}.ipynb", as_version=4).cells[-1].source
-    assert last.endswith(f'setup.found("{notebook}")')
-    for name in conclusions.conclusions()[notebook].get("tables", [notebook]):
-        source = (NOTEBOOKS / f"{notebook}.ipynb").read_text()
-        assert re.search(rf"\\\"{name}(\.csv)?\\\"", source), f"nothing saves {name}"
+def test_each_notebook_with_a_text_ends_with_it():
+    texts = tomllib.loads((NOTEBOOKS / "conclusions.toml").read_text())
+    for number, known in texts.items():
+        (path,) = NOTEBOOKS.glob(f"{number}_*.ipynb")
+        last = nbformat.read(path, as_version=4).cells[-1].source
+        assert last.endswith(f'setup.found("{number}")')
+        assert set(known) == {"profile", "fingerprint", "text"}
+        assert known["fingerprint"] != fingerprint([])  # that of no numbers
+    assert list(texts) == ["03", "04", "05", "06", "07", "08", "09", "11"]
 
 
-def test_the_command_prints_fingerprints(tmp_path, monkeypatch):
-    folder = tmp_path / "results" / "p"
-    folder.mkdir(parents=True)
-    TABLE.to_csv(folder / "04_mixer_depth.csv", index=False)
+def test_the_command_prints_fingerprints(results, tmp_path, monkeypatch):
     monkeypatch.setenv("DINOMIX_DATA", str(tmp_path))
-    command = [
-        sys.executable,
-        "-W",
-        "error::RuntimeWarning",
-        "-m",
-        "dinomix.study.conclusions",
-        "p",
-    ]
+    pd.DataFrame({"seconds": [0.5]}).to_csv(results / "01_costs.csv")
+    (tmp_path / "results").mkdir()
+    results.rename(tmp_path / "results" / "toy")
+    command = [sys.executable, "-W", "error::RuntimeWarning", "-m", "dinomix.study.conclusions"]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert f"04_mixer_depth {fingerprint([TABLE])}" in printed
-    assert "03_benchmark no tables" in printed
+    assert printed == f"03 {fingerprint([TABLE])}\n08 {fingerprint([SHARES])}\n"
