@@ -12,14 +12,15 @@ The names below are those that scripts and notebooks may rely on. They are loade
 so that `import dinomix` is instant, and what needs no torch never pays for it.
 """
 
-import importlib
+import importlib.util
 from typing import TYPE_CHECKING, Any
 
 from dinomix.plumbing import __version__
 
-if TYPE_CHECKING:  # for editors and type checkers; a test compares it with HOMES
+if TYPE_CHECKING:  # for editors and type checkers; a test compares it with HOMES and MODULES
     from dinomix.aggregators import Aggregator, register_aggregator
     from dinomix.data import PlaceDataset, TestSet
+    from dinomix.datasets import benchmarks, layouts
     from dinomix.datasets.benchmarks import BENCHMARKS, Benchmark, open_benchmark
     from dinomix.evaluation import evaluate, positives, recall_at_k, retrieve
     from dinomix.exchange.export import export_onnx, export_program
@@ -41,6 +42,7 @@ if TYPE_CHECKING:  # for editors and type checkers; a test compares it with HOME
     from dinomix.scale.approximate import ApproximateIndex
     from dinomix.scale.descriptors import describe_to, open_descriptors, open_skipped
     from dinomix.scale.search import search
+    from dinomix.study import reported
     from dinomix.study.study import Study, Variant
     from dinomix.training import TrainConfig
 
@@ -65,13 +67,18 @@ HOMES = {
     "training": ["TrainConfig"],
 }
 _HOME = {name: module for module, names in HOMES.items() for name in names}
-__all__ = ["__version__", *_HOME]
+MODULES = {"benchmarks": "datasets", "layouts": "datasets", "reported": "study"}
+__all__ = ["__version__", *_HOME, *MODULES]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    if name in _HOME:
+        value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    else:  # a module that nobody has imported yet, such as `dinomix.backbones`
+        path = f"{__name__}.{MODULES[name]}.{name}" if name in MODULES else f"{__name__}.{name}"
+        if name.startswith("_") or importlib.util.find_spec(path) is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = importlib.import_module(path)
     globals()[name] = value
     return value
 

@@ -73,7 +73,30 @@ def test_editors_see_the_names_that_are_loaded_lazily():
     tree = ast.parse(Path(dinomix.__file__).read_text())
     (block,) = (node for node in tree.body if isinstance(node, ast.If))
     seen = {line.module: [name.name for name in line.names] for line in block.body}
-    assert seen == {f"dinomix.{home}": names for home, names in dinomix.HOMES.items()}
+    expected = {f"dinomix.{home}": list(names) for home, names in dinomix.HOMES.items()}
+    for name, room in dinomix.MODULES.items():
+        expected.setdefault(f"dinomix.{room}", []).append(name)
+    assert seen == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "there"),
+    [
+        ("backbones.normalization", True),
+        ("benchmarks.table", True),
+        ("layouts.read_csv", True),
+        ("reported.recalls", True),
+        ("widgets.training_monitor", True),
+        ("teleport", False),
+        ("__main__", False),  # importing it would run the command
+    ],
+)
+def test_modules_are_found_after_a_plain_import(name, there):
+    """In a process of its own: here, others have imported them."""
+    code = f"import sys, dinomix; assert 'torch' not in sys.modules; print(dinomix.{name})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode == 0) is there, done.stderr
+    assert there or f"has no attribute '{name}'" in done.stderr
 
 
 def test_no_public_name_is_a_modules_too():

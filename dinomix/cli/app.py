@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from dinomix.plumbing import __version__
 from dinomix.plumbing.errors import ExplainedError
 
 # FloatingPointError: a training that diverged, a model whose weights are broken.
@@ -32,6 +33,12 @@ class Commands(typer.core.TyperGroup):
             raise typer.Exit(1) from None
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"dinomix {__version__}")
+        raise typer.Exit
+
+
 app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
@@ -48,6 +55,7 @@ def common(
         str | None,
         typer.Option("--import", help="module of yours, for example with aggregators to register"),
     ] = None,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
 ) -> None:
     """DINO-Mix for visual place recognition.
 

@@ -76,6 +76,11 @@ def load_profile(
 def _read_profile(profile: str, folder: Path) -> tuple[Parameters, dict[str, Parameters]]:
     """The parameters that a profile gives to all its notebooks, and to each of them."""
     known = sorted(path.stem for path in folder.glob("*.yaml"))
+    if not known:
+        raise FileNotFoundError(
+            f"there are no profiles in {folder}: they and the notebooks come with dinomix's "
+            "repository, not with the package alone; install it from a clone (`pip install -e .`)"
+        )
     if profile not in known:  # no path, which would lead elsewhere
         raise FileNotFoundError(f"there is no profile {profile!r}; there are {known}")
     path = folder / f"{profile}.yaml"
@@ -128,7 +133,8 @@ def _refuse_unknown(names: set[str], where: str, declared: set[str]) -> None:
 def fingerprints(steps: Sequence[Step]) -> dict[str, str]:
     """What each executed copy depends on: sources of notebook and packages, parameters, needs."""
     package = hashlib.sha256()
-    for path in sorted(path for folder in PACKAGES for path in folder.rglob("*")):
+    folders = (*PACKAGES, NOTEBOOKS)  # which has conclusions.toml
+    for path in sorted(path for folder in folders for path in folder.rglob("*")):
         if path.suffix in SOURCES:
             package.update(path.read_bytes())
     found: dict[str, str] = {}
@@ -187,7 +193,8 @@ def _execute(step: Step, copy: Path, fingerprint: str, data: Path) -> None:
     unfinished.parent.mkdir(parents=True, exist_ok=True)
     os.environ["DINOMIX_DATA"] = str(data.absolute())  # the kernel inherits it
     try:
-        options = {"cwd": step.path.parent, "progress_bar": False}
+        quiet = ["--IPKernelApp.log_level=ERROR"]  # it warns each time that it listens on TCP
+        options = {"cwd": step.path.parent, "progress_bar": False, "extra_arguments": quiet}
         papermill.execute_notebook(step.path, unfinished, dict(step.parameters), **options)
     except papermill.PapermillExecutionError as error:
         raise NotebookFailedError(

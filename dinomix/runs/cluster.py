@@ -1,5 +1,6 @@
 """Many jobs on several processes, through Dask: here, or on the machines of a cluster."""
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +15,11 @@ from dask.distributed import Client, LocalCluster, as_completed
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 # glibc else returns the memory of every training step to the system, and asks for it again.
 ENVIRONMENT |= {"MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
+
+# A process that takes its time to end is no news to anybody.
+logging.getLogger("distributed.nanny").addFilter(
+    lambda record: "Worker process still alive" not in record.getMessage()
+)
 
 
 def available_cores() -> int:
@@ -46,6 +52,7 @@ def local_client(workers: int) -> Iterator[Client]:
             threads_per_worker=1,
             memory_limit=0,  # Dask would kill a large job; the system knows better when to
             dashboard_address=None,
+            scheduler_kwargs={"dashboard_address": "localhost:0"},  # which several may have
         ) as cluster,
         Client(cluster) as client,
     ):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from IPython.display import Markdown
 
 from dinomix.model import ModelConfig
 from dinomix.plumbing.workspace import require
@@ -138,6 +139,12 @@ class Setup:
         """Write what `Study.run` gave as `<name>.csv`, and give it back with the profile."""
         table = results.assign(profile=self.parameters["profile"])
         return save_results([table], self.results / f"{name}.csv")
+
+    def found(self, number: str) -> Markdown:
+        """What the notebook of this number concludes from its tables."""
+        from dinomix.study.conclusions import conclude  # here, for that is a command, too
+
+        return Markdown(conclude(self.results, number))
 
     def _weights(self, name: str | None) -> str | Path | None:
         return name if name in (None, "hub") else self.data / name

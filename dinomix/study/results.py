@@ -65,13 +65,33 @@ def compare(table: pd.DataFrame, before: str, after: str, k: int = 1) -> str:
     lines = []
     for dataset, found in overall(table[table["k"] == k]).groupby("dataset", sort=False):
         a, b = (found.loc[found["method"] == name, "recall"] for name in (before, after))
-        apart = a.max() < b.min() or b.max() < a.min()
-        verdict = "every seed agrees" if apart else "the seeds overlap"
-        if min(len(a), len(b)) < 2:
-            verdict = "one seed, so chance is unknown"
-        difference = b.mean() - a.mean()
         lines.append(
             f"{dataset}: {before} -> {after}: R@{k} {a.mean():.1f} -> {b.mean():.1f} "
-            f"({difference:+.1f}, {verdict})"
+            f"({_difference(a, b)})"
         )
     return "\n".join(lines)
+
+
+def leaders(table: pd.DataFrame, k: int = 1) -> str:
+    """The two methods of the highest `overall` recall@k, in words; a line a data set and backbone.
+
+    As `spread` and `compare` say it; backbones are not compared with each other.
+    """
+    lines = []
+    found = overall(table[table["k"] == k])
+    for (dataset, net), group in found.groupby(["dataset", "backbone"], sort=False):
+        recalls = dict(list(group.groupby("method")["recall"]))
+        best = sorted(recalls, key=lambda name: -recalls[name].mean())[:2]
+        said = "; next is ".join(f"{name}: {mean_and_range(recalls[name])}" for name in best)
+        if len(best) == 2:
+            said += f" ({_difference(*(recalls[name] for name in best))})"
+        lines.append(f"{dataset}, {net}: R@{k} is highest for {said}")
+    return "\n".join(lines)
+
+
+def _difference(a: pd.Series, b: pd.Series) -> str:
+    apart = a.max() < b.min() or b.max() < a.min()
+    verdict = "every seed agrees" if apart else "the seeds overlap"
+    if min(len(a), len(b)) < 2:
+        verdict = "one seed, so chance is unknown"
+    return f"{b.mean() - a.mean():+.1f}, {verdict}"

@@ -92,6 +92,7 @@ def test_every_command_explains_itself_and_the_module_is_the_command():
         assert len(text) > 200
         assert text.count(f"dinomix {name} ") >= 2  # examples; the usage says "root" here
     assert plain(invoke().output) == plain(invoke("--help").output)
+    assert plain(invoke("--version").output) == f"dinomix {dinomix.__version__}"
     text = plain(invoke("prepare", "--help").output)
     assert all(name in text for name in PREPARERS)
     done = subprocess.run([sys.executable, "-m", "dinomix", "-h"], capture_output=True, text=True)

@@ -53,7 +53,7 @@ def test_steps_come_in_dependency_order_with_their_parameters(notebooks):
     assert overridden["20_a"].parameters["speed"] == 9
 
 
-def test_runs_in_order_and_skips_what_is_up_to_date(notebooks, tmp_path):
+def test_runs_in_order_and_skips_what_is_up_to_date(notebooks, tmp_path, capfd):
     data = tmp_path / "data"
 
     def run(**options) -> str:
@@ -71,6 +71,7 @@ def test_runs_in_order_and_skips_what_is_up_to_date(notebooks, tmp_path):
     executed = nbformat.read(data / "executed" / "p" / "20_a.ipynb", as_version=4)
     injected = [c for c in executed.cells if "injected-parameters" in c.metadata.get("tags", [])]
     assert "speed = 9" in injected[0].source and "size = 5" in injected[0].source
+    assert "WARNING" not in capfd.readouterr().err  # of the kernels, about TCP
 
 
 def test_copies_depend_on_both_packages_and_their_data(notebooks, tmp_path, monkeypatch):
@@ -135,6 +136,11 @@ def test_notebooks_and_parameters_that_cannot_be_are_named(notebooks, tmp_path):
         (notebooks / "profiles" / "p.yaml").write_text(f"common: {{}}\nnotebooks: {{{asked}}}")
         with pytest.raises(error, match=complaint):
             load_profile("p", notebooks=notebooks)
+
+
+def test_without_the_repository_it_says_where_profiles_are(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"come with dinomix's repository"):
+        load_profile("demo", notebooks=tmp_path / "site-packages" / "notebooks")
 
 
 @pytest.mark.parametrize("profile", ["smoke", "toy", "paper"])

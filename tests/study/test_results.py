@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 
 from dinomix.evaluation import ALL
-from dinomix.study.results import COLUMNS, compare, overall, save_results, spread
+from dinomix.study.results import COLUMNS, compare, leaders, overall, save_results, spread
 
 
 def row(**values):
@@ -81,3 +81,18 @@ def seeds(method, *recalls):
 def test_compare_says_whether_seeds_agree(recalls, words):
     table = pd.DataFrame([*seeds("a", 10.0, 14.0), *seeds("b", *recalls)])
     assert compare(table, "a", "b") == f"city: a -> b: {words}"
+
+
+def test_leaders_are_those_of_each_data_set_and_backbone():
+    table = pd.DataFrame([*seeds("a", 10.0, 14.0), *seeds("b", 20.0, 24.0), *seeds("c", 9.0, 30.0)])
+    assert leaders(table.assign(backbone="net")) == (
+        "city, net: R@1 is highest for b: 22.0 [20.0, 24.0]; "
+        "next is c: 19.5 [9.0, 30.0] (-2.5, the seeds overlap)"
+    )
+    other = table[table["method"] == "a"].assign(backbone="other", method="d")
+    lines = leaders(pd.concat([other, table.assign(backbone="net")])).splitlines()
+    assert lines[0] == "city, other: R@1 is highest for d: 12.0 [10.0, 14.0]" and len(lines) == 2
+    one = table[table["seed"] == 0].assign(backbone="net")
+    assert leaders(one).endswith(
+        "for b: 20.0; next is a: 10.0 (-10.0, one seed, so chance is unknown)"
+    )

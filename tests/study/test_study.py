@@ -1,6 +1,7 @@
 """Studies: the same numbers as one by one, each variant once, whoever dies on the way."""
 
 import dataclasses
+import logging
 import os
 import signal
 import threading
@@ -125,6 +126,16 @@ def test_processes_do_what_one_does_and_name_what_fails(study, elsewhere):
     assert list(order) == [(variant.method, variant.seed) for variant in VARIANTS]
     pd.testing.assert_frame_equal(table, alone(elsewhere))
     assert_same_weights(study, elsewhere)
+
+
+def test_only_a_process_that_ends_slowly_is_passed_over_in_silence():
+    nanny = logging.getLogger("distributed.nanny")
+    for message, shown in (
+        ("Worker process still alive after 4.0 seconds, killing", False),
+        ("Restarting worker (status=Status.running)", True),
+    ):
+        record = nanny.makeRecord(nanny.name, logging.WARNING, "", 0, message, (), None)
+        assert bool(nanny.filter(record)) is shown
 
 
 def test_a_killed_worker_costs_no_more_than_its_epoch(study, elsewhere):
