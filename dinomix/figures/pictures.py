@@ -1,7 +1,6 @@
 """Figures made of images."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -95,8 +94,7 @@ def retrieval_rows(retrieval: Retrieval, rows: Sequence[int]) -> Figure:
         frames = [[None, *colours[row]] for row in rows]
     images, titles = [], []
     for row in rows:
-        found = [test.database[i] for i in retrieval.ranked[row]]
-        images.append(_photos(test.queries[row], *found))
+        images.append(_photos(retrieval, row, retrieval.ranked[row]))
         titles.append(["query", *(f"{s:.2f}" for s in retrieval.similarities[row])])
     conditions = [test.conditions[row] for row in rows]
     return image_grid(images, row_titles=conditions, titles=titles, frames=frames, cell=1.4)
@@ -115,8 +113,7 @@ def comparison_rows(
     judged, apart = [verdicts(r)[:, 0] for r in made], [distance(r)[:, 0] for r in made]
     images, frames, titles = [], [], []
     for query in queries:
-        found = [test.database[r.ranked[query, 0]] for r in made]
-        images.append(_photos(test.queries[query], *found))
+        images.append(_photos(made[0], query, [r.ranked[query, 0] for r in made]))
         frames.append([None, *(FRAMES[verdict[query]] for verdict in judged)])
         metres = [f"{far[query]:.1f} {test.unit}" for far in apart]
         titles.append([test.conditions[query], *metres])
@@ -139,5 +136,9 @@ def attention_rows(
     return figure
 
 
-def _photos(*paths: Path) -> list[np.ndarray]:
-    return [np.asarray(read_image(path)) for path in paths]
+def _photos(retrieval: Retrieval, query: int, found: Iterable[int]) -> list[np.ndarray | None]:
+    """A query and database images, by index; None for a damaged query, and where none is (-1)."""
+    test = retrieval.test
+    paths = [test.queries[query], *(test.database[i] if i >= 0 else None for i in found)]
+    lacking = {None, *retrieval.skipped}
+    return [None if path in lacking else np.asarray(read_image(path)) for path in paths]
