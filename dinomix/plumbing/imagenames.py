@@ -81,10 +81,12 @@ def list_images(folder: Path, nested: bool = False) -> list[Path]:
         other += [name for name in files if _may_be_photo(name) and not is_visible_image(name)]
     left = []
     if below:
-        left.append(f"{sum(below.values()):,} images in folders below ({first_of(sorted(below))})")
+        count = f"{sum(below.values()):,}"
+        left.append(f"images in folders below: {count} ({first_of(sorted(below))})")
     if other:
-        left.append(f"{len(other):,} files that Pillow does not decode ({first_of(sorted(other))})")
-    complaint = f": left out are {' and '.join(left)}" if left else ""
+        names = first_of(sorted(other))
+        left.append(f"files that Pillow does not decode: {len(other):,} ({names})")
+    complaint = f". Left out are {', and '.join(left)}" if left else ""
     if not found:
         raise FileNotFoundError(f"{folder} holds no images{complaint}")
     if complaint:

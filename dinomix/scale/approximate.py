@@ -48,7 +48,7 @@ class ApproximateIndex:
             block_bytes: of a block of the database in float32.
 
         Raises:
-            ValueError: FAISS knows no such index, or cannot train and fill it with these descriptors.
+            ValueError: FAISS knows no such index, or cannot train or fill it with this database.
         """
         if database.ndim != 2 or not len(database):
             raise ValueError(f"descriptors should be (N, D), but are {database.shape}")

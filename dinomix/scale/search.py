@@ -86,7 +86,8 @@ def _search_rounded(database: np.ndarray, queries: np.ndarray, k: int, rows: int
     if not rough.size:  # no row or no query is a descriptor
         return rough[:, :k], candidates[:, :k]
     share = 3 * U + 4 * U**2 + dim * 2.0**-23
-    slack = share * longest * np.linalg.norm(queries, axis=1)  # (Q,)
+    norms = np.nan_to_num(np.linalg.norm(queries, axis=1), posinf=0)  # those find nothing
+    slack = share * longest * norms  # (Q,)
     certain = rough[:, min(k, rough.shape[1]) - 1] - slack  # k rows are at least so near
     hopeless = rough + slack[:, None] < certain[:, None]
     found = compare_again(database, queries, np.where(hopeless, -1, candidates), k)

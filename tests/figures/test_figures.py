@@ -62,6 +62,21 @@ def test_retrieval_rows_frame_right_green_and_wrong_red(test_root):
     assert [axis.get_title() for axis in figure.axes] == ["query", "0.90", "0.80"] * 2
 
 
+def test_a_damaged_query_and_what_it_did_not_find_are_gaps(test_root):
+    test = TestSet(test_root)
+    test.queries[0].write_bytes(b"broken")
+    ranked = np.array([[-1, -1], *[[0, -1]] * 9])
+    truth = [np.array([4])] * 10  # the last one, which index -1 would be
+    made = Retrieval(test, ranked, np.zeros((10, 2)), truth, [test.queries[0]])
+    for figure, images in (
+        (figures.retrieval_rows(made, [0, 1]), [0, 0, 0, 1, 1, 0]),
+        (figures.comparison_rows({"one": made}, [0, 1], ["a", "b"]), [0, 0, 1, 1]),
+    ):
+        assert [len(axis.images) for axis in figure.axes] == images
+        frames = [axis.spines["left"] for axis in figure.axes]
+        assert all(same_color(f.get_edgecolor(), figures.WRONG) for f in frames if f.get_visible())
+
+
 def test_freezing_costs_and_map_draw_every_number(tmp_path):
     costs = pd.DataFrame(
         {"trained_blocks": [0, 0], "scheme": ["x", "y"], "activations": [1, 2], "step": [3, 4]}
