@@ -35,7 +35,7 @@ test: $(READY)   ## run the fast tests
 lowest: $(READY)  ## test with the oldest releases that pyproject.toml allows, of what installs in seconds
 	$(BIN)/python -m pip install --quiet --only-binary :all: --upgrade --target $(VENV)/lowest \
 	  $$(sed -nE 's/^.*"($(LOWEST))>=([^,]*),.*/\1==\2/p' pyproject.toml)
-	PYTHONPATH=$(VENV)/lowest $(BIN)/python -m pytest tests/test_images.py \
+	PYTHONPATH=$(abspath $(VENV)/lowest) $(BIN)/python -m pytest tests/test_images.py \
 	  tests/localization/test_photos.py tests/plumbing
 
 browser: $(READY)  ## try notebook 10 and its page in Chromium, which must be installed

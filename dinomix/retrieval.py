@@ -28,19 +28,17 @@ def pick_device(device: str | torch.device = "auto") -> torch.device:
     Raises:
         ValueError: this machine has no such device.
     """
-    if device != "auto":
-        try:
-            torch.empty(0, device=device).cpu()  # "meta" cannot
-            return torch.device(device)
-        except (AssertionError, ImportError, RuntimeError, TypeError) as error:
-            reason = str(error).partition("\n")[0].partition(". ")[0]  # the others are advice
-            complaint = f"device {device!r} cannot be used here: {reason}"
-            raise ValueError(
-                f'{complaint}; use "auto", which takes a GPU if there is one'
-            ) from error
+    here = ["cpu"]
     if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        here = ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count())), "cpu"]
+    elif torch.backends.mps.is_available():
+        here = ["mps", "mps:0", "cpu"]
+    if device == "auto":
+        return torch.device(here[0])
+    if str(device) not in here:
+        choice = ", ".join(["auto", *here])
+        raise ValueError(f"device {str(device)!r} cannot be used here; choose one of {choice}")
+    return torch.device(device)
 
 
 def check_on_error(on_error: str) -> None:

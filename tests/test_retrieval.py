@@ -94,15 +94,31 @@ def test_device_by_name():
 @pytest.mark.parametrize("name", ["cuda:99", "cuda:x", "gpu", "meta", "", None, 1.5])
 def test_a_device_that_is_not_here_is_one_line(model, test_root, name):
     """Said before the first image is read."""
-    with pytest.raises(ValueError, match=rf'^device {name!r} cannot be used here: [^\n]*"auto"'):
+    with pytest.raises(
+        ValueError, match=rf"^device '{name}' cannot be used here; choose .*auto, .*cpu$"
+    ):
         describe(model, ["nowhere.jpg"], device=name, progress=False)
 
 
-def test_without_a_gpu_cuda_is_one_line(model):
-    if torch.cuda.is_available():
-        pytest.skip("a GPU is here")
-    with pytest.raises(ValueError, match=r"'cuda' cannot be used here: [^\n]*$"):
-        describe(model, ["nowhere.jpg"], device="cuda")
+@pytest.mark.parametrize(
+    ("gpus", "mps", "here"),
+    [
+        (0, False, ["cpu"]),
+        (2, False, ["cuda", "cuda:0", "cuda:1", "cpu"]),
+        (0, True, ["mps", "mps:0", "cpu"]),
+    ],
+)
+def test_a_device_is_what_the_machine_has(monkeypatch, gpus, mps, here):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert str(pick_device("auto")) == here[0]
+    for name in ("cpu", "cuda", "cuda:0", "cuda:1", "cuda:2", "mps", "mps:0"):
+        if name in here:
+            assert pick_device(name) == pick_device(torch.device(name)) == torch.device(name)
+        else:
+            with pytest.raises(ValueError, match=f"'{name}' cannot be .* auto, {', '.join(here)}$"):
+                pick_device(name)
 
 
 # ------------------------------------------------------------------------------- damaged files

@@ -131,12 +131,12 @@ def _degrees(
     if isinstance(letter, bytes):
         letter = letter.decode("ascii", "replace")
     sign = signs[letter.strip(" \0").upper()]
-    parts = [float(part) for part in (given if isinstance(given, tuple) else (given,))]
-    known = list(takewhile(lambda part: part >= 0, parts))  # NaN, which n/0 is, is not
+    given = given if isinstance(given, tuple) else (given,)
+    parts = [float(part) if getattr(part, "denominator", 1) else math.nan for part in given]
+    known = list(takewhile(lambda part: part >= 0, parts))  # NaN is not
     degrees = sum(part / 60**i for i, part in enumerate(known))
     vague = len(known) < min(len(parts), 2) and degrees % 1 == 0
-    broken = not known or any(part < 0 for part in parts)
-    if not 1 <= len(parts) <= 3 or broken or vague or degrees > most:
+    if not known or vague or len(parts) > 3 or degrees > most:
         raise ValueError(f"{given} is no angle up to {most} degrees")
     return sign * degrees
 
