@@ -13,6 +13,7 @@ from PIL import ExifTags, Image
 from PIL.TiffImagePlugin import IFDRational
 
 from dinomix.localization.photos import Position, find_photos, read_gps, read_position
+from dinomix.plumbing.imagenames import image_formats
 from tests.conftest import write_image
 
 LAT, LON = (48, 51, 29.6), (2, 17, 40.2)  # the Eiffel tower
@@ -36,8 +37,11 @@ class TestExif:
         ("letters", "signs"),
         [("NE", (1, 1)), ("SE", (-1, 1)), ("NW", (1, -1)), ("SW", (-1, -1)), ("sw", (-1, -1))],
     )
-    @pytest.mark.parametrize("suffix", [".jpg", ".png"])
+    @pytest.mark.parametrize("suffix", [".jpg", ".png", ".avif", ".heic"])
     def test_hemispheres(self, tmp_path, letters, signs, suffix):
+        if suffix == ".heic":
+            pytest.importorskip("pillow_heif")
+            image_formats()  # else Pillow could not write it
         found = read_gps(photo(tmp_path / f"a{suffix}", t1=letters[0], t3=letters[1]))
         assert found == pytest.approx((signs[0] * NORTH, signs[1] * EAST), abs=1e-6)
 
