@@ -5,8 +5,9 @@ PROFILE ?= toy
 VENV    := .venv
 BIN     := $(VENV)/bin
 READY   := $(VENV)/.ready
+LOWEST  := filelock|jinja2|numpy|packaging|pandas|pillow|pillow-heif|psutil|pydantic|pyyaml|tqdm|typer|utm
 
-.PHONY: demo study figures test browser notebooks lab app lint format weights clean help
+.PHONY: demo study figures test lowest browser notebooks lab app lint format weights clean help
 
 help:            ## what can be made
 	@grep -E '^[a-z]+: .*##|^[a-z]+:  *##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 12
@@ -30,6 +31,12 @@ figures: $(READY)  ## draw every figure of PROFILE again from finished runs, int
 
 test: $(READY)   ## run the fast tests
 	$(BIN)/python -m pytest
+
+lowest: $(READY)  ## test with the oldest releases that pyproject.toml allows, of what installs in seconds
+	$(BIN)/python -m pip install --quiet --only-binary :all: --upgrade --target $(VENV)/lowest \
+	  $$(sed -nE 's/^.*"($(LOWEST))>=([^,]*),.*/\1==\2/p' pyproject.toml)
+	PYTHONPATH=$(abspath $(VENV)/lowest) $(BIN)/python -m pytest tests/test_images.py \
+	  tests/localization/test_photos.py tests/plumbing
 
 browser: $(READY)  ## try notebook 10 and its page in Chromium, which must be installed
 	$(BIN)/python -m pytest -m browser --require-browser

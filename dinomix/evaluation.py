@@ -74,7 +74,7 @@ class Retrieval:
     """What a model retrieved on a test set, for tables and pictures."""
 
     test: TestSet
-    ranked: np.ndarray  # int64 (Q, k) database indices, nearest first
+    ranked: np.ndarray  # int64 (Q, k) database indices, nearest first; -1 where nothing is found
     similarities: np.ndarray  # float32 (Q, k)
     positives: list[np.ndarray] | None  # of each query; None where the test set is unlabelled
     skipped: list[Path] = field(default_factory=list)  # damaged images of database and queries

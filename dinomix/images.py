@@ -12,9 +12,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode, v2
 
+from dinomix.plumbing.imagenames import image_formats
+
 Transform = Callable[[Image.Image], Tensor]
-# What Pillow decodes by itself: an EPS file, whatever its name, would be handed to Ghostscript.
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
 
 
 class UnreadableImageError(OSError):
@@ -24,17 +24,17 @@ class UnreadableImageError(OSError):
 def read_image(path: str | Path) -> Image.Image:
     """Decode a file to an upright RGB image of 8 bits a channel.
 
-    The content decides on the format, not the name; of several images the first is taken, EXIF
-    says which side is up. Of 16 bits the upper 8 stay. Transparency is dropped, and CMYK converted
-    without profiles.
+    The content decides on the format, not the name; of several images the first is taken. EXIF,
+    or XMP without it, says which side is up, as far as it can be read. Of 16 bits the upper 8
+    stay. Transparency is dropped, and CMYK converted without profiles.
 
     Raises:
-        UnreadableImageError: the file is no whole image of `FORMATS`; its pixels have no range
-            (32-bit integers, floats); or they are more than `PIL.Image.MAX_IMAGE_PIXELS`.
+        UnreadableImageError: the file is no whole image of `image_formats`; its pixels have no
+            range (32-bit integers, floats); or they are more than `PIL.Image.MAX_IMAGE_PIXELS`.
         OSError: the system cannot read the file, which is named.
     """
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(path, formats=image_formats()) as image:
             most = Image.MAX_IMAGE_PIXELS  # up to twice as many, Pillow would only warn
             if most is not None and image.width * image.height > most:
                 raise ValueError(
@@ -42,22 +42,34 @@ def read_image(path: str | Path) -> Image.Image:
                     f"PIL.Image.MAX_IMAGE_PIXELS = {most:,}; raise it if you trust the file"
                 )
             image.load()
-            ImageOps.exif_transpose(image, in_place=True)
+            _turn_upright(image)
             return _to_rgb(image)
     except MemoryError:
         raise
     except Exception as error:  # Pillow raises all kinds of them on damaged files
         if isinstance(error, OSError) and error.errno is not None:
-            error.filename = error.filename or str(path)
+            error.filename = str(path)  # some releases of Pillow name what a link leads to
             raise
         fix = "Replace the file or remove it."
         if isinstance(error, UnidentifiedImageError):
-            fix = f"Convert it to one of {', '.join(FORMATS)}, replace or remove it."
+            fix = "Convert it to JPEG or PNG, replace or remove it."
+            if "HEIF" not in image_formats():
+                fix += " If it is a HEIC photo: pip install 'dinomix[heic]'."
         raise UnreadableImageError(f"cannot decode the image {path}: {error}. {fix}") from error
 
 
+def _turn_upright(image: Image.Image) -> None:
+    try:
+        ImageOps.exif_transpose(image, in_place=True)
+    except MemoryError:
+        raise
+    except Exception:  # broken metadata, which Pillow writes anew once the pixels are turned
+        return
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):  # Pillow would clip them to white at 255
+    sixteen = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")
+    if sixteen:  # Pillow would clip them to white at 255
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     elif image.mode in ("I", "F"):
         raise ValueError(f"its pixels, of mode {image.mode}, have no range that would be white")

@@ -23,12 +23,22 @@ class SkippedImageWarning(UserWarning):
 
 
 def pick_device(device: str | torch.device = "auto") -> torch.device:
-    """ "auto" is the first of CUDA, Apple's MPS and the CPU that this machine has."""
-    if device != "auto":
-        return torch.device(device)
+    """ "auto" is the first of CUDA, Apple's MPS and the CPU that this machine has.
+
+    Raises:
+        ValueError: this machine has no such device.
+    """
+    here = ["cpu"]
     if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        here = ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count())), "cpu"]
+    elif torch.backends.mps.is_available():
+        here = ["mps", "mps:0", "cpu"]
+    if device == "auto":
+        return torch.device(here[0])
+    if str(device) not in here:
+        choice = ", ".join(["auto", *here])
+        raise ValueError(f"device {str(device)!r} cannot be used here; choose one of {choice}")
+    return torch.device(device)
 
 
 def check_on_error(on_error: str) -> None:
@@ -153,12 +163,13 @@ def describe_batches(
 
 
 def described(descriptors: np.ndarray) -> np.ndarray:
-    """bool (N,): which rows of (N, D) are descriptors; those of skipped images are NaN."""
-    return ~np.isnan(descriptors[:, 0])
+    """bool (N,): which rows of (N, D) are finite, and so descriptors; a skipped image's is NaN."""
+    # A sum is finite where all of its entries are; nothing of size (N, D) is made.
+    return np.isfinite(np.einsum("nd->n", descriptors))
 
 
 def skipped_images(paths: Sequence[str | Path], descriptors: np.ndarray) -> list[str | Path]:
-    """The images that `describe` skipped: those of `paths` whose row in (N, D) is NaN."""
+    """The images that `describe` skipped: those of `paths` whose row in (N, D) has a NaN."""
     return [path for path, whole in zip(paths, described(descriptors), strict=True) if not whole]
 
 
@@ -168,13 +179,13 @@ def search(
     """The k database descriptors nearest to each query by cosine similarity: exact, in memory.
 
     Args:
-        database: float32 (N, D), rows of unit length; one of NaN is never found.
-        queries: float32 (Q, D), rows of unit length; one of NaN finds nothing: -inf and -1.
+        database: float32 (N, D), rows of unit length; one with a NaN is never found.
+        queries: float32 (Q, D), rows of unit length; one with a NaN finds nothing: -inf and -1.
         block_bytes: of the database, that are compared with the queries at once.
 
     Returns:
         similarities float32 (Q, min(k, N)), falling along each row, and database indices int64 of
-        the same shape. N counts the rows that are not NaN.
+        the same shape. N counts the rows without NaN.
 
     Raises:
         ValueError: the dimensions differ, the database is empty, or k < 1.

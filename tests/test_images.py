@@ -14,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torchvision.transforms import InterpolationMode, v2
 
 from dinomix.images import (
@@ -26,6 +27,7 @@ from dinomix.images import (
     read_image,
     train_transform,
 )
+from dinomix.plumbing.imagenames import image_formats, list_images
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PIXELS = np.random.default_rng(0).integers(0, 256, (60, 40, 3), dtype=np.uint8)
@@ -131,6 +133,50 @@ def test_pixels_of_all_kinds_become_rgb(tmp_path, image, format, expected):
     assert found.mode == "RGB" and np.array_equal(np.asarray(found), np.asarray(expected))
 
 
+@pytest.mark.parametrize("highest", [65535, 1023])
+def test_a_deep_pgm_keeps_its_upper_bits(tmp_path, highest):
+    deep = np.random.default_rng(1).integers(0, highest + 1, (5, 7))
+    content = b"P5 7 5 %d\n" % highest + deep.astype(">u2").tobytes()
+    found = np.asarray(read_image(write(tmp_path, content, "depth.pgm")))
+    expected = deep * 65535 // highest // 256
+    assert np.abs(found.astype(int) - expected[:, :, None]).max() <= (highest < 65535)
+
+
+SUFFIXES = (
+    "jpg jfif jpe jpeg png apng webp tif tiff bmp dib gif jp2 j2k pcx ppm pnm tga sgi avif ico"
+)
+
+
+@pytest.mark.parametrize("suffix", [*SUFFIXES.split(), "mpo", "heic", "heif"])
+def test_images_of_all_suffixes_are_listed_and_read(tmp_path, suffix):
+    if suffix.startswith("hei"):
+        pytest.importorskip("pillow_heif")
+    image_formats()  # else Pillow could not write HEIC
+    blobs().save(path := tmp_path / f"a.{suffix}")
+    if suffix == "tga":  # which has no first bytes to be known by
+        with pytest.raises(FileNotFoundError, match=r"Left out are .*a\.tga"):
+            list_images(tmp_path)
+        return
+    assert list_images(tmp_path) == [path]
+    found = read_image(path)
+    by_pillow = Image.open(path).convert("RGB")
+    assert found.size == by_pillow.size and np.array_equal(np.asarray(found), np.asarray(by_pillow))
+
+
+def test_heic_comes_upright_and_without_its_decoder_says_what_to_install(tmp_path, monkeypatch):
+    pytest.importorskip("pillow_heif")
+    assert "HEIF" in image_formats()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    sideways = Image.fromarray(np.ascontiguousarray(np.rot90(np.asarray(blobs()))))
+    sideways.save(path := tmp_path / "IMG_1.HEIC", exif=exif.tobytes(), quality=95)
+    off = np.asarray(read_image(path), np.float32) - np.asarray(blobs(), np.float32)
+    assert np.abs(off).mean() < 6
+    monkeypatch.setattr("dinomix.images.image_formats", lambda: ("JPEG", "PNG"))
+    with pytest.raises(UnreadableImageError, match=r"IMG_1\.HEIC.*'dinomix\[heic\]'"):
+        read_image(path)
+
+
 @pytest.mark.parametrize("mode", ["I", "F"])
 def test_pixels_without_a_range_are_refused(tmp_path, mode):
     path = write(tmp_path, encoded(Image.new(mode, (4, 4)), "TIFF"), "heights.tif")
@@ -181,6 +227,64 @@ def test_images_come_upright(tmp_path, orientation):
     stored = Image.fromarray(np.ascontiguousarray(TURNED[orientation](PIXELS)))
     found = read_image(write(tmp_path, encoded(stored, "PNG", exif=exif)))
     assert found.size == (40, 60) and np.array_equal(np.asarray(found), PIXELS)
+
+
+def metadata(*tags):
+    """EXIF by hand, for Pillow would mend it: tags are (number, type, count, 4 bytes)."""
+    entries = b""
+    for number, kind, count, value in tags:
+        entries += struct.pack("<HHI", number, kind, count) + value.ljust(4, b"\0")
+    header = b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(tags))
+    return header + entries + bytes(4) + bytes(16)
+
+
+TURN = (0x0112, 3, 1, b"\6")
+BEHIND = struct.pack("<I", 8 + 2 + 12 * 2 + 4)  # two tags: zeros, which as a rational are 0/0
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        [(0x011A, 5, 1, BEHIND)],  # a resolution of 0/0
+        [(0x9286, 5, 2, BEHIND)],
+        [(0x0110, 5, 1, b"\xff\xff\xff\xff")],  # outside of the file
+        [(0x8769, 2, 3, b"abc")],  # text in place of an offset
+        [(0x8825, 4, 1, b"\xff\xff\xff\x7f")],
+        [(0x927C, 12, 1000, b"\0")],
+        [(0xA005, 9, 1, b"\xff\xff\xff\xff")],  # an offset of -1
+    ],
+)
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+def test_broken_metadata_cost_no_pixels_and_no_turn(tmp_path, tags, format):
+    exif = metadata(TURN, *tags)
+    stored = Image.fromarray(np.ascontiguousarray(np.rot90(PIXELS)))
+    plain = read_image(write(tmp_path, encoded(stored, format, lossless=True)))
+    found = read_image(write(tmp_path, encoded(stored, format, lossless=True, exif=exif)))
+    assert np.array_equal(np.asarray(found), np.rot90(np.asarray(plain), -1))
+
+
+@settings(max_examples=100, deadline=None)
+@given(noise=st.binary(max_size=80))
+def test_no_metadata_cost_pixels(tmp_path_factory, noise):
+    path = tmp_path_factory.getbasetemp() / "noise.jpg"
+    path.write_bytes(encoded(blobs(), "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0" + noise))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's
+        assert sorted(read_image(path).size) == [48, 64]
+
+
+@pytest.mark.parametrize("format", ["JPEG", "WEBP", "TIFF", "PNG"])
+def test_xmp_says_which_side_is_up_where_exif_does_not(tmp_path, format):
+    """Under every release of Pillow."""
+    xmp = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    options = {"xmp": xmp}
+    if format == "PNG":
+        options = {"pnginfo": (text := PngInfo())}
+        text.add_itxt("XML:com.adobe.xmp", xmp.decode())
+    if format == "TIFF":
+        options = {"tiffinfo": {700: xmp}}
+    stored = Image.fromarray(np.ascontiguousarray(np.rot90(PIXELS)))
+    assert read_image(write(tmp_path, encoded(stored, format, **options))).size == (40, 60)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (20_000, 90)])

@@ -91,6 +91,36 @@ def test_device_by_name():
     assert pick_device("auto").type in {"cpu", "cuda", "mps"}
 
 
+@pytest.mark.parametrize("name", ["cuda:99", "cuda:x", "gpu", "meta", "", None, 1.5])
+def test_a_device_that_is_not_here_is_one_line(model, test_root, name):
+    """Said before the first image is read."""
+    with pytest.raises(
+        ValueError, match=rf"^device '{name}' cannot be used here; choose .*auto, .*cpu$"
+    ):
+        describe(model, ["nowhere.jpg"], device=name, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "mps", "here"),
+    [
+        (0, False, ["cpu"]),
+        (2, False, ["cuda", "cuda:0", "cuda:1", "cpu"]),
+        (0, True, ["mps", "mps:0", "cpu"]),
+    ],
+)
+def test_a_device_is_what_the_machine_has(monkeypatch, gpus, mps, here):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert str(pick_device("auto")) == here[0]
+    for name in ("cpu", "cuda", "cuda:0", "cuda:1", "cuda:2", "mps", "mps:0"):
+        if name in here:
+            assert pick_device(name) == pick_device(torch.device(name)) == torch.device(name)
+        else:
+            with pytest.raises(ValueError, match=f"'{name}' cannot be .* auto, {', '.join(here)}$"):
+                pick_device(name)
+
+
 # ------------------------------------------------------------------------------- damaged files
 
 
@@ -164,10 +194,10 @@ def brute_force(database, queries, k):
     """Best first among rows that are no NaN; -1 for a query that is one."""
     ranked = []
     for query in queries:
-        scores = [(-float(row @ query), i) for i, row in enumerate(database) if row[0] == row[0]]
+        scores = [(-float(row @ query), i) for i, row in enumerate(database) if all(row == row)]
         ranked.append([i for _, i in sorted(scores)[:k]])
     count = max(map(len, ranked))
-    return [[-1] * count if np.isnan(q[0]) else r for q, r in zip(queries, ranked, strict=True)]
+    return [[-1] * count if any(np.isnan(q)) else r for q, r in zip(queries, ranked, strict=True)]
 
 
 @pytest.mark.parametrize("scan", ["float32", "bfloat16"])
@@ -179,7 +209,8 @@ def test_search_never_returns_a_skipped_image(scan, k):
     database, queries = rows[:260], rows[260:].copy()
     database[rng.permutation(260)[:90]] = np.nan
     database[40:80] = np.nan  # whole blocks of them
-    queries[[0, 7]] = np.nan
+    database[5, 3] = database[6, 15] = np.nan
+    queries[0], queries[7, 9] = np.nan, np.nan
     similarities, ranked = search(database, queries, k, scan=scan, block_bytes=20 * 64)
     assert ranked.tolist() == brute_force(database, queries, k)
     assert (similarities[[0, 7]] == -np.inf).all()

@@ -76,13 +76,12 @@ def common(
 def _present(device: str) -> str:
     if device == "auto":
         return device
-    import torch
+    from dinomix.retrieval import pick_device
 
     try:
-        torch.empty(0, device=device)
-    except (AssertionError, RuntimeError) as error:  # a build without CUDA asserts
-        reason = str(error).splitlines()[0]
-        raise typer.BadParameter(f"{device!r} cannot be used here: {reason}") from None
+        pick_device(device)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
     return device
 
 

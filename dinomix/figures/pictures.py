@@ -1,8 +1,7 @@
 """Figures made of images."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
-from pathlib import Path
 
 import numpy as np
 from matplotlib.cm import ScalarMappable
@@ -97,8 +96,7 @@ def comparison_rows(
     judged, apart = [verdicts(r)[:, 0] for r in made], [distance(r)[:, 0] for r in made]
     images, frames, titles = [], [], []
     for query in queries:
-        found = [test.database[r.ranked[query, 0]] for r in made]
-        images.append(_photos(test.queries[query], *found))
+        images.append(_photos(made[0], query, [r.ranked[query, 0] for r in made]))
         frames.append([None, *(FRAMES[verdict[query]] for verdict in judged)])
         metres = [f"{far[query]:.1f} {test.unit}" for far in apart]
         titles.append([test.conditions[query], *metres])
@@ -133,5 +131,9 @@ def attention_rows(
     return figure
 
 
-def _photos(*paths: Path) -> list[np.ndarray]:
-    return [np.asarray(read_image(path)) for path in paths]
+def _photos(retrieval: Retrieval, query: int, found: Iterable[int]) -> list[np.ndarray | None]:
+    """A query and database images, by index; None for a damaged query, and where none is (-1)."""
+    test = retrieval.test
+    paths = [test.queries[query], *(test.database[i] if i >= 0 else None for i in found)]
+    lacking = {None, *retrieval.skipped}
+    return [None if path in lacking else np.asarray(read_image(path)) for path in paths]

@@ -1,10 +1,10 @@
 """Photos, and where they were taken: from a CSV file, their names or the GPS tags of their EXIF."""
 
 import math
-import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,9 +15,8 @@ from PIL.ExifTags import GPS, IFD
 
 from dinomix.data import read_utm
 from dinomix.datasets.layouts import DEGREES, METRES
-from dinomix.images import FORMATS
 from dinomix.plumbing.csvtables import ImageTable, require_files
-from dinomix.plumbing.imagenames import IMAGE_SUFFIXES, is_visible_image
+from dinomix.plumbing.imagenames import image_formats, list_images
 
 EQUATOR = 6_378_137.0  # metres: the radius of the WGS 84 ellipsoid
 E2 = 1 - (1 - 1 / 298.257223563) ** 2  # and its eccentricity, squared
@@ -109,7 +108,10 @@ def read_gps(path: str | Path) -> tuple[float, float] | None:
     """
     try:
         # Pillow warns of damaged tags, which are no tags to us.
-        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as image:
+        with (
+            warnings.catch_warnings(action="ignore"),
+            Image.open(path, formats=image_formats()) as image,
+        ):
             tags = dict(image.getexif().get_ifd(IFD.GPSInfo))
         latitude = _degrees(tags, GPS.GPSLatitudeRef, GPS.GPSLatitude, {"N": 1, "S": -1}, 90)
         longitude = _degrees(tags, GPS.GPSLongitudeRef, GPS.GPSLongitude, {"E": 1, "W": -1}, 180)
@@ -121,15 +123,20 @@ def read_gps(path: str | Path) -> tuple[float, float] | None:
 def _degrees(
     tags: Mapping[int, Any], reference: int, value: int, signs: Mapping[str, int], most: float
 ) -> float:
-    """Degrees, minutes and seconds of one tag, signed by the other; raises if they are none."""
+    """Degrees, minutes and seconds of one tag, signed by the other; raises if they are none.
+
+    Unknown seconds (written as 0/0) count as 0, and so do minutes where the degrees have decimals.
+    """
     letter, given = tags[reference], tags[value]
     if isinstance(letter, bytes):
         letter = letter.decode("ascii", "replace")
     sign = signs[letter.strip(" \0").upper()]
-    parts = [float(part) for part in (given if isinstance(given, tuple) else (given,))]
-    degrees = sum(part / 60**i for i, part in enumerate(parts))
-    # a rational with denominator 0 is NaN, which is not >= 0
-    if not 1 <= len(parts) <= 3 or not all(part >= 0 for part in parts) or degrees > most:
+    given = given if isinstance(given, tuple) else (given,)
+    parts = [float(part) if getattr(part, "denominator", 1) else math.nan for part in given]
+    known = list(takewhile(lambda part: part >= 0, parts))  # NaN is not
+    degrees = sum(part / 60**i for i, part in enumerate(known))
+    vague = len(known) < min(len(parts), 2) and degrees % 1 == 0
+    if not known or vague or len(parts) > 3 or degrees > most:
         raise ValueError(f"{given} is no angle up to {most} degrees")
     return sign * degrees
 
@@ -150,10 +157,10 @@ class Photos:
 def find_photos(source: str | Path) -> Photos:
     """The photos of a folder and of all folders in it, of a CSV file, or the one photo.
 
-    Hidden files and folders are left aside, and links to folders are not followed (links to files
-    are). A CSV file has a header, a row a photo and the column `image`, a path relative to its own
-    folder; the columns `latitude` and `longitude` in degrees or `utm_east` and `utm_north` in
-    metres of one zone are optional, and so is what stands in them.
+    What is left aside in a folder: see `list_images`. A CSV file has a header, a row a photo and
+    the column `image`, a path relative to its own folder; the columns `latitude` and `longitude`
+    in degrees or `utm_east` and `utm_north` in metres of one zone are optional, and so is what
+    stands in them.
 
     Raises:
         FileNotFoundError: no such file or folder, no image in it, or one of the CSV file's missing.
@@ -161,23 +168,12 @@ def find_photos(source: str | Path) -> Photos:
     """
     source = Path(source)
     if source.is_dir():
-        return Photos(source, _walk(source))
+        return Photos(source, list_images(source, nested=True))
     if not source.is_file():
         raise FileNotFoundError(f"there is no photo, folder or CSV file {source}")
     if source.suffix.lower() == ".csv":
         return _read_table(source)
     return Photos(source.parent, [source])
-
-
-def _walk(folder: Path) -> list[Path]:
-    found = []
-    for here, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(here, name) for name in files if is_visible_image(name)]
-    if not found:
-        kinds = ", ".join(IMAGE_SUFFIXES)
-        raise FileNotFoundError(f"{folder} and the folders in it hold no images ({kinds})")
-    return sorted(found)
 
 
 def _read_table(path: Path) -> Photos:

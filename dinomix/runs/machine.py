@@ -24,10 +24,7 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
         ValueError: this machine has no such device, the device has no such precision, nothing here
             compiles, or the processes cannot share a batch evenly.
     """
-    try:
-        device = pick_device(config.device)
-    except RuntimeError as error:
-        raise ValueError(f"TrainConfig.device is {config.device!r}: {error}") from error
+    device = pick_device(config.device)
     precision = config.precision
     if precision == "fp16" and device.type == "cpu":
         raise ValueError('precision "fp16" needs a GPU, and this run is on the CPU; use "auto"')

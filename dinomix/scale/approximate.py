@@ -1,6 +1,8 @@
 """Approximate search: FAISS indexes named by a factory string, for databases of millions."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -8,7 +10,7 @@ import faiss
 import numpy as np
 
 from dinomix.plumbing.files import atomic_path
-from dinomix.retrieval import BLOCK_BYTES, Found
+from dinomix.retrieval import BLOCK_BYTES, Found, described
 from dinomix.scale.search import compare_again, row_blocks
 
 FACTORY = "https://github.com/facebookresearch/faiss/wiki/The-index-factory"
@@ -46,25 +48,24 @@ class ApproximateIndex:
             block_bytes: of a block of the database in float32.
 
         Raises:
-            ValueError: FAISS knows no such index, or cannot train it on so few descriptors.
+            ValueError: FAISS knows no such index, or cannot train or fill it with this database.
         """
         if database.ndim != 2 or not len(database):
             raise ValueError(f"descriptors should be (N, D), but are {database.shape}")
         drawn = np.random.default_rng(seed).permutation(len(database))[:training]
         sample = np.ascontiguousarray(database[np.sort(drawn)], np.float32)  # (n, D)
-        sample = sample[np.isfinite(sample).all(axis=1)]
-        try:
+        sample = sample[described(sample)]
+        with _explained(
+            f"FAISS cannot build the index {factory!r} from {len(sample)} descriptors of "
+            f"{database.shape[1]} entries; {FACTORY} explains the names"
+        ):
             index = faiss.index_factory(database.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
             index.train(sample)
-        except RuntimeError as error:
-            raise ValueError(
-                f"FAISS cannot build the index {factory!r} from {len(sample)} descriptors of "
-                f"{database.shape[1]} entries: {_reason(error)}. {FACTORY} explains the names."
-            ) from error
-        named = faiss.IndexIDMap(index)  # rows keep their numbers where some are left out
-        for start, block in row_blocks(database, max(1, block_bytes // (4 * database.shape[1]))):
-            whole = np.flatnonzero(np.isfinite(block).all(axis=1))
-            named.add_with_ids(block[whole], whole + start)
+            named = faiss.IndexIDMap(index)  # rows keep their numbers where some are left out
+            rows = max(1, block_bytes // (4 * database.shape[1]))
+            for start, block in row_blocks(database, rows):
+                whole = np.flatnonzero(described(block))
+                named.add_with_ids(block[whole], whole + start)
         return cls(named)
 
     def __len__(self) -> int:
@@ -108,18 +109,15 @@ class ApproximateIndex:
                 f"cannot search the index for the nearest {k} of queries {queries.shape}; they "
                 f"should be (Q, {self.index.d}), described by the model of the database."
             )
-        if parameters:
-            try:
-                faiss.ParameterSpace().set_index_parameters(self.index, parameters)
-            except RuntimeError as error:
-                raise ValueError(
-                    f"the index cannot take the parameters {parameters!r}: {_reason(error)}"
-                ) from error
         queries = np.ascontiguousarray(queries, np.float32)
         k = min(k, len(self))
         wanted = k if database is None else min(max(k, candidates), len(self))
-        unknown = ~np.isfinite(queries).all(axis=1)
-        similarities, indices = self.index.search(np.where(unknown[:, None], 0, queries), wanted)
+        unknown = ~described(queries)
+        asked = np.where(unknown[:, None], 0, queries)
+        with _explained(f"the index cannot be searched with the parameters {parameters!r}"):
+            if parameters:
+                faiss.ParameterSpace().set_index_parameters(self.index, parameters)
+            similarities, indices = self.index.search(asked, wanted)
         indices[unknown] = -1
         if database is not None:
             return compare_again(database, queries, indices, k)
@@ -136,15 +134,18 @@ class ApproximateIndex:
         """What `save` wrote; FileNotFoundError or ValueError where there is no such thing."""
         if not Path(file).is_file():
             raise FileNotFoundError(f"there is no index {file}; ApproximateIndex.build makes one")
-        try:
+        with _explained(f"{file} holds no whole FAISS index"):
             index = faiss.read_index(str(file))
-        except RuntimeError as error:
-            raise ValueError(f"{file} holds no whole FAISS index: {_reason(error)}") from error
         if not isinstance(index, faiss.IndexIDMap):
             raise ValueError(f"{file} holds a FAISS index that ApproximateIndex.save did not write")
         return cls(index)
 
 
-def _reason(error: RuntimeError) -> str:
-    """What FAISS says, without the place in its source."""
-    return re.sub(r"^Error in .*?\.cpp:\d+: (Error: '.*' failed: )?", "", str(error)).strip(" .")
+@contextmanager
+def _explained(complaint: str) -> Iterator[None]:
+    """FAISS' errors as ValueErrors: the complaint, and the reason without its place in a source."""
+    try:
+        yield
+    except (RuntimeError, TypeError) as error:
+        reason = re.sub(r"^Error in .*?\.cpp:\d+: (Error: '.*' failed: )?", "", str(error))
+        raise ValueError(f"{complaint}: {reason.partition(chr(10))[0].strip(' .')}") from error

@@ -34,9 +34,9 @@ def search(
     block, the next one while the last one is searched, and three blocks are in memory at most.
 
     Args:
-        database: (N, D), rows of unit length; float32, or float16 to save space. A row of NaN,
-            which `describe` gives an image that it skipped, is never found.
-        queries: float32 (Q, D), rows of unit length; a row of NaN finds nothing: -inf and -1.
+        database: (N, D), rows of unit length; float32, or float16 to save space. A row with
+            a NaN, such as `describe` gives an image that it skipped, is never found.
+        queries: float32 (Q, D), rows of unit length; one with a NaN finds nothing: -inf and -1.
         scan: "float32" compares as it is. "bfloat16" first compares rounded numbers, faster where
             the processor multiplies them natively, and then the best candidates in float32; a
             query whose neighbours are too close for that is searched again. Both are exact; only
@@ -45,7 +45,7 @@ def search(
 
     Returns:
         similarities float32 (Q, min(k, N)), falling along each row, and their database indices
-        int64 of the same shape. N counts the rows that are not NaN.
+        int64 of the same shape. N counts the rows without NaN.
 
     Raises:
         ValueError: the dimensions differ, the database is empty, k < 1, or there is no such scan.
@@ -86,7 +86,8 @@ def _search_rounded(database: np.ndarray, queries: np.ndarray, k: int, rows: int
     if not rough.size:  # no row or no query is a descriptor
         return rough[:, :k], candidates[:, :k]
     share = 3 * U + 4 * U**2 + dim * 2.0**-23
-    slack = share * longest * np.linalg.norm(queries, axis=1)  # (Q,)
+    norms = np.nan_to_num(np.linalg.norm(queries, axis=1), posinf=0)  # those find nothing
+    slack = share * longest * norms  # (Q,)
     certain = rough[:, min(k, rough.shape[1]) - 1] - slack  # k rows are at least so near
     hopeless = rough + slack[:, None] < certain[:, None]
     found = compare_again(database, queries, np.where(hopeless, -1, candidates), k)

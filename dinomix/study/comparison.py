@@ -14,9 +14,10 @@ TURN = 45.0  # degrees: up to this far apart two cameras look the same way
 
 
 def distance(retrieval: Retrieval) -> np.ndarray:
-    """Metres from each query to the images retrieved for it: float64 (Q, k)."""
+    """Metres from each query to the images retrieved for it: float64 (Q, k), NaN where none is."""
     found = retrieval.test.database_utm[retrieval.ranked]  # (Q, k, 2)
-    return np.linalg.norm(found - retrieval.test.query_utm[:, None], axis=2)
+    metres = np.linalg.norm(found - retrieval.test.query_utm[:, None], axis=2)
+    return np.where(retrieval.ranked < 0, np.nan, metres)
 
 
 def headings(paths: Sequence[Path]) -> np.ndarray:
@@ -30,7 +31,8 @@ def verdicts(retrieval: Retrieval) -> np.ndarray:
     """How right each retrieved image is: strings (Q, k).
 
     "right": a positive of recall. "near": none, but at most `REACH` thresholds away and, where
-    both names tell a heading, facing at most `TURN` degrees another way. "wrong": anything else.
+    both names tell a heading, facing at most `TURN` degrees another way. "wrong": anything else,
+    also where none was retrieved (-1).
     """
     test = retrieval.test
     seen, asked = headings(test.database)[retrieval.ranked], headings(test.queries)[:, None]

@@ -121,6 +121,18 @@ def test_training_curves_leave_out_the_untrained_row_where_there_is_no_loss():
     assert legend.x0 > frame.x1  # beside the points, never over them
 
 
+def test_a_damaged_query_and_what_it_did_not_find_are_gaps(test_root):
+    test = TestSet(test_root)
+    test.queries[0].write_bytes(b"broken")
+    ranked = np.array([[-1, -1], *[[0, -1]] * 9])
+    truth = [np.array([4])] * 10  # the last one, which index -1 would be
+    made = Retrieval(test, ranked, np.zeros((10, 2)), truth, [test.queries[0]])
+    figure = figures.comparison_rows({"one": made}, [0, 1], ["a", "b"])
+    assert [len(axis.images) for axis in figure.axes] == [0, 0, 1, 1]
+    frames = [axis.spines["left"] for axis in figure.axes]
+    assert all(same_color(f.get_edgecolor(), figures.WRONG) for f in frames if f.get_visible())
+
+
 def test_freezing_costs_and_map_draw_every_number(tmp_path):
     costs = pd.DataFrame({"trained_blocks": [0, 6] * 2, "scheme": ["x", "x", "y", "y"]})
     costs = costs.assign(activations=[0, 2, 3, 4], step=[5, 6, 7, 8])

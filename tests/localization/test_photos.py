@@ -13,9 +13,11 @@ from PIL import ExifTags, Image
 from PIL.TiffImagePlugin import IFDRational
 
 from dinomix.localization.photos import Position, find_photos, read_gps, read_position
+from dinomix.plumbing.imagenames import image_formats
 from tests.conftest import write_image
 
 LAT, LON = (48, 51, 29.6), (2, 17, 40.2)  # the Eiffel tower
+NOTHING = IFDRational(0, 0)
 NORTH, EAST = 48 + 51 / 60 + 29.6 / 3600, 2 + 17 / 60 + 40.2 / 3600
 
 
@@ -35,8 +37,11 @@ class TestExif:
         ("letters", "signs"),
         [("NE", (1, 1)), ("SE", (-1, 1)), ("NW", (1, -1)), ("SW", (-1, -1)), ("sw", (-1, -1))],
     )
-    @pytest.mark.parametrize("suffix", [".jpg", ".png"])
+    @pytest.mark.parametrize("suffix", [".jpg", ".png", ".avif", ".heic"])
     def test_hemispheres(self, tmp_path, letters, signs, suffix):
+        if suffix == ".heic":
+            pytest.importorskip("pillow_heif")
+            image_formats()  # else Pillow could not write it
         found = read_gps(photo(tmp_path / f"a{suffix}", t1=letters[0], t3=letters[1]))
         assert found == pytest.approx((signs[0] * NORTH, signs[1] * EAST), abs=1e-6)
 
@@ -47,7 +52,8 @@ class TestExif:
             *({"t1": None}, {"t3": None}, {"t2": None}, {"t4": None}),
             *({"t1": "E"}, {"t1": ""}),  # no hemisphere of a latitude
             *({"t2": (91, 0, 0)}, {"t4": (180, 0, 1)}),
-            *({"t2": (48, 51, IFDRational(1, 0))}, {"t4": (IFDRational(0, 0),) * 3}),
+            *({"t4": (NOTHING,) * 3}, {"t4": (NOTHING, 17, 40)}, {"t2": (48, NOTHING, 29)}),
+            {"t2": (48, NOTHING, NOTHING)},
             {"t2": (0, 0, 0), "t4": (0, 0, 0)},  # a camera without a fix
         ],
     )
@@ -59,6 +65,11 @@ class TestExif:
         assert read_gps(path) == pytest.approx((48 + 51.5 / 60, 2.5))
         assert read_gps(photo(tmp_path / "a.jpg", t2=(0, 0, 0)))[0] == 0
         assert read_gps(photo(tmp_path / "a.jpg", t4=(0, 0, 0)))[1] == 0
+
+    @pytest.mark.parametrize("nothing", [IFDRational(0, 0), IFDRational(1, 0)])
+    def test_what_is_there_is_a_position_without_seconds(self, tmp_path, nothing):
+        path = photo(tmp_path / "a.jpg", t2=(48, 51.5, nothing), t4=(2.25, nothing, nothing))
+        assert read_gps(path) == pytest.approx((48 + 51.5 / 60, 2.25))
 
     def test_tags_of_other_types(self, tmp_path):
         """As some programs write them: degrees alone, text, a hemisphere that ends in a zero."""
@@ -199,7 +210,7 @@ def test_links_to_files_are_followed_and_links_to_folders_are_not(tmp_path):
 def test_one_photo_or_none(tmp_path):
     touch(tmp_path, "in/notes.txt", "in/.hidden.jpg", "a.webp", "b.jpg")
     assert names(find_photos(str(tmp_path / "a.webp"))) == ["a.webp"]
-    with pytest.raises(FileNotFoundError, match=r"hold no images \(\.jpg, \.jpeg, \.png, "):
+    with pytest.raises(FileNotFoundError, match=r"in holds no images$"):
         find_photos(tmp_path / "in")
     for name in ("nowhere", "nowhere.jpg", "nowhere.csv"):
         with pytest.raises(FileNotFoundError, match=f"no photo, folder or CSV file .*{name}"):

@@ -91,7 +91,7 @@ def test_more_neighbours_than_images(places):
 def test_images_without_a_descriptor_are_never_found(places, factory, again):
     database, queries = (part.copy() for part in places)
     skipped = [0, 7, 1999]
-    database[skipped], queries[3] = np.nan, np.nan
+    database[skipped, 5], queries[3, 5] = np.nan, np.nan  # one of 16 entries is enough
     index = ApproximateIndex.build(database, factory, block_bytes=300 * D * 4)
     assert len(index) == 1997
     similarities, ranked = index.search(
@@ -131,10 +131,14 @@ def test_errors_name_what_is_wrong(places, tmp_path):
     for words, call in (
         ("'Nonsense'", lambda: build(database, "Nonsense")),
         ("'PQ5'.*multiple", lambda: build(database, "PQ5")),
+        ("'IDMap,Flat'.*add_with_ids", lambda: build(database, "IDMap,Flat")),  # filled by us
+        ("'NSG8'.*smaller", lambda: build(database, "NSG8", block_bytes=50 * D * 4)),  # all at once
+        ("index 16 .*Wrong", lambda: build(database, 16)),
         ("from 3 descriptors", lambda: build(database[:3], "IVF8,Flat")),
         (r"\(0, 16\)", lambda: build(database[:0], "Flat")),
         (r"\(200, 8\).*\(Q, 16\)", lambda: index.search(queries[:, :8])),
         ("nearest 0", lambda: index.search(queries, 0)),
+        ("'nprobe=0'", lambda: build(database, "IVF2,Flat").search(queries, parameters="nprobe=0")),
         ("'nprobe=4'", lambda: index.search(queries, parameters="nprobe=4")),
         (r"2000 .*\(1999, 16\)", lambda: index.search(queries, database=database[1:])),
         (r"half\.faiss holds no whole", lambda: load(tmp_path / "half.faiss")),

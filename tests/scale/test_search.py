@@ -78,7 +78,8 @@ def test_the_plain_search_in_memory_gives_the_same_bits(on_disk, block_rows):
     rng = np.random.default_rng(4)
     rows = unit(rng.normal(size=(40, 16)))[rng.integers(0, 40, 130)]  # many are equal
     database, queries = rows[:120].copy(), rows[120:].copy()
-    database[rng.permutation(120)[:30]], queries[2] = np.nan, np.nan
+    database[rng.permutation(120)[:30], rng.integers(0, 16, 30)] = np.nan  # one of 16 entries
+    queries[2, 5] = np.nan
     mapped = on_disk(database)
     options = {"k": 100, "block_bytes": block_rows * 16 * 4}
     expected = retrieval.search(database, queries, **options)
@@ -96,6 +97,26 @@ def test_a_database_on_disk_gives_what_it_gives_in_memory(on_disk, scan, dtype):
     mapped = on_disk(database.astype(dtype))
     found = search(mapped, queries, 4, scan=scan, block_bytes=20 * 32 * 4)
     assert_exact(database.astype(dtype).astype(np.float32), queries, 4, found)
+
+
+@pytest.mark.parametrize("scan", SCANS)
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+@pytest.mark.parametrize("entry", [0, 3, 31])
+def test_one_broken_entry_costs_its_row(on_disk, scan, dtype, broken, entry):
+    """A database row is never found, a query finds nothing, and the others what they would."""
+    rng = np.random.default_rng(5)
+    database, queries = unit(rng.normal(size=(90, 32))), unit(rng.normal(size=(6, 32)))
+    rows = [0, 40, 41, 89]
+    database[rows, entry], queries[2, entry] = broken, broken
+    options = {"scan": scan, "block_bytes": 20 * 32 * 4}
+    similarities, ranked = search(on_disk(database.astype(dtype)), queries, 100, **options)
+    assert (ranked[2] == -1).all() and (similarities[2] == -np.inf).all()
+    whole, asked = np.delete(np.arange(90), rows), [0, 1, 3, 4, 5]
+    assert (np.sort(ranked[asked], axis=1) == whole).all()
+    rest = database.astype(dtype)[whole].astype(np.float32)
+    found = similarities[asked], np.searchsorted(whole, ranked[asked])
+    assert_exact(rest, queries[asked], 100, found)
 
 
 @pytest.mark.parametrize("scan", SCANS)

@@ -79,6 +79,13 @@ def test_bounds_of_verdicts(metres, ours, theirs, verdict):
     assert verdicts(retrieval).tolist() == [[verdict]]
 
 
+def test_where_nothing_was_retrieved_is_wrong_and_nowhere():
+    """The last database image, which index -1 would be, is the right one."""
+    retrieval = made([name(400), name(0)], [name(0), name(0)], [[-1, -1], [1, -1]])
+    assert verdicts(retrieval).tolist() == [["wrong", "wrong"], ["right", "wrong"]]
+    np.testing.assert_array_equal(distance(retrieval), [[np.nan, np.nan], [0, np.nan]])
+
+
 def test_matching_views_face_the_same_way():
     database = [name(0, heading="180"), name(3, heading="10"), name(9), name(60, heading="0")]
     queries = [name(1, heading="350"), name(1, heading="90"), name(1), name(120, heading="0")]
