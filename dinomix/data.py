@@ -15,6 +15,7 @@ import utm
 from torch.utils.data import Dataset
 
 from dinomix.images import Transform, read_image
+from dinomix.plumbing.configs import real, whole
 from dinomix.plumbing.csvtables import Table, as_number
 from dinomix.plumbing.imagenames import list_images
 
@@ -22,6 +23,7 @@ UNITS = ("m", "frames", "places")
 FARTHEST = 1e7  # metres: no UTM coordinate is larger, nor any distance from equator to pole
 APART = 1e7  # metres between two cities in the coordinates of places that are held out
 LARGEST = 2**53 - 1  # beyond it, float64 does not tell whole numbers apart
+TWO = ": the loss needs two images of a place"
 LEADS_OUT = re.compile(r"[/\\]|\.\.")  # what no part of a file name may hold
 # Of the CSV files in the GSV-Cities layout: four whole numbers, then what is text in file names.
 COLUMNS = ["place_id", "year", "month", "northdeg", "city_id", "lat", "lon", "panoid"]
@@ -68,7 +70,7 @@ class TestSet:
         folder = Path(folder)
         root = _split_folder(folder, split)
         self.name = name or (folder.name if root == folder else f"{folder.name}-{root.name}")
-        self.threshold, self.unit = threshold, "m"
+        self.threshold, self.unit = real("threshold", threshold), "m"
         self.database = list_images(root / "database")
         self.queries: list[Path] = []
         self.conditions: list[str] = []
@@ -109,7 +111,7 @@ class TestSet:
                 or that are not finite.
         """
         test = cls.__new__(cls)
-        test.name, test.threshold, test.unit = name, threshold, unit
+        test.name, test.threshold, test.unit = name, real("threshold", threshold), unit
         test.database, test.queries = list(database), list(queries)
         test.conditions = [""] * len(test.queries) if conditions is None else list(conditions)
         test.database_utm, test.query_utm = database_utm, query_utm
@@ -228,7 +230,7 @@ class PlaceDataset(Dataset):
 
     Args:
         cities: names of CSV files; None takes all of them.
-        images_per_place: K.
+        images_per_place: K, at least 2.
         min_images: places with fewer images are left out; None means K.
 
     Attributes:
@@ -238,7 +240,7 @@ class PlaceDataset(Dataset):
 
     Raises:
         FileNotFoundError: the folder, a city's CSV or images are missing; the first are named.
-        ValueError: a CSV has a column or row that cannot be, or no place has enough images.
+        ValueError: a CSV has a column or row that cannot be, no place has enough images, or K < 2.
     """
 
     def __init__(
@@ -251,12 +253,12 @@ class PlaceDataset(Dataset):
     ) -> None:
         self.root = Path(root)
         self.name = self.root.name
-        self.images_per_place = images_per_place
-        self.seed, self.epoch = seed, 0
+        self.images_per_place = whole("images_per_place", images_per_place, 2, why=TWO)
+        self.seed, self.epoch = whole("seed", seed), 0
         self.transform: Transform | None = None
         self.frozen: Mapping[Path, torch.Tensor] | None = None
-        least = images_per_place if min_images is None else min_images
-        if least < images_per_place:
+        least = whole("min_images", self.images_per_place if min_images is None else min_images)
+        if least < self.images_per_place:
             raise ValueError(
                 f"min_images is {least}, too few to draw images_per_place = {images_per_place} from"
             )
@@ -337,7 +339,7 @@ class PlaceDataset(Dataset):
 
         Of each place aside, drawn by the seed, the first image is in the database, the others ask.
         """
-        count = round(share * len(self))
+        count = round(real("share", share) * len(self))
         if not 0 < count < len(self):
             raise ValueError(f"share is {share!r}, which sets {count} of {len(self)} places aside")
         order = np.random.default_rng(self.seed).permutation(len(self))

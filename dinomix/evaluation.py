@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ from scipy.spatial import KDTree
 from torch import nn
 
 from dinomix.data import TestSet
+from dinomix.plumbing.configs import whole, wholes
 from dinomix.plumbing.tables import ALL, ResultsTable
 from dinomix.retrieval import describe, search, skipped_images
 
@@ -57,16 +57,11 @@ def recall_at_k(
     Queries without any positive count as failures. Where k exceeds the database, all of it counts.
     No queries give nan. ValueError: a k is no whole number from 1 on, or there is none.
     """
-    _check_ks(ks)
+    ks = wholes("ks", ks, least=1)
     right = hits(ranked, positives_of)
     if not len(right):
         return {k: float("nan") for k in ks}
     return {k: 100.0 * float(right[:, :k].any(axis=1).mean()) for k in ks}
-
-
-def _check_ks(ks: Sequence[int]) -> None:
-    if not len(ks) or not all(isinstance(k, Integral) and k is not True and k > 0 for k in ks):
-        raise ValueError(f"ks are {ks!r}; they should be whole numbers from 1 on, such as (1, 5)")
 
 
 @dataclass(frozen=True)
@@ -90,7 +85,7 @@ class Retrieval:
         """
         if self.positives is None:
             raise ValueError(f"{self.test.name}: {UNLABELLED}")
-        _check_ks(ks)
+        ks = wholes("ks", ks, least=1)
         found = self.ranked.shape[1]
         if max(ks) > found and found < len(set(self.test.database) - set(self.skipped)):
             raise ValueError(f"{found} were retrieved for each query, too few for recall@{max(ks)}")
@@ -115,6 +110,7 @@ def retrieve(model: nn.Module, test: TestSet, k: int = 10, **options) -> Retriev
     nothing (-1), which counts as a failure: no damage makes a recall look better. The other
     options are those of `describe`, too.
     """
+    k = whole("k", k, least=1)
     database = describe(model, test.database, **options)
     queries = describe(model, test.queries, **options)
     return retrieve_described(test, database, queries, k)
@@ -146,7 +142,7 @@ def evaluate(
     Raises:
         ValueError: the test set is unlabelled, or a k is no whole number from 1 on.
     """
-    _check_ks(ks)
+    ks = wholes("ks", ks, least=1)
     if not test.labelled:  # said before any image is described
         raise ValueError(f"{test.name}: {UNLABELLED}")
     found = retrieve(model, test, max(ks), **options)

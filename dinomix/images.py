@@ -12,6 +12,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode, v2
 
+from dinomix.plumbing.configs import plain
 from dinomix.plumbing.imagenames import image_formats
 
 Transform = Callable[[Image.Image], Tensor]
@@ -79,7 +80,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 def as_size(image_size: int | Sequence[int]) -> tuple[int, int]:
     """Height and width from one number (a square) or two; ValueError for anything else."""
-    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    size = plain(image_size)
+    size = (size, size) if isinstance(size, int) else size
     if not isinstance(size, tuple | list) or len(size) != 2:
         raise ValueError(f"image_size must be a number or (height, width), not {image_size!r}")
     if any(type(side) is not int or side < 1 for side in size):

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from dinomix.backbones import normalization
 from dinomix.images import Normalise, UnreadableImageError, as_size, eval_transform, read_image
+from dinomix.plumbing.configs import whole
 
 Found = tuple[np.ndarray, np.ndarray]  # similarities (Q, k), falling along each row; indices (Q, k)
 BLOCK_BYTES = 2**26  # of descriptors that are compared with the queries at once
@@ -131,6 +132,7 @@ def describe_batches(
         UnreadableImageError, OSError: an image cannot be read; the file is named.
         FloatingPointError: a descriptor is not finite; the file is named.
     """
+    batch_size, workers = whole("batch_size", batch_size, least=1), whole("workers", workers)
     device = pick_device(device)
     files = ImageFiles(paths, model.config.image_size, on_error, frozen)
     from_images = nn.Sequential(normaliser(model).to(device), model)
@@ -190,22 +192,23 @@ def search(
     Raises:
         ValueError: the dimensions differ, the database is empty, or k < 1.
     """
-    check_search(database, queries, k)
+    k = check_search(database, queries, k)
     rows = max(1, block_bytes // (4 * database.shape[1]))
     starts = range(0, len(database), rows)
     blocks = (np.ascontiguousarray(database[i : i + rows], np.float32) for i in starts)
     return search_blocks(zip(starts, blocks, strict=True), queries, k)
 
 
-def check_search(database: np.ndarray, queries: np.ndarray, k: int) -> None:
-    """Raise ValueError where there is nothing to search, or the dimensions differ."""
+def check_search(database: np.ndarray, queries: np.ndarray, k: int) -> int:
+    """k as an int; ValueError where there is nothing to search, or the dimensions differ."""
     if database.ndim != 2 or queries.ndim != 2 or database.shape[1] != queries.shape[1]:
         raise ValueError(
             f"descriptors should be (N, D) and (Q, D), but are {database.shape} and "
             f"{queries.shape}; describe both with the same model."
         )
-    if not len(database) or k < 1:
-        raise ValueError(f"cannot search {len(database)} descriptors for the nearest {k}")
+    if not len(database):
+        raise ValueError("cannot search 0 descriptors")
+    return whole("k", k, least=1)
 
 
 def nearest(queries: np.ndarray, block: np.ndarray, k: int) -> Found:

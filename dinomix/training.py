@@ -30,6 +30,7 @@ from dinomix.plumbing.configs import Config, strict_dataclass
 from dinomix.retrieval import normaliser
 
 MACHINE = ("workers", "device")  # these say where a run happens, not what it computes
+OPEN_ENDED = ("steps", "constant")  # schedules by which a longer run begins as a shorter one
 LATER = {"shuffle": "all", "compile": False}  # there were runs before there were these fields
 MOST = 2**32  # epochs, places, steps; and torch and NumPy take seeds as large
 LARGEST = 1e30  # reals: beyond it, float32 soon ends
@@ -81,8 +82,8 @@ class TrainConfig(Config):
     Attributes:
         epochs: passes over the places; each shows every place once, save the last incomplete
             batch.
-        places_per_batch: P. Each place brings the K images of its PlaceDataset, so the loss mines
-            among P * K images.
+        places_per_batch: P, at least 2. Each place brings the K images of its PlaceDataset, so the
+            loss mines among P * K images.
         shuffle: "all" mixes the places of all cities in a batch; "city" takes those of a batch from
             one city, as GSV-Cities' own code does, and leaves out each city's incomplete one.
         accumulation: batches whose gradients are averaged for one optimiser step. Each is mined
@@ -142,6 +143,8 @@ class TrainConfig(Config):
     def __post_init__(self) -> None:
         if sorted(set(self.milestones)) != list(self.milestones):
             raise ValueError(f"TrainConfig.milestones is {self.milestones}; it should be rising")
+        if self.places_per_batch < 2:
+            raise ValueError("TrainConfig.places_per_batch is 1; the loss needs two places")
         if self.augment != "none":  # no image stays the same from epoch to epoch
             object.__setattr__(self, "cache_prefix", False)
 

@@ -196,6 +196,10 @@ def content(path: Path) -> bytes:
             f"{k} {v.shape}".encode() + v.numpy().tobytes() for k, v in sorted(tensors.items())
         ]
         return b"".join(parts) + json.dumps(header, sort_keys=True).encode()
+    if path.suffix == ".pt":  # equal states may be pickled in several ways
+        from dinomix.plumbing.tensorfiles import read_torch
+
+        return json.dumps(read_torch(path), default=lambda tensor: tensor.tolist()).encode()
     if path.suffix == ".ipynb":
         cells = json.loads(path.read_text())["cells"]
         return json.dumps([(c["source"], c.get("outputs")) for c in cells]).encode()
@@ -219,6 +223,11 @@ def train_cached(given: Path, out: Path) -> None:
 def train_with_workers(given: Path, out: Path) -> None:
     augmented = {"accumulation": 2, "lr": 0.02, "augment": "randaugment", "workers": 2}
     train_tiny(given, out, "paper", epochs=4, places_per_batch=2, **augmented)
+
+
+def train_longer(given: Path, out: Path) -> None:
+    for epochs in (3, 5):
+        train_tiny(given, out, "paper", epochs=epochs, places_per_batch=2, cache_prefix=True)
 
 
 def train_tiny(given: Path, out: Path, recipe: str, **changes: object) -> None:
@@ -330,6 +339,7 @@ def give_nothing(folder: Path) -> None:
 
 JOBS = {
     "training": Job(give_training, train_cached),
+    "training longer": Job(give_training, train_longer),
     "training with workers": Job(give_training, train_with_workers),
     "describing": Job(give_describing, describe),
     "rendering": Job(give_nothing, render),

@@ -104,7 +104,7 @@ def test_images_may_lie_in_a_folder_named_by_city_id(tmp_path):
     write_table(tmp_path, "Paris", made_rows("PRS", 5, 0), folder="PRS")
     for folder in ("PRS", "Paris"):
         (tmp_path / "Images" / "PRS").rename(tmp_path / "Images" / folder)
-        places = PlaceDataset(tmp_path, images_per_place=1)
+        places = PlaceDataset(tmp_path, images_per_place=2)
         assert {path.parent.name for path in places.paths} == {folder}
 
 
@@ -169,6 +169,8 @@ def test_fingerprint_names_content_not_location(places_root, tmp_path):
     assert PlaceDataset(moved).fingerprint == places.fingerprint
     assert PlaceDataset(places_root, images_per_place=2).fingerprint != places.fingerprint
     assert PlaceDataset(places_root, seed=1).fingerprint != places.fingerprint
+    numpy = PlaceDataset(places_root, images_per_place=np.int64(4), seed=np.int64(0))
+    assert numpy.fingerprint == places.fingerprint
 
 
 @pytest.mark.parametrize(
@@ -180,6 +182,12 @@ def test_fingerprint_names_content_not_location(places_root, tmp_path):
         ({"cities": ["Madeup", "Madeup"]}, ValueError, "twice"),
         ({"images_per_place": 2, "min_images": 1}, ValueError, "min_images is 1"),
         ({"images_per_place": 5}, ValueError, "none of the 6 places"),
+        *(
+            ({"images_per_place": k}, ValueError, f"images_per_place is {k!r}; .* from 2 on.* loss")
+            for k in (0, 1, "4", 4.0, True)
+        ),
+        ({"min_images": 4.0}, ValueError, "min_images is 4.0; .*whole number"),
+        ({"seed": -1}, ValueError, "seed is -1; .*whole number"),
     ],
 )
 def test_what_cannot_be_asked_for(places_root, options, error, complaint):

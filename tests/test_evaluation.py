@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -104,6 +106,39 @@ def test_unlabelled_images_are_retrieved_but_not_judged(model, test_root, monkey
     for judge in (retrieval.table, lambda: evaluate(model, bare, progress=False)):
         with pytest.raises(ValueError, match=r"bare: it is unknown where .*retrieve works"):
             judge()
+
+
+@pytest.mark.parametrize("ks", [np.array([1, 2]), torch.tensor([1, 2]), range(1, 3)], ids=repr)
+def test_ks_and_sizes_of_any_library(model, test_root, ks):
+    test = TestSet(test_root, threshold=np.float32(25))
+    options = {"batch_size": np.int64(3), "workers": np.int64(0), "progress": False}
+    table = evaluate(model, test, ks, **options)
+    assert table.equals(evaluate(model, TestSet(test_root), (1, 2), progress=False))
+    retrieval = retrieve(model, test, np.int64(2), **options)
+    assert retrieval.table(ks).equals(retrieval.table((1, 2)))
+    assert {type(k) for k in recall_at_k(retrieval.ranked, retrieval.positives, ks)} == {int}
+
+
+@pytest.mark.parametrize("ks", [[], [0], "15", 5, np.array([1.5])], ids=repr)
+def test_wrong_ks_and_sizes_are_told_before_images_are_described(model, test_root, monkeypatch, ks):
+    test = TestSet(test_root)
+    with pytest.raises(ValueError, match="batch_size is '4'"):
+        evaluate(model, test, batch_size="4")
+    monkeypatch.setattr("dinomix.evaluation.describe", None)  # it would fail, if it were called
+    with pytest.raises(ValueError, match=r"ks is .*(list|whole number from 1 on)"):
+        evaluate(model, test, ks)
+    with pytest.raises(ValueError, match=r"k is 2\.0"):
+        retrieve(model, test, 2.0)
+
+
+@pytest.mark.parametrize("threshold", [-1, "25", np.nan, True])
+def test_an_impossible_threshold_is_told(test_root, threshold):
+    for opening in (
+        partial(TestSet, test_root),
+        partial(TestSet.from_lists, "", [], [], None, None),
+    ):
+        with pytest.raises(ValueError, match="threshold is"):
+            opening(threshold=threshold)
 
 
 def test_queries_of_mixed_sizes_do_not_depend_on_their_batch(model, test_root):

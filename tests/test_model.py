@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -11,7 +12,9 @@ from safetensors.torch import save_file
 
 import dinomix
 from dinomix.aggregators import AGGREGATORS
+from dinomix.images import as_size
 from dinomix.model import PRESETS, ModelConfig, build_model, load_model, save_model
+from dinomix.plumbing.files import config_hash
 from tests.aggregators.test_aggregators import SMALL as SMALL_OPTIONS
 
 SMALL = ModelConfig(backbone="toy_vits14", image_size=(42, 56), out_channels=16, out_rows=2)
@@ -81,6 +84,19 @@ def test_configs_are_frozen_and_a_square_has_one_form():
 @pytest.mark.parametrize("config", [*PRESETS.values(), SMALL, ModelConfig(trained_blocks="all")])
 def test_config_survives_json(config):
     assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_numbers_of_numpy_give_the_same_config():
+    one, other = (
+        ModelConfig(aggregator="netvlad", mix_depth=depth, image_size=size, aggregator_options=own)
+        for depth, size, own in (
+            (np.int64(1), np.array([28, 42]), {"clusters": np.int32(8)}),
+            (1, (28, 42), {"clusters": 8}),
+        )
+    )
+    assert one == other and hash(one) == hash(other)
+    assert config_hash(one.to_dict()) == config_hash(other.to_dict())
+    assert as_size(np.int64(28)) == (28, 28)
 
 
 def test_unknown_keys_of_a_config_are_named():

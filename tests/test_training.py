@@ -68,6 +68,8 @@ def test_equal_recipes_have_equal_identities():
     other = TrainConfig(lr=1.0, milestones=(5, 10))
     assert json.dumps(one.identity()) == json.dumps(other.identity())
     assert one.identity() != TrainConfig(lr=1, milestones=(5, 11)).identity()
+    numpy = TrainConfig(lr=np.logspace(0, 1, 2)[0], milestones=np.array([5, 10]), seed=np.int64(0))
+    assert config_hash(one.identity()) == config_hash(numpy.identity())
 
 
 RECORDED = {"paper": "34718f58703b", "authors": "fd36e4c2892d", "toy": "e279ebb29d26"}
@@ -114,6 +116,12 @@ WRONG = {
 def test_wrong_fields_are_named(field, value):
     with pytest.raises(ValueError, match=rf"TrainConfig\.{field} is .*it should be"):
         TrainConfig(**{field: value})
+
+
+@pytest.mark.parametrize("value", [1, np.int64(1)])
+def test_one_place_is_no_batch(value):
+    with pytest.raises(ValueError, match=r"places_per_batch is 1; the loss needs two places"):
+        TrainConfig(places_per_batch=value)
 
 
 def test_unknown_names_are_refused():

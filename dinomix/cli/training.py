@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dinomix.cli.app import Json, Overrides, app
+from dinomix.cli.app import MODELS, Json, Overrides, app
 
 if TYPE_CHECKING:
     from dinomix.model import ModelConfig
@@ -19,14 +19,15 @@ def train(
     val: Annotated[str | None, typer.Option(help="UTM folder (split val) or benchmark")] = None,
     hold_out: Annotated[float | None, typer.Option(help="validate on this share of places")] = None,
     preset: Annotated[
-        str, typer.Option(help="dino_mix, dino_mix_toy, salad, ...; a wrong name lists all")
-    ] = "dino_mix",
+        str | None, typer.Option(help="dino_mix (default), salad, ...; a wrong name lists all")
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(help="YAML or JSON: fields that win over the preset's")
     ] = None,
     recipe: Annotated[str, typer.Option(help="paper, authors, toy or robust")] = "paper",
     overrides: Overrides = "",
-    weights: Annotated[str, typer.Option(help="hub (pretrained), random, or a file")] = "hub",
+    weights: Annotated[str | None, typer.Option(help="hub (default), random, or a file")] = None,
+    start: Annotated[str | None, typer.Option(help=f"go on from a model: {MODELS}")] = None,
     images_per_place: Annotated[int, typer.Option(help="K, at least 2")] = 4,
     out: Annotated[Path | None, typer.Option(help="default: runs in the data folder")] = None,
     as_json: Json = False,
@@ -34,6 +35,7 @@ def train(
     """Train a model; print its folder and its best epoch.
 
     Asked again, a finished run is loaded. One that was killed goes on after its last whole epoch.
+    Asked for more epochs, a finished one goes on, too, unless its schedule is cosine.
 
     \b
     dinomix train data/toycity/train --val data/toycity \\
@@ -41,16 +43,20 @@ def train(
     dinomix train data/gsv-cities --val pitts30k-val --recipe authors
     dinomix train my_places --hold-out 0.2 --config model.yaml \\
         --recipe toy --set "epochs=2; lr=1e-3"
+    dinomix train my_places --hold-out 0.2 --start published.ckpt --set "lr=1e-3"
     """
     from dinomix.data import PlaceDataset
-    from dinomix.exchange.opening import open_testset
+    from dinomix.exchange.opening import open_model, open_testset
     from dinomix.plumbing.settings import parse_overrides
     from dinomix.runs.train import train
     from dinomix.training import TrainConfig
 
     if (val is None) == (hold_out is None):
         raise typer.BadParameter("give one of the two: --val SET or --hold-out SHARE")
-    chosen = model_config(preset, config)
+    if start is not None and weights is not None:
+        raise typer.BadParameter("give one of the two: --weights or --start, which has all weights")
+    begun = None if start is None else open_model(start)
+    chosen = model_config(preset or (begun.config if begun else "dino_mix"), config)
     train_config = TrainConfig.preset(recipe, **parse_overrides(overrides))
     dataset = PlaceDataset(places, images_per_place=images_per_place)
     if val is None:
@@ -60,8 +66,8 @@ def train(
         validation = open_testset(val, "val" if has_splits else None)
     if not as_json:
         typer.echo(f"{dataset!r}\n{validation!r}", err=True)
-    initial = None if weights == "random" else weights
-    options = {"weights": initial, "out": out, "progress": not as_json}
+    initial = None if begun or weights == "random" else weights or "hub"
+    options = {"weights": initial, "start": begun, "out": out, "progress": not as_json}
     run = train(chosen, dataset, validation, train_config, **options)
     if int(os.environ.get("RANK", 0)):  # torchrun's other processes have the same to say
         return
@@ -77,17 +83,18 @@ def train(
         typer.echo(f"{run.folder}\nbest epoch {epoch} of {epochs}: {recalls} on {where}")
 
 
-def model_config(preset: str, path: Path | None = None) -> "ModelConfig":
-    """A preset, with the fields in a file instead of its own; `config.json` of a model will do."""
+def model_config(preset: "str | ModelConfig", path: Path | None = None) -> "ModelConfig":
+    """A preset or a config, with the fields in a file instead; `config.json` of a model will do."""
     from dinomix.model import PRESETS, ModelConfig
     from dinomix.plumbing.settings import VERSION, read_fields
 
-    if preset not in PRESETS:
+    base = PRESETS.get(preset, preset)
+    if isinstance(base, str):
         raise ValueError(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
     fields = {} if path is None else read_fields(path)
     fields.pop(VERSION, None)
     try:
-        return ModelConfig.from_dict({**PRESETS[preset].to_dict(), **fields})
+        return ModelConfig.from_dict({**base.to_dict(), **fields})
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 

@@ -14,6 +14,7 @@ from torch import nn
 
 from dinomix.localization.index import PhotoIndex, default_file
 from dinomix.localization.photos import Position, find_photos
+from dinomix.plumbing.configs import whole
 from dinomix.plumbing.errors import first_of
 from dinomix.retrieval import SkippedImageWarning, describe
 from dinomix.scale.search import search
@@ -155,8 +156,9 @@ def localize(
         ValueError: k or radius is not positive, no photo of the database can be read, a CSV file
             is wrong, or the index is something else.
     """
-    if k < 1 or not radius > 0:
-        raise ValueError(f"k is {k} and radius {radius}: expected 1 or more, and more than 0")
+    k = whole("k", k, least=1)
+    if not radius > 0:
+        raise ValueError(f"radius {radius}: expected more than 0")
     sources = [queries] if isinstance(queries, str | Path) else list(queries)
     if not sources:
         raise ValueError("there are no queries")

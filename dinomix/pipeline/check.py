@@ -23,6 +23,7 @@ from dinomix.plumbing.files import config_hash
 from dinomix.plumbing.workspace import data_root
 from dinomix.study.designs import Setup
 from dinomix.study.study import Study, Variant
+from dinomix.training import batches_of
 from dinomix.weights import load_backbone_weights
 
 Parameters = Mapping[str, Any]
@@ -139,12 +140,14 @@ def _training_sets(
             continue
         try:
             places = PlaceDataset(folder, images_per_place=study.images_per_place)
+            for recipe in filter(None, (v.train for v in users)):
+                batches_of(places, recipe, epoch=1)
         except (OSError, ValueError) as error:
             yield Row(name, _wrong(folder, error), needed, False)
             continue
         cities, images = len(places.cities), sum(map(len, places.places))
         found = f"{cities} cities, {len(places):,} places, {images:,} images"
-        yield Row(name, found, needed, len(places) >= batch and cities >= least)
+        yield Row(name, found, needed, cities >= least)
 
 
 def _test_sets(

@@ -1,9 +1,13 @@
-"""Configs: frozen dataclasses whose fields pydantic checks, with errors of one line a field."""
+"""Configs: frozen dataclasses whose fields pydantic checks, with errors of one line a field.
+
+And arguments that are numbers: here those of any library become Python's.
+"""
 
 import dataclasses
 import functools
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from numbers import Integral, Real
 from typing import Any, Self, dataclass_transform
 
 from pydantic import ConfigDict, ValidationError
@@ -17,7 +21,7 @@ STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 def strict_dataclass(cls: type) -> type:
     """Make a class of annotated fields a frozen dataclass that refuses what its fields don't take.
 
-    The ValueError says "ModelConfig.mix_depth is '2'; it should be a valid integer", a line each.
+    The ValueError says "ModelConfig.mix_depth is '2'; it should be a whole number", a line each.
     """
     made = dataclass(frozen=True, config=STRICT)(cls)
     checked = made.__init__
@@ -25,12 +29,50 @@ def strict_dataclass(cls: type) -> type:
     @functools.wraps(checked)
     def __init__(self, *args: Any, **fields: Any) -> None:
         try:
-            checked(self, *args, **fields)
+            checked(self, *plain(args), **plain(fields))
         except ValidationError as error:
             raise ValueError(in_words(error)) from None
 
     made.__init__ = __init__
     return made
+
+
+def plain(value: Any) -> Any:
+    """Numbers of any library as Python's own, arrays as lists; all else, True and "4", as it is."""
+    if hasattr(value, "tolist"):  # NumPy's, torch's, pandas'
+        return value.tolist()
+    if isinstance(value, Real) and type(value) not in (bool, int, float):
+        return int(value) if isinstance(value, Integral) else float(value)
+    if isinstance(value, Mapping):
+        return {key: plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return (list if isinstance(value, list) else tuple)(map(plain, value))
+    return value
+
+
+def whole(name: str, value: Any, least: int = 0, why: str = "") -> int:
+    """The argument `name`, a whole number, as an int; ValueError for 4.0, "4", True or too few."""
+    number = plain(value)
+    if type(number) is not int or number < least:
+        raise ValueError(f"{name} is {value!r}; it should be a whole number from {least} on{why}")
+    return number
+
+
+def wholes(name: str, values: Any, least: int = 0) -> list[int]:
+    """The argument `name`, a list of whole numbers, as ints; ValueError for anything else."""
+    values = plain(values)
+    numbers = [whole(name, v, least) for v in values] if isinstance(values, Iterable) else []
+    if not numbers:
+        raise ValueError(f"{name} is {values!r}; it should be a list such as [1, 5]")
+    return numbers
+
+
+def real(name: str, value: Any) -> float:
+    """The argument `name`, a number from 0 on, as Python's; ValueError for anything else."""
+    number = plain(value)
+    if type(number) not in (int, float) or not 0 <= number < float("inf"):
+        raise ValueError(f"{name} is {value!r}; it should be a number from 0 on")
+    return number
 
 
 class Config:

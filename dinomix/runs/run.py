@@ -6,6 +6,8 @@ folder/history.csv        a row an epoch, see `training.fit`
 folder/checkpoint.pt      while it is made: all that going on needs
 folder/best.safetensors   the model of the best epoch on the validation set
 folder/last.safetensors   the model of the last epoch, when the run is finished
+folder/state.pt           what a longer run goes on with, where the schedule is `OPEN_ENDED`: the
+                          optimiser's 4 (SGD) or 8 bytes (AdamW) a trained parameter
 ```
 """
 
@@ -25,13 +27,14 @@ from tqdm.auto import tqdm
 from dinomix.backbones import TOY
 from dinomix.model import ModelConfig, PlaceModel, load_model, save_model
 from dinomix.plumbing import __version__
-from dinomix.plumbing.files import atomic_path, to_json
+from dinomix.plumbing.files import atomic_path, config_hash, to_json
 from dinomix.plumbing.tensorfiles import read_torch
-from dinomix.training import TrainConfig
+from dinomix.training import OPEN_ENDED, TrainConfig
 from dinomix.weights import TOY_WEIGHTS
 
 CONFIG, HISTORY, CHECKPOINT = "config.json", "history.csv", "checkpoint.pt"
-BEST, LAST = "best.safetensors", "last.safetensors"
+BEST, LAST, STATE = "best.safetensors", "last.safetensors", "state.pt"
+LEARN = ("trained_blocks", "train_tokens")  # a model's fields that no descriptor depends on
 COLUMNS = [
     *("epoch", "step", "loss", "mined_share", "lr"),
     *("recall@1", "recall@5", "seconds", "images_per_second"),
@@ -118,10 +121,15 @@ class Run:
         return config.get("finished", False)
 
     def begin(self) -> None:
-        """Write down whose folder it is, after what a killed process left is gone."""
+        """Write down whose folder it is; the end of a shorter run, if there is one, begins it."""
         for leftover in self.folder.glob(".tmp*"):  # safetensors' own half-written files
             leftover.unlink()
         self.write_config(finished=False)
+        if not (self.folder / CHECKPOINT).exists() and (run := self.shorter()):
+            save_model(run.load(), self.folder / BEST)  # which it may stay
+            history = run.history.to_dict("records")
+            end = {"model": run.load("last").state_dict(), "history": history}
+            _write_state(self.folder / CHECKPOINT, end | _read_state(run.folder / STATE))
 
     def checkpoint(self) -> dict[str, Any] | None:
         """The state that `save` saved last, on the CPU; None before the first one.
@@ -130,21 +138,24 @@ class Run:
             ValueError: the file is damaged, or not `save`'s.
         """
         path = self.folder / CHECKPOINT
-        if not path.exists():
-            return None
-        try:
-            state = read_torch(path)
-            if not isinstance(state, dict):
-                raise ValueError(f"{path} holds no state of a run")
-        except ValueError as error:
-            raise ValueError(f"{error}\nWithout this file, train begins the run again.") from error
-        return state
+        return _read_state(path) if path.exists() else None
+
+    def shorter(self) -> "Run | None":
+        """The longest finished run beside this one that is the same for fewer epochs."""
+        found = {}
+        for path in self.folder.parent.glob(f"*/{STATE}"):
+            with suppress(OSError, ValueError):  # damage there is no fault of this run
+                run = Run.open(path.parent)
+                epochs = run.train_config.epochs
+                same = self.identity | {"train": self.identity["train"] | {"epochs": epochs}}
+                if epochs < self.train_config.epochs and run.folder.name == config_hash(same):
+                    found[epochs] = run
+        return found[max(found)] if found else None
 
     def save(self, model: PlaceModel, history: list[dict[str, float]], **state: Any) -> None:
         """Save the state after an epoch; from it alone, the other files can be made again."""
         state = {"model": model.state_dict(), "history": history, **state}
-        with atomic_path(self.folder / CHECKPOINT) as path, path.open("wb") as file:
-            torch.save(state, file)  # given a path, it would not tell that the disk is full
+        _write_state(self.folder / CHECKPOINT, state)
         self.publish(model, history)
 
     def publish(self, model: PlaceModel, history: list[dict[str, float]]) -> None:
@@ -154,9 +165,11 @@ class Run:
         if epoch and self.best["epoch"] == epoch:
             save_model(model, self.folder / BEST)
 
-    def finish(self, model: PlaceModel) -> None:
-        """Save the last model, say that the run is done, and drop the checkpoint."""
+    def finish(self, model: PlaceModel, **state: Any) -> None:
+        """Save the last model and the state, say that the run is done, and drop the checkpoint."""
         save_model(model, self.folder / LAST)
+        if self.train_config.schedule in OPEN_ENDED:
+            _write_state(self.folder / STATE, state)
         self.write_config(finished=True)
         self.remove_checkpoint()
 
@@ -182,6 +195,21 @@ def best_row(history: pd.DataFrame) -> dict[str, float]:
     """The trained epoch with the highest recall@1; ties go to recall@5, then to the earlier one."""
     trained = history[history["epoch"] > 0].to_dict("records")
     return max(trained, key=lambda row: (row["recall@1"], row["recall@5"], -row["epoch"]))
+
+
+def _write_state(path: Path, state: dict[str, Any]) -> None:
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        torch.save(state, file)  # given a path, it would not tell that the disk is full
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    try:
+        state = read_torch(path)
+        if not isinstance(state, dict):
+            raise ValueError(f"{path} holds no state of a run")
+    except ValueError as error:
+        raise ValueError(f"{error}\nWithout this file, train begins the run again.") from error
+    return state
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -241,3 +269,18 @@ def weights_id(backbone: str, weights: str | Path | None) -> str | None:
         raise FileNotFoundError(f"no weights at {path}: give the path of a file, 'hub' or None")
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def open_start(start: str | Path | PlaceModel, config: ModelConfig) -> tuple[PlaceModel, str]:
+    """`start` of `train` as a model, and what names its weights; ValueError: not of `config`."""
+    if not isinstance(start, PlaceModel):
+        start = Run.open(start).load() if Path(start).is_dir() else load_model(start)
+    its, mine = start.config.to_dict(), config.to_dict()
+    differing = [name for name in mine if name not in LEARN and its[name] != mine[name]]
+    if differing:
+        fields = ", ".join(f"{name} {its[name]!r}, not {mine[name]!r}" for name in differing)
+        raise ValueError(f"start is another architecture than the model to train: it has {fields}")
+    digest = hashlib.sha256()
+    for name, value in start.state_dict().items():
+        digest.update(name.encode() + value.float().cpu().numpy().tobytes())
+    return start, digest.hexdigest()[:16]

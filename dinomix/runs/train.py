@@ -9,14 +9,14 @@ import torch
 
 from dinomix.data import PlaceDataset, TestSet
 from dinomix.images import train_transform
-from dinomix.model import ModelConfig, build_model
+from dinomix.model import ModelConfig, PlaceModel, build_model
 from dinomix.plumbing.errors import ExplainedError
 from dinomix.plumbing.files import config_hash
 from dinomix.plumbing.workspace import NO_TRAINING, data_root
 from dinomix.retrieval import pick_device
 from dinomix.runs.machine import make_accelerator, reproducible, rng_state, set_rng_state
 from dinomix.runs.prefix import prefix_features
-from dinomix.runs.run import COLUMNS, Run, locked, weights_id
+from dinomix.runs.run import COLUMNS, Run, locked, open_start, weights_id
 from dinomix.training import (
     DivergedError,
     TrainConfig,
@@ -34,6 +34,7 @@ def train(
     train_config: TrainConfig,
     *,
     weights: str | Path | None = None,
+    start: str | Path | PlaceModel | None = None,
     out: str | Path | None = None,
     progress: bool = True,
 ) -> Run:
@@ -41,25 +42,31 @@ def train(
 
     The run's folder is `out/<hash>` of what decides the result: both configs (but for workers and
     device), the data sets' fingerprints and the content of the initial weights. A killed run goes
-    on after its last whole epoch and ends as an unbroken one, bit by bit on the same machine. A
-    second process that asks for a run in the making waits for it. Under `torchrun` or `accelerate
-    launch` a batch is shared out among the processes, but mined as a whole.
+    on after its last whole epoch, and a longer one after the end of a finished shorter one, but for
+    the schedule "cosine", whose rates depend on its length. Both end as an unbroken run, bit by bit
+    on the same machine. A second process that asks for a run in the making waits for it. Under
+    `torchrun` or `accelerate launch` a batch is shared out among the processes, but mined as a
+    whole.
 
     Args:
         places: training places; their transform is chosen here.
         val: validation set; the best epoch is the one with the highest recall@1 on it.
         weights: of the backbone at the start, see `build_model`.
+        start: a whole model to go on from, in place of `weights`: a model, a file of `save_model`,
+            or a run's folder (its best epoch); what else there is, `open_model` opens. Its config
+            is `model_config`, but for trained_blocks and train_tokens.
         out: folder of runs; None means `runs` in the data folder (`workspace.data_root`).
         progress: show a bar with loss, recall and images per second.
 
     Raises:
         ExplainedError: the run is not there, and the variable DINOMIX_NO_TRAINING is set.
-        ValueError: too few places for a batch; nothing to train; a precision, device or compiler
-            that this machine does not have; a run folder that belongs to another run.
+        ValueError: too few places for a batch; nothing to train; weights and start; a start of
+            another architecture; a precision, device or compiler that this machine does not have;
+            a run folder that belongs to another run.
         DivergedError: loss or weights became NaN or infinite. The last good checkpoint stays.
     """
     batches_of(places, train_config, epoch=1)  # or an error, before anything is written
-    run = _asked(model_config, places, val, train_config, weights, out)
+    run, start = _asked(model_config, places, val, train_config, weights, start, out)
     if run.is_finished():
         run.remove_checkpoint()
         return Run.open(run.folder)
@@ -75,8 +82,9 @@ def train(
         if not run.is_finished():  # it may be now, if we had to wait
             if main:
                 run.begin()
+            here.wait_for_everyone()
             with reproducible(train_config.seed):
-                _train(run, places, val, weights, here, progress and main)
+                _train(run, places, val, weights, start, here, progress and main)
         here.wait_for_everyone()
     return Run.open(run.folder)
 
@@ -88,14 +96,16 @@ def find_run(
     train_config: TrainConfig,
     *,
     weights: str | Path | None = None,
+    start: str | Path | PlaceModel | None = None,
     out: str | Path | None = None,
 ) -> Run | None:
     """The finished run that `train` would return for these arguments, or None."""
-    run = _asked(model_config, places, val, train_config, weights, out)
+    run, _ = _asked(model_config, places, val, train_config, weights, start, out)
     return Run.open(run.folder) if run.is_finished() else None
 
 
-def _asked(model_config, places, val, train_config, weights, out) -> Run:
+def _asked(model_config, places, val, train_config, weights, start, out):
+    """The run in its folder, be it there or not, and the model that it starts from, if any."""
     identity = {
         "model": model_config.to_dict(),
         "train": train_config.identity(),
@@ -103,12 +113,17 @@ def _asked(model_config, places, val, train_config, weights, out) -> Run:
         "val": val.fingerprint,
         "weights": weights_id(model_config.backbone, weights),
     }
+    if start is not None:
+        if weights is not None:
+            raise ValueError(f"weights {weights} and a start are given: a start has all weights")
+        start, identity["start"] = open_start(start, model_config)
     out = data_root() / "runs" if out is None else Path(out)
     nothing = pd.DataFrame(columns=COLUMNS)
-    return Run(out / config_hash(identity), model_config, train_config, nothing, identity)
+    run = Run(out / config_hash(identity), model_config, train_config, nothing, identity)
+    return run, start
 
 
-def _train(run, places, val, weights, here, progress) -> None:
+def _train(run, places, val, weights, start, here, progress) -> None:
     """Begin or resume, and save after each epoch; the order here is that of the random draws."""
     recipe, main = run.train_config, here.is_main_process
     device = pick_device(recipe.device)  # Accelerate itself knows no "cuda:1"
@@ -119,13 +134,13 @@ def _train(run, places, val, weights, here, progress) -> None:
     # Half-precision convolutions want channels last; in float32 it would only round otherwise.
     half = here.mixed_precision != "no"
     model.to(device, memory_format=torch.channels_last if half else torch.preserve_format)
-    if checkpoint:
-        model.load_state_dict(checkpoint["model"])
+    if checkpoint or start:
+        model.load_state_dict(checkpoint["model"] if checkpoint else start.state_dict())
     frozen = None
     if recipe.cache_prefix and model.backbone.has_prefix:
         paths, folder = [*places.paths, *val.database, *val.queries], run.folder.parent / "prefix"
         frozen = prefix_features(model, paths, folder, device=device, progress=progress)
-    if model.aggregator.needs_features and not checkpoint:
+    if model.aggregator.needs_features and not checkpoint and not start:
         shown = places.with_transform(train_transform(model.config.image_size, recipe.augment))
         initialise(model, shown if frozen is None else shown.with_frozen(frozen))
     optimizer = make_optimizer(recipe, model)
@@ -139,6 +154,11 @@ def _train(run, places, val, weights, here, progress) -> None:
         if main:
             run.publish(model, history)  # the kill may have come between the two
         set_rng_state(checkpoint["rng"])
+
+    def state():  # what going on needs beside the model and its history
+        scaler = here.scaler.state_dict() if here.scaler else None
+        return {"optimizer": optimizer.state_dict(), "scaler": scaler, "rng": rng_state()}
+
     rows = fit(
         *(model, places, val, recipe, optimizer, here),
         **{"frozen": frozen, "history": history, "progress": progress},
@@ -146,11 +166,9 @@ def _train(run, places, val, weights, here, progress) -> None:
     try:
         for _ in rows:
             if main:
-                scaler = here.scaler.state_dict() if here.scaler else None
-                state = {"optimizer": optimizer.state_dict(), "scaler": scaler, "rng": rng_state()}
-                run.save(model, history, **state)
+                run.save(model, history, **state())
             here.wait_for_everyone()
     except DivergedError as error:
         raise DivergedError(f"{error} The checkpoint before it stays in {run.folder}.") from None
     if main:
-        run.finish(model)
+        run.finish(model, **state())

@@ -9,6 +9,7 @@ from typing import Self
 import faiss
 import numpy as np
 
+from dinomix.plumbing.configs import whole
 from dinomix.plumbing.files import atomic_path
 from dinomix.retrieval import BLOCK_BYTES, Found, described
 from dinomix.scale.search import compare_again, row_blocks
@@ -97,6 +98,7 @@ class ApproximateIndex:
             ValueError: the queries or the database do not fit the index, k < 1, or the index has
                 no such parameter.
         """
+        k, candidates = whole("k", k, least=1), whole("candidates", candidates, least=1)
         if database is not None:
             last = faiss.vector_to_array(self.index.id_map).max(initial=-1)
             if database.shape[1:] != (self.index.d,) or last >= len(database):
@@ -104,7 +106,7 @@ class ApproximateIndex:
                     f"the index holds {len(self)} descriptors of {self.index.d} entries, but the "
                     f"database is {database.shape}; give the one it was built from."
                 )
-        if queries.ndim != 2 or queries.shape[1] != self.index.d or k < 1:
+        if queries.ndim != 2 or queries.shape[1] != self.index.d:
             raise ValueError(
                 f"cannot search the index for the nearest {k} of queries {queries.shape}; they "
                 f"should be (Q, {self.index.d}), described by the model of the database."

@@ -52,7 +52,7 @@ def search(
     """
     if scan not in SCANS:
         raise ValueError(f"scan is {scan!r}; choose one of {', '.join(SCANS)}")
-    check_search(database, queries, k)
+    k = check_search(database, queries, k)
     rows = max(1, block_bytes // (4 * database.shape[1]))
     if scan == "float32":
         return search_blocks(row_blocks(database, rows), queries, k)

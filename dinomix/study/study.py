@@ -16,10 +16,11 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from dinomix.aggregators import Aggregator, own_aggregators, register_aggregator
-from dinomix.data import PlaceDataset, TestSet
+from dinomix.data import TWO, PlaceDataset, TestSet
 from dinomix.datasets.benchmarks import BENCHMARKS, open_benchmark
 from dinomix.evaluation import evaluate
 from dinomix.model import PRESETS, ModelConfig, PlaceModel, build_model
+from dinomix.plumbing.configs import whole, wholes
 from dinomix.plumbing.files import atomic_path, config_hash
 from dinomix.plumbing.summary import count_parameters
 from dinomix.plumbing.tables import ResultsTable
@@ -66,7 +67,7 @@ def variants(
     Raises:
         ValueError: an unknown preset or field, or a wrong value. The method is named.
     """
-    found = []
+    seeds, found = wholes("seeds", seeds), []
     for method, special in methods.items():
         fields = dict(special)
         train, preset = fields.pop("train", {}), fields.pop("preset", None)
@@ -99,6 +100,11 @@ class Study:
     out: Path  # folder of runs, as of `train`
     images_per_place: int = 4  # K
     ks: Sequence[int] = (1, 5, 10)
+
+    def __post_init__(self) -> None:
+        k = whole("images_per_place", self.images_per_place, 2, why=TWO)
+        object.__setattr__(self, "images_per_place", k)
+        object.__setattr__(self, "ks", tuple(wholes("ks", self.ks, least=1)))
 
     @classmethod
     def under(

@@ -99,7 +99,7 @@ def test_train_passes_on_what_it_is_given(data, asked, tmp_path):
     config, places, val, recipe, options = asked.pop()
     assert config == dinomix.PRESETS["dino_mix"] and recipe == dinomix.TrainConfig()
     assert (len(places), len(val.database)) == (4, 2)
-    assert options == {"weights": "hub", "out": None, "progress": True}
+    assert options == {"weights": "hub", "start": None, "out": None, "progress": True}
     arguments = ["--preset", "salad", "--recipe", "authors", "--weights", "random"]
     more = ["--images-per-place", 2, "--out", tmp_path, "--val", data / "city", "--json"]
     invoke("train", data / "places", *arguments, *more)
@@ -107,12 +107,27 @@ def test_train_passes_on_what_it_is_given(data, asked, tmp_path):
     assert config == dinomix.PRESETS["salad"]
     assert recipe == dinomix.TrainConfig.preset("authors")
     assert places.images_per_place == 2 and val.name == "city-val"
-    assert options == {"weights": None, "out": tmp_path, "progress": False}
+    assert options == {"weights": None, "start": None, "out": tmp_path, "progress": False}
     write_testset(tmp_path / "plain")
     train(data, "--preset", "salad", "--val", tmp_path / "plain")
     config, _, val, *_ = asked.pop()
     assert config == dinomix.ModelConfig(**MODEL, aggregator="salad", trained_blocks=4)
     assert val.name == "plain-test"  # it has no other split
+
+
+def test_train_starts_from_a_model(data, model, asked, tmp_path):
+    (tmp_path / "more.yaml").write_text("trained_blocks: 1\n")
+    places = ["train", data / "places", "--hold-out", 0.34, "--start", model]
+    invoke(*places, "--config", tmp_path / "more.yaml")
+    config, *_, options = asked.pop()
+    assert config == dinomix.ModelConfig(**MODEL, trained_blocks=1)  # its own, but for the file's
+    assert options["weights"] is None
+    for key, value in dinomix.load_model(model).state_dict().items():
+        assert torch.equal(options["start"].state_dict()[key], value)
+    invoke(*places, "--preset", "salad")
+    assert asked.pop()[0] == dinomix.PRESETS["salad"]
+    both = invoke(*places, "--weights", "random")
+    assert both.exit_code == 2 and "--weights or --start" in plain(both.stderr)
 
 
 def test_processes_beside_the_first_stay_quiet(data, monkeypatch, tmp_path):
@@ -140,10 +155,15 @@ def test_one_validation_set(data, options):
         (["--images-per-place", "9"], "", "none of the 6 places .* has 9 images"),
         (["--weights", "w.pth"], RECIPE, "no weights at w.pth: give the path of a file"),
         (["--hold-out", "2"], "", "share is 2.0"),
+        (["--images-per-place", "1"], "", "images_per_place is 1; .*two images of a place"),
+        ([], "places_per_batch=1", "places_per_batch is 1; the loss needs two places"),
+        (["--start", "gone.ckpt"], "", "there is no model gone.ckpt"),
+        (["--start", "{model}", "--preset", "salad"], RECIPE, "aggregator 'mix', not 'salad'"),
         ([], "places_per_batch=400", "do not fill one batch of places_per_batch = 400"),
     ],
 )
-def test_errors_of_train_are_one_line(data, options, recipe, complaint):
+def test_errors_of_train_are_one_line(data, model, options, recipe, complaint):
+    options = [option.format(model=model) for option in options]
     held = [] if "--hold-out" in options else ["--hold-out", "0.34"]
     result = train(data, *held, *options, recipe=recipe)
     assert result.exit_code == 1 and result.stdout == ""

@@ -130,7 +130,7 @@ def test_a_folder_of_queries_in_one_table(model, root, query, tmp_path):
 
 def test_a_query_in_the_database_is_found_and_k_may_exceed_it(model, root):
     image = sorted(root.glob("@*"))[3]
-    found = find(model, root, image, k=100)
+    found = find(model, root, image, k=np.int64(100))
     assert len(found.matches) == 7
     first = found.matches.iloc[0]
     assert first["image"] == str(image) and first["similarity"] == pytest.approx(1, abs=1e-5)
@@ -218,7 +218,11 @@ def test_nothing_to_search(model, root, query, tmp_path):
         find(model, tmp_path / "bad", query)
     with pytest.raises(ValueError, match="no queries"):
         find(model, root, [])
-    for words, wrong in (("k is 0", {"k": 0}), ("radius nan", {"radius": float("nan")})):
+    for words, wrong in (
+        ("k is 0", {"k": 0}),
+        ("k is '5'", {"k": "5"}),
+        ("radius nan", {"radius": float("nan")}),
+    ):
         with pytest.raises(ValueError, match=words):
             find(model, root, query, **wrong)
 

@@ -113,10 +113,30 @@ def test_missing_images_and_places_are_told(tmp_path, data):
 def test_places_must_fill_a_batch_and_gsv_cities_have_all_its_cities(tmp_path, data):
     found = checked(tmp_path, data, train_changes={"places_per_batch": 7})
     assert failing(found) == ["places"] and "batch of 7" in found["places"].needed
-    (data / "places").rename(data / "gsv-cities")
+    assert "7" in found["places"].found
+    write_places(data / "places", places=3, city="Zenith")  # enough, but not in one city
+    by_city = {"places_per_batch": 7, "shuffle": "city"}
+    found = checked(tmp_path, data, train_changes=by_city)
+    assert failing(found) == ["places"] and "6 places of the largest" in found["places"].found
+    shutil.rmtree(data / "places")
+    write_places(data / "gsv-cities")
     found = checked(tmp_path, data, train_folder="gsv-cities")
     assert failing(found) == ["gsv-cities"]
     assert "23 cities" in found["gsv-cities"].needed and "1 cities" in found["gsv-cities"].found
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"images_per_place": 1}, "images_per_place is 1; .*loss needs two images of a place"),
+        ({"train_changes": {"places_per_batch": 1}}, "per_batch is 1; the loss needs two places"),
+    ],
+)
+def test_what_cannot_learn_is_told(tmp_path, data, changes, complaint):
+    """Also of a city that is yet to be rendered."""
+    for city in ({}, {"city": {}, "city_folder": "toycity", "train_folder": "toycity/train"}):
+        with pytest.raises(ValueError, match=complaint):
+            checked(tmp_path, data, **changes, **city)
 
 
 def test_test_sets_that_are_missing_or_broken_are_told(tmp_path, data):

@@ -2,12 +2,17 @@
 
 import dataclasses
 import pickle
-from typing import Annotated, Literal
+from fractions import Fraction
+from typing import Annotated, Any, Literal
 
+import numpy as np
+import pandas as pd
 import pytest
+import torch
 from pydantic import Field
 
-from dinomix.plumbing.configs import Config, strict_dataclass
+from dinomix.plumbing.configs import Config, plain, real, strict_dataclass, whole, wholes
+from dinomix.plumbing.files import config_hash
 
 
 @strict_dataclass
@@ -17,6 +22,7 @@ class Recipe(Config):
     name: str = "plain"
     blocks: Annotated[int, Field(ge=0)] | Literal["all"] = 1
     marks: Annotated[tuple[int, ...], Field(strict=False)] = ()
+    options: Any = ()
 
     def __post_init__(self):
         if self.name == "bad":
@@ -37,6 +43,11 @@ class Recipe(Config):
         ({"blocks": "some"}, "Recipe.blocks is 'some'; it should be a whole number or 'all'"),
         ({"marks": [1, "2"]}, "Recipe.marks is '2'; it should be a list of what is a whole number"),
         ({"marks": 2}, "Recipe.marks is 2; it should be a list"),
+        ({"epochs": np.array([3])}, "Recipe.epochs is [3]; it should be a whole number"),
+        ({"epochs": np.True_}, "Recipe.epochs is True; it should be a whole number"),
+        ({"lr": np.float32("nan")}, "Recipe.lr is nan; it should be a finite number"),
+        ({"lr": np.complex64(1)}, "Recipe.lr is (1+0j); it should be a number"),
+        ({"epochs": np.int64(0)}, "Recipe.epochs is 0; it should be at least 1"),
         ({"lr": 0, "epochs": "x"}, "Recipe.epochs is 'x'; it should be a whole number\n"
                                    "Recipe.lr is 0; it should be greater than 0"),
     ],
@@ -65,3 +76,53 @@ def test_a_config_is_a_frozen_dataclass():
         dataclasses.replace(recipe, epochs=0)
     with pytest.raises(dataclasses.FrozenInstanceError):
         recipe.epochs = 4
+
+
+WHOLE = [np.int64(3), np.uint8(3), np.array(3), torch.tensor(3), pd.Series([3])[0]]
+
+
+@pytest.mark.parametrize("three", WHOLE, ids=repr)
+def test_whole_numbers_of_any_library_are_pythons(three):
+    recipe = Recipe(epochs=three, blocks=three, lr=three, marks=[three], options={"a": (three,)})
+    same = Recipe(epochs=3, blocks=3, lr=3, marks=(3,), options={"a": (3,)})
+    assert recipe == same and config_hash(recipe) == config_hash(same)
+    assert dataclasses.replace(Recipe(), epochs=three) == Recipe.from_dict({"epochs": 3})
+    assert type(whole("k", three, least=3)) is type(wholes("ks", [1, three])[1]) is int
+
+
+REAL = [np.float64(0.5), np.float32(0.5), torch.tensor(0.5), np.array(0.5), Fraction(1, 2)]
+
+
+@pytest.mark.parametrize("half", REAL, ids=repr)
+def test_real_numbers_of_any_library_are_pythons(half):
+    recipe = Recipe(lr=half)
+    assert recipe == Recipe(lr=0.5) and config_hash(recipe) == config_hash(Recipe(lr=0.5))
+    assert type(recipe.lr) is type(real("threshold", half)) is float
+
+
+@pytest.mark.parametrize("several", [range(1, 6, 4), np.array([1, 5]), torch.tensor([1, 5])])
+def test_arrays_are_lists(several):
+    assert wholes("ks", several) == [1, 5] and Recipe(marks=several).marks == (1, 5)
+
+
+def test_what_is_no_number_stays():
+    assert plain({"a": ["4", True, None, np.False_]}) == {"a": ["4", True, None, False]}
+    assert type(plain(True)) is type(plain(np.True_)) is bool
+
+
+NO_NUMBER = [True, np.True_, "4", None, [4], float("nan"), -1, np.int64(-1), 1 + 0j]
+
+
+@pytest.mark.parametrize("value", [*NO_NUMBER, 4.0, np.float64(4)], ids=repr)
+def test_arguments_that_are_no_whole_numbers_are_named(value):
+    with pytest.raises(ValueError, match=r"^k is .*; it should be a whole number from 1 on: why"):
+        whole("k", value, least=1, why=": why")
+    for values in ([1, value], value, []):
+        with pytest.raises(ValueError, match=r"^ks is .*; it should be a (list|whole number)"):
+            wholes("ks", values, least=5)
+
+
+@pytest.mark.parametrize("value", [*NO_NUMBER, np.inf], ids=repr)
+def test_arguments_that_are_no_numbers_are_named(value):
+    with pytest.raises(ValueError, match=r"^share is .*; it should be a number from 0 on"):
+        real("share", value)

@@ -15,7 +15,14 @@ from tests.killing import JOBS, contents
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the killer forks its victims")
 
-QUICK = ["training", "describing", "preparing links", "preparing copies", "results and figures"]
+QUICK = [
+    "training",
+    "training longer",
+    "describing",
+    "preparing links",
+    "preparing copies",
+    "results and figures",
+]
 LONG = [*QUICK, "training with workers", "rendering", "notebooks"]
 
 

@@ -283,7 +283,7 @@ def test_recall_equals_brute_force(data, queries, k):
 
 @pytest.mark.parametrize("ks", [(), (0,), (-1,), (1, 2.5), ("1",), (None,), (True,)])
 def test_ks_that_are_no_ranks(ks):
-    with pytest.raises(ValueError, match=r"ks are .* whole numbers from 1 on"):
+    with pytest.raises(ValueError, match=r"ks is .*(whole number from 1 on|list)"):
         recall_at_k(np.zeros((1, 1), int), [np.array([0])], ks)
 
 

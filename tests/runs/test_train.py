@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ from dinomix.runs.run import Run
 from dinomix.runs.train import train
 from dinomix.training import DivergedError, TrainConfig, batches_of, make_optimizer
 from tests.conftest import write_places, write_testset
+from tests.killing import contents
 
 TINY = ModelConfig(
     backbone="toy_vits14", trained_blocks=1, out_channels=8, out_rows=2, image_size=28
@@ -77,7 +79,7 @@ def changed(**changes):
     return TrainConfig.from_dict({**RECIPE.to_dict(), **changes})
 
 
-def plain_training(model_config, places, config):
+def plain_training(model_config, places, config, start=None):
     """Training written out without Accelerate, samplers, loaders, caches or checkpoints.
 
     Returns:
@@ -85,6 +87,8 @@ def plain_training(model_config, places, config):
     """
     torch.manual_seed(config.seed)
     model = build_model(model_config).train()
+    if start:
+        model.load_state_dict(start.state_dict())
     normalise = Normalise(*normalization(model_config.backbone))
     drawn = places.with_transform(train_transform(model_config.image_size, config.augment))
     learning = [p for p in model.parameters() if p.requires_grad]
@@ -375,7 +379,8 @@ def test_finished_run_is_loaded(run, data, monkeypatch):
     assert (again.model_config, again.train_config) == (TINY, RECIPE)
     assert runs.find_run(TINY, *data, RECIPE, out=run.folder.parent).folder == run.folder
     names = {path.name for path in run.folder.iterdir()}
-    assert names == {"config.json", "history.csv", "best.safetensors", "last.safetensors", "lock"}
+    models = {"best.safetensors", "last.safetensors"}
+    assert names == {"config.json", "history.csv", "state.pt", "lock", *models}
 
 
 def test_training_can_be_forbidden_and_a_run_looked_for(run, data, tmp_path, monkeypatch):
@@ -438,12 +443,12 @@ def crash_at(monkeypatch, name, call):
     monkeypatch.setattr(module, name, crashing)
 
 
-def break_off(monkeypatch, name, call, *run, out):
+def break_off(monkeypatch, name, call, *run, **options):
     """Train until the run's function `name` raises."""
     with monkeypatch.context() as patch:
         crash_at(patch, name, call)
         with pytest.raises(Crash):
-            train(*run, out=out, progress=False)
+            train(*run, **options, progress=False)
 
 
 @pytest.mark.parametrize(
@@ -475,6 +480,179 @@ def test_batch_norm_and_generators_go_on(data, tmp_path, monkeypatch):
     broken = train(CNN, *data, RECIPE, out=tmp_path / "broken", progress=False)
     assert_same_result(broken, whole)
     assert any(key.endswith("running_mean") for key in whole.load("last").state_dict())
+
+
+# ------------------------------------------------------------------------------- longer
+
+
+@pytest.fixture
+def trained_batches(monkeypatch):
+    """Grows with each batch that is trained on, for which all global generators are drawn from."""
+    seen = []
+
+    def noted(desc, *args):
+        seen.append(1)
+        noise = torch.randn_like(desc) * random.random() * np.random.rand()
+        return losses.loss_and_mined_share(desc + noise, *args)
+
+    monkeypatch.setattr(loop, "loss_and_mined_share", noted)
+    return seen
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("model", "changes"),
+    [
+        (TINY, {"milestones": (1, 3), "workers": 1}),
+        (TINY, {"schedule": "constant", "optimizer": "adamw", "lr": 1e-3, "warmup_steps": 5}),
+        (TINY, {"precision": "bf16", "clip_value": 0.01, **CACHED}),
+        (CNN, {"momentum": 0.5}),
+    ],
+    ids=["steps", "adamw", "cached prefix in bf16", "batch norm"],
+)
+def test_a_longer_run_goes_on_from_a_finished_one(data, tmp_path, trained_batches, model, changes):
+    whole = train(model, *data, changed(epochs=4, **changes), out=tmp_path / "one", progress=False)
+    short = [
+        train(model, *data, changed(epochs=epochs, **changes), out=tmp_path, progress=False)
+        for epochs in (1, 2)
+    ]
+    assert len(trained_batches) == BATCHES * (4 + 1 + 1)
+    before = [files(run.folder) for run in short]
+    torch.rand(3)
+    longer = train(model, *data, changed(epochs=4, **changes), out=tmp_path, progress=False)
+    assert len(trained_batches) == BATCHES * (6 + 2)
+    assert longer.folder.name == whole.folder.name
+    assert_same_result(longer, whole)
+    assert contents(longer.folder) == contents(whole.folder)
+    assert [files(run.folder) for run in short] == before
+    assert longer.history[:3].equals(short[1].history)
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        *(("save_model", call) for call in (1, 2, 3)),
+        *(("_write_state", call) for call in (1, 2, 3)),
+        *(("write_config", 1), ("loss_and_mined_share", 2), ("write_history", 1)),
+    ],
+)
+def test_a_longer_run_goes_on_wherever_it_broke_off(data, run, tmp_path, monkeypatch, name, call):
+    train(TINY, *data, changed(epochs=2), out=tmp_path, progress=False)
+    break_off(monkeypatch, name, call, TINY, *data, RECIPE, out=tmp_path)
+    assert_same_result(train(TINY, *data, RECIPE, out=tmp_path, progress=False), run)
+
+
+def test_the_best_epoch_may_lie_in_the_shorter_run(data, tmp_path, monkeypatch):
+    left = iter([0, 80, 70, 60, 90])
+    states = []
+
+    def scripted(model, *_, **__):
+        states.append({key: value.clone() for key, value in model.state_dict().items()})
+        return dict.fromkeys(("recall@1", "recall@5"), float(next(left)))
+
+    monkeypatch.setattr(loop, "validate", scripted)
+    for epochs, best in ((2, 1), (3, 1), (4, 4)):
+        run = train(TINY, *data, changed(epochs=epochs), out=tmp_path, progress=False)
+        assert run.best["epoch"] == best
+        for key, value in run.load().state_dict().items():
+            assert torch.equal(value, states[best][key])
+
+
+COSINE = {"schedule": "cosine"}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "spoil"),
+    [
+        (changed(epochs=4), RECIPE, None),  # longer already
+        (changed(epochs=2, lr=0.01), RECIPE, None),  # another run
+        (changed(epochs=2, **COSINE), changed(**COSINE), None),  # another rate from the start
+        (changed(epochs=2), RECIPE, "state.pt"),  # thrown away, or of a time without it
+        (changed(epochs=2), RECIPE, "config.json"),
+    ],
+)
+def test_other_runs_are_not_gone_on_with(data, tmp_path, trained_batches, before, after, spoil):
+    run = train(TINY, *data, before, out=tmp_path, progress=False)
+    assert (run.folder / "state.pt").exists() == (before.schedule != "cosine")
+    if spoil:
+        (run.folder / spoil).unlink()
+    trained_batches.clear()
+    train(TINY, *data, after, out=tmp_path, progress=False)
+    assert len(trained_batches) == BATCHES * after.epochs
+
+
+def test_an_unfinished_run_is_not_gone_on_with(data, run, tmp_path, monkeypatch):
+    break_off(monkeypatch, "write_config", 2, TINY, *data, changed(epochs=2), out=tmp_path)
+    assert list(tmp_path.glob("*/state.pt"))
+    assert_same_result(train(TINY, *data, RECIPE, out=tmp_path, progress=False), run)
+
+
+def test_a_damaged_state_is_told(data, tmp_path):
+    short = train(TINY, *data, changed(epochs=1), out=tmp_path, progress=False)
+    (short.folder / "state.pt").write_bytes(b"no state")
+    with pytest.raises(ValueError, match=r"state\.pt.*\n.*Without this file, train begins"):
+        train(TINY, *data, RECIPE, out=tmp_path, progress=False)
+
+
+# ------------------------------------------------------------------------------- from a model
+
+
+@pytest.mark.parametrize("changes", [{"epochs": 2}, {"epochs": 2, **CACHED}], ids=str)
+def test_a_whole_model_is_trained_further(data, run, tmp_path, monkeypatch, changes):
+    """As a plain loop does from there: other blocks learn, and `start` itself stays as it is."""
+    recipe, config = changed(**changes), replace(TINY, trained_blocks=2)
+    start = run.load()
+    expected, expected_losses, _ = plain_training(config, data[0], recipe, start)
+    tuned = train(config, *data, recipe, start=start, out=tmp_path, progress=False)
+    assert tuned.history["recall@1"][0] == run.best["recall@1"]
+    assert tuned.history["loss"].tolist()[1:] == pytest.approx(expected_losses, rel=1e-6)
+    for key, value in tuned.load("last").state_dict().items():
+        torch.testing.assert_close(value, expected.state_dict()[key], rtol=1e-5, atol=1e-7)
+    for key, value in run.load().state_dict().items():
+        assert torch.equal(start.state_dict()[key], value)
+
+    for same in (run.folder, str(run.folder / "best.safetensors"), start.train()):
+        found = runs.find_run(config, *data, recipe, start=same, out=tmp_path)
+        assert found.folder == tuned.folder
+    for other in (run.load("last"), None):
+        assert runs.find_run(config, *data, recipe, start=other, out=tmp_path) is None
+    broken = {"start": run.folder, "out": tmp_path / "broken"}
+    break_off(monkeypatch, "save", 2, config, *data, recipe, **broken)
+    assert_same_result(train(config, *data, recipe, **broken, progress=False), tuned)
+
+
+def test_clusters_of_a_start_stay(data, tmp_path, monkeypatch):
+    config = replace(TINY, aggregator="netvlad", aggregator_options={"clusters": 3})
+    start = build_model(config)
+    monkeypatch.setattr(runs, "initialise", lambda *_: pytest.fail("chosen anew"))
+    tuned = train(config, *data, changed(lr=1e-30, weight_decay=0), start=start, out=tmp_path)
+    for key, value in tuned.load("last").aggregator.state_dict().items():
+        torch.testing.assert_close(value, start.aggregator.state_dict()[key])
+
+
+@pytest.mark.parametrize(
+    ("config", "options", "error", "complaint"),
+    [
+        (replace(TINY, mix_depth=1, out_channels=4), {}, ValueError,
+         "it has mix_depth 2, not 1, out_channels 8, not 4$"),
+        (replace(TINY, aggregator="gem"), {}, ValueError, "aggregator 'mix', not 'gem'"),
+        (replace(TINY, image_size=56), {}, ValueError, "image_size 28, not 56"),
+        (TINY, {"weights": "hub"}, ValueError, "weights hub and a start"),
+        (TINY, {"start": "gone.safetensors"}, FileNotFoundError, "gone.safetensors"),
+        (TINY, {"start": "."}, FileNotFoundError, "no finished run"),
+    ],
+)  # fmt: skip
+def test_what_no_run_starts_from(data, run, tmp_path, config, options, error, complaint):
+    options = {"start": run.folder, **options}
+    with pytest.raises(error, match=complaint):
+        train(config, *data, RECIPE, out=tmp_path, **options)
+    assert not list(tmp_path.iterdir())
+
+
+# ------------------------------------------------------------------------------- processes
 
 
 def python(script, *args, launcher=()):

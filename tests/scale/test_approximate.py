@@ -84,6 +84,8 @@ def test_more_neighbours_than_images(places):
     assert index.search(queries, 10)[1].shape == (len(queries), 3)
     assert index.search(queries, 10, database=database[:3])[1].shape == (len(queries), 3)
     assert len(index) == 3
+    many = {"k": np.int64(10), "candidates": np.int64(10), "database": database[:3]}
+    assert index.search(queries, **many)[1].shape == (len(queries), 3)
 
 
 @pytest.mark.parametrize("factory", ["Flat", "IVF8,Flat", "PCA8,HNSW16,Flat"])
@@ -137,8 +139,9 @@ def test_errors_name_what_is_wrong(places, tmp_path):
         ("from 3 descriptors", lambda: build(database[:3], "IVF8,Flat")),
         (r"\(0, 16\)", lambda: build(database[:0], "Flat")),
         (r"\(200, 8\).*\(Q, 16\)", lambda: index.search(queries[:, :8])),
-        ("nearest 0", lambda: index.search(queries, 0)),
         ("'nprobe=0'", lambda: build(database, "IVF2,Flat").search(queries, parameters="nprobe=0")),
+        ("k is 0", lambda: index.search(queries, 0)),
+        ("candidates is '9'", lambda: index.search(queries, candidates="9")),
         ("'nprobe=4'", lambda: index.search(queries, parameters="nprobe=4")),
         (r"2000 .*\(1999, 16\)", lambda: index.search(queries, database=database[1:])),
         (r"half\.faiss holds no whole", lambda: load(tmp_path / "half.faiss")),

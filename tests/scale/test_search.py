@@ -5,6 +5,7 @@ import os
 import numpy as np
 import psutil
 import pytest
+import torch
 
 from dinomix import retrieval
 from dinomix.scale import search as neighbours
@@ -156,7 +157,7 @@ ROW = np.ones((1, 4), np.float32)
     [
         ((ROW, ROW[:, :3]), r"\(1, 4\) and \(1, 3\)"),
         ((ROW[:0], ROW), "0 descriptors"),
-        ((ROW, ROW, 0), "nearest 0"),
+        ((ROW, ROW, 0), "k is 0"),
     ],
 )
 def test_search_errors_name_the_shapes(asked, words, scan):
@@ -164,6 +165,16 @@ def test_search_errors_name_the_shapes(asked, words, scan):
         search(*asked, scan=scan)
     with pytest.raises(ValueError, match="scan is 'int8'"):
         search(ROW, ROW, 1, scan="int8")
+
+
+@pytest.mark.parametrize("scan", SCANS)
+def test_k_is_a_whole_number_of_any_library(scan):
+    rows = unit(np.random.default_rng(0).normal(size=(5, 4)))
+    for k in (np.int64(2), torch.tensor(2)):
+        assert np.array_equal(search(rows, rows, k, scan=scan)[1], search(rows, rows, 2)[1])
+    for k in (2.0, "2", True):
+        with pytest.raises(ValueError, match=rf"k is {k!r}; it should be a whole number from 1 on"):
+            search(rows, rows, k, scan=scan)
 
 
 def test_candidates_without_hope_are_not_read_again(monkeypatch):

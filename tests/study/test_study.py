@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -102,6 +103,19 @@ def test_untrained_variants_leave_no_run(study):
     assert set(table["run"]) == {"untrained"} and set(table["epoch"]) == {0}
     assert table["mix_depth"].isna().all() and table["val_recall"].isna().all()
     assert not list(study.out.glob("*/config.json"))
+
+
+def test_numbers_of_numpy_name_the_same_work(study):
+    numpy = dataclasses.replace(study, images_per_place=np.int64(2), ks=np.array([1, 2]))
+    assert numpy == study and numpy.test(VARIANTS[0]).equals(study.test(VARIANTS[0]))
+    methods = {"mix": {}, "frozen": {"train": False}}
+    found = variants(methods, config(), RECIPE, seeds=np.arange(2))
+    assert found == variants(methods, config(), RECIPE, seeds=(0, 1))
+    assert {type(variant.seed) for variant in found} == {int}
+    with pytest.raises(ValueError, match=r"seeds is 0; .*a list"):
+        variants(methods, config(), RECIPE, seeds=0)
+    with pytest.raises(ValueError, match=r"images_per_place is 1; .*loss needs two images"):
+        dataclasses.replace(study, images_per_place=1)
 
 
 def test_what_is_done_costs_nothing(study, monkeypatch):
