@@ -11,16 +11,14 @@ from typing import NamedTuple, Self
 
 import numpy as np
 import torch
-import utm
 from torch.utils.data import Dataset
 
 from dinomix.images import Transform, read_image
-from dinomix.plumbing.csvtables import Table, as_number
+from dinomix.plumbing.csvtables import Table
 from dinomix.plumbing.imagenames import list_images
+from dinomix.plumbing.positions import plane_of_degrees, read_utm
 
 UNITS = ("m", "frames", "places")
-FARTHEST = 1e7  # metres: no UTM coordinate is larger, nor any distance from equator to pole
-APART = 1e7  # metres between two cities in the coordinates of places that are held out
 LARGEST = 2**53 - 1  # beyond it, float64 does not tell whole numbers apart
 LEADS_OUT = re.compile(r"[/\\]|\.\.")  # what no part of a file name may hold
 # Of the CSV files in the GSV-Cities layout: four whole numbers, then what is text in file names.
@@ -81,7 +79,8 @@ class TestSet:
             raise FileNotFoundError(
                 f"{root} has no query folder; expected `queries` or `queries_<condition>`."
             )
-        self.database_utm, self.query_utm = read_utm(self.database), read_utm(self.queries)
+        metres = read_utm([*self.database, *self.queries])
+        self.database_utm, self.query_utm = np.split(metres, [len(self.database)])
         self.positions_in_names = True
 
     @classmethod
@@ -161,30 +160,6 @@ def convention(threshold: float, unit: str) -> str:
     """How a positive is decided, as it stands in results tables."""
     frames = f"+-{threshold:g} frame{'s' if threshold != 1 else ''}"
     return {"m": f"{threshold:g} m", "frames": frames, "places": "same place"}[unit]
-
-
-def read_utm(paths: Sequence[Path]) -> np.ndarray:
-    """Easting and northing from names like `@0400000.00@5000000.00@31@T@....jpg`: float64 (N, 2).
-
-    Raises:
-        ValueError: names the first file whose name has no two finite numbers there, or one beyond
-            10,000 km, which no UTM coordinate is.
-    """
-    fields = (field for path in paths for field in [*path.name.split("@"), "", ""][1:3])
-    metres = np.array([as_number(field) for field in fields]).reshape(-1, 2)
-    lacking = np.flatnonzero(~np.isfinite(metres).all(axis=1))
-    if len(lacking):
-        raise ValueError(
-            f"no coordinates in the name of {paths[lacking[0]]}: expected @UTM_east@UTM_north@..., "
-            "both in metres, for example @0400000.00@5000000.00@31@T@.jpg"
-        )
-    too_far = np.flatnonzero((np.abs(metres) > FARTHEST).any(axis=1))
-    if len(too_far):
-        raise ValueError(
-            f"the coordinates in {len(too_far)} names are out of range, first in that of "
-            f"{paths[too_far[0]]}: no UTM metres are beyond 10,000 km"
-        )
-    return metres
 
 
 def _split_folder(folder: Path, split: str | None) -> Path:
@@ -348,7 +323,9 @@ class PlaceDataset(Dataset):
         rest.city_of = self.city_of[remaining]
 
         paths = [self._under_root(self.places[i]) for i in aside]
-        metres = _to_utm([self._latlon[i] for i in aside], self.city_of[aside].tolist())
+        latlon = np.concatenate([self._latlon[i] for i in aside])
+        plane = plane_of_degrees(latlon, [path for images in paths for path in images])
+        metres = np.split(plane, np.cumsum([len(images) for images in paths])[:-1])
         val = TestSet.from_lists(
             f"{self.name}-held-out",
             [images[0] for images in paths],
@@ -434,18 +411,3 @@ def _require_images(root: Path, paths: np.ndarray) -> None:
             f"{len(missing)} images that the CSV files name are missing under {root}, the first "
             f"ones: {missing[:5]}. Download them, or take their rows out."
         )
-
-
-def _to_utm(latlon: Sequence[np.ndarray], city_of: Sequence[int]) -> list[np.ndarray]:
-    """Latitude and longitude (n, 2) of each place as metres, in the zone of its city's first place.
-
-    Cities are moved east, so that no place lies near one of another city.
-    """
-    zones: dict[int, tuple[int, str]] = {}
-    metres = []
-    for place, city in zip(latlon, city_of, strict=True):
-        if city not in zones:
-            zones[city] = utm.from_latlon(*place[0])[2:]
-        east, north, *_ = utm.from_latlon(*place.T, *zones[city])
-        metres.append(np.stack([east + city * APART, north], axis=1))
-    return metres

@@ -13,8 +13,9 @@ import torch
 import utm
 from torch.utils.data import DataLoader
 
-from dinomix.data import PlaceDataset, TestSet, read_utm
+from dinomix.data import PlaceDataset, TestSet
 from dinomix.images import AUGMENTATIONS, Normalise, UnreadableImageError, train_transform
+from dinomix.plumbing.positions import read_utm
 from tests.conftest import SHARED, write_image, write_places, write_testset
 from tests.test_images import MEAN, STD, the_old_way
 
@@ -212,7 +213,7 @@ def test_other_bytes_of_a_table_are_the_same_places(places_root, table, mark, en
     [
         ("northdeg", "heading", r"lacks the columns \['northdeg'\]"),
         ("year", "place_id", r"lacks the columns \['year'\]"),
-        (",", ";", "lacks the columns .* separated by commas, its header has 'place_id;year;"),
+        (",", "\t", "lacks the columns .* separated by commas, its header has 'place_id.tyear.t"),
         ("p0i1", "p0i1,x", "row 3: expected 8 fields"),
         (",3.001,p0i1", "", "row 3: expected 8 fields"),
         (",3.002,", ",east,", "row 4: lon is 'east', .*and so in 5 more rows"),
@@ -457,9 +458,9 @@ def test_a_name_without_coordinates_is_named(test_root, name):
 
 
 def test_what_utm_names_may_hold():
-    names = ["@1e5@2@", "x@-1.5@+2.25@y@@", "@ 3 @4@  ", "@5@6@31@T@45.0@1.0@é @@.png"]
+    names = ["@1e5@2@", "x@-1.5@+2.25@y@@", "@ 3 @4@  ", "@5e5@6@31@T@45.0@1.0@é @@.png"]
     names += ["@0@10000000.00@.jpg"]  # the edge of the map
-    expected = [[1e5, 2], [-1.5, 2.25], [3, 4], [5, 6], [0, 1e7]]
+    expected = [[1e5, 2], [-1.5, 2.25], [3, 4], [5e5, 6], [0, 1e7]]
     assert read_utm([Path(name) for name in names]).tolist() == expected
     assert read_utm([]).shape == (0, 2)
 

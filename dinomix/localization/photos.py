@@ -3,7 +3,7 @@
 import math
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -13,11 +13,11 @@ import utm
 from PIL import Image
 from PIL.ExifTags import GPS, IFD
 
-from dinomix.data import read_utm
-from dinomix.datasets.layouts import DEGREES, METRES
+from dinomix.datasets.layouts import DEGREES, METRES, pairs, zones
 from dinomix.images import FORMATS
 from dinomix.plumbing.csvtables import ImageTable, require_files
 from dinomix.plumbing.imagenames import IMAGE_SUFFIXES, is_visible_image
+from dinomix.plumbing.positions import read_names, read_zones, refuse_metres
 
 EQUATOR = 6_378_137.0  # metres: the radius of the WGS 84 ellipsoid
 E2 = 1 - (1 - 1 / 298.257223563) ** 2  # and its eccentricity, squared
@@ -43,12 +43,13 @@ class Position:
         return cls(float(latitude), float(longitude), float(east), float(north), f"{zone}{letter}")
 
     @classmethod
-    def from_utm(cls, east: float, north: float, zone: str = "", letter: str = "") -> Self:
-        """Where zone and letter make no UTM zone, or not with these metres, they are left aside."""
+    def from_utm(cls, east: float, north: float, zone: str = "") -> Self:
+        """Where `zone` is no UTM zone such as "31T", or has no such metres, it is left aside."""
+        ((number, half),) = read_zones([zone], np.array([north])).tolist()
         try:
-            latitude, longitude = map(float, utm.to_latlon(east, north, int(zone), letter))
-            name = f"{int(zone)}{letter.upper()}"
-        except ValueError:
+            found = utm.to_latlon(east, north, number * abs(half), northern=half > 0)
+            (latitude, longitude), name = map(float, found), f"{number}{zone[-1].upper()}"
+        except utm.OutOfRangeError:
             latitude, longitude, name = math.nan, math.nan, ""
         return cls(latitude, longitude, float(east), float(north), name)
 
@@ -89,14 +90,9 @@ def read_position(path: Path) -> Position | None:
     """Where a photo was taken, from its name (the UTM layout of `TestSet`, whose zone may be
     empty), else its EXIF tags; None where neither says so.
     """
-    if path.name.startswith("@"):
-        try:
-            ((east, north),) = read_utm([path])
-        except ValueError:
-            pass
-        else:
-            zone, letter, *_ = [*path.name.split("@")[3:], "", ""]
-            return Position.from_utm(east, north, zone, letter)
+    ((east, north),), (zone,) = read_names([path])
+    if path.name.startswith("@") and not math.isnan(east):
+        return Position.from_utm(east, north, zone)
     degrees = read_gps(path)
     return None if degrees is None else Position.from_degrees(*degrees)
 
@@ -142,6 +138,13 @@ class Photos:
     paths: list[Path]  # in order
     listed: Mapping[Path, Position] = field(default_factory=dict)  # where a CSV file says
 
+    def refuse_names(self) -> None:
+        """Raise ValueError, as `TestSet` does, if names in the UTM layout give no such metres."""
+        unlisted = [path for path in self.paths if path.name[0] == "@" and path not in self.listed]
+        metres, named = read_names(unlisted)
+        known = np.flatnonzero(~np.isnan(metres[:, 0]))
+        refuse_metres(metres[known], *([each[i] for i in known] for each in (named, unlisted)))
+
     def position(self, path: Path) -> Position | None:
         """Where a photo was taken: as listed, else by `read_position`; None: unknown."""
         return self.listed.get(path) or read_position(path)
@@ -153,7 +156,7 @@ def find_photos(source: str | Path) -> Photos:
     Hidden files and folders are left aside, and links to folders are not followed (links to files
     are). A CSV file has a header, a row a photo and the column `image`, a path relative to its own
     folder; the columns `latitude` and `longitude` in degrees or `utm_east` and `utm_north` in
-    metres of one zone are optional, and so is what stands in them.
+    metres, with `utm_zone`, are optional, and so is what stands in them.
 
     Raises:
         FileNotFoundError: no such file or folder, no image in it, or one of the CSV file's missing.
@@ -184,10 +187,19 @@ def _read_table(path: Path) -> Photos:
     table = ImageTable.read(path)
     require_files([table])
     listed: dict[Path, Position] = {}
-    for columns, make in ((METRES, Position.from_utm), (DEGREES, Position.from_degrees)):
-        if table.has(*columns):
-            cells = zip(*(table.texts(column) for column in columns), strict=True)
-            filled = table.take([i for i, row in enumerate(cells) if any(row)])
-            values = [filled.values(column, *limits) for column, limits in columns.items()]
-            listed |= dict(zip(filled.images, map(make, *values), strict=True))
+    if table.has(*METRES):
+        rows = _filled(table, METRES)
+        metres, named = pairs(rows, METRES), zones(rows)
+        refuse_metres(metres, named, rows.sources)
+        listed |= dict(zip(rows.images, map(Position.from_utm, *metres.T, named), strict=True))
+    if table.has(*DEGREES):
+        rows = _filled(table, DEGREES)
+        found = map(Position.from_degrees, *pairs(rows, DEGREES).T)
+        listed |= dict(zip(rows.images, found, strict=True))
     return Photos(path.parent, list(dict.fromkeys(table.images)), listed)
+
+
+def _filled(table: ImageTable, columns: Iterable[str]) -> ImageTable:
+    """The rows with anything in these columns."""
+    cells = zip(*(table.columns[column] for column in columns), strict=True)
+    return table.take([i for i, row in enumerate(cells) if any(row)])

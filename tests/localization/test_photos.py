@@ -110,8 +110,7 @@ class TestPosition:
     def test_ways_there_and_back(self, latitude, longitude):
         assume(abs(latitude) > 1e-6)  # utm gives what lies just south of the equator a zone north
         place = Position.from_degrees(latitude, longitude)
-        zone, letter = int(place.utm_zone[:-1]), place.utm_zone[-1]
-        same = Position.from_utm(place.utm_east, place.utm_north, zone, letter)
+        same = Position.from_utm(place.utm_east, place.utm_north, place.utm_zone)
         back = Position.from_point(place.point, geographic=True)
         assert place.metres_to(same) < 0.01 and place.metres_to(back) < 1e-6
         assert same.utm_zone == place.utm_zone
@@ -122,8 +121,8 @@ class TestPosition:
         for _ in range(20):
             east, north = rng.uniform(300_000, 700_000), rng.uniform(1e5, 9e6)
             step = rng.uniform(-50, 50, 2)
-            one = Position.from_utm(east, north, "31", "N")
-            other = Position.from_utm(east + step[0], north + step[1], "31", "N")
+            one = Position.from_utm(east, north, "31N")
+            other = Position.from_utm(east + step[0], north + step[1], "31N")
             assert one.metres_to(other) == pytest.approx(math.hypot(*step), rel=1.1e-3)
 
     def test_metres_across_zones_the_date_line_and_the_pole(self):
@@ -160,7 +159,7 @@ class TestNames:
         place = read_position(tmp_path / "@12@34@31@T@.jpg")  # metres that no zone has
         assert (place.utm_east, place.utm_north, place.geographic) == (12, 34, False)
 
-    @pytest.mark.parametrize("name", ["me@1@2@.jpg", "@home@5@.jpg", "@1e9@2@.jpg", "@.jpg"])
+    @pytest.mark.parametrize("name", ["me@1@2@.jpg", "@home@5@.jpg", "@inf@2@.jpg", "@.jpg"])
     def test_other_names_tell_nothing(self, tmp_path, name):
         write_image(tmp_path / name, np.random.default_rng(0))
         assert read_position(tmp_path / name) is None
