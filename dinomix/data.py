@@ -6,6 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -15,11 +16,12 @@ from torch.utils.data import Dataset
 
 from dinomix.images import Transform, read_image
 from dinomix.plumbing.csvtables import Table
-from dinomix.plumbing.imagenames import list_images
+from dinomix.plumbing.imagenames import is_visible_image, list_images
 from dinomix.plumbing.positions import plane_of_degrees, read_utm
 
 UNITS = ("m", "frames", "places")
 LARGEST = 2**53 - 1  # beyond it, float64 does not tell whole numbers apart
+DECIMAL = re.compile(r"(?<=_)-?\d+(\.\d*)?(e-?\d+)?(?=_)", re.ASCII)  # in file names
 LEADS_OUT = re.compile(r"[/\\]|\.\.")  # what no part of a file name may hold
 # Of the CSV files in the GSV-Cities layout: four whole numbers, then what is text in file names.
 COLUMNS = ["place_id", "year", "month", "northdeg", "city_id", "lat", "lon", "panoid"]
@@ -238,7 +240,7 @@ class PlaceDataset(Dataset):
         self.cities = _find_cities(self.root, cities)
         found = [read_city(self.root, city) for city in self.cities]
         paths, latlon, counts = map(np.concatenate, zip(*found, strict=True))
-        _require_images(self.root, paths)
+        paths = _find_images(self.root, paths)
 
         enough = counts >= least  # (places,)
         if not enough.any():
@@ -323,8 +325,7 @@ class PlaceDataset(Dataset):
         rest.city_of = self.city_of[remaining]
 
         paths = [self._under_root(self.places[i]) for i in aside]
-        latlon = np.concatenate([self._latlon[i] for i in aside])
-        plane = plane_of_degrees(latlon, [path for images in paths for path in images])
+        plane = plane_of_degrees(np.concatenate([self._latlon[i] for i in aside]), [*chain(*paths)])
         metres = np.split(plane, np.cumsum([len(images) for images in paths])[:-1])
         val = TestSet.from_lists(
             f"{self.name}-held-out",
@@ -400,14 +401,23 @@ def _find_cities(root: Path, cities: Iterable[str] | None) -> list[str]:
     return wanted
 
 
-def _require_images(root: Path, paths: np.ndarray) -> None:
-    """All that are missing are reported together."""
+def _find_images(root: Path, paths: np.ndarray) -> np.ndarray:
+    """The paths as on the disk, where suffixes may differ, and 48.400000 be 48.4, as pandas saves
+    it; all that are missing are reported together.
+    """
     names = [path.decode() for path in paths.tolist()]
     folders = {name.rsplit("/", 1)[0] for name in names}
     there = [folder for folder in folders if (root / folder).is_dir()]
     present = {f"{folder}/{entry}" for folder in there for entry in os.listdir(root / folder)}
-    if missing := [name for name in names if name not in present]:
+    if present.issuperset(names):
+        return paths
+    stems = {name: name.rpartition(".")[0] for name in sorted(present.union(names))}
+    keys = {k: DECIMAL.sub(lambda m: f"{float(m[0]):.7f}", stem) for k, stem in stems.items()}
+    alike = {key: name for name, key in keys.items() if name in present and is_visible_image(name)}
+    found = [name if name in present else alike.get(keys[name]) for name in names]
+    if missing := [name for name, image in zip(names, found, strict=True) if image is None]:
         raise FileNotFoundError(
             f"{len(missing)} images that the CSV files name are missing under {root}, the first "
             f"ones: {missing[:5]}. Download them, or take their rows out."
         )
+    return np.array([image.encode() for image in found])

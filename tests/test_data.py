@@ -100,6 +100,42 @@ def test_all_names_lie_in_one_array(places_root):
     assert whole.nbytes == sum(paths.nbytes for paths in places.places)
 
 
+@pytest.mark.parametrize(
+    ("files", "row"),
+    [
+        (["48.400000_2.350000"], "48.4,2.35"),  # as pandas saves a table anew
+        (["48.4_2.35"], "48.400000,2.350"),
+        (["48_-0.00001"], "48.0,-1e-05"),
+        (["48.79733778544615_2.2"], "48.797337785446146,2.2"),  # and its last digit
+    ],
+)
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".JPG", ".webp"])
+def test_numbers_and_suffixes_may_be_written_otherwise(tmp_path, files, row, suffix):
+    (folder := tmp_path / "Images" / "Paris").mkdir(parents=True)
+    (tmp_path / "Dataframes").mkdir()
+    names = [
+        f"PRS_0000007_2020_0{i}_090_{degrees}_-x_1.50_{i}" for degrees in files for i in (1, 2)
+    ]
+    for name in names:
+        (folder / f"{name}{suffix}").touch()
+    rows = [f"7,2020.0,{i},90,PRS,{row},-x_1.50_{i}" for i in (1, 2)]
+    table = tmp_path / "Dataframes" / "Paris.csv"
+    table.write_text("\n".join(["place_id,year,month,northdeg,city_id,lat,lon,panoid", *rows]))
+    places = PlaceDataset(tmp_path, images_per_place=2)
+    assert places.paths == [folder / f"{name}{suffix}" for name in names]
+    table.write_text(table.read_text().replace("_1.50_2", "_1.50_3"))
+    with pytest.raises(FileNotFoundError, match=r"1 images .*_1\.50_3\.jpg"):
+        PlaceDataset(tmp_path, images_per_place=2)
+
+
+def test_what_a_row_names_to_the_letter_comes_first(places_root):
+    expected = PlaceDataset(places_root)
+    image = expected.paths[3]
+    shutil.copy(image, image.with_suffix(".JPG"))  # beside it, and first by name
+    expected.paths[0].rename(expected.paths[0].with_suffix(".png"))
+    assert PlaceDataset(places_root).paths[1:] == expected.paths[1:]
+
+
 def test_images_may_lie_in_a_folder_named_by_city_id(tmp_path):
     """As the code of GSV-Cities looks for them; its README shows a folder named as the CSV."""
     write_table(tmp_path, "Paris", made_rows("PRS", 5, 0), folder="PRS")
@@ -203,7 +239,7 @@ def table(places_root):
 def test_other_bytes_of_a_table_are_the_same_places(places_root, table, mark, end):
     expected = PlaceDataset(places_root).fingerprint
     lines = [["x", *reversed(line.split(","))] for line in table.read_text().splitlines()]
-    text = "\n".join(",".join(line) for line in lines)  # columns in another order, and one more
+    text = "\n".join(", ".join(line) for line in lines)  # columns in another order, and one more
     table.write_bytes(mark + text.encode().replace(b"\n", end))
     assert PlaceDataset(places_root).fingerprint == expected
 

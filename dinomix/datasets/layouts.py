@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +10,7 @@ import numpy as np
 from dinomix.data import TestSet
 from dinomix.plumbing.csvtables import ImageTable, require_files
 from dinomix.plumbing.imagenames import list_images
-from dinomix.plumbing.positions import (
-    LATLON_LIMITS,
-    MAP_LIMITS,
-    ZONE,
-    in_one_plane,
-    plane_of_degrees,
-)
+from dinomix.plumbing.positions import LATLON_LIMITS, MAP_LIMITS, in_one_plane, plane_of_degrees
 
 DEGREES = dict(zip(("latitude", "longitude"), LATLON_LIMITS, strict=True))
 METRES = dict(zip(("utm_east", "utm_north"), MAP_LIMITS, strict=True))
@@ -47,14 +42,13 @@ def read_csv(
     asked.require_distinct(conditions)
     require_files(tables)
 
-    unit, sources = "m", [source for table in tables for source in table.sources]
+    unit = "m"
     if all(table.has(*METRES) for table in tables):
-        metres = np.concatenate([pairs(table, METRES) for table in tables])
-        plane = in_one_plane(metres, [zone for table in tables for zone in zones(table)], sources)
-        positions = np.split(plane, [len(listed.images)])
+        metres, zones, rows = read_points(tables, METRES)
+        positions = np.split(in_one_plane(metres, zones, rows), [len(listed.images)])
     elif all(table.has(*DEGREES) for table in tables):
-        degrees = np.concatenate([pairs(table, DEGREES) for table in tables])
-        positions = np.split(plane_of_degrees(degrees, sources), [len(listed.images)])
+        degrees, _, rows = read_points(tables, DEGREES)
+        positions = np.split(plane_of_degrees(degrees, rows), [len(listed.images)])
     elif all(table.has("place") for table in tables):
         positions, unit, threshold = _number_places(tables), "places", 0.0
     else:
@@ -118,19 +112,16 @@ def read_folders(database: str | Path, queries: str | Path, name: str | None = N
     return TestSet.from_lists(name or _folder_name(database), images, asked, None, None)
 
 
-def pairs(table: ImageTable, columns: dict[str, tuple[float, float]]) -> np.ndarray:
-    """Two columns with their limits as float64 (N, 2)."""
-    return np.stack([table.values(column, *limits) for column, limits in columns.items()], axis=1)
-
-
-def zones(table: ImageTable) -> list[str]:
-    """The column `utm_zone`; empty texts without one."""
-    if not table.has("utm_zone"):
-        return [""] * len(table.images)
-    texts = table.columns["utm_zone"]
-    known = [not text or bool(ZONE.fullmatch(text.upper())) for text in texts]
-    table.require("utm_zone", known, "a UTM zone such as 31T")
-    return texts
+def read_points(
+    tables: Sequence[ImageTable], columns: dict[str, tuple[float, float]]
+) -> tuple[np.ndarray, list[str], list[str]]:
+    """Two columns with their limits, float64 (N, 2); `utm_zone`, or empty texts; and the rows, as
+    errors name them.
+    """
+    points = [[t.values(name, *limits) for name, limits in columns.items()] for t in tables]
+    zones = (table.columns.get("utm_zone", [""] * len(table.images)) for table in tables)
+    rows = [f"{table.path}, row {number}" for table in tables for number in table.numbers]
+    return np.concatenate(points, axis=1).T, list(chain(*zones)), rows
 
 
 def _number_places(tables: Sequence[ImageTable]) -> list[np.ndarray]:

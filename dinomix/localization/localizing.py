@@ -162,7 +162,7 @@ def localize(
         raise ValueError("there are no queries")
     asked = [(photos, path) for photos in map(find_photos, sources) for path in photos.paths]
     photos = find_photos(database)
-    photos.refuse_names()
+    photos.check_names()
     bar = progress and len(asked) > 1
     wanted = describe(model, [path for _, path in asked], progress=bar, **options)  # (Q, D)
     file = default_file(photos.root) if index == "auto" else index

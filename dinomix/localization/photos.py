@@ -3,7 +3,7 @@
 import math
 import os
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -13,11 +13,11 @@ import utm
 from PIL import Image
 from PIL.ExifTags import GPS, IFD
 
-from dinomix.datasets.layouts import DEGREES, METRES, pairs, zones
+from dinomix.datasets.layouts import DEGREES, METRES, read_points
 from dinomix.images import FORMATS
 from dinomix.plumbing.csvtables import ImageTable, require_files
 from dinomix.plumbing.imagenames import IMAGE_SUFFIXES, is_visible_image
-from dinomix.plumbing.positions import read_names, read_zones, refuse_metres
+from dinomix.plumbing.positions import MAP_LIMITS, check_metres, read_names, read_zones
 
 EQUATOR = 6_378_137.0  # metres: the radius of the WGS 84 ellipsoid
 E2 = 1 - (1 - 1 / 298.257223563) ** 2  # and its eccentricity, squared
@@ -45,13 +45,13 @@ class Position:
     @classmethod
     def from_utm(cls, east: float, north: float, zone: str = "") -> Self:
         """Where `zone` is no UTM zone such as "31T", or has no such metres, it is left aside."""
-        ((number, half),) = read_zones([zone], np.array([north])).tolist()
+        (signed,) = read_zones([zone], np.array([north])).tolist()
         try:
-            found = utm.to_latlon(east, north, number * abs(half), northern=half > 0)
-            (latitude, longitude), name = map(float, found), f"{number}{zone[-1].upper()}"
+            latitude, longitude = utm.to_latlon(east, north, abs(signed), northern=signed > 0)
+            name = f"{abs(signed)}{zone[-1].upper()}"
         except utm.OutOfRangeError:
             latitude, longitude, name = math.nan, math.nan, ""
-        return cls(latitude, longitude, float(east), float(north), name)
+        return cls(float(latitude), float(longitude), float(east), float(north), name)
 
     @classmethod
     def from_point(cls, point: np.ndarray, geographic: bool) -> Self:
@@ -91,7 +91,7 @@ def read_position(path: Path) -> Position | None:
     empty), else its EXIF tags; None where neither says so.
     """
     ((east, north),), (zone,) = read_names([path])
-    if path.name.startswith("@") and not math.isnan(east):
+    if path.name.startswith("@") and max(abs(east), abs(north)) <= MAP_LIMITS[0][1]:  # NaN is not
         return Position.from_utm(east, north, zone)
     degrees = read_gps(path)
     return None if degrees is None else Position.from_degrees(*degrees)
@@ -138,12 +138,12 @@ class Photos:
     paths: list[Path]  # in order
     listed: Mapping[Path, Position] = field(default_factory=dict)  # where a CSV file says
 
-    def refuse_names(self) -> None:
+    def check_names(self) -> None:
         """Raise ValueError, as `TestSet` does, if names in the UTM layout give no such metres."""
         unlisted = [path for path in self.paths if path.name[0] == "@" and path not in self.listed]
         metres, named = read_names(unlisted)
         known = np.flatnonzero(~np.isnan(metres[:, 0]))
-        refuse_metres(metres[known], *([each[i] for i in known] for each in (named, unlisted)))
+        check_metres(metres[known], *([each[i] for i in known] for each in (named, unlisted)))
 
     def position(self, path: Path) -> Position | None:
         """Where a photo was taken: as listed, else by `read_position`; None: unknown."""
@@ -187,19 +187,14 @@ def _read_table(path: Path) -> Photos:
     table = ImageTable.read(path)
     require_files([table])
     listed: dict[Path, Position] = {}
-    if table.has(*METRES):
-        rows = _filled(table, METRES)
-        metres, named = pairs(rows, METRES), zones(rows)
-        refuse_metres(metres, named, rows.sources)
-        listed |= dict(zip(rows.images, map(Position.from_utm, *metres.T, named), strict=True))
-    if table.has(*DEGREES):
-        rows = _filled(table, DEGREES)
-        found = map(Position.from_degrees, *pairs(rows, DEGREES).T)
-        listed |= dict(zip(rows.images, found, strict=True))
+    for columns in (METRES, DEGREES):
+        if table.has(*columns):
+            cells = zip(*(table.columns[column] for column in columns), strict=True)
+            filled = table.take([i for i, row in enumerate(cells) if any(row)])
+            points, zones, rows = read_points([filled], columns)
+            found = map(Position.from_degrees, *points.T)
+            if columns is METRES:
+                check_metres(points, zones, rows)
+                found = map(Position.from_utm, *points.T, zones)
+            listed |= dict(zip(filled.images, found, strict=True))
     return Photos(path.parent, list(dict.fromkeys(table.images)), listed)
-
-
-def _filled(table: ImageTable, columns: Iterable[str]) -> ImageTable:
-    """The rows with anything in these columns."""
-    cells = zip(*(table.columns[column] for column in columns), strict=True)
-    return table.take([i for i, row in enumerate(cells) if any(row)])

@@ -1,7 +1,6 @@
 """CSV files from elsewhere, read strictly: whole and in UTF-8, or refused with the wrong row.
 
-What spreadsheets make of them is no fault: spaces around values, capitals in the header, empty
-rows and columns at the end, and semicolons instead of commas (then 45,77 is 45.77).
+Spaces, capitals in the header, and spreadsheets' empty rows, columns and semicolons do not matter.
 """
 
 import csv
@@ -123,11 +122,6 @@ class ImageTable(Table):
         images = [path.parent.joinpath(*PureWindowsPath(name).parts) for name in names]
         long = {SHORT.get(name, name): cells for name, cells in table.columns.items()}
         return cls(**vars(table) | {"columns": long | table.columns}, images=images)
-
-    @property
-    def sources(self) -> list[str]:
-        """What errors name, a row each."""
-        return [f"{self.path}, row {number}" for number in self.numbers]
 
     def take(self, rows: Sequence[int]) -> Self:
         """The table of these rows only."""

@@ -1,7 +1,4 @@
-"""Where images were taken: what names and tables say of it is judged here, and put in one plane.
-
-Nothing here loads torch.
-"""
+"""Where images were taken: what names and tables say of it is judged here, and put in one plane."""
 
 import re
 from collections.abc import Sequence
@@ -9,6 +6,7 @@ from pathlib import Path, PurePath
 
 import numpy as np
 import utm
+from numpy.typing import ArrayLike
 
 from dinomix.plumbing.csvtables import as_number
 from dinomix.plumbing.errors import first_of
@@ -18,8 +16,8 @@ LATLON_LIMITS: Limits = ((-80, 84), (-180, 180))  # where UTM is defined, in deg
 UTM_LIMITS: Limits = ((100_000, 1_000_000), (0, 10_000_000))  # easting and northing in metres
 ZONE_LIMITS: Limits = ((1_000, 3_000_000), (0, 10_000_000))  # made-up sets go on beyond a zone's
 MAP_LIMITS: Limits = ((-1e7, 1e7), (-1e7, 1e7))  # on a map of one's own, or in an unknown zone
-ZONE = re.compile(r"0?([1-9]|[1-5]\d|60) ?(?:([NP-X])|([C-HJ-M])|[A-Z]?)", re.ASCII)  # as "31T"
-BAND_S = (3.5e6, 4.5e6)  # northings of the band S, 32 to 40 degrees north
+ZONE = re.compile(r"0?([1-9]|[1-5]\d|60) ?([C-HJ-NP-X])", re.ASCII)  # as "31T"
+LIKE_A_ZONE = re.compile(r"\d{1,2}( ?[A-Za-z])?", re.ASCII)  # "31", which lacks its letter
 WIDEST = 9.0  # degrees of longitude that a plane holds: distances are at most 2.2 % too long
 GAP = 1.0  # degrees of longitude, over 10 km, that divide what one plane cannot hold
 APART = 1e7  # metres between the parts
@@ -27,12 +25,14 @@ APART = 1e7  # metres between the parts
 
 def read_names(paths: Sequence[PurePath]) -> tuple[np.ndarray, list[str]]:
     """What names like `@0400000.00@5000000.00@31@T@....jpg` say: easting and northing, float64
-    (N, 2), NaN where there are no two finite numbers; and what stands for the zone, such as "31 T".
+    (N, 2), NaN where there are no two finite numbers; and zones such as "31 T", else "".
     """
     fields = [[*path.name.split("@"), "", "", "", ""][1:5] for path in paths]
     metres = np.array([as_number(text) for each in fields for text in each[:2]]).reshape(-1, 2)
     metres[~np.isfinite(metres).all(axis=1)] = np.nan
-    return metres, [f"{number} {letter}".strip() for _, _, number, letter in fields]
+    zones = [f"{number} {letter}".strip() for _, _, number, letter in fields]
+    known = {text: text if LIKE_A_ZONE.fullmatch(text) else "" for text in set(zones)}
+    return metres, [known[text] for text in zones]
 
 
 def read_utm(paths: Sequence[Path]) -> np.ndarray:
@@ -48,86 +48,75 @@ def read_utm(paths: Sequence[Path]) -> np.ndarray:
 
 
 def read_zones(zones: Sequence[str], northings: np.ndarray) -> np.ndarray:
-    """Of zones such as "31T" the number, and 1 in the north or -1 in the south: int64 (N, 2), 0
-    where either is unknown.
-
-    Letters name bands of latitude, from N on in the north. S means the south, as in "56S", where
-    the northing lies outside of the band S.
+    """Numbers of zones such as "31T", below 0 in the south, 0 for none: int64 (N,). Letters are
+    bands of latitude, N and later ones northern; S is "south" where that band has no such northing.
     """
-    band_s = (BAND_S[0] < northings) & (northings < BAND_S[1])
-    keys = list(zip(zones, band_s.tolist(), strict=True))
+    keys = list(zip(zones, (abs(northings - 4e6) < 5e5).tolist(), strict=True))
     known = {key: _read_zone(*key) for key in set(keys)}  # millions of names share a few
-    return np.array([known[key] for key in keys], dtype=np.int64).reshape(-1, 2)
+    return np.array([known[key] for key in keys], dtype=np.int64)
 
 
-def _read_zone(text: str, band_s: bool) -> tuple[int, int]:
+def _read_zone(text: str, in_band_s: bool) -> int:
     match = ZONE.fullmatch(text.upper())
     if match is None:
-        return 0, 0
-    number, north, south = match.groups()
-    if north == "S" and not band_s:
-        return int(number), -1
-    return int(number), bool(north) - bool(south)
+        return 0
+    northern = match[2] >= "N" and (match[2] != "S" or in_band_s)
+    return int(match[1]) if northern else -int(match[1])
 
 
-def refuse_positions(
-    labels: Sequence, positions: np.ndarray, limits: Limits, source: object = "positions"
-) -> None:
+def refuse_positions(names: Sequence, points: np.ndarray, limits: Limits, source: object) -> None:
     """Raise ValueError unless positions, float (N, 2), are numbers within the limits."""
     low, high = np.array(limits, dtype=float).T
-    inside = ((positions >= low) & (positions <= high)).all(axis=1)  # false for nan
-    wrong = [(labels[i], *positions[i]) for i in np.flatnonzero(~inside)]
-    if wrong:
+    wrong = np.flatnonzero(~((points >= low) & (points <= high)).all(axis=1))  # nan is
+    if len(wrong):
         kind = "latitude and longitude" if limits == LATLON_LIMITS else "easting and northing"
         ranges = ", ".join(f"{low:,.0f} to {high:,.0f}" for low, high in limits)
-        named = [f"{label} at ({x:g}, {y:g})" for label, x, y in wrong]
+        named = [f"{names[i]} at ({points[i][0]:g}, {points[i][1]:g})" for i in wrong]
         raise ValueError(
             f"{source}: {kind} of {len(named):,} images are out of range ({ranges}): "
             f"{first_of(named)}"
         )
 
 
-def refuse_metres(metres: np.ndarray, zones: Sequence[str], sources: Sequence) -> None:
-    """Raise ValueError for easting and northing (N, 2) that cannot be, or that are degrees."""
-    zoned = read_zones(zones, metres[:, 1])[:, 0] > 0
+def check_metres(metres: np.ndarray, zones: Sequence[str], sources: Sequence) -> np.ndarray:
+    """The zones as `read_zones` reads them; raises ValueError for easting and northing (N, 2) that
+    cannot be, and for degrees.
+    """
+    signed = read_zones(zones, metres[:, 1])
+    zoned = signed != 0
     for rows, limits in ((zoned, ZONE_LIMITS), (~zoned, MAP_LIMITS)):
         labels = [sources[i] for i in np.flatnonzero(rows)]
         refuse_positions(labels, metres[rows], limits, "metres")
-    size = np.abs(metres[~zoned])
-    if not len(size) or size.max() > 180 or size.max(axis=0).min() > 90:
-        return
-    if np.median(size, axis=0).all():  # of frames on a line, as Nordland's, one coordinate is 0
+    most = np.abs(metres[~zoned]).max(axis=0, initial=0)
+    filled = np.count_nonzero(metres[~zoned], axis=0)  # of Nordland's line, one coordinate is 0
+    if most.max() <= 180 and most.min() <= 90 and 2 * filled.min() > len(labels):
         raise ValueError(
-            f"easting and northing look like degrees: none is beyond 180, first {labels[0]}. "
-            "Degrees belong into the columns latitude and longitude of a CSV file; or, if these "
-            "are metres on a map of your own, add 1000 to all of them."
+            f"easting and northing look like degrees: none is beyond 180, first {labels[0]}. CSV "
+            "files have the columns latitude and longitude for them; or, if these are metres on a "
+            "map of your own, add 1000 to all of them."
         )
+    return signed
 
 
 def in_one_plane(metres: np.ndarray, zones: Sequence[str], sources: Sequence) -> np.ndarray:
     """UTM metres (N, 2) of any zones as metres of one plane: float64 (N, 2).
 
-    Of one zone, or of a map of one's own, they stay what they are; images without a zone are in
-    that of the others. Of several zones: see `plane_of_degrees`.
-
-    Args:
-        zones: N, such as "31T" or "31 T"; anything else is none.
-        sources: N, what errors name: files, or rows of a table.
+    Of one zone ("31T"), or of a map of one's own (""), they stay what they are; images without a
+    zone are in that of the others. Of several zones: see `plane_of_degrees`.
 
     Raises:
-        ValueError: metres cannot be, or look like degrees; or there are several zones, and an
-            image lacks its own, or no plane holds them all.
+        ValueError: names the source of metres that cannot be, of degrees, and of an image that
+            lacks its zone where there are several.
     """
-    refuse_metres(metres, zones, sources)
-    numbers, halves = read_zones(zones, metres[:, 1]).T
-    if len({*numbers} - {0}) <= 1 and len({*halves} - {0}) <= 1:
+    signed = check_metres(metres, zones, sources)
+    found = {zone or text for zone, text in zip(signed.tolist(), zones, strict=True)} - {""}
+    if len(found) <= 1:
         return metres
-    signed = numbers * halves  # below 0 in the south
     if not signed.all():
         first = int((signed == 0).argmax())
         raise ValueError(
-            f"{sources[first]} has no number and letter of a UTM zone but {zones[first]!r}, while "
-            f"there are several: {first_of(sorted({*zones}))}"
+            f"{sources[first]} has {zones[first]!r} for a UTM zone, while there are several: "
+            f"{first_of(sorted({*zones}))}. Expected are number and letter, such as 31T"
         )
     refuse_positions(sources, metres, UTM_LIMITS, "metres in several zones")
     latlon = np.empty_like(metres)
@@ -135,23 +124,20 @@ def in_one_plane(metres: np.ndarray, zones: Sequence[str], sources: Sequence) ->
         east, north = metres[signed == zone].T
         degrees = utm.to_latlon(east, north, abs(zone), northern=zone > 0, strict=False)
         latlon[signed == zone] = np.stack(degrees, axis=1)
-    return _gather(latlon, sources, metres, signed)
+    return plane_of_degrees(latlon, sources, metres, signed)
 
 
-def plane_of_degrees(latlon: np.ndarray, sources: Sequence) -> np.ndarray:
+def plane_of_degrees(
+    latlon: np.ndarray, sources: Sequence, metres: np.ndarray | None = None, signed: ArrayLike = 0
+) -> np.ndarray:
     """Latitudes and longitudes (N, 2) as metres of one plane: float64 (N, 2).
 
     It is UTM, in the zone of the first position. What is too far away for that, with nothing
     between, has a plane of its own, 10,000 km away; ValueError where there is something between.
+    Where `metres` are given, in zones that are `signed` (below 0 in the south), they stay in it.
     """
-    return _gather(latlon, sources, latlon, np.zeros(len(latlon), dtype=np.int64))
-
-
-def _gather(
-    latlon: np.ndarray, sources: Sequence, metres: np.ndarray, signed: np.ndarray
-) -> np.ndarray:
-    """Metres in the zone of their part's first position (`signed`; 0 is none) stay as they are."""
-    plane = np.array(metres)
+    plane = np.array(latlon if metres is None else metres)
+    signed = np.broadcast_to(signed, len(plane))
     for number, rows in enumerate(_parts(latlon[:, 1])):
         first, own = rows[0], int(signed[rows[0]])
         away = np.abs((latlon[rows, 1] - latlon[first, 1] + 180) % 360 - 180)
@@ -170,11 +156,11 @@ def _gather(
 
 def _parts(longitudes: np.ndarray) -> list[np.ndarray]:
     """Rows that share a plane: all, else what no gap divides; by the first of each."""
-    if np.ptp(longitudes) <= WIDEST:
-        return [np.arange(len(longitudes))]
     order = np.argsort(longitudes)
     gaps = np.diff(longitudes[order], append=longitudes[order[0]] + 360)
+    if 360 - gaps.max() <= WIDEST:
+        return [np.arange(len(longitudes))]
     start = gaps.argmax() + 1  # not at the date line, where there may be a part
     order, gaps = np.roll(order, -start), np.roll(gaps, -start)
     parts = np.split(order, np.flatnonzero(gaps[:-1] > GAP) + 1)
-    return sorted(map(np.sort, parts), key=lambda rows: rows[0])
+    return sorted(map(np.sort, parts), key=min)

@@ -118,7 +118,7 @@ class TestCsv:
             (LATLON, "a.jpg,95,6", "latitude is '95'"),
             (LATLON, "a.jpg,45,-181", "longitude is '-181'"),
             (LATLON, "a.jpg,,6", "latitude is ''"),
-            (f"{UTM},utm_zone", "a.jpg,400000,5e6,61T", "utm_zone is '61T', expected a UTM zone"),
+            (f"{UTM},utm_zone", "a.jpg,400000,5e6,61T", "has '61T' for a UTM zone"),
             (UTM, "a.jpg,2e7,5e6", "utm_east is '2e7'"),
             (UTM, "a.jpg,400000,inf", "utm_north is 'inf'"),
             ("image,place", "a.jpg,", "place is ''"),
@@ -132,7 +132,7 @@ class TestCsv:
         touch(tmp_path, "first.jpg", "a.jpg")
         database = write_csv(tmp_path, "good.csv", header, first, images=False)
         queries = write_csv(tmp_path, "bad.csv", header, first, row, images=False)
-        with pytest.raises(ValueError, match=f"bad.csv, row 3: {complaint}"):
+        with pytest.raises(ValueError, match=f"bad.csv, row 3:? {complaint}"):
             read_csv(database, queries)
 
     @pytest.mark.parametrize(

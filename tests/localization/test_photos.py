@@ -159,7 +159,7 @@ class TestNames:
         place = read_position(tmp_path / "@12@34@31@T@.jpg")  # metres that no zone has
         assert (place.utm_east, place.utm_north, place.geographic) == (12, 34, False)
 
-    @pytest.mark.parametrize("name", ["me@1@2@.jpg", "@home@5@.jpg", "@inf@2@.jpg", "@.jpg"])
+    @pytest.mark.parametrize("name", ["me@1@2@.jpg", "@home@5@.jpg", "@1e9@2@.jpg", "@.jpg"])
     def test_other_names_tell_nothing(self, tmp_path, name):
         write_image(tmp_path / name, np.random.default_rng(0))
         assert read_position(tmp_path / name) is None
@@ -252,3 +252,40 @@ class TestTables:
         (tmp_path / "d.csv").write_text("image\na.jpg\nb.jpg\n")
         with pytest.raises(FileNotFoundError, match="2 of the 2 images"):
             find_photos(tmp_path / "d.csv")
+
+    def test_metres_of_a_zone(self, tmp_path):
+        rows = ("a.jpg,448251.8,5411932.68,31U", "b.jpg,,,", "c.jpg,448251.8,5411932.68,")
+        _, (a, b, c) = self.read(tmp_path, "image,utm_east,utm_north,UTM_zone", *rows)
+        assert (a.latitude, a.longitude) == pytest.approx(
+            utm.to_latlon(448251.8, 5411932.68, 31, "U")
+        )
+        assert b is None and not c.geographic
+
+    @pytest.mark.parametrize(
+        ("row", "complaint"),
+        [
+            ("a.jpg,48.85,2.35,", "look like degrees: .*d.csv, row 2"),
+            ("a.jpg,48.85,2.35,31U", r"d.csv, row 2 at \(48.85, 2.35\)"),
+        ],
+    )
+    def test_metres_that_cannot_be(self, tmp_path, row, complaint):
+        with pytest.raises(ValueError, match=complaint):
+            self.read(tmp_path, "image,utm_east,utm_north,utm_zone", row)
+
+
+@pytest.mark.parametrize(
+    ("names", "complaint"),
+    [
+        (["@120.43912@36.59905@a.jpg", "@120.5@36.6@b.jpg", "c.jpg"], "look like degrees"),
+        (["@120.43912@36.59905@51@S@a.jpg", "c.jpg"], "out of range"),
+        (["@1e9@2@a.jpg"], "out of range"),
+        (["@home@5@a.jpg", "@12@34@b.jpg", "@312@34@.jpg"], None),
+    ],
+)
+def test_names_that_cannot_be_positions(tmp_path, names, complaint):
+    photos = find_photos(touch(tmp_path, *names))
+    if complaint is None:
+        photos.check_names()
+    else:
+        with pytest.raises(ValueError, match=complaint):
+            photos.check_names()

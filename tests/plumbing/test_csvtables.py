@@ -28,6 +28,48 @@ def test_byte_order_marks_and_line_ends_do_not_matter(tmp_path, mark, end):
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "image, east ,  note\n a.jpg , 400000, x\nsub/b.jpg,400010.5,",  # spaces
+        'image, east, note\n"a.jpg", "400000", "x"\n"sub/b.jpg", 400010.5,',
+        "image,east,note,,\na.jpg,400000,x,,\nsub/b.jpg,400010.5,,,\n,,,,\n , ,,,\n",  # Excel's
+        "image,east,note\na.jpg,400000,x,,\n,,\nsub/b.jpg,400010.5,\n\n",
+        "Image,EAST,Note\na.jpg,400000,x\nsub/b.jpg,400010.5,\n",  # capitals
+        "\ufeffimage;east;note\r\na.jpg;400000;x\r\nsub/b.jpg;400010,5;\r\n",  # Excel's in Europe
+        'image;east;note\n"a.jpg";+400000,0;x\nsub/b.jpg;400010.5;;\n',
+    ],
+)
+def test_what_spreadsheets_add_does_not_matter(tmp_path, text):
+    table = ImageTable.read(write(tmp_path, text))
+    assert list(table.columns) == ["image", "east", "note"]
+    assert table.images == [tmp_path / "a.jpg", tmp_path / "sub/b.jpg"]
+    assert table.values("east", 0, 1e6).tolist() == [400000, 400010.5]
+    assert table.columns["note"] == ["x", ""]
+
+
+def test_commas_in_names_and_notes_stay(tmp_path):
+    table = ImageTable.read(write(tmp_path, "image;note\na,b.jpg;3,5 m, or 4\n1,5.jpg;x"))
+    assert table.images == [tmp_path / "a,b.jpg", tmp_path / "1,5.jpg"]
+    assert table.columns["note"] == ["3,5 m, or 4", "x"]
+
+
+@pytest.mark.parametrize(
+    "pair", ["lat,lon", "LAT,LON", "Latitude,Longitude", "lat,lng", "Lat,Long"]
+)
+def test_short_names_of_degrees(tmp_path, pair):
+    table = ImageTable.read(write(tmp_path, f"image,{pair}\na.jpg,45.5,3"))
+    assert table.values("latitude", -90, 90).tolist() == [45.5]
+    assert table.values("longitude", -180, 180).tolist() == [3]
+    both = ImageTable.read(write(tmp_path, f"image,{pair},latitude_\na.jpg,45.5,3,0"))
+    assert both.values("latitude", -90, 90).tolist() == [45.5]
+
+
+def test_a_long_name_comes_before_a_short_one(tmp_path):
+    table = ImageTable.read(write(tmp_path, "image,lat,latitude\na.jpg,1,2"))
+    assert table.columns["latitude"] == ["2"]
+
+
+@pytest.mark.parametrize(
     ("content", "complaint"),
     [
         ("", r"lacks the columns \['image'\]; .* header has ''"),
@@ -35,6 +77,8 @@ def test_byte_order_marks_and_line_ends_do_not_matter(tmp_path, mark, end):
         (TEXT.replace(",", "|"), r"separated by commas, its header has 'image\|east\|note'"),
         (TEXT.replace("note", "east"), r"has the columns \['east'\] twice"),
         ("image,east\n", "has no rows"),
+        ("image,east\n,,\n", "has no rows"),
+        ("Image,image\na.jpg,b.jpg\n", r"has the columns \['image'\] twice"),
         (TEXT + "c.jpg,1\n", "row 4: expected 3 fields, .* has 2"),
         (TEXT + "c.jpg,1,2,3\n", "row 4: expected 3 fields, .* has 4"),
         (TEXT + '"c.jpg,1,2\n', "is not a CSV file in UTF-8: line 4"),
