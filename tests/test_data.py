@@ -13,7 +13,7 @@ import torch
 import utm
 from torch.utils.data import DataLoader
 
-from dinomix.data import PlaceDataset, TestSet
+from dinomix.data import COLUMNS, PlaceDataset, TestSet
 from dinomix.images import AUGMENTATIONS, Normalise, UnreadableImageError, train_transform
 from dinomix.plumbing.positions import read_utm
 from tests.conftest import SHARED, write_image, write_places, write_testset
@@ -32,6 +32,12 @@ def write_table(root: Path, city: str, rows: list[dict], folder: str | None = No
         writer.writerows(rows)
     for row in rows:
         (root / "Images" / (folder or city) / published_name(row)).touch()
+
+
+def touched(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    return path
 
 
 def published_name(row: dict) -> str:
@@ -101,39 +107,32 @@ def test_all_names_lie_in_one_array(places_root):
 
 
 @pytest.mark.parametrize(
-    ("files", "row"),
+    ("written", "row"),
     [
-        (["48.400000_2.350000"], "48.4,2.35"),  # as pandas saves a table anew
-        (["48.4_2.35"], "48.400000,2.350"),
-        (["48_-0.00001"], "48.0,-1e-05"),
-        (["48.79733778544615_2.2"], "48.797337785446146,2.2"),  # and its last digit
+        ("48.400000_2.350000", "48.4,2.35"),  # as pandas saves a table anew
+        ("48.4_2.35", "48.400000,2.350"),
+        ("48_-0.00001", "48.0,-1e-05"),
+        ("48.79733778544615_2.2", "48.797337785446146,2.2"),  # and its last digit
     ],
 )
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".JPG", ".webp"])
-def test_numbers_and_suffixes_may_be_written_otherwise(tmp_path, files, row, suffix):
-    (folder := tmp_path / "Images" / "Paris").mkdir(parents=True)
-    (tmp_path / "Dataframes").mkdir()
-    names = [
-        f"PRS_0000007_2020_0{i}_090_{degrees}_-x_1.50_{i}" for degrees in files for i in (1, 2)
-    ]
-    for name in names:
-        (folder / f"{name}{suffix}").touch()
-    rows = [f"7,2020.0,{i},90,PRS,{row},-x_1.50_{i}" for i in (1, 2)]
-    table = tmp_path / "Dataframes" / "Paris.csv"
-    table.write_text("\n".join(["place_id,year,month,northdeg,city_id,lat,lon,panoid", *rows]))
-    places = PlaceDataset(tmp_path, images_per_place=2)
-    assert places.paths == [folder / f"{name}{suffix}" for name in names]
-    table.write_text(table.read_text().replace("_1.50_2", "_1.50_3"))
-    with pytest.raises(FileNotFoundError, match=r"1 images .*_1\.50_3\.jpg"):
-        PlaceDataset(tmp_path, images_per_place=2)
+def test_numbers_and_suffixes_may_be_written_otherwise(tmp_path, written, row, suffix):
+    image = touched(
+        tmp_path / "Images/Paris" / f"PRS_0000007_2020_01_090_{written}_-x_1.50_{suffix}"
+    )
+    table = touched(tmp_path / "Dataframes" / "Paris.csv")
+    table.write_text(f"{','.join(COLUMNS)}\n7,2020.0,1,90,PRS,{row},-x_1.50_\n")
+    assert PlaceDataset(tmp_path, images_per_place=1).paths == [image]
+    table.write_text(table.read_text().replace("1.50_", "1.51_"))
+    with pytest.raises(FileNotFoundError, match=r"1 images .*_1\.51_\.jpg"):
+        PlaceDataset(tmp_path, images_per_place=1)
 
 
 def test_what_a_row_names_to_the_letter_comes_first(places_root):
-    expected = PlaceDataset(places_root)
-    image = expected.paths[3]
-    shutil.copy(image, image.with_suffix(".JPG"))  # beside it, and first by name
-    expected.paths[0].rename(expected.paths[0].with_suffix(".png"))
-    assert PlaceDataset(places_root).paths[1:] == expected.paths[1:]
+    first, other, *_ = expected = PlaceDataset(places_root).paths
+    shutil.copy(first, first.with_suffix(".JPG"))
+    other.rename(other.with_suffix(".png"))
+    assert PlaceDataset(places_root).paths == [first, other.with_suffix(".png"), *expected[2:]]
 
 
 def test_images_may_lie_in_a_folder_named_by_city_id(tmp_path):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dinomix.data import TestSet
 from dinomix.datasets.layouts import read_csv
-from dinomix.localization.photos import Position, read_position
+from dinomix.localization.photos import Position
 from dinomix.plumbing.positions import in_one_plane, plane_of_degrees, read_utm, read_zones
 
 # Spots a few metres apart, on both sides of what divides UTM.
@@ -30,57 +30,36 @@ BORDERS = {
 }
 
 
-def name_of(lat: float, lon: float, note: str = "") -> str:
-    """As the field's formatter writes it."""
-    east, north, zone, letter = utm.from_latlon(lat, lon)
-    return (
-        f"@{east:010.2f}@{north:010.2f}@{zone:02d}@{letter}@{lat:.5f}@{lon:.5f}@{note}@@@@@@@@.jpg"
-    )
-
-
 def metres_in_space(one, other) -> float:
     return Position.from_degrees(*one).metres_to(Position.from_degrees(*other))
 
 
-def all_ways(tmp_path: Path, seen, asked) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Positions of the same spots from names, from degrees and from metres with a zone in a CSV."""
-    rows = {"degrees": [], "metres": []}
-    for side, spots in (("database", seen), ("queries", asked)):
-        folder = tmp_path / side
-        folder.mkdir(parents=True)
-        lines = {"degrees": ["image,latitude,longitude"]}
-        lines["metres"] = ["image,utm_east,utm_north,utm_zone"]
-        for i, (lat, lon) in enumerate(spots):
-            image = name_of(lat, lon, f"{side}{i}")
-            (folder / image).touch()
-            east, north, zone, letter = utm.from_latlon(lat, lon)
-            lines["degrees"].append(f"{side}/{image},{lat:.7f},{lon:.7f}")
-            lines["metres"].append(f"{side}/{image},{east},{north},{zone}{letter}")
-        for way, text in lines.items():
-            rows[way].append(tmp_path / f"{way}-{side}.csv")
-            rows[way][-1].write_text("\n".join(text))
-    tests = {"names": TestSet(tmp_path)} | {way: read_csv(*files) for way, files in rows.items()}
-    return {way: (test.database_utm, test.query_utm) for way, test in tests.items()}
-
-
 @pytest.mark.parametrize("border", BORDERS)
 def test_a_border_divides_nothing(tmp_path, border):
-    one, other = BORDERS[border]
-    there = [one, (one[0] - 0.001, one[1])]
-    for way, (database, queries) in all_ways(tmp_path, there, [other]).items():
-        found = sorted(np.linalg.norm(database - queries, axis=1))  # names have an order of theirs
-        expected = sorted(metres_in_space(spot, other) for spot in there)
-        assert found == pytest.approx(expected, rel=0.01, abs=0.1), way  # utm is good to 0.1 m
-        assert found[0] < 12
+    """In names as the field's formatter writes them, and in CSV files of degrees and of metres."""
+    files = {"latitude,longitude": [], "utm_east,utm_north,utm_zone": []}
+    for side, (lat, lon) in zip(("database", "queries"), BORDERS[border], strict=True):
+        east, north, zone, letter = utm.from_latlon(lat, lon)
+        name = f"{side}/@{east:010.2f}@{north:010.2f}@{zone:02d}@{letter}@{lat}@{lon}@@@@@@@@@.jpg"
+        (tmp_path / side).mkdir()
+        (tmp_path / name).touch()
+        values = (f"{lat},{lon}", f"{east},{north},{zone}{letter}")
+        for columns, row in zip(files, values, strict=True):
+            files[columns].append(tmp_path / f"{columns}-{side}.csv")
+            files[columns][-1].write_text(f"image,{columns}\n{name},{row}")
+    apart = metres_in_space(*BORDERS[border])
+    assert 1 < apart < 12
+    for test in TestSet(tmp_path), *(read_csv(*pair) for pair in files.values()):
+        found = np.linalg.norm(test.database_utm - test.query_utm)
+        assert found == pytest.approx(apart, rel=0.01, abs=0.1)  # utm is good to 0.1 m
 
 
-def test_towns_of_equal_metres_in_two_zones_are_two_towns(tmp_path):
+@pytest.mark.parametrize("other", ["32T", "31H", "55K"])
+def test_towns_of_equal_metres_in_two_zones_are_two_towns(other):
     metres = np.array([[400_000.0, 5e6]] * 3)
-    for zones in (["31T", "32T", "31T"], ["31T", "31H", "31T"], ["10S", "55K", "10S"]):
-        plane = in_one_plane(metres, zones, "abc")
-        assert np.linalg.norm(plane[1] - plane[0]) > 100_000
-        np.testing.assert_array_equal(plane[2], plane[0])
-        np.testing.assert_array_equal(plane[0], metres[0])  # the first zone stays as it is
+    plane = in_one_plane(metres, ["31T", other, "31T"], "abc")
+    assert np.linalg.norm(plane[1] - plane[0]) > 100_000
+    np.testing.assert_array_equal(plane[[0, 2]], metres[:2])  # the first zone stays as it is
 
 
 def test_cities_around_the_world_stay_as_they_are_but_apart():
@@ -185,9 +164,3 @@ def test_degrees_and_impossible_metres_are_refused(names, complaint):
     else:
         with pytest.raises(ValueError, match=complaint):
             read_utm(paths)
-
-
-def test_a_name_gives_one_place_to_test_sets_and_to_localize():
-    for lat, lon in [spot for border in BORDERS.values() for spot in border]:
-        found = read_position(Path(name_of(lat, lon)))
-        assert metres_in_space((lat, lon), (found.latitude, found.longitude)) < 0.1
