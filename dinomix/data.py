@@ -47,7 +47,8 @@ class TestSet:
     Attributes:
         database, queries: paths, sorted by name (queries: by condition, then name).
         database_utm, query_utm: positions, float64 (N, 2) in `unit`: easting and northing in
-            metres, (frame, 0), or (number of the place, 0). None where the set is unlabelled.
+            metres of one plane, even where names give several UTM zones, (frame, 0), or (number
+            of the place, 0). None where the set is unlabelled.
         unit: "m", "frames" or "places", of positions and threshold.
         conditions: one name a query; "" for a plain `queries` folder.
 
