@@ -493,9 +493,9 @@ def test_a_name_without_coordinates_is_named(test_root, name):
 
 
 def test_what_utm_names_may_hold():
-    names = ["@1e5@2@", "x@-1.5@+2.25@y@@", "@ 3 @4@  ", "@5e5@6@31@T@45.0@1.0@é @@.png"]
+    names = ["@1e5@2@", "x@-1.5@+2000.25@y@@", "@ 3 @4e3@  ", "@5e5@6@31@T@45.0@1.0@é @@.png"]
     names += ["@0@10000000.00@.jpg"]  # the edge of the map
-    expected = [[1e5, 2], [-1.5, 2.25], [3, 4], [5e5, 6], [0, 1e7]]
+    expected = [[1e5, 2], [-1.5, 2000.25], [3, 4e3], [5e5, 6], [0, 1e7]]
     assert read_utm([Path(name) for name in names]).tolist() == expected
     assert read_utm([]).shape == (0, 2)
 

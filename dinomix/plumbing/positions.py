@@ -87,13 +87,13 @@ def check_metres(metres: np.ndarray, zones: Sequence[str], sources: Sequence) ->
     for rows, limits in ((zoned, ZONE_LIMITS), (~zoned, MAP_LIMITS)):
         labels = [sources[i] for i in np.flatnonzero(rows)]
         refuse_positions(labels, metres[rows], limits, "metres")
-    most = np.abs(metres[~zoned]).max(axis=0, initial=0)
-    filled = np.count_nonzero(metres[~zoned], axis=0)  # of Nordland's line, one coordinate is 0
-    if most.max() <= 180 and most.min() <= 90 and 2 * filled.min() > len(labels):
+    size, largest = np.abs(metres[~zoned]), np.abs(metres).max(initial=0)
+    like = ((size > 0) & (size <= 180)).all(axis=1)  # of Nordland's line, one coordinate is 0
+    if like.any() and (largest > 1e5 or (largest <= 180 and like.mean() > 0.5)):
         raise ValueError(
-            f"easting and northing look like degrees: none is beyond 180, first {labels[0]}. CSV "
-            "files have the columns latitude and longitude for them; or, if these are metres on a "
-            "map of your own, add 1000 to all of them."
+            f"{labels[like.argmax()]}: easting and northing look like degrees, neither is beyond "
+            "180. CSV files have the columns latitude and longitude for them; or, if these are "
+            "metres on a map of your own, add 1000 to all of them."
         )
     return signed
 

@@ -139,7 +139,8 @@ class TestCsv:
         ("header", "row", "complaint"),
         [
             (LATLON, "a.jpg,45,6", "'latitude'.*'utm_east'.*read_folders"),
-            (UTM, "a.jpg,45.1,6.2", "look like degrees: .*latitude and longitude"),
+            (UTM, "a.jpg,45.1,6.2", "look like degrees.*latitude and longitude"),
+            (UTM, "a.jpg,400000,5e6", r"q\.csv, row 2: .*look like degrees"),
         ],
     )
     def test_degrees_on_one_side_and_metres_on_the_other(self, tmp_path, header, row, complaint):

@@ -146,7 +146,9 @@ LINE = [f"@0@{2.4 * i:07.1f}@@@@@{i}@.jpg" for i in range(9)]  # frames, as form
     ("names", "complaint"),
     [
         (["@120.43912@36.59905@51@S@.jpg"], r"out of range \(1,000 to .*@120\.43912@36\.59905"),
-        (["@120.43912@36.59905@.jpg", "@120.4@36.6@.jpg"], r"look like degrees: .*@120\.43912@"),
+        (["@120.43912@36.59905@.jpg", "@120.4@36.6@.jpg"], r"@120\.43912@.*look like degrees"),
+        (["@400000@5e6@.jpg", "@9.4@45.1@.jpg"], r"^@9\.4@45\.1@\.jpg: .* look like degrees"),
+        (["@400000@5e6@31@T@.jpg", "@9.4@45.1@.jpg"], r"^@9\.4@45\.1@\.jpg: .* look like degrees"),
         (["@36.59905@-120.43912@@@.jpg", "@0@0@.jpg", "@36.6@-120.4@.jpg"], "look like degrees"),
         (["@400000@-5@31@T@.jpg"], r"of 1 images are out of range .* at \(400000, -5\)"),
         (["@400000@5000000@31@T@.jpg", "@9e6@5000000@31@T@.jpg"], "of 1 images .*@9e6"),
