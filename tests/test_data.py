@@ -13,7 +13,7 @@ import torch
 import utm
 from torch.utils.data import DataLoader
 
-from dinomix.data import COLUMNS, PlaceDataset, TestSet
+from dinomix.data import PlaceDataset, TestSet
 from dinomix.images import AUGMENTATIONS, Normalise, UnreadableImageError, train_transform
 from dinomix.plumbing.positions import read_utm
 from tests.conftest import SHARED, write_image, write_places, write_testset
@@ -32,12 +32,6 @@ def write_table(root: Path, city: str, rows: list[dict], folder: str | None = No
         writer.writerows(rows)
     for row in rows:
         (root / "Images" / (folder or city) / published_name(row)).touch()
-
-
-def touched(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch()
-    return path
 
 
 def published_name(row: dict) -> str:
@@ -117,14 +111,15 @@ def test_all_names_lie_in_one_array(places_root):
 )
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".JPG", ".webp"])
 def test_numbers_and_suffixes_may_be_written_otherwise(tmp_path, written, row, suffix):
-    image = touched(
-        tmp_path / "Images/Paris" / f"PRS_0000007_2020_01_090_{written}_-x_1.50_{suffix}"
-    )
-    table = touched(tmp_path / "Dataframes" / "Paris.csv")
-    table.write_text(f"{','.join(COLUMNS)}\n7,2020.0,1,90,PRS,{row},-x_1.50_\n")
+    lat, lon = row.split(",")
+    write_table(tmp_path, "Paris", [made_rows("PRS", 1, 0)[0] | {"lat": lat, "lon": lon}])
+    (image,) = (tmp_path / "Images" / "Paris").iterdir()
     assert PlaceDataset(tmp_path, images_per_place=1).paths == [image]
-    table.write_text(table.read_text().replace("1.50_", "1.51_"))
-    with pytest.raises(FileNotFoundError, match=r"1 images .*_1\.51_\.jpg"):
+    name = image.with_suffix(suffix).name.replace(f"{lat}_{lon}", written)
+    image = image.rename(image.with_name(name))
+    assert PlaceDataset(tmp_path, images_per_place=1).paths == [image]
+    image.rename(image.with_stem(image.stem + "x"))
+    with pytest.raises(FileNotFoundError, match="1 images that"):
         PlaceDataset(tmp_path, images_per_place=1)
 
 
