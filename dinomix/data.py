@@ -6,24 +6,24 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, Self
 
 import numpy as np
 import torch
-import utm
 from torch.utils.data import Dataset
 
 from dinomix.images import Transform, read_image
 from dinomix.plumbing.configs import real, whole
-from dinomix.plumbing.csvtables import Table, as_number
-from dinomix.plumbing.imagenames import list_images
+from dinomix.plumbing.csvtables import Table
+from dinomix.plumbing.imagenames import is_visible_image, list_images
+from dinomix.plumbing.positions import plane_of_degrees, read_utm
 
 UNITS = ("m", "frames", "places")
-FARTHEST = 1e7  # metres: no UTM coordinate is larger, nor any distance from equator to pole
-APART = 1e7  # metres between two cities in the coordinates of places that are held out
 LARGEST = 2**53 - 1  # beyond it, float64 does not tell whole numbers apart
 TWO = ": the loss needs two images of a place"
+DECIMAL = re.compile(r"(?<=_)-?\d+(\.\d*)?(e-?\d+)?(?=_)", re.ASCII)  # in file names
 LEADS_OUT = re.compile(r"[/\\]|\.\.")  # what no part of a file name may hold
 # Of the CSV files in the GSV-Cities layout: four whole numbers, then what is text in file names.
 COLUMNS = ["place_id", "year", "month", "northdeg", "city_id", "lat", "lon", "panoid"]
@@ -49,7 +49,8 @@ class TestSet:
     Attributes:
         database, queries: paths, sorted by name (queries: by condition, then name).
         database_utm, query_utm: positions, float64 (N, 2) in `unit`: easting and northing in
-            metres, (frame, 0), or (number of the place, 0). None where the set is unlabelled.
+            metres of one plane, even where names give several UTM zones, (frame, 0), or (number
+            of the place, 0). None where the set is unlabelled.
         unit: "m", "frames" or "places", of positions and threshold.
         conditions: one name a query; "" for a plain `queries` folder.
 
@@ -83,7 +84,8 @@ class TestSet:
             raise FileNotFoundError(
                 f"{root} has no query folder; expected `queries` or `queries_<condition>`."
             )
-        self.database_utm, self.query_utm = read_utm(self.database), read_utm(self.queries)
+        metres = read_utm([*self.database, *self.queries])
+        self.database_utm, self.query_utm = np.split(metres, [len(self.database)])
         self.positions_in_names = True
 
     @classmethod
@@ -165,30 +167,6 @@ def convention(threshold: float, unit: str) -> str:
     return {"m": f"{threshold:g} m", "frames": frames, "places": "same place"}[unit]
 
 
-def read_utm(paths: Sequence[Path]) -> np.ndarray:
-    """Easting and northing from names like `@0400000.00@5000000.00@31@T@....jpg`: float64 (N, 2).
-
-    Raises:
-        ValueError: names the first file whose name has no two finite numbers there, or one beyond
-            10,000 km, which no UTM coordinate is.
-    """
-    fields = (field for path in paths for field in [*path.name.split("@"), "", ""][1:3])
-    metres = np.array([as_number(field) for field in fields]).reshape(-1, 2)
-    lacking = np.flatnonzero(~np.isfinite(metres).all(axis=1))
-    if len(lacking):
-        raise ValueError(
-            f"no coordinates in the name of {paths[lacking[0]]}: expected @UTM_east@UTM_north@..., "
-            "both in metres, for example @0400000.00@5000000.00@31@T@.jpg"
-        )
-    too_far = np.flatnonzero((np.abs(metres) > FARTHEST).any(axis=1))
-    if len(too_far):
-        raise ValueError(
-            f"the coordinates in {len(too_far)} names are out of range, first in that of "
-            f"{paths[too_far[0]]}: no UTM metres are beyond 10,000 km"
-        )
-    return metres
-
-
 def _split_folder(folder: Path, split: str | None) -> Path:
     candidates = [folder / "images" / (split or "test"), *([folder] if split is None else [])]
     for candidate in candidates:
@@ -265,7 +243,7 @@ class PlaceDataset(Dataset):
         self.cities = _find_cities(self.root, cities)
         found = [read_city(self.root, city) for city in self.cities]
         paths, latlon, counts = map(np.concatenate, zip(*found, strict=True))
-        _require_images(self.root, paths)
+        paths = _find_images(self.root, paths)
 
         enough = counts >= least  # (places,)
         if not enough.any():
@@ -350,7 +328,8 @@ class PlaceDataset(Dataset):
         rest.city_of = self.city_of[remaining]
 
         paths = [self._under_root(self.places[i]) for i in aside]
-        metres = _to_utm([self._latlon[i] for i in aside], self.city_of[aside].tolist())
+        plane = plane_of_degrees(np.concatenate([self._latlon[i] for i in aside]), [*chain(*paths)])
+        metres = np.split(plane, np.cumsum([len(images) for images in paths])[:-1])
         val = TestSet.from_lists(
             f"{self.name}-held-out",
             [images[0] for images in paths],
@@ -425,29 +404,23 @@ def _find_cities(root: Path, cities: Iterable[str] | None) -> list[str]:
     return wanted
 
 
-def _require_images(root: Path, paths: np.ndarray) -> None:
-    """All that are missing are reported together."""
+def _find_images(root: Path, paths: np.ndarray) -> np.ndarray:
+    """The paths as on the disk, where suffixes may differ, and 48.400000 be 48.4, as pandas saves
+    it; all that are missing are reported together.
+    """
     names = [path.decode() for path in paths.tolist()]
     folders = {name.rsplit("/", 1)[0] for name in names}
     there = [folder for folder in folders if (root / folder).is_dir()]
     present = {f"{folder}/{entry}" for folder in there for entry in os.listdir(root / folder)}
-    if missing := [name for name in names if name not in present]:
+    if present.issuperset(names):
+        return paths
+    stems = {name: name.rpartition(".")[0] for name in sorted(present.union(names))}
+    keys = {k: DECIMAL.sub(lambda m: f"{float(m[0]):.7f}", stem) for k, stem in stems.items()}
+    alike = {key: name for name, key in keys.items() if name in present and is_visible_image(name)}
+    found = [name if name in present else alike.get(keys[name]) for name in names]
+    if missing := [name for name, image in zip(names, found, strict=True) if image is None]:
         raise FileNotFoundError(
             f"{len(missing)} images that the CSV files name are missing under {root}, the first "
             f"ones: {missing[:5]}. Download them, or take their rows out."
         )
-
-
-def _to_utm(latlon: Sequence[np.ndarray], city_of: Sequence[int]) -> list[np.ndarray]:
-    """Latitude and longitude (n, 2) of each place as metres, in the zone of its city's first place.
-
-    Cities are moved east, so that no place lies near one of another city.
-    """
-    zones: dict[int, tuple[int, str]] = {}
-    metres = []
-    for place, city in zip(latlon, city_of, strict=True):
-        if city not in zones:
-            zones[city] = utm.from_latlon(*place[0])[2:]
-        east, north, *_ = utm.from_latlon(*place.T, *zones[city])
-        metres.append(np.stack([east + city * APART, north], axis=1))
-    return metres
+    return np.array([image.encode() for image in found])

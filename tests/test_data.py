@@ -13,8 +13,9 @@ import torch
 import utm
 from torch.utils.data import DataLoader
 
-from dinomix.data import PlaceDataset, TestSet, read_utm
+from dinomix.data import PlaceDataset, TestSet
 from dinomix.images import AUGMENTATIONS, Normalise, UnreadableImageError, train_transform
+from dinomix.plumbing.positions import read_utm
 from tests.conftest import SHARED, write_image, write_places, write_testset
 from tests.test_images import MEAN, STD, the_old_way
 
@@ -97,6 +98,37 @@ def test_all_names_lie_in_one_array(places_root):
     places = PlaceDataset(places_root)
     (whole,) = {id(paths.base): paths.base for paths in places.places}.values()
     assert whole.nbytes == sum(paths.nbytes for paths in places.places)
+
+
+@pytest.mark.parametrize(
+    ("written", "row"),
+    [
+        ("48.400000_2.350000", "48.4,2.35"),  # as pandas saves a table anew
+        ("48.4_2.35", "48.400000,2.350"),
+        ("48_-0.00001", "48.0,-1e-05"),
+        ("48.79733778544615_2.2", "48.797337785446146,2.2"),  # and its last digit
+    ],
+)
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".JPG", ".webp"])
+def test_numbers_and_suffixes_may_be_written_otherwise(tmp_path, written, row, suffix):
+    lat, lon = row.split(",")
+    rows = [row | {"lat": lat, "lon": lon} for row in made_rows("PRS", 1, 0)[:2]]
+    write_table(tmp_path, "Paris", rows)
+    before = sorted((tmp_path / "Images" / "Paris").iterdir())
+    assert sorted(PlaceDataset(tmp_path, images_per_place=2).paths) == before
+    name = before[0].with_suffix(suffix).name.replace(f"{lat}_{lon}", written)
+    image = before[0].rename(before[0].with_name(name))
+    assert sorted(PlaceDataset(tmp_path, images_per_place=2).paths) == sorted([image, before[1]])
+    image.rename(image.with_stem(image.stem + "x"))
+    with pytest.raises(FileNotFoundError, match="1 images that"):
+        PlaceDataset(tmp_path, images_per_place=2)
+
+
+def test_what_a_row_names_to_the_letter_comes_first(places_root):
+    first, other, *_ = expected = PlaceDataset(places_root).paths
+    shutil.copy(first, first.with_suffix(".JPG"))
+    other.rename(other.with_suffix(".png"))
+    assert PlaceDataset(places_root).paths == [first, other.with_suffix(".png"), *expected[2:]]
 
 
 def test_images_may_lie_in_a_folder_named_by_city_id(tmp_path):
@@ -210,7 +242,7 @@ def table(places_root):
 def test_other_bytes_of_a_table_are_the_same_places(places_root, table, mark, end):
     expected = PlaceDataset(places_root).fingerprint
     lines = [["x", *reversed(line.split(","))] for line in table.read_text().splitlines()]
-    text = "\n".join(",".join(line) for line in lines)  # columns in another order, and one more
+    text = "\n".join(", ".join(line) for line in lines)  # columns in another order, and one more
     table.write_bytes(mark + text.encode().replace(b"\n", end))
     assert PlaceDataset(places_root).fingerprint == expected
 
@@ -220,7 +252,7 @@ def test_other_bytes_of_a_table_are_the_same_places(places_root, table, mark, en
     [
         ("northdeg", "heading", r"lacks the columns \['northdeg'\]"),
         ("year", "place_id", r"lacks the columns \['year'\]"),
-        (",", ";", "lacks the columns .* separated by commas, its header has 'place_id;year;"),
+        (",", "\t", "lacks the columns .* separated by commas, its header has 'place_id.tyear.t"),
         ("p0i1", "p0i1,x", "row 3: expected 8 fields"),
         (",3.001,p0i1", "", "row 3: expected 8 fields"),
         (",3.002,", ",east,", "row 4: lon is 'east', .*and so in 5 more rows"),
@@ -465,9 +497,9 @@ def test_a_name_without_coordinates_is_named(test_root, name):
 
 
 def test_what_utm_names_may_hold():
-    names = ["@1e5@2@", "x@-1.5@+2.25@y@@", "@ 3 @4@  ", "@5@6@31@T@45.0@1.0@é @@.png"]
+    names = ["@1e5@2@", "x@-1.5@+2000.25@y@@", "@ 3 @4e3@  ", "@5e5@6@31@T@45.0@1.0@é @@.png"]
     names += ["@0@10000000.00@.jpg"]  # the edge of the map
-    expected = [[1e5, 2], [-1.5, 2.25], [3, 4], [5, 6], [0, 1e7]]
+    expected = [[1e5, 2], [-1.5, 2000.25], [3, 4e3], [5e5, 6], [0, 1e7]]
     assert read_utm([Path(name) for name in names]).tolist() == expected
     assert read_utm([]).shape == (0, 2)
 

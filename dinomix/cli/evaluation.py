@@ -1,6 +1,7 @@
 """Evaluation: recall of a model on test sets."""
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,9 +19,10 @@ def evaluate(
     model: Annotated[str, typer.Argument(help=MODELS)],
     tests: Annotated[
         list[str],
-        typer.Argument(metavar="TEST...", help="UTM folders, or names of benchmarks (tokyo247)"),
+        typer.Argument(metavar="TEST...", help="folders (UTM layout, or CSV files) or benchmarks"),
     ],
     split: Annotated[str | None, typer.Option(help="of folders: test (default) or val")] = None,
+    frames: Annotated[float | None, typer.Option(help="of numbered frames: the tolerance")] = None,
     ks: Annotated[str, typer.Option("--k", help="the k of recall@k, with commas")] = "1,5,10",
     other_counts: Annotated[
         bool, typer.Option("--other-counts", help="open benchmarks with other numbers of images")
@@ -36,16 +38,19 @@ def evaluate(
 ) -> None:
     """Measure a model's recall on test sets.
 
-    In percent, for each condition; a test set is judged by its own convention.
+    In percent, for each condition; a test set is judged by its own convention. CSV files are
+    database.csv and queries.csv (image, latitude, longitude); frames lie in database and queries.
 
     \b
     dinomix evaluate data/runs/4c078f96577b data/toycity
     dinomix evaluate dinov2_vitb14_mix.ckpt pitts30k tokyo247 --k 1,5,20
+    dinomix evaluate dinov2_vitb14_mix.ckpt railway --frames 10
     dinomix evaluate you/my-dino-mix my_city --csv > recall.csv
     """
     import pandas as pd
 
     from dinomix.datasets.benchmarks import BENCHMARKS
+    from dinomix.datasets.layouts import read_frames
     from dinomix.evaluation import evaluate
     from dinomix.exchange.opening import open_model, open_testset
 
@@ -55,6 +60,8 @@ def evaluate(
     # all are opened before the first is measured: a wrong name should not cost an hour
     opened = [
         open_testset(test, None if test in BENCHMARKS else split, strict=not other_counts)
+        if frames is None
+        else read_frames(Path(test, "database"), Path(test, "queries"), frames)
         for test in tests
     ]
     chosen = open_model(model)

@@ -2,18 +2,18 @@
 
 import re
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
-import utm
 
-from dinomix.data import FARTHEST, TestSet
+from dinomix.data import TestSet
 from dinomix.plumbing.csvtables import ImageTable, require_files
 from dinomix.plumbing.imagenames import list_images
+from dinomix.plumbing.positions import LATLON_LIMITS, MAP_LIMITS, in_one_plane, plane_of_degrees
 
-DEGREES = {"latitude": (-80, 84), "longitude": (-180, 180)}  # where UTM is defined
-METRES = {"utm_east": (-FARTHEST, FARTHEST), "utm_north": (-FARTHEST, FARTHEST)}
-ZONE_WIDTH = 6.0  # degrees of longitude that a UTM zone covers
+DEGREES = dict(zip(("latitude", "longitude"), LATLON_LIMITS, strict=True))
+METRES = dict(zip(("utm_east", "utm_north"), MAP_LIMITS, strict=True))
 LAST_FRAME = 2**53  # beyond it, float64 does not tell neighbours apart
 
 
@@ -23,9 +23,9 @@ def read_csv(
     """A test set from two CSV files, one row an image, with a header.
 
     Columns: `image`, a path relative to the CSV's folder; `latitude` and `longitude` in degrees
-    (WGS 84) or `utm_east` and `utm_north` in metres of one zone; optionally `condition` (of
-    queries) and `place`, any text. Without coordinates, positives are the images of the same
-    place. Other columns are left aside.
+    (WGS 84) or `utm_east` and `utm_north` in metres; optionally `utm_zone` (such as 31T),
+    `condition` (of queries) and `place`, any text. Without coordinates, positives are the images
+    of the same place. Other columns are left aside.
 
     Args:
         name: of the data set in results tables; None takes that of the database file's folder.
@@ -37,17 +37,18 @@ def read_csv(
             lies outside of the CSV's folder or its name is there twice. The row is named.
     """
     listed, asked = tables = [ImageTable.read(Path(path)) for path in (database, queries)]
-    conditions = asked.texts("condition") if asked.has("condition") else None
+    conditions = asked.columns["condition"] if asked.has("condition") else None
     listed.require_distinct()
     asked.require_distinct(conditions)
     require_files(tables)
 
     unit = "m"
     if all(table.has(*METRES) for table in tables):
-        positions = [_pairs(table, METRES) for table in tables]
-        _refuse_degrees(tables, positions)
+        metres, zones, rows = read_points(tables, METRES)
+        positions = np.split(in_one_plane(metres, zones, rows), [len(listed.images)])
     elif all(table.has(*DEGREES) for table in tables):
-        positions = _project(tables, [_pairs(table, DEGREES) for table in tables])
+        degrees, _, rows = read_points(tables, DEGREES)
+        positions = np.split(plane_of_degrees(degrees, rows), [len(listed.images)])
     elif all(table.has("place") for table in tables):
         positions, unit, threshold = _number_places(tables), "places", 0.0
     else:
@@ -111,37 +112,16 @@ def read_folders(database: str | Path, queries: str | Path, name: str | None = N
     return TestSet.from_lists(name or _folder_name(database), images, asked, None, None)
 
 
-def _pairs(table: ImageTable, columns: dict[str, tuple[float, float]]) -> np.ndarray:
-    """Two columns with their limits as float64 (N, 2)."""
-    return np.stack([table.values(column, *limits) for column, limits in columns.items()], axis=1)
-
-
-def _refuse_degrees(tables: Sequence[ImageTable], positions: Sequence[np.ndarray]) -> None:
-    """Nothing lies so near to the origin of its UTM zone, but all latitudes and longitudes do."""
-    if all((np.abs(metres) <= 180).all() for metres in positions):
-        raise ValueError(
-            f"utm_east and utm_north in {tables[0].path} and {tables[1].path} look like degrees: "
-            "none is beyond 180. Call the columns latitude and longitude; or, if these are metres "
-            "on a map of your own, add 1000 to all of them."
-        )
-
-
-def _project(tables: Sequence[ImageTable], latlon: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Latitudes and longitudes as metres, all in the UTM zone of the first database image."""
-    latitude, longitude = latlon[0][0]
-    zone = utm.from_latlon(latitude, longitude)[2:]
-    projected = []
-    for table, degrees in zip(tables, latlon, strict=True):
-        away = np.abs((degrees[:, 1] - longitude + 180) % 360 - 180)
-        table.require(
-            "longitude",
-            away <= ZONE_WIDTH,
-            f"at most {ZONE_WIDTH:g} degrees from {longitude:g} in the first row of "
-            f"{tables[0].path}, for no UTM zone holds both: make a test set of each region",
-        )
-        east, north, *_ = utm.from_latlon(*degrees.T, *zone)
-        projected.append(np.stack([east, north], axis=1))  # (N, 2)
-    return projected
+def read_points(
+    tables: Sequence[ImageTable], columns: dict[str, tuple[float, float]]
+) -> tuple[np.ndarray, list[str], list[str]]:
+    """Two columns with their limits, float64 (N, 2); `utm_zone`, or empty texts; and the rows, as
+    errors name them.
+    """
+    points = [[t.values(name, *limits) for name, limits in columns.items()] for t in tables]
+    zones = (table.columns.get("utm_zone", [""] * len(table.images)) for table in tables)
+    rows = [f"{table.path}, row {number}" for table in tables for number in table.numbers]
+    return np.concatenate(points, axis=1).T, list(chain(*zones)), rows
 
 
 def _number_places(tables: Sequence[ImageTable]) -> list[np.ndarray]:
@@ -149,7 +129,7 @@ def _number_places(tables: Sequence[ImageTable]) -> list[np.ndarray]:
     numbers: dict[str, int] = {}
     positions = []
     for table in tables:
-        names = table.texts("place")
+        names = table.columns["place"]
         table.require("place", [bool(name) for name in names], "the name of a place")
         found = [(numbers.setdefault(name, len(numbers)), 0) for name in names]
         positions.append(np.array(found, dtype=np.float64))  # (N, 2)

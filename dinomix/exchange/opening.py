@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dinomix.data import TestSet
 from dinomix.datasets.benchmarks import BENCHMARKS, open_benchmark
+from dinomix.datasets.layouts import read_csv
 from dinomix.exchange.published import load_published
 from dinomix.model import PlaceModel, load_model
 from dinomix.plumbing.hub import WEIGHTS
@@ -13,6 +14,7 @@ from dinomix.plumbing.tensorfiles import read_safetensors_header
 from dinomix.runs.run import CONFIG, Run
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")  # user/name
+TABLES = ("database.csv", "queries.csv")
 MODEL_SUFFIXES = (".safetensors", ".ckpt", ".pth", ".pt")
 
 
@@ -68,8 +70,9 @@ def open_testset(source: str | Path, split: str | None = None, *, strict: bool =
 
     Args:
         source: a name in `dinomix.BENCHMARKS`, which is opened from the data folder, or a folder
-            in the UTM layout; "./tokyo247" is a folder even where "tokyo247" is a benchmark.
-        split: of a folder; a benchmark has its own.
+            in the UTM layout, or with the files of `read_csv`, database.csv and queries.csv;
+            "./tokyo247" is a folder even where "tokyo247" is a benchmark.
+        split: of a folder in the UTM layout; a benchmark has its own.
         strict: of `open_benchmark`.
     """
     if str(source) in BENCHMARKS:
@@ -79,9 +82,14 @@ def open_testset(source: str | Path, split: str | None = None, *, strict: bool =
                 f"leave {split!r} out"
             )
         return open_benchmark(str(source), strict=strict)
+    folder = Path(source)
+    tables = [(folder.parent if folder.name in TABLES else folder) / name for name in TABLES]
+    if split is None and all(table.is_file() for table in tables):
+        return read_csv(*tables)
     try:
         return TestSet(source, split)
     except FileNotFoundError as error:
-        if Path(source).is_dir():
+        if folder.is_dir():
             raise
-        raise FileNotFoundError(f"{error} Benchmarks are {', '.join(BENCHMARKS)}.") from None
+        others = f"Or one with {' and '.join(TABLES)}. Benchmarks are {', '.join(BENCHMARKS)}."
+        raise FileNotFoundError(f"{error} {others}") from None

@@ -154,7 +154,7 @@ def localize(
         UnreadableImageError: a query is damaged. Damaged photos of the database are skipped with a
             `SkippedImageWarning` that counts and names them, and are listed in the result.
         ValueError: k or radius is not positive, no photo of the database can be read, a CSV file
-            is wrong, or the index is something else.
+            or positions in names are wrong, or the index is something else.
     """
     k = whole("k", k, least=1)
     if not radius > 0:
@@ -164,6 +164,7 @@ def localize(
         raise ValueError("there are no queries")
     asked = [(photos, path) for photos in map(find_photos, sources) for path in photos.paths]
     photos = find_photos(database)
+    photos.check_names()
     bar = progress and len(asked) > 1
     wanted = describe(model, [path for _, path in asked], progress=bar, **options)  # (Q, D)
     file = default_file(photos.root) if index == "auto" else index

@@ -13,10 +13,10 @@ import utm
 from PIL import Image
 from PIL.ExifTags import GPS, IFD
 
-from dinomix.data import read_utm
-from dinomix.datasets.layouts import DEGREES, METRES
+from dinomix.datasets.layouts import DEGREES, METRES, read_points
 from dinomix.plumbing.csvtables import ImageTable, require_files
 from dinomix.plumbing.imagenames import image_formats, list_images
+from dinomix.plumbing.positions import MAP_LIMITS, check_metres, read_names, read_zones
 
 EQUATOR = 6_378_137.0  # metres: the radius of the WGS 84 ellipsoid
 E2 = 1 - (1 - 1 / 298.257223563) ** 2  # and its eccentricity, squared
@@ -42,14 +42,15 @@ class Position:
         return cls(float(latitude), float(longitude), float(east), float(north), f"{zone}{letter}")
 
     @classmethod
-    def from_utm(cls, east: float, north: float, zone: str = "", letter: str = "") -> Self:
-        """Where zone and letter make no UTM zone, or not with these metres, they are left aside."""
+    def from_utm(cls, east: float, north: float, zone: str = "") -> Self:
+        """Where `zone` is no UTM zone such as "31T", or has no such metres, it is left aside."""
+        (signed,) = read_zones([zone], np.array([north])).tolist()
         try:
-            latitude, longitude = map(float, utm.to_latlon(east, north, int(zone), letter))
-            name = f"{int(zone)}{letter.upper()}"
-        except ValueError:
+            latitude, longitude = utm.to_latlon(east, north, abs(signed), northern=signed > 0)
+            name = f"{abs(signed)}{zone[-1].upper()}"
+        except utm.OutOfRangeError:
             latitude, longitude, name = math.nan, math.nan, ""
-        return cls(latitude, longitude, float(east), float(north), name)
+        return cls(float(latitude), float(longitude), float(east), float(north), name)
 
     @classmethod
     def from_point(cls, point: np.ndarray, geographic: bool) -> Self:
@@ -88,14 +89,9 @@ def read_position(path: Path) -> Position | None:
     """Where a photo was taken, from its name (the UTM layout of `TestSet`, whose zone may be
     empty), else its EXIF tags; None where neither says so.
     """
-    if path.name.startswith("@"):
-        try:
-            ((east, north),) = read_utm([path])
-        except ValueError:
-            pass
-        else:
-            zone, letter, *_ = [*path.name.split("@")[3:], "", ""]
-            return Position.from_utm(east, north, zone, letter)
+    ((east, north),), (zone,) = read_names([path])
+    if path.name.startswith("@") and max(abs(east), abs(north)) <= MAP_LIMITS[0][1]:  # NaN is not
+        return Position.from_utm(east, north, zone)
     degrees = read_gps(path)
     return None if degrees is None else Position.from_degrees(*degrees)
 
@@ -149,6 +145,13 @@ class Photos:
     paths: list[Path]  # in order
     listed: Mapping[Path, Position] = field(default_factory=dict)  # where a CSV file says
 
+    def check_names(self) -> None:
+        """Raise ValueError, as `TestSet` does, if names in the UTM layout give no such metres."""
+        unlisted = [path for path in self.paths if path.name[0] == "@" and path not in self.listed]
+        metres, named = read_names(unlisted)
+        known = np.flatnonzero(~np.isnan(metres[:, 0]))
+        check_metres(metres[known], *([each[i] for i in known] for each in (named, unlisted)))
+
     def position(self, path: Path) -> Position | None:
         """Where a photo was taken: as listed, else by `read_position`; None: unknown."""
         return self.listed.get(path) or read_position(path)
@@ -159,8 +162,8 @@ def find_photos(source: str | Path) -> Photos:
 
     What is left aside in a folder: see `list_images`. A CSV file has a header, a row a photo and
     the column `image`, a path relative to its own folder; the columns `latitude` and `longitude`
-    in degrees or `utm_east` and `utm_north` in metres of one zone are optional, and so is what
-    stands in them.
+    in degrees or `utm_east` and `utm_north` in metres, with `utm_zone`, are optional, and so is
+    what stands in them.
 
     Raises:
         FileNotFoundError: no such file or folder, no image in it, or one of the CSV file's missing.
@@ -180,10 +183,14 @@ def _read_table(path: Path) -> Photos:
     table = ImageTable.read(path)
     require_files([table])
     listed: dict[Path, Position] = {}
-    for columns, make in ((METRES, Position.from_utm), (DEGREES, Position.from_degrees)):
+    for columns in (METRES, DEGREES):
         if table.has(*columns):
-            cells = zip(*(table.texts(column) for column in columns), strict=True)
+            cells = zip(*(table.columns[column] for column in columns), strict=True)
             filled = table.take([i for i, row in enumerate(cells) if any(row)])
-            values = [filled.values(column, *limits) for column, limits in columns.items()]
-            listed |= dict(zip(filled.images, map(make, *values), strict=True))
+            points, zones, rows = read_points([filled], columns)
+            found = map(Position.from_degrees, *points.T)
+            if columns is METRES:
+                check_metres(points, zones, rows)
+                found = map(Position.from_utm, *points.T, zones)
+            listed |= dict(zip(filled.images, found, strict=True))
     return Photos(path.parent, list(dict.fromkeys(table.images)), listed)

@@ -1,6 +1,10 @@
-"""CSV files from elsewhere, read strictly: whole and in UTF-8, or refused with the wrong row."""
+"""CSV files from elsewhere, read strictly: whole and in UTF-8, or refused with the wrong row.
+
+Spaces, capitals in the header, and spreadsheets' empty rows, columns and semicolons do not matter.
+"""
 
 import csv
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import StringIO
@@ -12,13 +16,15 @@ import numpy as np
 
 from dinomix.plumbing.imagenames import stays_inside
 
+DECIMAL_COMMA = re.compile(r"^([+-]?\d+),(\d+)$", re.ASCII)
+SHORT = {"lat": "latitude", "lon": "longitude", "lng": "longitude", "long": "longitude"}
 SHOWN = 5  # how many missing images a message names
 LONGEST = 100  # characters of a value that a message shows
 
 
 @dataclass(frozen=True)
 class Table:
-    """A CSV file with a header; all values are text."""
+    """A CSV file with a header; all values are text, without spaces around it."""
 
     path: Path
     columns: dict[str, list[str]]
@@ -39,11 +45,17 @@ class Table:
         except UnicodeDecodeError as error:
             line = error.object.count(b"\n", 0, error.start) + 1
             raise ValueError(f"{wrong} {line} is in another encoding; save it anew") from error
-        reader = csv.reader(StringIO(text, newline=""), strict=True)
-        lines = filter(None, reader)  # without blank ones
+        header = next(StringIO(text[:10_000].lstrip(), newline=None), "")
+        form = {"delimiter": max(",;", key=header.count), "skipinitialspace": True, "strict": True}
+        reader = csv.reader(StringIO(text, newline=""), **form)
+        lines = filter(any, ([cell.strip() for cell in line] for line in reader))  # no blank ones
+        if form["delimiter"] == ";":
+            lines = ([DECIMAL_COMMA.sub(r"\1.\2", cell) for cell in line] for line in lines)
         cells, numbers = [], []  # flat: a list for each row would keep the collector busy
         try:
-            names = [name.strip() for name in next(lines, [])]
+            names = [name.lower() for name in next(lines, [])]
+            while names and not names[-1]:
+                names.pop()
             if lacking := [name for name in required if name not in names]:
                 raise ValueError(
                     f"{path} lacks the columns {lacking}; separated by commas, its header has "
@@ -52,12 +64,12 @@ class Table:
             if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
                 raise ValueError(f"{path} has the columns {twice} twice; take one of each out")
             for line in lines:
-                if len(line) != len(names):
+                if len(line) < len(names) or any(line[len(names) :]):
                     raise ValueError(
                         f"{path}, row {reader.line_num}: expected {len(names)} fields, as in the "
                         f"header, but it has {len(line)}"
                     )
-                cells += line
+                cells += line[: len(names)]
                 numbers.append(reader.line_num)
         except csv.Error as error:
             raise ValueError(f"{wrong} {reader.line_num}: {error}") from error
@@ -68,10 +80,6 @@ class Table:
     def has(self, *columns: str) -> bool:
         """Whether all of these columns are there."""
         return set(columns) <= set(self.columns)
-
-    def texts(self, column: str) -> list[str]:
-        """A column's values without spaces around them."""
-        return [text.strip() for text in self.columns[column]]
 
     def values(self, column: str, low: float, high: float, whole: bool = False) -> np.ndarray:
         """A column of (whole) numbers from `low` to `high`: float64 (N,); raises as `require`."""
@@ -112,7 +120,8 @@ class ImageTable(Table):
         expected = f"a path within {path.parent}, neither absolute nor with `..`"
         table.require("image", [stays_inside(name) for name in names], expected)
         images = [path.parent.joinpath(*PureWindowsPath(name).parts) for name in names]
-        return cls(**vars(table), images=images)
+        long = {SHORT.get(name, name): cells for name, cells in table.columns.items()}
+        return cls(**vars(table) | {"columns": long | table.columns}, images=images)
 
     def take(self, rows: Sequence[int]) -> Self:
         """The table of these rows only."""

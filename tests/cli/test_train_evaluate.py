@@ -7,6 +7,7 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -16,7 +17,7 @@ from dinomix.cli.training import model_config
 from dinomix.runs import train as training
 from dinomix.training import DivergedError
 from tests.cli.test_cli import invoke, plain
-from tests.conftest import write_places, write_testset
+from tests.conftest import write_image, write_places, write_testset
 
 MODEL = {"backbone": "toy_vits14", "image_size": 28, "out_channels": 4, "out_rows": 2}
 RECIPE = "epochs=1; places_per_batch=4; lr=1e-3; device=cpu"
@@ -232,6 +233,20 @@ def test_evaluate_several(data, model, tmp_path):
     result = invoke("evaluate", model, data / "city", tmp_path / "town", *options)
     found = pd.read_csv(io.StringIO(result.stdout))
     assert list(dict.fromkeys(found["dataset"])) == ["city-val", "town-val"]
+
+
+def test_evaluate_csv_files_and_frames(model, tmp_path):
+    rng = np.random.default_rng(0)
+    for side in ("database", "queries"):
+        for i in range(4):
+            write_image(tmp_path / "rail" / side / f"{i}.jpg", rng)
+        rows = [f"{side}/{i}.jpg,45.77{i},3.08" for i in range(4)]  # 111 m apart
+        (tmp_path / "rail" / f"{side}.csv").write_text("\n".join(["image,lat,lon", *rows]))
+    for options, convention in ([], "25 m"), (["--frames", 1], "+-1 frame"):
+        result = invoke("evaluate", model, tmp_path / "rail", *options, "--k", 4, "--csv")
+        found = pd.read_csv(io.StringIO(result.stdout)).iloc[0]
+        assert (found["dataset"], found["convention"]) == ("rail", convention)
+        assert (found["recall"], found["queries"], found["without_positives"]) == (100, 4, 0)
 
 
 def test_evaluate_benchmarks(data, model, tmp_path, monkeypatch):

@@ -118,7 +118,7 @@ class TestCsv:
             (LATLON, "a.jpg,95,6", "latitude is '95'"),
             (LATLON, "a.jpg,45,-181", "longitude is '-181'"),
             (LATLON, "a.jpg,,6", "latitude is ''"),
-            (LATLON, "a.jpg,45,13", "longitude is '13', expected .*region"),
+            (f"{UTM},utm_zone", "a.jpg,400000,5e6,61T", "has '61T' for a UTM zone"),
             (UTM, "a.jpg,2e7,5e6", "utm_east is '2e7'"),
             (UTM, "a.jpg,400000,inf", "utm_north is 'inf'"),
             ("image,place", "a.jpg,", "place is ''"),
@@ -127,18 +127,20 @@ class TestCsv:
         ],
     )
     def test_a_wrong_row_is_named(self, tmp_path, header, row, complaint):
-        first = {LATLON: "first.jpg,45,6", UTM: "first.jpg,400000,5e6"}.get(header, "first.jpg,inn")
+        firsts = {LATLON: "first.jpg,45,6", "image,place": "first.jpg,inn"}
+        first = firsts.get(header, "first.jpg,400000,5e6" + ",31T" * (header.count(",") - 2))
         touch(tmp_path, "first.jpg", "a.jpg")
         database = write_csv(tmp_path, "good.csv", header, first, images=False)
         queries = write_csv(tmp_path, "bad.csv", header, first, row, images=False)
-        with pytest.raises(ValueError, match=f"bad.csv, row 3: {complaint}"):
+        with pytest.raises(ValueError, match=f"bad.csv, row 3:? {complaint}"):
             read_csv(database, queries)
 
     @pytest.mark.parametrize(
         ("header", "row", "complaint"),
         [
             (LATLON, "a.jpg,45,6", "'latitude'.*'utm_east'.*read_folders"),
-            (UTM, "a.jpg,45.1,6.2", "look like degrees: .*latitude and longitude"),
+            (UTM, "a.jpg,45.1,6.2", "look like degrees.*latitude and longitude"),
+            (UTM, "a.jpg,400000,5e6", r"q\.csv, row 2: .*look like degrees"),
         ],
     )
     def test_degrees_on_one_side_and_metres_on_the_other(self, tmp_path, header, row, complaint):

@@ -4,6 +4,7 @@ import json
 import re
 import warnings
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,7 +13,7 @@ from dinomix.datasets import benchmarks
 from dinomix.exchange.opening import open_model, open_testset
 from dinomix.plumbing import hub as publishing
 from dinomix.plumbing.errors import HubError
-from tests.conftest import write_testset
+from tests.conftest import write_image, write_testset
 
 CONFIG = dinomix.ModelConfig(
     backbone="toy_vits14", image_size=28, out_channels=4, out_rows=2, mix_depth=1
@@ -115,6 +116,22 @@ def test_testset_by_folder(tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no database") as error:
         open_testset(tmp_path)
     assert "Benchmarks" not in str(error.value)
+
+
+def test_testset_of_two_csv_files(tmp_path):
+    for side in ("database", "queries"):
+        write_image(tmp_path / "town" / side / "a.jpg", np.random.default_rng(0))
+        text = f"Image, Lat, Lon\n{side}/a.jpg, 45.77, 3.08\n,,\n"
+        (tmp_path / "town" / f"{side}.csv").write_text(text)
+    for source in ("town", "town/database.csv", "town/queries.csv"):
+        test = open_testset(tmp_path / source)
+        assert test.name == "town" and test.query_utm.tolist() == test.database_utm.tolist()
+    with pytest.raises(FileNotFoundError, match="images/<split>/database"):
+        open_testset(tmp_path / "town", "test")  # a split is of the UTM layout
+    (tmp_path / "town" / "queries.csv").rename(tmp_path / "town" / "positions.csv")
+    for source in ("town/positions.csv", "town/database.csv"):
+        with pytest.raises(FileNotFoundError, match=r"Or one with database\.csv and queries\.csv"):
+            open_testset(tmp_path / source)
 
 
 def test_testset_by_name(tmp_path, monkeypatch):

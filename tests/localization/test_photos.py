@@ -121,8 +121,7 @@ class TestPosition:
     def test_ways_there_and_back(self, latitude, longitude):
         assume(abs(latitude) > 1e-6)  # utm gives what lies just south of the equator a zone north
         place = Position.from_degrees(latitude, longitude)
-        zone, letter = int(place.utm_zone[:-1]), place.utm_zone[-1]
-        same = Position.from_utm(place.utm_east, place.utm_north, zone, letter)
+        same = Position.from_utm(place.utm_east, place.utm_north, place.utm_zone)
         back = Position.from_point(place.point, geographic=True)
         assert place.metres_to(same) < 0.01 and place.metres_to(back) < 1e-6
         assert same.utm_zone == place.utm_zone
@@ -133,8 +132,8 @@ class TestPosition:
         for _ in range(20):
             east, north = rng.uniform(300_000, 700_000), rng.uniform(1e5, 9e6)
             step = rng.uniform(-50, 50, 2)
-            one = Position.from_utm(east, north, "31", "N")
-            other = Position.from_utm(east + step[0], north + step[1], "31", "N")
+            one = Position.from_utm(east, north, "31N")
+            other = Position.from_utm(east + step[0], north + step[1], "31N")
             assert one.metres_to(other) == pytest.approx(math.hypot(*step), rel=1.1e-3)
 
     def test_metres_across_zones_the_date_line_and_the_pole(self):
@@ -264,3 +263,27 @@ class TestTables:
         (tmp_path / "d.csv").write_text("image\na.jpg\nb.jpg\n")
         with pytest.raises(FileNotFoundError, match="2 of the 2 images"):
             find_photos(tmp_path / "d.csv")
+
+    def test_metres_of_a_zone(self, tmp_path):
+        rows = ("a.jpg,448251.8,5411932.68,31U", "b.jpg,,,", "c.jpg,448251.8,5411932.68,")
+        _, (a, b, c) = self.read(tmp_path, "image,utm_east,utm_north,UTM_zone", *rows)
+        assert (a.latitude, a.longitude) == pytest.approx(
+            utm.to_latlon(448251.8, 5411932.68, 31, "U")
+        )
+        assert b is None and not c.geographic
+
+    @pytest.mark.parametrize("zone", ["", "31U"])
+    def test_metres_that_cannot_be(self, tmp_path, zone):
+        with pytest.raises(ValueError, match=r"d\.csv, row 2(: .* look like degrees| at)"):
+            self.read(tmp_path, "image,utm_east,utm_north,utm_zone", f"a.jpg,48.85,2.35,{zone}")
+
+
+@pytest.mark.parametrize(
+    "names", ["@120.43912@36.59905@a.jpg c.jpg", "@5@6@51@S@a.jpg", "@1e9@2@.jpg"]
+)
+def test_names_that_cannot_be_positions(tmp_path, names):
+    find_photos(
+        touch(tmp_path / "good", "@home@5@a.jpg", "@12@34@b.jpg", "@312@34@.jpg")
+    ).check_names()
+    with pytest.raises(ValueError, match=r"look like degrees|out of range"):
+        find_photos(touch(tmp_path / "bad", *names.split())).check_names()

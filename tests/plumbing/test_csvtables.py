@@ -22,9 +22,38 @@ def test_byte_order_marks_and_line_ends_do_not_matter(tmp_path, mark, end):
     assert list(table.columns) == ["image", "east", "note"]
     assert table.images == [tmp_path / "a.jpg", tmp_path / "sub/b.jpg"]
     assert table.values("east", 0, 1e6).tolist() == [400000, 400010.5]
-    assert table.texts("note") == ["x", ""]
+    assert table.columns["note"] == ["x", ""]
     assert table.numbers == ([3, 5] if end == b"\n\n" else [2, 3])
     assert table.has("east", "note") and not table.has("east", "north")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "image, east ,  note\n a.jpg , 400000, x\nsub/b.jpg,400010.5,",  # spaces
+        'image, east, note\n"a.jpg", "400000", "x"\n"sub/b.jpg", 400010.5,',
+        "image,east,note,,\na.jpg,400000,x,,\nsub/b.jpg,400010.5,,,\n,,,,\n , ,,,\n",  # Excel's
+        "image,east,note\na.jpg,400000,x,,\n,,\nsub/b.jpg,400010.5,\n\n",
+        "Image,EAST,Note\na.jpg,400000,x\nsub/b.jpg,400010.5,\n",  # capitals
+        "\ufeffimage;east;note\r\na.jpg;400000;x\r\nsub/b.jpg;400010,5;\r\n",  # Excel's in Europe
+        'image;east;note\n"a.jpg";+400000,0;x\nsub/b.jpg;400010.5;;\n',
+    ],
+)
+def test_what_spreadsheets_add_does_not_matter(tmp_path, text):
+    table = ImageTable.read(write(tmp_path, text))
+    assert list(table.columns) == ["image", "east", "note"]
+    assert table.images == [tmp_path / "a.jpg", tmp_path / "sub/b.jpg"]
+    assert table.values("east", 0, 1e6).tolist() == [400000, 400010.5]
+    assert table.columns["note"] == ["x", ""]
+
+
+@pytest.mark.parametrize("pair", ["lat,lon", "LAT,LON", "Latitude,Longitude", "lat,lng"])
+def test_short_names_of_degrees(tmp_path, pair):
+    table = ImageTable.read(write(tmp_path, f"image,{pair}\na.jpg,45.5,3"))
+    assert table.values("latitude", -90, 90) == [45.5]
+    assert table.values("longitude", -180, 180) == [3]
+    both = ImageTable.read(write(tmp_path, "image,lat,latitude\na.jpg,1,2"))
+    assert both.columns["latitude"] == ["2"]
 
 
 @pytest.mark.parametrize(
@@ -32,9 +61,11 @@ def test_byte_order_marks_and_line_ends_do_not_matter(tmp_path, mark, end):
     [
         ("", r"lacks the columns \['image'\]; .* header has ''"),
         ("<html>404</html>", "lacks the columns"),
-        (TEXT.replace(",", ";"), "separated by commas, its header has 'image;east;note'"),
+        (TEXT.replace(",", "|"), r"separated by commas, its header has 'image\|east\|note'"),
         (TEXT.replace("note", "east"), r"has the columns \['east'\] twice"),
         ("image,east\n", "has no rows"),
+        ("image,east\n,,\n", "has no rows"),
+        ("Image,image\na.jpg,b.jpg\n", r"has the columns \['image'\] twice"),
         (TEXT + "c.jpg,1\n", "row 4: expected 3 fields, .* has 2"),
         (TEXT + "c.jpg,1,2,3\n", "row 4: expected 3 fields, .* has 4"),
         (TEXT + '"c.jpg,1,2\n', "is not a CSV file in UTF-8: line 4"),
@@ -64,7 +95,7 @@ JUNK += ("\uff14\uff10", "٢٠٢٠", "99999999999999999999", "9" * 100_000)
 
 @pytest.mark.parametrize("junk", JUNK)
 def test_a_value_that_is_no_number_is_named(tmp_path, junk):
-    table = Table.read(write(tmp_path, f'n\n1\n"{junk}"\n"{junk}"\n'), ["n"])
+    table = Table.read(write(tmp_path, f'n,m\n1,1\n"{junk}",1\n"{junk}",1\n'), ["n"])
     for whole, kind in ((True, "a whole number"), (False, "a number")):
         expected = rf"bad\.csv, row 3: n is .*, expected {kind} from -10 to 1,000 .*in 1 more rows"
         with pytest.raises(ValueError, match=expected) as error:
@@ -77,7 +108,7 @@ def test_numbers_are_those_of_python_in_ascii(tmp_path):
     texts = ["1", " 2.5 ", "-0.0", "+3e2", "1e-3"]
     table = Table.read(write(tmp_path, "\n".join(["n", *texts])), ["n"])
     assert table.values("n", -1, 300).tolist() == [float(text) for text in texts]
-    with pytest.raises(ValueError, match=r"row 3: n is ' 2\.5 ', expected a whole number"):
+    with pytest.raises(ValueError, match=r"row 3: n is '2\.5', expected a whole number"):
         table.values("n", -1, 300, whole=True)
     assert np.isnan([as_number(text) for text in ("4_0", "four", "\uff14", "nan")]).all()
 

@@ -18,15 +18,16 @@ from hypothesis.extra.numpy import arrays
 from pytorch_metric_learning.losses import MultiSimilarityLoss
 from pytorch_metric_learning.miners import MultiSimilarityMiner
 
-from dinomix.data import COLUMNS, FARTHEST, read_city, read_utm
+from dinomix.data import COLUMNS, read_city
 from dinomix.evaluation import hits, positives, recall_at_k
 from dinomix.images import as_size
 from dinomix.losses import mine_pairs, multi_similarity_loss
 from dinomix.plumbing.csvtables import ImageTable
+from dinomix.plumbing.positions import MAP_LIMITS, UTM_LIMITS, read_utm
 from dinomix.plumbing.settings import parse_overrides, parse_yaml
 from dinomix.scale.search import SCANS, search
 
-metres = st.floats(-FARTHEST, FARTHEST)
+metres = st.floats(*MAP_LIMITS[0])
 # What stands in file names and cells: no separators of either, and nothing that ends a line.
 word = st.text(st.characters(codec="utf-8", categories=("L", "N")), min_size=1, max_size=8)
 
@@ -34,7 +35,7 @@ word = st.text(st.characters(codec="utf-8", categories=("L", "N")), min_size=1, 
 # --------------------------------------------------------------------------- parsers
 
 
-@given(st.lists(st.tuples(metres, metres), min_size=1, max_size=5), word)
+@given(st.lists(st.tuples(*(st.floats(*each) for each in UTM_LIMITS)), min_size=1), word)
 def test_utm_names_come_back(positions, tail):
     paths = [Path(f"@{east!r}@{north!r}@31@T@{tail}@.jpg") for east, north in positions]
     assert read_utm(paths).tolist() == [list(position) for position in positions]
@@ -42,7 +43,7 @@ def test_utm_names_come_back(positions, tail):
 
 @given(st.text(st.characters(exclude_characters="/\0"), max_size=30))
 def test_any_name_has_coordinates_or_is_refused(name):
-    """Two finite numbers as Python writes them, or a ValueError that shows the name."""
+    """Two numbers of a map as Python writes them, or a ValueError that shows the name."""
     path = Path(f"@{name}.jpg")
     try:
         ((east, north),) = read_utm([path])
@@ -51,7 +52,7 @@ def test_any_name_has_coordinates_or_is_refused(name):
     else:
         fields = path.name.split("@")
         assert (east, north) == (float(fields[1]), float(fields[2]))
-        assert max(abs(east), abs(north)) <= FARTHEST
+        assert max(abs(east), abs(north)) <= MAP_LIMITS[0][1]
 
 
 row_of_gsv = st.fixed_dictionaries(
@@ -111,8 +112,8 @@ def test_image_tables_come_back(rows):
         path.write_text("\n".join(["image,utm_east,condition", *lines]), encoding="utf-8")
         table = ImageTable.read(path)
     assert table.images == [path.parent / image for image, _, _ in quoted]
-    assert table.values("utm_east", -FARTHEST, FARTHEST).tolist() == [east for _, east, _ in rows]
-    assert table.texts("condition") == [text.strip() for _, _, text in rows]
+    assert table.values("utm_east", *MAP_LIMITS[0]).tolist() == [east for _, east, _ in rows]
+    assert table.columns["condition"] == [text.strip() for _, _, text in rows]
     assert table.numbers == list(range(2, len(rows) + 2))
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dinomix.datasets.prepare.planning import UTM_LIMITS, refuse_outside_paths, refuse_positions
+from dinomix.datasets.prepare.planning import refuse_outside_paths
+from dinomix.plumbing.positions import UTM_LIMITS, refuse_positions
 
 FIELDS = ("dbImageFns", "utmDb", "qImageFns", "utmQ")
 SPECIFICATIONS = (

@@ -9,15 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-
 from dinomix.plumbing.csvtables import Table
 from dinomix.plumbing.errors import first_of
 from dinomix.plumbing.imagenames import stays_inside
-
-Limits = tuple[tuple[float, float], tuple[float, float]]
-UTM_LIMITS: Limits = ((100_000, 1_000_000), (0, 10_000_000))  # easting and northing in metres
-LATLON_LIMITS: Limits = ((-80, 84), (-180, 180))  # where UTM is defined, in degrees
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,21 +117,4 @@ def refuse_outside_paths(names: Sequence[str], source: Path) -> None:
         raise ValueError(
             f"{source} names {len(outside):,} images that lead out of their folder: "
             f"{first_of(outside)}. The file is not the published one."
-        )
-
-
-def refuse_positions(
-    labels: Sequence[str], positions: np.ndarray, limits: Limits, source: Path
-) -> None:
-    """Positions, float (N, 2), must be numbers within `UTM_LIMITS` or `LATLON_LIMITS`."""
-    low, high = np.array(limits, dtype=float).T
-    inside = ((positions >= low) & (positions < high)).all(axis=1)  # false for nan
-    wrong = [(labels[i], *positions[i]) for i in np.flatnonzero(~inside)]
-    if wrong:
-        kind = "easting and northing" if limits == UTM_LIMITS else "latitude and longitude"
-        ranges = ", ".join(f"{low:,} to {high:,}" for low, high in limits)
-        named = [f"{label} at ({x:g}, {y:g})" for label, x, y in wrong]
-        raise ValueError(
-            f"{source}: {kind} of {len(wrong):,} images are out of range ({ranges}): "
-            f"{first_of(named)}"
         )

@@ -8,18 +8,14 @@ folder's images, as for the 2.8 million of the database, the list is read instea
 import os
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-
 from dinomix.datasets.prepare.planning import (
-    UTM_LIMITS,
     Image,
     Plan,
     read_lines,
     refuse_outside_paths,
-    refuse_positions,
 )
-from dinomix.plumbing.csvtables import as_number
 from dinomix.plumbing.imagenames import is_visible_image
+from dinomix.plumbing.positions import UTM_LIMITS, read_names, refuse_positions
 
 SIDES = {
     "val": {"database": "database", "queries": "queries"},
@@ -61,9 +57,8 @@ def _images(side: str, folder: Path) -> list[Image]:
             for name in names
             if is_visible_image(name)
         )
+    positions, _ = read_names(list(map(PurePosixPath, paths)))
     names = [PurePosixPath(path).name for path in paths]
-    fields = (field for name in names for field in [*name.split("@"), "", ""][1:3])
-    positions = np.array([as_number(field) for field in fields]).reshape(-1, 2)
     refuse_positions(names, positions, UTM_LIMITS, folder)
     return [
         Image(side, name, os.path.join(folder, path))

@@ -15,15 +15,14 @@ import utm
 
 from dinomix.datasets.prepare.dbstruct import SPECIFICATIONS, DbStruct, read_dbstruct
 from dinomix.datasets.prepare.planning import (
-    LATLON_LIMITS,
     Image,
     Plan,
     find_file,
     find_folder,
     read_lines,
-    refuse_positions,
     utm_name,
 )
+from dinomix.plumbing.positions import LATLON_LIMITS, refuse_positions
 
 ZONE, LETTER = 54, "S"
 MATS = ("datasets/tokyo247.mat", "tokyo247.mat", "netvlad_v100_datasets/datasets/tokyo247.mat")
