@@ -67,6 +67,16 @@ def test_unreadable_photos_are_listed(here):
     assert json.loads(result.stdout)["skipped"] == ["photos/half.jpg"] and result.exit_code == 0
 
 
+def test_damaged_queries(here):
+    (here / "half.jpg").write_bytes(b"half")
+    result = localize(*ASKED, *MODEL, "--query", "half.jpg")
+    assert result.exit_code == 1 and "--skip-damaged" in result.stderr.splitlines()[-1]
+    result = localize(*ASKED, *MODEL, "--query", "half.jpg", "--skip-damaged", "--json")
+    told = json.loads(result.stdout)
+    assert [query["query"] for query in told["queries"]] == ["q.jpg"]
+    assert "skipped, for it cannot be read: half.jpg\n" in result.stderr
+
+
 def test_without_a_model_the_stand_in_searches_and_it_is_said(here):
     result = localize(*ASKED, "--json")
     assert "note: no --model and no --preset, so a small stand-in" in result.stderr
