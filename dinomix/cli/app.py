@@ -102,12 +102,16 @@ def print_table(
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left")
+    table = Table()
     for name in columns:
         table.add_column(name, overflow="fold", justify="right" if name in right else "left")
     for row, strong in zip_longest(rows, bold):
         table.add_row(*row, style="bold" if strong else None)
-    Console(markup=False, highlight=False).print(table)
+    # as wide as it is where a program reads it: there, no name is broken over two lines
+    width = None if sys.stdout.isatty() else 10_000
+    if title:
+        typer.echo(title)
+    Console(markup=False, highlight=False, width=width).print(table)
 
 
 def without_nan(value: Any) -> Any:

@@ -47,6 +47,13 @@ def test_table(here):
     assert "(0 described now" in plain(localize(*ASKED, *MODEL).stdout)
 
 
+def test_a_program_that_reads_the_table_finds_whole_names(here):
+    long = here / "photos" / f"{'name' * 40}.jpg"
+    (here / "q.jpg").rename(long)
+    result = localize("--database", "photos", "--query", long, *MODEL)
+    assert result.stdout.count(long.name) == 2  # the query is in the database
+
+
 def test_json_and_files(here):
     files = ("--csv", "out/m.csv", "--gallery", "out/g.html", "--index", "kept/i.sqlite")
     result = localize(*ASKED, *MODEL, "-k", 2, "--json", *files)
