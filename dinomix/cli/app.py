@@ -3,6 +3,7 @@
 import importlib
 import math
 import sys
+import warnings
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -55,6 +56,7 @@ def common(
 
     Exit codes: 0 done, 1 an error that its message explains, 2 wrong usage.
     """
+    warnings.formatwarning = lambda message, *_, **__: f"note: {message}\n"
     if module is not None:
         sys.path.insert(0, str(Path.cwd()))  # as `python -m` does
         try:

@@ -101,12 +101,7 @@ def _model(model: str | None, preset: str | None, weights: str) -> "PlaceModel":
     if model is not None:
         return open_model(model)
     if preset is not None:
-        with warnings.catch_warnings(record=True) as notes:
-            warnings.simplefilter("always", UserWarning)
-            built = zero_shot(preset, weights)
-        for note in notes:
-            typer.echo(f"note: {note.message}.", err=True)
-        return built
+        return zero_shot(preset, weights)
     note = "no --model and no --preset, so a small stand-in searches that has learnt from rendered "
     typer.echo(f"note: {note}streets alone. It often misses.", err=True)
     return stand_in()

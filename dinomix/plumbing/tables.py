@@ -2,6 +2,7 @@
 
 import html
 import math
+import re
 from collections.abc import Hashable, Iterable, Mapping, Set
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
 ALL = "all"  # the condition of the row over all queries of a test set
 MEAN = "mean"  # that of the mean over conditions, see `dinomix.study.results.overall`
-UNITS = {"ms": "ms", "mib": "MiB"}
 NEEDED = {"dataset", "condition", "k", "recall"}
 # What was counted or measured. All other columns say what was measured: they tell rows apart.
 MEASURED = {
@@ -42,7 +42,7 @@ class ResultsTable(pd.DataFrame):
             return super().__repr__()
         shown = show(self)
         rows = shown.data.to_string(max_rows=pd.get_option("display.max_rows"))
-        return f"{html.unescape(shown.caption)}\n{rows}"
+        return html.unescape(f"{shown.caption}\n{rows}")
 
     def _holds_recalls(self) -> bool:
         columns = self.columns
@@ -89,12 +89,14 @@ def show(table: pd.DataFrame, decimals: int = 1) -> "Styler":
 
 
 def readable(table: pd.DataFrame) -> "Styler":
-    """Any table as people write it: 1,234 and 62.5, nothing where a value is missing.
-
-    A column that ends in a unit of `UNITS` has it in its heading.
-    """
+    """Any table as people write it: 1,234 and 62.5, units in the headings, no word for no value."""
     styled = table.style.format({c: _number(table[c]) for c in table}, na_rep="", escape="html")
     return styled.format_index(_heading, axis="columns", escape="html")
+
+
+def _heading(name: Hashable) -> str:
+    text = re.sub("_(ms|mib)$", r" (\1)", f"{name}").replace("(mib)", "(MiB)")
+    return text.replace("_", " ")
 
 
 def _number(values: pd.Series) -> "str | EngFormatter | None":
@@ -110,12 +112,6 @@ def _number(values: pd.Series) -> "str | EngFormatter | None":
     if not largest > 0 or known.mod(1).eq(0).all():
         return "{:,.0f}"
     return f"{{:,.{max(1, 2 - math.floor(math.log10(largest)))}f}}"
-
-
-def _heading(name: Hashable) -> str:
-    words = f"{name}".split("_")
-    unit = UNITS.get(words[-1])
-    return f"{' '.join(words[:-1])} ({unit})" if unit and words[1:] else " ".join(words)
 
 
 def require_columns(table: pd.DataFrame, needed: Set[str]) -> None:

@@ -1,6 +1,7 @@
 """The command `dinomix localize`."""
 
 import json
+import warnings
 from functools import partial
 
 import numpy as np
@@ -94,9 +95,10 @@ def test_without_a_model_the_stand_in_searches_and_it_is_said(here):
 
 
 def test_presets(here):
-    result = localize(*ASKED, "--preset", "dino_mix_toy", "--json")
-    assert result.stderr.startswith("note: of the preset dino_mix_toy only the backbone is")
-    again = localize(*ASKED, "--preset", "dino_mix_toy", "--json")
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="of the preset dino_mix_toy only the backbone is"):
+            again = localize(*ASKED, "--preset", "dino_mix_toy", "--json")
+    assert warnings.formatwarning("it is so", UserWarning, "a.py", 3) == "note: it is so\n"
     assert json.loads(again.stdout)["fresh"] == 0  # what is random in it is always the same
 
 
