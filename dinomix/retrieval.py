@@ -135,9 +135,8 @@ def describe_batches(
         with tqdm(total=len(files), desc="describe", unit="img", disable=not progress) as bar:
             for images, faults in loader:
                 if on_error == "raise" and (fault := next(filter(None, faults), "")):
-                    raise UnreadableImageError(
-                        f'{fault}. on_error="skip" (--skip-damaged) leaves damaged images out'
-                    )
+                    way_out = 'on_error="skip" (--skip-damaged) leaves damaged images out'
+                    raise UnreadableImageError(f"{fault.rstrip('.')}; {way_out}")
                 with torch.inference_mode():
                     batch = forward(images.to(device, non_blocking=True))  # (b, D)
                 batch = batch.float().cpu().numpy()
