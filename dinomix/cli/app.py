@@ -56,7 +56,7 @@ def common(
 
     Exit codes: 0 done, 1 an error that its message explains, 2 wrong usage.
     """
-    warnings.formatwarning = lambda message, *_, **__: f"note: {message}\n"
+    warnings.formatwarning = lambda message, *_, **__: f"note: {message}\n"  # no line of code
     if module is not None:
         sys.path.insert(0, str(Path.cwd()))  # as `python -m` does
         try:
@@ -96,7 +96,7 @@ BatchSize = Annotated[int, typer.Option(min=1, help="images that are described a
 def print_table(
     columns: Sequence[str],
     rows: Iterable[Sequence[str]],
-    title: str | None = None,
+    title: str,
     right: Sequence[str] = (),
     bold: Sequence[bool] = (),
 ) -> None:
@@ -111,8 +111,7 @@ def print_table(
         table.add_row(*row, style="bold" if strong else None)
     # as wide as it is where a program reads it: there, no name is broken over two lines
     width = None if sys.stdout.isatty() else 10_000
-    if title:
-        typer.echo(title)
+    typer.echo(title)
     Console(markup=False, highlight=False, width=width).print(table)
 
 

@@ -31,9 +31,8 @@ def check(profile: Profile, overrides: Overrides = "", as_json: Json = False) ->
         typer.echo(table.to_json(orient="records"))
     else:
         for what, found, needed, ok in table.itertuples(index=False):  # no table, to break no path
-            typer.secho(f"{'ok' if ok else 'NO'}  {what}: {found}", bold=not ok)
-            if not ok:
-                typer.echo(f"    needed: {needed}")
+            wanted = "" if ok else f"\n    needed: {needed}"
+            typer.secho(f"{'ok' if ok else 'NO'}  {what}: {found}{wanted}", bold=not ok)
     if not table["ok"].all():
         raise typer.Exit(1)
 

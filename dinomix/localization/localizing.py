@@ -170,8 +170,8 @@ def localize(
     asked = [(photos, path) for photos in map(find_photos, sources) for path in photos.paths]
     photos = find_photos(database)
     bar = progress and len(asked) > 1
-    paths, of_queries = [path for _, path in asked], {"progress": bar, "on_error": on_error}
-    wanted = describe(model, paths, **of_queries, **options)  # (Q, D)
+    paths = [path for _, path in asked]
+    wanted = describe(model, paths, progress=bar, on_error=on_error, **options)  # (Q, D)
     damaged = skipped_images(paths, wanted)
     if len(damaged) == len(paths):
         raise ValueError(f"no query can be read: {first_of([str(path) for path in paths])}")

@@ -45,10 +45,8 @@ class ResultsTable(pd.DataFrame):
         return html.unescape(f"{shown.caption}\n{rows}")
 
     def _holds_recalls(self) -> bool:
-        columns = self.columns
-        if not (len(self) and columns.is_unique and NEEDED.issubset(columns)):
-            return False
-        return pd.api.types.is_numeric_dtype(self["recall"])
+        whole = NEEDED.issubset(self.columns) and self.columns.is_unique and len(self) > 0
+        return whole and pd.api.types.is_numeric_dtype(self["recall"])
 
 
 def mean_and_range(values: Iterable[float], decimals: int = 1) -> str:
@@ -123,7 +121,8 @@ def require_columns(table: pd.DataFrame, needed: Set[str]) -> None:
 def _text(value: Hashable) -> str:
     if pd.isna(value):
         return ""
-    return f"{value:g}" if isinstance(value, float) else f"{value}"  # 2, where a gap made it 2.0
+    whole = isinstance(value, float) and value.is_integer()  # 2, where a gap made it 2.0
+    return f"{value:.0f}" if whole else f"{value}"
 
 
 def _in_order(texts: pd.Series) -> pd.Series:

@@ -118,6 +118,8 @@ def test_printed_as_shown():
         "day        10.0  50.0",
         "all        10.0  50.0",
     ]
+    near = ResultsTable([row(scale=1234567.25), row(scale=1234567.5)])
+    assert "1234567.25" in str(near) and "1234567.5" in str(near)  # two rows, not their mean
     escaped = ResultsTable([row("a & b", "day"), row("a & b", "<night>")])
     assert "method a & b;" in repr(escaped) and "<night>" in repr(escaped)
     many = ResultsTable([row(f"m{i}") for i in range(200)])
