@@ -312,17 +312,17 @@ def test_tensors_of_our_own_go_straight_to_a_model(tmp_path):
         dinomix.load_published(path)
     images = torch.randn(1, 3, 28, 28)
     assert torch.equal(dinomix.load_model(path, config)(images), model.eval()(images))
+    other = dinomix.ModelConfig(backbone="toy_vits14", image_size=28, out_channels=8)
+    with pytest.raises(
+        ValueError, match=r"(?s)own\.pt.*does not fit.*is \(4, 64\), expected \(8, 64\)"
+    ):
+        dinomix.load_model(path, other)
     torch.save({"model": {f"module.{k}": t for k, t in model.state_dict().items()}}, path)
     with pytest.warns(UserWarning) as told:
         assert torch.equal(dinomix.load_model(path, config)(images), model(images))
     assert ["model is read" in str(w.message) or "'module.'" in str(w.message) for w in told] == [
         True
     ] * 2
-    other = dinomix.ModelConfig(backbone="toy_vits14", image_size=28, out_channels=8)
-    with pytest.raises(
-        ValueError, match=r"(?s)own\.pt.*does not fit.*is \(4, 64\), expected \(8, 64\)"
-    ):
-        dinomix.load_model(path, other)
 
 
 def test_a_file_that_is_not_there(tmp_path):
