@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dinomix.cli.app import Json, Overrides, app, print_table
+from dinomix.cli.app import Json, Overrides, app
 
 Profile = Annotated[str, typer.Argument(help="smoke, demo, toy, paper, or a YAML file's name")]
 Only = Annotated[
@@ -30,8 +30,9 @@ def check(profile: Profile, overrides: Overrides = "", as_json: Json = False) ->
     if as_json:
         typer.echo(table.to_json(orient="records"))
     else:
-        rows = [["ok" if ok else "NO", *texts] for *texts, ok in table.itertuples(index=False)]
-        print_table(["", *table.columns[:-1]], rows, bold=~table["ok"].to_numpy())
+        for what, found, needed, ok in table.itertuples(index=False):  # no table, to break no path
+            wanted = "" if ok else f"\n    needed: {needed}"
+            typer.secho(f"{'ok' if ok else 'NO'}  {what}: {found}{wanted}", bold=not ok)
     if not table["ok"].all():
         raise typer.Exit(1)
 

@@ -256,8 +256,8 @@ def _runs(experiments: Iterable[Experiment]) -> Row:
             key = config_hash(v.model.to_dict(), recipe, str(v.weights), v.seed, study.places)
             learns[key] = v.train is not None
     runs = sum(learns.values())
-    found = f"{runs} runs and {len(learns) - runs} models that do not learn"
-    return Row("models", found, "to be trained, unless they are there, and tested", True)
+    found = f"{runs} to train, unless they are there, and {len(learns) - runs} without training"
+    return Row("models", found, "nothing", True)
 
 
 # ------------------------------------------------------------------------------- the machine

@@ -129,16 +129,20 @@ def table(*oks: bool) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["what", "found", "needed", "ok"])
 
 
-def test_check_prints_a_table_and_fails_if_anything_does(called):
-    calls = called(dinomix.pipeline.check, "check", table(True, False))
+def test_check_prints_lines_and_fails_if_anything_does(called):
+    found = table(True, False)
+    found.loc[1, "found"] = f"no folder /{'far/' * 50}"  # which no line break may tear apart
+    calls = called(dinomix.pipeline.check, "check", found)
     result = invoke("check", "paper", "--set", "seeds=[0, 1]")
     assert calls.pop() == (("paper",), {"overrides": {"seeds": [0, 1]}})
     assert result.exit_code == 1
-    lines = [line for line in result.stdout.splitlines() if "thing" in line]
-    assert [("ok" in line, "NO" in line) for line in lines] == [(True, False), (False, True)]
-    assert all("[found]" in line and "needed" in line for line in lines)
+    assert result.stdout.splitlines() == [
+        "ok  thing 0: [found]",
+        f"NO  thing 1: {found['found'][1]}",
+        "    needed: needed",
+    ]
     result = invoke("check", "toy", "--json")
-    expected = {"what": "thing 1", "found": "[found]", "needed": "needed", "ok": False}
+    expected = {"what": "thing 1", "found": found["found"][1], "needed": "needed", "ok": False}
     assert result.exit_code == 1 and json.loads(result.stdout)[1] == expected
     called(dinomix.pipeline.check, "check", table(True, True))
     assert invoke("check", "toy").exit_code == 0

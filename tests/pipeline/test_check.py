@@ -69,7 +69,7 @@ def test_what_is_there_passes_and_nothing_is_written(tmp_path, data):
     for split in ("val", "test"):
         assert found[f"city, {split}"].found == "5 database images, 10 queries"
     assert found["weights of toy_vits14"].found == "in the package"
-    assert found["models"].found == "2 runs and 0 models that do not learn"
+    assert found["models"].found == "2 to train, unless they are there, and 0 without training"
     assert {path: path.stat().st_mtime_ns for path in data.rglob("*")} == before
 
 
@@ -278,4 +278,11 @@ def test_models_that_notebooks_share_are_counted_once(tmp_path):
     # 3 methods with two seeds; one more depth, shape and augmentation; two backbones, one of them
     # with two numbers of trained blocks; and the base model on map tiles.
     runs = 3 * 2 + 1 + 1 + 1 + (1 + 2) + 1
-    assert found["models"] == f"{runs} runs and 1 models that do not learn"
+    assert found["models"] == f"{runs} to train, unless they are there, and 1 without training"
+
+
+def test_a_notebook_that_only_shows_trains_nothing(tmp_path):
+    """The demo trains one model, and its notebook 10 would show those of the whole line-up."""
+    found = {row.what: row.found for row in check("demo", tmp_path).itertuples()}
+    assert found["models"] == "1 to train, unless they are there, and 1 without training"
+    assert "toycity, test" in found and "weights of toy_resnet" not in found
