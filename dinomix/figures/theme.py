@@ -30,10 +30,11 @@ def save_figure(figure: Figure, path: str | Path) -> Figure:
 def panels(
     rows: int, columns: int, size: tuple[float, float], **options
 ) -> tuple[Figure, np.ndarray]:
-    """A figure of (rows, columns) axes that notebooks show once: pyplot forgets it at once."""
-    options |= {"figsize": size, "squeeze": False, "layout": "constrained"}
+    """A figure of (rows, columns) axes that pyplot does not know: notebooks show it once, and
+    threads may draw.
+    """
+    plt.draw_if_interactive()  # the first call to a backend tells notebooks how to show figures
     context = sns.plotting_context(THEME["context"], THEME["font_scale"])
     with sns.axes_style(THEME["style"]), context:
-        figure, axes = plt.subplots(rows, columns, **options)
-    plt.close(figure)
-    return figure, axes
+        figure = Figure(size, layout="constrained")
+        return figure, figure.subplots(rows, columns, squeeze=False, **options)
