@@ -1,5 +1,6 @@
 """Figures are checked by what they draw, read back from the axes."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.colors import same_color
@@ -7,6 +8,7 @@ from matplotlib.colors import same_color
 from dinomix import figures
 from dinomix.data import TestSet
 from dinomix.evaluation import Retrieval
+from dinomix.figures.theme import panels
 from toycity import CLASSES
 
 
@@ -160,3 +162,9 @@ def test_comparison_rows_frame_by_verdict(test_root):
     assert same_color(bad.spines["left"].get_edgecolor(), figures.WRONG)
     assert good.get_title() == "good\n5.0 m" and bad.get_title() == "bad\n395.0 m"
     assert query.get_ylabel() == "viewpoint"
+
+
+def test_pyplot_never_knows_a_figure_which_a_cell_would_show_while_a_thread_draws(monkeypatch):
+    monkeypatch.setattr(plt, "figure", None)  # what all its figures are made by
+    _, axes = panels(1, 2, (4, 2), sharey=True)
+    assert axes.shape == (1, 2) and not plt.get_fignums()
