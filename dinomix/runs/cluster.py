@@ -2,18 +2,19 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import dask
 import torch
-from dask.distributed import Client, LocalCluster, as_completed
+from dask.distributed import Client, LocalCluster, wait
 
 # One thread a process: networks this small gain nothing from more, and the number of threads
 # decides how sums are rounded.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 # glibc else returns the memory of every training step to the system, and asks for it again.
 ENVIRONMENT |= {"MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
+NEWS = 2.0  # seconds after which `compute` yields, even if nothing is done
 
 
 def available_cores() -> int:
@@ -37,7 +38,7 @@ def local_client(workers: int) -> Iterator[Client]:
     settings = {
         "distributed.worker.daemon": False,  # a job may start processes that load images
         "distributed.nanny.pre-spawn-environ": ENVIRONMENT,
-        "logging.distributed": "error",
+        "logging.distributed": "critical",  # what jobs raise is told by who asked for them
     }
     with (
         dask.config.set(settings),
@@ -54,12 +55,18 @@ def local_client(workers: int) -> Iterator[Client]:
 
 def compute(
     client: Client, function: Callable[[Any], Any], jobs: Mapping[Any, Any]
-) -> Iterator[tuple[Any, Any]]:
-    """(key, function(job)) of each job as it is done; an exception in place of what raised it.
+) -> Iterator[dict[Any, Any]]:
+    """key -> function(job) of the jobs that are done by now, or none, every few seconds.
 
-    A job whose worker died is given to another one, a few times at most.
+    An exception stands for what raised it. A job whose worker died is given to another one, a few
+    times at most.
     """
-    futures = {client.submit(function, job, pure=False): key for key, job in jobs.items()}
-    for future in as_completed(futures):
-        failed = future.status == "error"
-        yield futures[future], future.exception() if failed else future.result()
+    futures = {key: client.submit(function, job, pure=False) for key, job in jobs.items()}
+    while futures:
+        with suppress(TimeoutError):
+            wait(list(futures.values()), timeout=NEWS, return_when="FIRST_COMPLETED")
+        done = {key: futures.pop(key) for key in list(futures) if futures[key].done()}
+        yield {
+            key: future.exception() if future.status == "error" else future.result()
+            for key, future in done.items()
+        }

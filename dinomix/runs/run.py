@@ -117,6 +117,12 @@ class Run:
             )
         return config.get("finished", False)
 
+    def written_history(self) -> pd.DataFrame:
+        """The rows that are written by now, by whatever process; none where none can be read."""
+        with suppress(OSError, ValueError):
+            return _read_history(self.folder / HISTORY)
+        return self.history.iloc[:0]
+
     def begin(self) -> None:
         """Write down whose folder it is, after what a killed process left is gone."""
         for leftover in self.folder.glob(".tmp*"):  # safetensors' own half-written files

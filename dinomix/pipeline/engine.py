@@ -1,0 +1,45 @@
+"""How papermill runs our notebooks: the progress bar that moves inside of one is passed on."""
+
+import html
+from collections.abc import Mapping
+from typing import Any
+
+import traitlets
+from papermill.clientwrap import PapermillNotebookClient
+from papermill.engines import NBClientEngine, papermill_engines
+
+ENGINE = "dinomix"
+
+
+class _Client(PapermillNotebookClient):
+    show = traitlets.Callable()
+
+    def process_message(self, msg: Mapping[str, Any], *args: Any) -> Any:
+        """As papermill's; the bar that moved last, mostly the innermost one, is shown."""
+        output = super().process_message(msg, *args)
+        if msg["msg_type"] == "comm_msg" and (text := self._bar(msg["content"]["comm_id"])):
+            self.show(text)
+        return output
+
+    def _bar(self, widget: str) -> str:
+        """What tqdm writes on both sides of its bar, of which the widget is one part."""
+        for box in self.widget_state.values():
+            names = [name.removeprefix("IPY_MODEL_") for name in box.get("children", ())]
+            parts = [self.widget_state.get(name, {}) for name in names if widget in names]
+            if any(part.get("_model_name") == "FloatProgressModel" for part in parts):
+                texts = [part["value"] for part in parts if isinstance(part.get("value"), str)]
+                return html.unescape(" ".join(texts)).replace("\u2007", " ").strip()
+        return ""
+
+
+class _Engine(NBClientEngine):
+    @classmethod
+    def execute_managed_notebook(
+        cls, nb_man: Any, kernel_name: str, *, show: Any, start_timeout: int, **_: Any
+    ) -> None:
+        """As papermill's, of whose options we use none."""
+        options = {"startup_timeout": start_timeout, "timeout": None, "show": show}
+        _Client(nb_man, kernel_name=kernel_name, **options).execute()
+
+
+papermill_engines.register(ENGINE, _Engine)
