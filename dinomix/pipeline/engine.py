@@ -9,6 +9,7 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 
 ENGINE = "dinomix"
+TQDM = ["HTMLModel", "FloatProgressModel", "HTMLModel"]  # the parts of its bar in a notebook
 
 
 class _Client(PapermillNotebookClient):
@@ -22,13 +23,13 @@ class _Client(PapermillNotebookClient):
         return output
 
     def _bar(self, widget: str) -> str:
-        """What tqdm writes on both sides of its bar, of which the widget is one part."""
+        """What stands on both sides of the bar of which the widget is a part."""
         for box in self.widget_state.values():
             names = [name.removeprefix("IPY_MODEL_") for name in box.get("children", ())]
             parts = [self.widget_state.get(name, {}) for name in names if widget in names]
-            if any(part.get("_model_name") == "FloatProgressModel" for part in parts):
-                texts = [part["value"] for part in parts if isinstance(part.get("value"), str)]
-                return html.unescape(" ".join(texts)).replace("\u2007", " ").strip()
+            if [part.get("_model_name") for part in parts] == TQDM:
+                text = html.unescape(f"{parts[0].get('value', '')} {parts[2].get('value', '')}")
+                return text.replace("\u2007", " ").strip()  # of the width of a digit
         return ""
 
 

@@ -93,24 +93,11 @@ def _read_profile(profile: str, folder: Path) -> tuple[Parameters, dict[str, Par
     for name in notebooks:
         if Path(name).name != name or "\\" in name:
             raise ValueError(f"{path}: {name!r} should be a notebook's name, without a folder")
-    own = {name: _parameters(values, path, name) for name, values in notebooks.items()}
-    return _parameters(content["common"], path, "common"), own
+    own = {name: _named(values, path, name) for name, values in notebooks.items()}
+    return _named(content["common"], path, "common"), own
 
 
-def _parameters(values: Any, path: Path, where: str) -> Parameters:
-    parameters = _named(values, path, where)
-    for name, value in parameters.items():
-        try:
-            to_json(value)
-        except (TypeError, ValueError) as error:  # of an alias of what it lies in, too
-            raise ValueError(
-                f"{path}: {name} of {where} is {value!r}, expected text, numbers, lists and names "
-                "with values; what stands for something else, such as a date, needs quotes"
-            ) from error
-    return parameters
-
-
-def _named(values: Any, path: Path, where: str) -> dict[str, Any]:
+def _named(values: Any, path: Path, where: str) -> Parameters:
     values = {} if values is None else values
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise ValueError(f"{path}: {where} is {values!r}, expected names with values")
@@ -134,7 +121,8 @@ def fingerprints(steps: Sequence[Step]) -> dict[str, str]:
     for step in steps:
         cells = [cell.source for cell in _read(step.path).cells]
         upstream = [found[name] for name in step.needs if name in found]
-        content = to_json([cells, dict(step.parameters), upstream, package.hexdigest()])
+        given = repr(sorted(step.parameters.items()))
+        content = to_json([cells, given, upstream, package.hexdigest()])
         found[step.name] = hashlib.sha256(content.encode()).hexdigest()[:16]
     return found
 
@@ -246,14 +234,12 @@ def draw_figures(
     os.environ[NO_TRAINING] = "1"
     copies = run_profile(profile, only=only, force=True, needs=False, notebooks=notebooks)
     folder.mkdir(parents=True, exist_ok=True)
-    for figure in drawn.glob("*.png"):
-        if figure.stat().st_mtime_ns != before.get(figure):
-            with atomic_path(folder / figure.name) as temporary:
-                shutil.copyfile(figure, temporary)
-        elif not only:
-            figure.unlink()
-    for old in folder.glob("*.png"):
-        if not only and not (drawn / old.name).exists():
+    made = [f for f in drawn.glob("*.png") if f.stat().st_mtime_ns != before.get(f)]
+    for figure in made:
+        with atomic_path(folder / figure.name) as temporary:
+            shutil.copyfile(figure, temporary)
+    for old in set() if only else {*folder.glob("*.png"), *drawn.glob("*.png")}:
+        if old.name not in [figure.name for figure in made]:
             old.unlink()
     return copies
 

@@ -260,7 +260,7 @@ def test_parameters_are_what_the_cell_makes(step):
     ids=str,
 )
 def test_bad_parameters_are_told_without_data(tmp_path, wrong):
-    with pytest.raises(ValueError, match="it should be like|there is no method"):
+    with pytest.raises(ValueError, match=r"it should be like|there is no method"):
         check("toy", tmp_path, overrides=wrong)
 
 
