@@ -11,7 +11,7 @@ Profile = Annotated[str, typer.Argument(help="smoke, demo, toy, paper, or a YAML
 Only = Annotated[
     str | None, typer.Option(help='only notebooks whose name starts so: "03", or "03,04"')
 ]
-NEXT = {"demo": ("dinomix page demo", "dinomix run toy")}
+NEXT = {"demo": ("make app", "make study")}
 
 
 @app.command()
@@ -60,7 +60,7 @@ def run(
     _report(copies, data_root() / "figures" / profile)
     _report_recall(data_root() / "results" / profile / "03_benchmark.csv")
     if profile in NEXT:
-        typer.echo("Next, look at what it retrieves, and run the whole study:")
+        typer.echo("Next, look at what it retrieves, or run the whole study:")
         typer.echo("\n".join(f"  {command}" for command in NEXT[profile]))
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dinomix.plumbing.errors import MissingDataError
 
+RENDERING = "toycity.started.json"  # in the folder of a toy city of which images are missing yet
 NO_TRAINING = "DINOMIX_NO_TRAINING"  # an environment variable: only runs that are there are used
 
 
@@ -34,8 +35,14 @@ def require(needed: Mapping[str, str], root: Path | None = None) -> Path:
         MissingDataError: lists everything that is missing.
     """
     root = data_root() if root is None else Path(root)
-    missing = [f"{path}: {what}" for path, what in needed.items() if not (root / path).exists()]
+    missing = [
+        f"{path}: {what}"
+        for path, what in needed.items()
+        if not (root / path).exists() or (root / path / RENDERING).exists()
+    ]
     if missing:
         lines = missing[0] if len(missing) == 1 else "\n  ".join(["", *missing])
-        raise MissingDataError(f"the data folder {root} (DINOMIX_DATA names another) lacks {lines}")
+        raise MissingDataError(
+            f"the data folder {root} (DINOMIX_DATA names another) lacks all or parts of {lines}"
+        )
     return root

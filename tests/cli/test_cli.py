@@ -167,8 +167,8 @@ def test_run_ends_with_the_recall_and_the_demo_with_what_to_try_next(called, dat
     pd.DataFrame(rows).to_csv(data / "results" / "demo" / "03_benchmark.csv", index=False)
     end = invoke("run", "demo").stdout.splitlines()[-5:]
     assert end[0] == "Recall:" and "GeM, ViT, frozen -> DINO-Mix: R@1 15.0 -> 40.0 (+25.0" in end[1]
-    assert end[3:] == ["  dinomix page demo", "  dinomix run toy"]
-    assert "run toy" not in invoke("run", "smoke").stdout
+    assert end[3:] == ["  make app", "  make study"]
+    assert "make study" not in invoke("run", "smoke").stdout
 
 
 def test_figures(called, tmp_path):

@@ -171,7 +171,7 @@ def test_figures_are_drawn_again_without_training(notebooks, tmp_path, data):
 
 
 def test_figures_name_what_is_not_trained_before_anything_runs(data):
-    with pytest.raises(FileNotFoundError, match="lacks toycity-smoke: run notebook 00"):
+    with pytest.raises(FileNotFoundError, match="parts of toycity-smoke: run notebook 00"):
         pipeline.draw_figures("smoke", data, "04")
     write_places(data / "toycity-smoke" / "train", places=4)
     write_testset(data / "toycity-smoke", split="val")

@@ -24,7 +24,11 @@ def test_everything_that_is_missing_is_listed(tmp_path):
     head, *lines = str(error.value).splitlines()
     assert str(tmp_path) in head and "DINOMIX_DATA" in head
     assert lines == ["  gsv: get it from its authors", "  weights/a.pth: from its page"]
-    with pytest.raises(FileNotFoundError, match=r"lacks gsv: x$") as error:
+    with pytest.raises(FileNotFoundError, match=r"lacks all or parts of gsv: x$") as error:
         require({"there": "x", "gsv": "x"}, tmp_path)
     assert error.value._render_traceback_() == [f"error: {error.value}"]  # as IPython asks
+    (tmp_path / "there" / "toycity.started.json").touch()  # rendering was interrupted
+    with pytest.raises(FileNotFoundError, match=r"parts of there: x$"):
+        require({"there": "x"}, tmp_path)
+    (tmp_path / "there" / "toycity.started.json").unlink()
     assert require({"there": "x"}, tmp_path) == tmp_path

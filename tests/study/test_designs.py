@@ -106,7 +106,7 @@ def test_opening_a_profile(tmp_path, monkeypatch):
     monkeypatch.setenv("DINOMIX_DATA", str(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"gsv(.|\n)*from its authors"):
         open_profile({**COMMON, "required": {"gsv": "from its authors"}})
-    with pytest.raises(FileNotFoundError, match="lacks city: run notebook 00 or `make demo`"):
+    with pytest.raises(FileNotFoundError, match="parts of city: run notebook 00 or `make demo`"):
         open_profile(COMMON)
     (tmp_path / "city").mkdir()
     setup = open_profile(COMMON)
