@@ -70,10 +70,11 @@ def is_written(manifest: Path, asked: dict, owned: Iterable[Path]) -> bool:
     folders = {folder.relative_to(manifest.parent).as_posix(): folder for folder in owned}
     for note in (manifest, started(manifest)):
         if note.exists():
-            there, wanted = _flat(json.loads(note.read_text())), _flat(asked)
-            other = [key for key in wanted if there.get(key) != wanted[key]]
+            content = json.loads(note.read_text())
+            there, wanted = _flat({key: content.get(key) for key in asked}), _flat(asked)
+            other = [key for key in there | wanted if there.get(key) != wanted.get(key)]
             if other:
-                differ = ", ".join(f"{k} {there.get(k)} instead of {wanted[k]}" for k in other)
+                differ = ", ".join(f"{k} {there.get(k)} instead of {wanted.get(k)}" for k in other)
                 raise FileExistsError(
                     f"{note} is another set's, with {differ}: choose another folder, or remove "
                     f"that file and {' and '.join(folders)} yourself."

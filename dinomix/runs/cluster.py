@@ -1,20 +1,21 @@
 """Many jobs on several processes, through Dask: here, or on the machines of a cluster."""
 
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import dask
 import torch
-from dask.distributed import Client, LocalCluster, wait
+from dask.distributed import Client, LocalCluster, as_completed
 
 # One thread a process: networks this small gain nothing from more, and the number of threads
 # decides how sums are rounded.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 # glibc else returns the memory of every training step to the system, and asks for it again.
 ENVIRONMENT |= {"MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
-NEWS = 2.0  # seconds after which `compute` yields, even if nothing is done
+NEWS = 0.5  # seconds between two looks at what is done
 
 
 def available_cores() -> int:
@@ -56,17 +57,15 @@ def local_client(workers: int) -> Iterator[Client]:
 def compute(
     client: Client, function: Callable[[Any], Any], jobs: Mapping[Any, Any]
 ) -> Iterator[dict[Any, Any]]:
-    """key -> function(job) of the jobs that are done by now, or none, every few seconds.
+    """key -> function(job) of jobs that are done since the last time; of none, now and then.
 
     An exception stands for what raised it. A job whose worker died is given to another one, a few
     times at most.
     """
-    futures = {key: client.submit(function, job, pure=False) for key, job in jobs.items()}
-    while futures:
-        with suppress(TimeoutError):
-            wait(list(futures.values()), timeout=NEWS, return_when="FIRST_COMPLETED")
-        done = {key: futures.pop(key) for key in list(futures) if futures[key].done()}
-        yield {
-            key: future.exception() if future.status == "error" else future.result()
-            for key, future in done.items()
-        }
+    futures = {client.submit(function, job, pure=False): key for key, job in jobs.items()}
+    found = as_completed(futures)
+    while found.count():
+        done = found.next_batch(block=False)
+        yield {futures[f]: f.exception() if f.status == "error" else f.result() for f in done}
+        if not done:
+            time.sleep(NEWS)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 BAR = "study: {n_fmt} of {total_fmt} variants |{bar}| {elapsed}{postfix}"
-SHOWN = 5  # times and variants beside the bar
+SHOWN = 4  # variants beside the bar
 
 
 @dataclass(frozen=True)
@@ -253,28 +253,26 @@ class _Watch:
 
     def __init__(self, runs: Mapping[int, Run]) -> None:
         self.runs = runs  # by the number of their variant
-        self.before = {i: len(run.written_history()) for i, run in runs.items()}
+        self.seen = {i: run.written_history() for i, run in runs.items()}
+        self.before = {i: len(history) for i, history in self.seen.items()}
 
     def in_words(self, variants: Sequence[Variant], done: Collection[int]) -> str:
         """The time left in all, and for each run that goes on its epochs and the time left."""
-        left, paces, going = {}, {}, {}  # epochs, seconds an epoch, words
-        for i, run in self.runs.items():
-            history, epochs = run.written_history(), run.train_config.epochs
+        self.seen |= {i: run.written_history() for i, run in self.runs.items() if i not in done}
+        left, paces, words = {}, {}, {}  # epochs, seconds an epoch
+        for i, history in self.seen.items():
+            epochs = self.runs[i].train_config.epochs
+            left[i] = 0 if i in done else epochs - max(0, len(history) - 1)
             if len(history) > self.before[i]:
                 paces[i] = history["seconds"].iloc[1:].mean()  # NaN before the first is done
-                going[i] = f"{variants[i]}: epoch {len(history) - 1} of {epochs}"
-            left[i] = 0 if i in done else epochs - max(0, len(history) - 1)
+                words[i] = f"{variants[i]}: epoch {len(history) - 1} of {epochs}"
         pace = pd.Series(paces, index=list(left), dtype=float)
         seconds = (pd.Series(left, dtype=float) * pace.fillna(pace.mean())).dropna()
-        now = [i for i in going if i not in done]
-        words = [
-            going[i] + (f", {tqdm.format_interval(seconds[i])} left" if i in seconds else "")
-            for i in now
-        ]
-        if seconds.sum():
-            in_all = tqdm.format_interval(seconds.sum() / max(1, len(now)))
-            words.insert(0, f"about {in_all} left")
-        return "; ".join(words[:SHOWN])
+        words = {i: text for i, text in words.items() if i not in done}
+        for i in seconds.index.intersection(list(words)):
+            words[i] += f", {tqdm.format_interval(seconds[i])} left"
+        in_all = tqdm.format_interval(seconds.sum() / max(1, len(words)))
+        return "; ".join([f"about {in_all} left"] * bool(seconds.sum()) + [*words.values()][:SHOWN])
 
 
 def _test_elsewhere(
