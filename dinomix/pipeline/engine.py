@@ -36,10 +36,11 @@ class _Client(PapermillNotebookClient):
 class _Engine(NBClientEngine):
     @classmethod
     def execute_managed_notebook(
-        cls, nb_man: Any, kernel_name: str, *, show: Any, start_timeout: int, **_: Any
+        cls, nb_man: Any, kernel_name: str, *, start_timeout: int, **options: Any
     ) -> None:
-        """As papermill's, of whose options we use none."""
-        options = {"startup_timeout": start_timeout, "timeout": None, "show": show}
+        """As papermill's; its options go to the client, where that has a trait of their name."""
+        options = {name: value for name, value in options.items() if hasattr(_Client, name)}
+        options |= {"startup_timeout": start_timeout, "timeout": None}
         _Client(nb_man, kernel_name=kernel_name, **options).execute()
 
 

@@ -160,13 +160,13 @@ class Setup:
         return {top: MADE for f in folders if (top := Path(f).parts[0]) != rendered}
 
     def experiments(self) -> list[tuple[Study, list[Variant]]]:
-        """Every study of the notebook with its variants; none where nothing is trained."""
-        p = self.parameters
-        if "preset" not in p or "watched" in p:  # notebook 10 shows what others have trained
+        """Every study of the notebook with the variants that it trains, maybe none."""
+        if "preset" not in self.parameters:
             return []
-        aerial = p.get("crossview_folder")
+        aerial = self.parameters.get("crossview_folder")
         if not aerial:
-            return [(self.study(), self.variants())]
+            only_shows = "watched" in self.parameters  # notebook 10: what others have trained
+            return [(self.study(), [] if only_shows else self.variants())]
         on_both = self.study([aerial], places=f"{aerial}/train", val=aerial)
         both = self.variants({"DINO-Mix, trained on both views": {}})
         return [(self.study([aerial]), self.variants()), (on_both, both)]
