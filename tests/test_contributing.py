@@ -24,7 +24,7 @@ def blocks(language: str) -> list[str]:
 @pytest.fixture
 def desk(tmp_path, monkeypatch):
     """A stranger's folder with a rendered toy city and photos of a city."""
-    write_places(tmp_path / "data" / "toycity" / "train", places=10)
+    write_places(tmp_path / "data" / "toycity-small" / "train", places=10)
     rng = np.random.default_rng(0)
     for name, rows in zip(("database", "queries"), blocks("csv"), strict=True):
         table = tmp_path / "data" / "my_city" / f"{name}.csv"

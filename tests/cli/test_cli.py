@@ -161,6 +161,21 @@ def test_run(called, data):
     assert calls.pop() == (("toy",), {"only": None, "overrides": {}, "force": False})
 
 
+def test_run_ends_with_the_recall_and_the_demo_with_what_to_try_next(called, data):
+    called(pipeline, "run_profile", [Path("03.ipynb")])
+    assert "Recall" not in invoke("run", "demo").stdout  # there is no table
+    rows = [
+        {"dataset": "town", "condition": "all", "k": k, "seed": 0, "method": m, "recall": r}
+        for k, m, r in ((1, "DINO-Mix", 40.0), (1, "GeM, ViT, frozen", 15.0), (5, "DINO-Mix", 60.0))
+    ]
+    (data / "results" / "demo").mkdir(parents=True)
+    pd.DataFrame(rows).to_csv(data / "results" / "demo" / "03_benchmark.csv", index=False)
+    end = invoke("run", "demo").stdout.splitlines()[-5:]
+    assert end[0] == "Recall:" and "GeM, ViT, frozen -> DINO-Mix: R@1 15.0 -> 40.0 (+25.0" in end[1]
+    assert end[3:] == ["  make app", "  make study"]
+    assert "make study" not in invoke("run", "smoke").stdout
+
+
 def test_figures(called, tmp_path):
     calls = called(pipeline, "draw_figures", [Path("03.ipynb")])
     result = invoke("figures", "toy", "--only", "03")
@@ -226,6 +241,9 @@ def test_toy(called, data, tmp_path):
         (data / "toycity", toycity.ToyCityConfig()),
         {"workers": None, "progress": True},
     )
+    invoke("toy", "--small")  # not where the notebooks look for theirs
+    small = toycity.ToyCityConfig.small(image_size=112)
+    assert calls.pop() == ((data / "toycity-small", small), {"workers": None, "progress": True})
     invoke("toy", "--out", tmp_path, "--small", "--image-size", "24,32", "--workers", 2)
     small = toycity.ToyCityConfig.small(image_size=(24, 32))
     assert calls.pop() == ((tmp_path, small), {"workers": 2, "progress": True})
