@@ -19,7 +19,8 @@ from dinomix.training import TrainConfig
 
 Methods = Mapping[str, Mapping[str, Any]]
 
-MODEL_FIELDS = ("backbone", "trained_blocks", "mix_depth", "out_channels", "out_rows", "image_size")
+MODEL_FIELDS = ("backbone", "trained_blocks", "train_tokens", "mix_depth", "out_channels")
+MODEL_FIELDS += ("out_rows", "image_size")
 
 
 def lineup(name: str, methods: Iterable[str] | None = None) -> Methods:
