@@ -22,13 +22,15 @@ class SALAD(Aggregator):
         clusters: m, fewer than the map has positions; with more, forward raises ValueError.
         cluster_dim: l, to which each token is reduced.
         token_dim: g, to which the class token is reduced. The descriptor has g + m * l entries:
-            the class token's, then those of one cluster after the other.
+            the class token's, then channel by channel that of each cluster, as in the authors'
+            code: channel i of cluster k is entry g + i * m + k.
         hidden: width of the three small networks' hidden layers.
         dropout: in the hidden layers of those for scores and tokens (authors' code).
         iterations: of Sinkhorn.
     """
 
     takes_token = True
+    version = 2  # 1 had the entries cluster by cluster
 
     def __init__(
         self,
@@ -61,7 +63,7 @@ class SALAD(Aggregator):
         plan = self._transport(at_least_float32(self.score(x)))  # (B, n, m)
         reduced = at_least_float32(self.reduce(x))  # (B, n, l)
         clusters = at_least_float32(plan.transpose(1, 2) @ reduced)  # (B, m, l)
-        clusters = F.normalize(clusters, dim=2).flatten(1)  # (B, m*l)
+        clusters = F.normalize(clusters, dim=2).transpose(1, 2).flatten(1)  # (B, l*m)
         token = F.normalize(at_least_float32(self.reduce_token(token)), dim=1)  # (B, g)
         return torch.cat([token, clusters], dim=1)
 

@@ -186,6 +186,8 @@ def test_the_release_has_189_tensors(tmp_path):
 
 def test_descriptors_equal_mixvpr(tmp_path):
     tensors = random_tensors(mixvpr_shapes(n=16, depth=2, d=8, r=2))
+    counts = [key for key in tensors if key.endswith("num_batches_tracked")]
+    del tensors[counts[0]], tensors[counts[-1]]  # older files lack them
     torch.save(tensors, tmp_path / "resnet50_MixVPR.ckpt")
     model = dinomix.load_published(tmp_path / "resnet50_MixVPR.ckpt")
     assert not model.training
