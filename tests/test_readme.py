@@ -37,7 +37,7 @@ def desk(tmp_path, monkeypatch):
 def test_the_code_runs_from_top_to_bottom(desk, capsys, monkeypatch):
     """As it stands, but for a download, fifteen of sixteen epochs, and Dask's processes."""
     monkeypatch.setattr(cluster, "local_client", lambda workers: nullcontext())
-    here = lambda client, test, jobs: ((key, test(job)) for key, job in jobs.items())  # noqa: E731
+    here = lambda client, test, jobs: ({key: test(job)} for key, job in jobs.items())  # noqa: E731
     monkeypatch.setattr(cluster, "compute", here)
     names = {}
     first, *others = blocks("python")
