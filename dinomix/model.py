@@ -4,6 +4,7 @@ Images (B, 3, H, W) become descriptors (B, D) of unit length.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,7 +24,7 @@ from dinomix.plumbing.configs import Config, strict_dataclass
 from dinomix.plumbing.files import atomic_path
 from dinomix.plumbing.hub import HubMixin
 from dinomix.plumbing.summary import as_html, as_text, count_parameters
-from dinomix.plumbing.tensorfiles import read_safetensors
+from dinomix.plumbing.tensorfiles import read_safetensors, read_tensors, without_prefix
 from dinomix.weights import check_tensors, load_backbone_weights
 
 # Far more than any paper uses, and little enough that a stranger's config can neither fill the
@@ -297,29 +298,40 @@ def file_header(config: ModelConfig) -> dict[str, str]:
     return {"dinomix_config": json.dumps(config.to_dict()), "dinomix_version": __version__}
 
 
-def load_model(path: str | Path) -> PlaceModel:
+def load_model(path: str | Path, config: ModelConfig | None = None) -> PlaceModel:
     """The model saved at `path`, on the CPU, in evaluation mode.
+
+    Args:
+        config: of a file that has none in it, such as a PyTorch file of `model.state_dict()`.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is damaged, or was not written by `save_model`.
+        ValueError: it is damaged, does not fit the config, or has none where none is given.
     """
-    tensors, header = read_safetensors(path)
-    if "dinomix_config" not in header:
+    named_so = Path(path).suffix == ".safetensors"
+    tensors, header = read_safetensors(path) if named_so else (read_tensors(path), {})
+    if config is None and "dinomix_config" not in header:
         raise ValueError(
-            f"{path} carries no dinomix config: it holds weights alone, which build_model takes "
-            "together with a config"
+            f"{path} carries no dinomix config. Tensors of a dinomix model alone are read by "
+            "load_model(path, config), other authors' models by load_published(path), a backbone "
+            "by build_model(config, weights=path)"
         )
-    source = f"{path}, written by dinomix {header.get('dinomix_version')},"
-    text = header["dinomix_config"]
+    source = f"{path}, written by dinomix {header.get('dinomix_version', '(unknown version)')},"
     try:
-        if len(text) > LONGEST:
-            raise ValueError(f"it has {len(text):,} characters")
-        config = ModelConfig.from_dict(json.loads(text))
+        config = config or _config_in(header)
         expected = outline(config).state_dict()
     except Exception as error:  # one that asks for what no network has can raise almost anything
         raise ValueError(f"{source} has a config that cannot be used here: {error}") from error
+    known = next(key for key in expected if key.endswith(".weight"))
+    tensors = without_prefix(tensors, known, path)
     check_tensors(tensors, expected, f"{source} does not fit its config")
     model = build_model(config)  # now that its size is known to be the file's
     model.load_state_dict(tensors)
     return model.eval()
+
+
+def _config_in(header: Mapping[str, str]) -> ModelConfig:
+    text = header["dinomix_config"]
+    if len(text) > LONGEST:
+        raise ValueError(f"it has {len(text):,} characters")
+    return ModelConfig.from_dict(json.loads(text))

@@ -8,13 +8,14 @@ from torch import Tensor
 
 from dinomix.backbones import TOY, Backbone
 from dinomix.plumbing.errors import HubError
-from dinomix.plumbing.tensorfiles import Tensors, read_tensors
+from dinomix.plumbing.tensorfiles import Tensors, beginnings, read_tensors, without_prefix
 
+OURS = "backbone.trunk."  # in files of `save_model`
 TOY_WEIGHTS = Path(__file__).parent / "standins" / "weights"
 # Parts that the surgery cuts off, and what only DINO's pre-training uses: a token for masked
 # patches, a norm for small crops.
 CUT = ("norm.", "fc_norm.", "head.", "mask_token", "local_cls_norm.")
-SHOWN = 200  # of the tensors that do not fit, in a message
+SHOWN = 8  # of the tensors that do not fit, in a message
 
 
 def load_backbone_weights(backbone: Backbone, weights: str | Path | None) -> None:
@@ -24,7 +25,8 @@ def load_backbone_weights(backbone: Backbone, weights: str | Path | None) -> Non
         weights: None leaves the random weights. "hub": timm's pretrained ones, through its hub;
             for the toy backbones the file that comes with the package. Else the path of a file
             (.safetensors, or a PyTorch file of tensors) in the layout of DINOv2's or DINOv3's
-            release, of timm, or of `dinomix.save_model`, whose backbone part is taken.
+            release, of timm, or of `dinomix.save_model`, whose backbone part is taken. Names may
+            have a prefix before them, such as "module." or a whole model's "backbone.".
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -61,8 +63,10 @@ def _read(backbone: Backbone, weights: str | Path) -> tuple[str | Path, Tensors]
     if not path.is_file():
         raise FileNotFoundError(f"no weights at {path}: {hint}")
     tensors = read_tensors(path)
+    known = next(key for key in backbone.trunk.state_dict() if key.endswith(".weight"))
+    ours = {key.removeprefix(OURS): t for key, t in tensors.items() if key.startswith(OURS)}
     try:
-        return path, to_timm_layout(tensors)
+        return path, to_timm_layout(ours or without_prefix(tensors, known, path))
     except ValueError as error:
         raise ValueError(f"{path} does not fit {backbone.name}: {error}") from error
 
@@ -93,7 +97,8 @@ def check_tensors(tensors: Tensors, expected: Tensors, complaint: str) -> None:
         if found.is_floating_point() != wanted.is_floating_point():
             problems.append(f"{key} is {found.dtype}, expected {wanted.dtype}")
     if len(problems) > SHOWN:
-        problems[SHOWN:] = [f"and {len(problems) - SHOWN:,} more"]
+        told = f"and {len(problems) - SHOWN:,} more. Of {len(tensors):,} tensors, names begin with "
+        problems[SHOWN:] = [told + beginnings(tensors)]
     if problems:
         raise ValueError("\n  ".join([f"{complaint}:", *problems]))
 
@@ -105,9 +110,6 @@ def shape_of(tensor: Tensor) -> str:
 
 def to_timm_layout(tensors: Tensors) -> Tensors:
     """A backbone's tensors by timm's names; ValueError where some that become one do not fit."""
-    prefix = "backbone.trunk."
-    if any(key.startswith(prefix) for key in tensors):  # our own files
-        return {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
     if "storage_tokens" in tensors:
         return _from_dinov3(tensors)
     dinov2 = re.compile(r"mask_token|register_tokens|blocks\.\d+\.(mlp\.w12|\d+\.ls1)\.")

@@ -1,6 +1,8 @@
 """Every layout of weights, the strictness, and damaged files."""
 
 import re
+import warnings
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 from dinomix import weights
 from dinomix.backbones import DINOV2, DINOV3, TOY, RopeViTBackbone, ViTBackbone, build_backbone
 from dinomix.model import ModelConfig, build_model, save_model
-from dinomix.plumbing.tensorfiles import read_tensors
+from dinomix.plumbing.tensorfiles import WRAPPERS, read_tensors
 from dinomix.weights import load_backbone_weights, to_timm_layout
 from tests.conftest import SHARED
 
@@ -52,6 +54,16 @@ def with_head(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {**tensors, **{key: torch.randn(size) for key, size in extra.items()}}
 
 
+@contextmanager
+def warnings_of(path: Path):
+    """What is said of a file."""
+    told: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield told
+    told += [re.sub(rf"^{re.escape(str(path))}:? ", "", str(each.message)) for each in caught]
+
+
 def assert_same(a: nn.Module, b: nn.Module) -> None:
     assert a.state_dict().keys() == b.state_dict().keys()
     assert all(torch.equal(t, b.state_dict()[key]) for key, t in a.state_dict().items())
@@ -81,11 +93,70 @@ def test_layouts(tmp_path, layout, suffix):
     assert_same(source, target)
 
 
-@pytest.mark.parametrize("wrapper", ["state_dict", "model"])
+@pytest.mark.parametrize("wrapper", WRAPPERS)
 def test_tensors_in_a_wrapper(tmp_path, wrapper):
-    torch.save({wrapper: toy(1).trunk.state_dict(), "epoch": 3}, tmp_path / "a.pth")
-    load_backbone_weights(target := toy(2), tmp_path / "a.pth")
+    inside = {"epoch": 3, "net": 5, wrapper: toy(1).trunk.state_dict()}
+    for content in (inside, {"state_dict": inside}):
+        torch.save(content, tmp_path / "a.pth")
+        with warnings_of(tmp_path / "a.pth") as told:
+            load_backbone_weights(target := toy(2), tmp_path / "a.pth")
+        assert told == ([] if wrapper == "state_dict" else [f"has {wrapper}: {wrapper} is read"])
+        assert_same(toy(1), target)
+
+
+def test_of_student_and_teacher_the_teacher_is_taken_without_its_heads(tmp_path):
+    """As DINO's and DINOv2's pre-training save both."""
+    nets = {
+        name: {f"backbone.{k}": t for k, t in toy(seed).trunk.state_dict().items()}
+        | {"dino_head.mlp.0.weight": torch.zeros(2)}
+        for name, seed in (("student", 3), ("teacher", 1))
+    }
+    torch.save(nets, tmp_path / "a.pth")
+    with warnings_of(tmp_path / "a.pth") as told:
+        load_backbone_weights(target := toy(2), tmp_path / "a.pth")
     assert_same(toy(1), target)
+    assert told[0] == "has teacher, student: teacher is read"
+    assert told[1].endswith("tensors are read without their prefix 'backbone.', 1 left out")
+
+
+@pytest.mark.parametrize(
+    "prefix", ["module.", "_orig_mod.", "model.", "backbone.", "module._orig_mod.model.backbone."]
+)
+@pytest.mark.parametrize("layout", [published, lambda trunk: chunked(published(trunk))])
+def test_prefixes_are_cut_and_said(tmp_path, prefix, layout):
+    tensors = {f"{prefix}{key}": tensor for key, tensor in layout(toy(1).trunk).items()}
+    torch.save(tensors, tmp_path / "a.pth")
+    with warnings_of(tmp_path / "a.pth") as told:
+        load_backbone_weights(target := toy(2), tmp_path / "a.pth")
+    assert_same(toy(1), target)
+    assert len(told) == 1 and f"prefix {prefix!r}, 0 left out" in told[0]
+
+
+def test_a_prefixed_cnn_whose_blocks_name_their_tensors_alike(tmp_path):
+    whole = timm.create_model("resnet18")  # conv1.weight, layer1.0.conv1.weight, ...
+    torch.save({f"module.{k}": t for k, t in whole.state_dict().items()}, tmp_path / "a.pth")
+    backbone = build_backbone("timm/resnet18", image_size=64, stage=2, trained_blocks=1)
+    with pytest.warns(UserWarning, match=r"'module\.', 0 left out"):
+        load_backbone_weights(backbone, tmp_path / "a.pth")
+    loaded = backbone.trunk.state_dict()
+    assert all(torch.equal(t, whole.state_dict()[key]) for key, t in loaded.items())
+
+
+@pytest.mark.parametrize(
+    "rename",
+    [
+        lambda key, i: ("online.", "ema.")[i] + key,  # two networks: which one?
+        lambda key, i: "my" + key,  # no prefix ends within a word
+        lambda key, i: f"encoder.{i}.{key.replace('.', '_')}",
+    ],
+)
+def test_what_fits_nothing_is_told_in_ten_lines(tmp_path, rename):
+    keys = toy().trunk.state_dict()
+    torch.save({rename(k, i): t for k, t in keys.items() for i in (0, 1)}, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=r"a\.pth does not fit toy_vits14") as error:
+        load_backbone_weights(toy(), tmp_path / "a.pth")
+    lines = str(error.value).splitlines()
+    assert len(lines) == 10 and f" tensors, names begin with {rename('', 0)[:3]}" in lines[-1]
 
 
 @pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "resnet18"])

@@ -9,14 +9,13 @@ Lightning, with much beside the tensors: all of it is read as data, see
 
 import dataclasses
 import math
-from collections import Counter
 from pathlib import Path
 
 import torch
 
 from dinomix.model import PRESETS, ModelConfig, PlaceModel, build_model, outline
-from dinomix.plumbing.tensorfiles import Tensors, read_tensors
-from dinomix.weights import check_tensors, shape_of
+from dinomix.plumbing.tensorfiles import Tensors, beginnings, read_tensors, without_prefix
+from dinomix.weights import OURS, check_tensors, shape_of
 
 CHANNELS, ROWS = "aggregator.channel_proj.weight", "aggregator.row_proj.weight"
 
@@ -79,16 +78,17 @@ def load_published(path: str | Path) -> PlaceModel:
         ValueError: for a file that is damaged, holds objects of other types, or is in no layout
             known here; and for each tensor that does not fit, by its name in the file.
     """
-    tensors = read_tensors(path)
+    tensors = without_prefix(read_tensors(path), ROWS, path)
     layout = next((layout for layout in LAYOUTS if layout.recognises(tensors)), None)
     if layout is None:
         known = "; ".join(f"{layout.method} ({layout.trunk}*, aggregator.*)" for layout in LAYOUTS)
-        found = Counter(".".join(key.split(".")[:2]) for key in tensors).most_common(6)
-        seen = ", ".join(f"{prefix} ({count})" for prefix, count in found)
+        trunks = {"dinomix": OURS} | {layout.method: layout.trunk for layout in LAYOUTS}
+        near = (name for name in trunks if any(key.startswith(trunks[name]) for key in tensors))
         raise ValueError(
-            f"{path} is in no published layout known here. Known are {known}. It holds "
-            f"{len(tensors)} tensors: {seen or 'none'}. For a model of dinomix there is "
-            "load_model, for a backbone alone build_model(config, weights=path)"
+            f"{path} is in no published layout known here. Known are {known}; the nearest is "
+            f"{next(near, 'none')}. It holds {len(tensors)} tensors: {beginnings(tensors)}. Those "
+            "of a dinomix model alone are read by load_model(path, config), those of a backbone by "
+            "build_model(config, weights=path)"
         )
     config = _config(layout, tensors, path)
     skeleton = outline(config)

@@ -5,8 +5,10 @@ Such a file comes from a stranger. What it claims is compared with its size befo
 
 import math
 import re
+import warnings
 import zipfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,13 +22,16 @@ NUMBERS = {
     *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
     *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
 }
+# Where checkpoints keep their tensors; of a student and its teacher, the teacher is what is used.
+WRAPPERS = ("state_dict", "model_state_dict", "teacher", "student", "model", "net")
 TIED = 2  # how often a file's numbers may be used: models share some between two tensors
 
 
 def read_tensors(path: str | Path) -> Tensors:
     """The named tensors in a .safetensors or PyTorch file, on the CPU.
 
-    A PyTorch file may be a checkpoint with its tensors under `state_dict` or `model`.
+    A PyTorch file may be a checkpoint with its tensors under one of `WRAPPERS`; a warning says
+    which one, unless it is the usual `state_dict`.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -37,15 +42,44 @@ def read_tensors(path: str | Path) -> Tensors:
         return read_safetensors(path)[0]
     # The numbers of a zip file stay on the disk until they are used.
     content = read_torch(path, mapped=path.is_file() and zipfile.is_zipfile(path))
-    for wrapper in ("state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
+    for _ in WRAPPERS:  # one in another, too
+        found = [
+            w for w in WRAPPERS if isinstance(content, dict) and isinstance(content.get(w), dict)
+        ]
+        if found and found != ["state_dict"]:
+            warnings.warn(f"{path} has {', '.join(found)}: {found[0]} is read", stacklevel=2)
+        content = content[found[0]] if found else content
     if not isinstance(content, dict) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
     ):
         raise ValueError(f"{path} holds no dictionary of named tensors")
     _require_numbers(path, content)
     return content
+
+
+def without_prefix(tensors: Tensors, known: str, path: str | Path) -> Tensors:
+    """Tensors without what stands before the name `known` of one of them, as a warning says.
+
+    Such as "module." of DDP, "_orig_mod." of torch.compile, "model." of Lightning, or several of
+    them; what has another beginning is left out. Nothing changes where `known` has no prefix or, as
+    in a file of two networks, more than one.
+    """
+    ends = (key.removesuffix(known) for key in tensors if key.endswith(known))
+    prefixes = sorted({end for end in ends if not end or end.endswith(".")}, key=len)
+    if not prefixes or not all(prefix.startswith(prefixes[0]) for prefix in prefixes):
+        return tensors
+    cut = prefixes[0]
+    found = {key[len(cut) :]: tensor for key, tensor in tensors.items() if key.startswith(cut)}
+    if cut:
+        told = f"{len(found)} tensors are read without their prefix {cut!r}"
+        warnings.warn(f"{path}: {told}, {len(tensors) - len(found)} left out", stacklevel=3)
+    return found
+
+
+def beginnings(names: Iterable[str]) -> str:
+    """How the names of a file's tensors begin, and how many do, in a line."""
+    counts = Counter(".".join(name.split(".")[:2]) for name in names)
+    return ", ".join(f"{name} ({count})" for name, count in counts.most_common(6)) or "none"
 
 
 def read_torch(path: str | Path, mapped: bool = False) -> Any:
