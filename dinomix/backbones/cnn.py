@@ -8,7 +8,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from dinomix.backbones.names import OPTIONS, VGG, timm_name
+from dinomix.backbones.names import OPTIONS, timm_name
 from dinomix.backbones.vit import Backbone, TrainedBlocks
 
 
@@ -24,7 +24,7 @@ class MapBackbone(Backbone):
         stage: int | None,
     ) -> None:
         super().__init__()
-        last = len(network.feature_info) - 1 - (name in VGG)  # there, timm's last is the pool
+        last = len(network.feature_info) - 1
         stage = last if stage is None else stage
         if type(stage) is not int or not 0 <= stage <= last:
             raise ValueError(f"stage of {name} must be 0 to {last}, not {stage!r}")
@@ -37,8 +37,6 @@ class MapBackbone(Backbone):
         trunk = getattr(features, "model", None)
         if not hasattr(trunk, "forward_intermediates"):
             raise ValueError(f"timm {timm.__version__} gives no feature map of {name}")
-        if name in VGG and stage == last:
-            trunk.features[-1] = nn.Identity()  # its last ReLU
         self.name, self.trunk, self.trained_blocks = name, trunk, trained_blocks
         self.cut_keys = frozenset(network.state_dict().keys() - trunk.state_dict().keys())
         self.num_blocks = self.stage = stage

@@ -31,18 +31,16 @@ OPTIONS = {  # of `timm.create_model`
     "toy_resnet": {"channels": (32, 64, 128, 192), "stem_type": "deep", "stem_width": 16}
 }
 TOY = (*TOY_VITS, *TOY_RESNETS)
-# Up to conv5_3 and without its last ReLU and pool, as NetVLAD and CosPlace have it: stride 16.
-VGG = {"vgg16": "vgg16.tv_in1k"}
 
 
 def timm_name(name: str) -> str:
     """What timm calls the backbone `name`, or the network that it is a thinner one of."""
-    return (DINOV2 | DINOV3 | TOY_RESNETS | VGG).get(name) or name.removeprefix("timm/")
+    return (DINOV2 | DINOV3 | TOY_RESNETS).get(name) or name.removeprefix("timm/")
 
 
 def check_name(name: str) -> None:
     """Raise ValueError, with the closest names, unless `name` is a backbone we can build."""
-    listed = [*DINOV2, *DINOV3, *VGG, *TOY]
+    listed = [*DINOV2, *DINOV3, *TOY]
     if name in listed or (name.startswith("timm/") and _is_in_timm(timm_name(name))):
         return
     every = listed + [f"timm/{model}" for model in timm.list_models()]

@@ -83,6 +83,18 @@ def evaluate(
         typer.echo(json.dumps(without_nan(rows)))
 
 
+@app.command()
+def models(as_json: Json = False) -> None:
+    """List published models whose files are read: dimensions, image sizes, licences, sources."""
+    from dinomix.exchange.published import published_models
+
+    table = published_models()
+    if as_json:
+        typer.echo(table.to_json(orient="records"))
+    else:
+        print_table([name.replace("_", " ") for name in table], table.to_numpy())
+
+
 def _counts(text: str) -> list[int]:
     try:
         counts = sorted({int(word) for word in text.split(",")})

@@ -24,175 +24,154 @@ Source = tuple[str, int] | str
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
-    """How published files of one method name their tensors, and what their shapes say."""
+class Part:
+    """How published files name the tensors of a backbone or an aggregator."""
 
-    method: str
-    trunk: str  # how names of its backbone begin
-    head: str  # how names of its aggregator begin that no other method has
-    config: ModelConfig  # for whatever the shapes leave open
-    names: Mapping[str, str]  # parts of our names, and what stands for them in the file
+    mark: str  # how some of them begin, and none of other parts
     reads: Mapping[str, Source]  # fields of the config, or options of the aggregator
-    backbones: Mapping[int, str] = dataclasses.field(default_factory=dict)  # by what is read
-    unused: Mapping[str, tuple] = dataclasses.field(default_factory=dict)  # axes before channels
+    names: Mapping[str, str] = dataclasses.field(default_factory=dict)  # in ours, and in the file
     zeros: tuple[str, ...] = ()  # tensors of ours that the method does not have
 
-    def recognises(self, tensors: Tensors) -> bool:
-        """Whether the names are those of this layout: backbone and aggregator."""
-        marks = (self.trunk, self.head)
-        return all(any(key.startswith(mark) for key in tensors) for mark in marks)
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """How published files of one method name their tensors; models.csv says of which files."""
+
+    method: str
+    trunk: str  # before all names of `network` in the file
+    network: Part
+    head: Part
+    config: ModelConfig  # for whatever names and shapes leave open
+    unused: Mapping[str, tuple] = dataclasses.field(default_factory=dict)  # axes before channels
+
+    @property
+    def marks(self) -> tuple[str, str]:
+        """How some names in each of its files begin: of the backbone, of the aggregator."""
+        return self.trunk + self.network.mark, self.head.mark
 
     def name_in_file(self, key: str, backbone: str) -> str:
         """What the file calls the tensor that a model of ours calls `key`."""
         if backbone == "dinov2_vitg14":  # its SwiGLU, as DINOv2's code names it
             key = key.replace(".mlp.fc1.", ".mlp.w12.").replace(".mlp.fc2.", ".mlp.w3.")
-        for ours, theirs in self.names.items():
+        for ours, theirs in {**self.network.names, **self.head.names, OURS: self.trunk}.items():
             key = key.replace(ours, theirs)
         return key
 
 
-def _children(trunk: str) -> dict[str, str]:
-    """A torchvision ResNet as nn.Sequential(*children): their places instead of their names."""
-    places = {"conv1": 0, "bn1": 1, "layer1": 4, "layer2": 5, "layer3": 6, "layer4": 7}
-    return {f"{OURS}{name}.": f"{trunk}{place}." for name, place in places.items()}
+# Backbones are told by the channels of the map, or the blocks of the third stage.
+VITS = {384: "dinov2_vits14", 768: "dinov2_vitb14", 1024: "dinov2_vitl14", 1536: "dinov2_vitg14"}
+CNNS = {512: "vgg16", 2: "resnet18", 6: "resnet50", 23: "resnet101", 36: "resnet152"}
+BACKBONES = VITS | {n: f"timm/{name}.tv_in1k" for n, name in CNNS.items()}
+PLACES = {"conv1": 0, "bn1": 1, "layer1": 4, "layer2": 5, "layer3": 6, "layer4": 7}
+DINOV2 = Part("blocks.", {"backbone": ("cls_token", 2)})
+RESNET = Part("layer3.", {"backbone": "layer3."})
+CHILDREN = Part(  # torchvision's ResNet as a sequence
+    "6.", {"backbone": "6."}, {f"{OURS}{name}.": f"{OURS}{i}." for name, i in PLACES.items()}
+)
+VGG = Part("28.", {"backbone": ("28.weight", 0)}, {f"{OURS}features.": OURS})
 
-
-DINOV2 = {384: "vits14", 768: "vitb14", 1024: "vitl14", 1536: "vitg14"}
-DINOV2 = {channels: f"dinov2_{name}" for channels, name in DINOV2.items()}
-RESNETS = {2: 18, 6: 50, 23: 101, 36: 152}  # by the blocks of their third stage
-RESNETS = {blocks: f"timm/resnet{depth}.tv_in1k" for blocks, depth in RESNETS.items()}
-CHANNELS, ROWS = "aggregator.channel_proj.weight", "aggregator.row_proj.weight"
-MIXER = {"out_channels": (CHANNELS, 0), "out_rows": (ROWS, 0), "positions": (ROWS, 1)}
-MIXER |= {"mix_depth": "aggregator.mix."}
-GEM_FC = {"aggregator.gem.": "aggregation.1.", "aggregator.proj.": "aggregation.3."}
-VLAD = {"aggregator.assign.": "aggregation.conv.", "aggregator.cent": "aggregation.cent"}
-BOQ = {
-    "aggregator.channel_proj.": "aggregator.proj_c.",
-    "aggregator.norm.": "aggregator.norm_input.",
-    "aggregator.blocks.": "aggregator.boqs.",
-    "aggregator.row_proj.": "aggregator.fc.",
-    ".self_attention.": ".self_attn.",
-    ".cross_attention.": ".cross_attn.",
-    ".norm_queries.": ".norm_q.",
-    ".norm_answer.": ".norm_out.",
+CHANNELS, ROWS = "aggregator.channel_proj.", "aggregator.row_proj."
+MIXER = Part(
+    ROWS,
+    {
+        "out_channels": (f"{CHANNELS}weight", 0),
+        "out_rows": (f"{ROWS}weight", 0),
+        "positions": (f"{ROWS}weight", 1),
+        "mix_depth": "aggregator.mix.",
+    },
+)
+POOL = Part(
+    "aggregator.channel_pool.",
+    {"out_channels": ("aggregator.channel_pool.weight", 0)},
+    {CHANNELS: "aggregator.channel_pool."},
+)
+BAGS = Part(
+    "aggregator.boqs.",
+    {
+        "channels": ("aggregator.proj_c.weight", 0),
+        "queries": ("aggregator.boqs.0.queries", 1),
+        "layers": "aggregator.boqs.",
+        "row_dim": ("aggregator.fc.weight", 0),
+    },
+    {
+        **{CHANNELS: "aggregator.proj_c.", ROWS: "aggregator.fc."},
+        **{"aggregator.norm.": "aggregator.norm_input.", "aggregator.blocks.": "aggregator.boqs."},
+        **{".self_attention.": ".self_attn.", ".cross_attention.": ".cross_attn."},
+        **{".norm_queries.": ".norm_q.", ".norm_answer.": ".norm_out."},
+    },
+)
+SINKHORN = {
+    "aggregator.dustbin": "aggregator.dust_bin",
+    "aggregator.reduce_token.3.": "aggregator.token_features.2.",  # ours has dropout before it
+    "aggregator.reduce_token.": "aggregator.token_features.",
+    "aggregator.reduce.": "aggregator.cluster_features.",
 }
-BOQ_READS = {
-    "channels": ("aggregator.proj_c.weight", 0),
-    "queries": ("aggregator.boqs.0.queries", 1),
-    "layers": "aggregator.boqs.",
-    "row_dim": ("aggregator.fc.weight", 0),
-}
-# Where images are described as they are, the size is that of most test sets.
-COSPLACE = replace(PRESETS["cosplace_resnet50"], image_size=(480, 640))
-NETVLAD = replace(PRESETS["netvlad_resnet50"], image_size=(480, 640))
-VGG = {"backbone": "vgg16", "stage": None, "trained_blocks": 1}
-LAYOUTS = (
-    Layout(
-        "DINO-Mix",
-        trunk="backbone.dino_model.",
-        head="aggregator.row_proj.",
-        config=PRESETS["dino_mix"],
-        names={OURS: "backbone.dino_model."},
-        reads={"backbone": (CHANNELS, 1), **MIXER},
-        backbones=DINOV2,
-        unused={"mask_token": (1,)},
-    ),
-    Layout(
-        "MixVPR",
-        trunk="backbone.model.",
-        head="aggregator.row_proj.",
-        config=PRESETS["mixvpr_resnet50"],
-        names={OURS: "backbone.model."},
-        reads={"backbone": "backbone.model.layer3.", **MIXER},
-        backbones=RESNETS,
-    ),
-    Layout(  # with 2 x 2 cells, as in each published file
-        "Conv-AP",
-        trunk="backbone.model.",
-        head="aggregator.channel_pool.",
-        config=PRESETS["convap_resnet50"],
-        names={OURS: "backbone.model.", "aggregator.channel_proj.": "aggregator.channel_pool."},
-        reads={
-            "backbone": "backbone.model.layer3.",
-            "out_channels": ("aggregator.channel_pool.weight", 0),
+MEGALOC = {"aggregator.": "aggregator.agg.", "aggregator.agg.proj.": "aggregator.linear."}
+SALAD, MEGALOC = (
+    Part(
+        f"{start}score.",
+        {
+            "clusters": (f"{start}score.3.weight", 0),
+            "cluster_dim": (f"{start}cluster_features.3.weight", 0),
+            "token_dim": (f"{start}token_features.2.weight", 0),
+            "hidden": (f"{start}score.0.weight", 0),
+            **reads,
         },
-        backbones=RESNETS,
+        SINKHORN | names,
+    )
+    for start, reads, names in (
+        ("aggregator.", {}, {}),
+        ("aggregator.agg.", {"projected": ("aggregator.linear.weight", 0)}, MEGALOC),
+    )
+)
+GEM = Part("aggregator.p", {})
+GEM_FC, BENCHMARK_FC = (
+    Part(
+        mark,
+        {"out_channels": (f"aggregation.{fc}.weight", 0)},
+        {"aggregator.gem.": f"aggregation.{gem}.", "aggregator.proj.": f"aggregation.{fc}."},
+    )
+    for mark, gem, fc in (("aggregation.3.", "1", "3"), ("aggregation.0.1.", "0.1", "1"))
+)
+VLAD = Part(
+    "aggregation.centroids",
+    {"clusters": ("aggregation.centroids", 0)},
+    {"aggregator.assign.": "aggregation.conv.", "aggregator.cent": "aggregation.cent"},
+    zeros=("aggregator.assign.bias",),
+)
+
+# CosPlace and the benchmark describe images as they are: of most test sets, this is their size.
+FULL = replace(PRESETS["cosplace_resnet50"], image_size=(480, 640))
+STAGE3 = replace(PRESETS["netvlad_resnet50"], image_size=(480, 640))
+SALAD322 = replace(PRESETS["salad"], image_size=322)
+MASK, NORM = {"mask_token": (1,)}, {"norm.weight": (), "norm.bias": ()}
+LAYOUTS = (
+    Layout("DINO-Mix", "backbone.dino_model.", DINOV2, MIXER, PRESETS["dino_mix"], MASK),
+    Layout("MixVPR", "backbone.model.", RESNET, MIXER, PRESETS["mixvpr_resnet50"]),
+    # with 2 x 2 cells, as in all published files
+    Layout("Conv-AP", "backbone.model.", RESNET, POOL, PRESETS["convap_resnet50"]),
+    Layout(
+        "BoQ", "backbone.dino.", DINOV2, BAGS, replace(PRESETS["boq"], image_size=322), MASK | NORM
     ),
     Layout(
-        "BoQ on DINOv2",
-        trunk="backbone.dino.",
-        head="aggregator.boqs.",
-        config=replace(PRESETS["boq"], image_size=322),
-        names={OURS: "backbone.dino.", **BOQ},
-        reads={"backbone": ("aggregator.proj_c.weight", 1), **BOQ_READS},
-        backbones=DINOV2,
-        unused={"mask_token": (1,), "norm.weight": (), "norm.bias": ()},
+        "BoQ", "backbone.net.", CHILDREN, BAGS, replace(PRESETS["boq_resnet50"], image_size=384)
     ),
+    Layout("SALAD or CliqueMining", "backbone.model.", DINOV2, SALAD, SALAD322, MASK),
+    Layout("MegaLoc", "backbone.model.", DINOV2, MEGALOC, SALAD322, MASK),
+    Layout("MegaLoc", "backbone.", DINOV2, MEGALOC, SALAD322),
+    Layout("CosPlace or EigenPlaces", "backbone.", CHILDREN, GEM_FC, FULL),
+    Layout("CosPlace or EigenPlaces", "backbone.", VGG, GEM_FC, replace(FULL, trained_blocks=1)),
+    Layout("GeM of GSV-Cities", "backbone.model.", RESNET, GEM, PRESETS["gem_resnet50"]),
+    # Deep Visual Geo-localization Benchmark, on ResNets up to stage 3. Its GeM without a linear
+    # layer is left out: the lengths of its descriptors matter, and ours all have length 1.
+    Layout("NetVLAD of the benchmark", "backbone.", CHILDREN, VLAD, STAGE3),
+    Layout("NetVLAD of the benchmark", "backbone.", VGG, VLAD, replace(STAGE3, stage=None)),
     Layout(
-        "BoQ on a ResNet",
-        trunk="backbone.net.",
-        head="aggregator.boqs.",
-        config=replace(PRESETS["boq_resnet50"], image_size=384),
-        names=_children("backbone.net.") | BOQ,
-        reads={"backbone": "backbone.net.6.", **BOQ_READS},
-        backbones=RESNETS,
-    ),
-    Layout(
-        "CosPlace or EigenPlaces on a ResNet",
-        trunk="backbone.6.",
-        head="aggregation.3.",
-        config=COSPLACE,
-        names=_children("backbone.") | GEM_FC,
-        reads={"backbone": "backbone.6.", "out_channels": ("aggregation.3.weight", 0)},
-        backbones=RESNETS,
-    ),
-    Layout(
-        "CosPlace or EigenPlaces on VGG-16",
-        trunk="backbone.28.",
-        head="aggregation.3.",
-        config=replace(COSPLACE, **VGG),
-        names={f"{OURS}features.": "backbone.", **GEM_FC},
-        reads={"out_channels": ("aggregation.3.weight", 0)},
-    ),
-    # Deep Visual Geo-localization Benchmark (Berton et al. 2022), on ResNets up to their third
-    # stage. Its GeM without a linear layer is none of them: its descriptors keep their lengths.
-    Layout(
-        "NetVLAD of the benchmark on a ResNet",
-        trunk="backbone.6.",
-        head="aggregation.centroids",
-        config=NETVLAD,
-        names=_children("backbone.") | VLAD,
-        reads={"backbone": "backbone.6.", "clusters": ("aggregation.centroids", 0)},
-        backbones=RESNETS,
-        zeros=("aggregator.assign.bias",),
-    ),
-    Layout(
-        "NetVLAD of the benchmark on VGG-16",
-        trunk="backbone.28.",
-        head="aggregation.centroids",
-        config=replace(NETVLAD, **VGG),
-        names={f"{OURS}features.": "backbone.", **VLAD},
-        reads={"clusters": ("aggregation.centroids", 0)},
-        zeros=("aggregator.assign.bias",),
-    ),
-    Layout(
-        "GeM of the benchmark with a linear layer",
-        trunk="backbone.6.",
-        head="aggregation.0.1.p",
-        config=replace(COSPLACE, stage=3, trained_blocks=1),
-        names=_children("backbone.")
-        | {"aggregator.gem.": "aggregation.0.1.", "aggregator.proj.": "aggregation.1."},
-        reads={"backbone": "backbone.6.", "out_channels": ("aggregation.1.weight", 0)},
-        backbones=RESNETS,
-    ),
-    Layout(
-        "GeM of GSV-Cities",
-        trunk="backbone.model.layer4.",
-        head="aggregator.p",
-        config=PRESETS["gem_resnet50"],
-        names={OURS: "backbone.model."},
-        reads={"backbone": "backbone.model.layer3."},
-        backbones=RESNETS,
+        "GeM of the benchmark",
+        "backbone.",
+        CHILDREN,
+        BENCHMARK_FC,
+        replace(FULL, stage=3, trained_blocks=1),
     ),
 )
 
@@ -218,60 +197,61 @@ def load_published(path: str | Path) -> PlaceModel:
             known here; and for each tensor that does not fit, by its name in the file.
     """
     tensors = read_tensors(path)
-    heads = (layout.head for layout in LAYOUTS)
-    found = (key[key.find(head) :] for head in heads for key in tensors if head in key)
+    marks = (layout.head.mark for layout in LAYOUTS)
+    found = (key[key.find(mark) :] for mark in marks for key in tensors if mark in key)
     tensors = without_prefix(tensors, next(found, ROWS), path)
-    layout = next((layout for layout in LAYOUTS if layout.recognises(tensors)), None)
+
+    def begins(mark: str) -> bool:
+        return any(key.startswith(mark) for key in tensors)
+
+    layout = next((layout for layout in LAYOUTS if all(map(begins, layout.marks))), None)
     if layout is None:
-        known = "; ".join(f"{each.method} ({each.trunk}*, {each.head}*)" for each in LAYOUTS)
-        trunks = {"dinomix": OURS} | {layout.method: layout.trunk for layout in LAYOUTS}
-        near = (name for name in trunks if any(key.startswith(trunks[name]) for key in tensors))
+        known = "; ".join(f"{each.method} ({'*, '.join(each.marks)}*)" for each in LAYOUTS)
+        near = (each.method for each in LAYOUTS if begins(each.marks[0]))
+        nearest = "dinomix" if begins(OURS) else next(near, "none")
         raise ValueError(
             f"{path} is in no published layout known here. Known are {known}; the nearest is "
-            f"{next(near, 'none')}. It holds {len(tensors)} tensors: {beginnings(tensors)}. Those "
+            f"{nearest}. It holds {len(tensors)} tensors: {beginnings(tensors)}. Those "
             "of a dinomix model alone are read by load_model(path, config), those of a backbone by "
             "build_model(config, weights=path)"
         )
+    misfit = f"{path} does not fit {layout.method}"
     try:
         config = _config(layout, tensors)
         skeleton = outline(config)
     except ValueError as error:
-        raise ValueError(f"{path} does not fit {layout.method}:\n  {error}") from error
+        raise ValueError(f"{misfit}:\n  {error}") from error
     own = skeleton.state_dict()
-    names = {key: layout.name_in_file(key, config.backbone) for key in own.keys() - layout.zeros}
+    zeros = {key: torch.zeros(own[key].shape) for key in layout.head.zeros}
+    names = {key: layout.name_in_file(key, config.backbone) for key in own if key not in zeros}
     for key, name in names.items():  # a linear layer over channels is a convolution of 1x1
         if name in tensors and tensors[name].shape == (*own[key].shape, 1, 1):
             tensors[name] = tensors[name].flatten(1)
-    expected = {names[key]: own[key] for key in own if key in names}
+    expected = {name: own[key] for key, name in names.items()}
     for name, axes in layout.unused.items():
         expected[layout.trunk + name] = torch.empty(*axes, skeleton.backbone.out_channels)
-    read = {source[0] for source in layout.reads.values() if isinstance(source, tuple)}
+    read = {source[0] for source in layout.head.reads.values() if isinstance(source, tuple)}
     described = " and ".join(f"{key}, {shape_of(tensors[key])}," for key in sorted(read))
-    complaint = f"{path} does not fit {layout.method} as {described or 'its names'} describe it"
-    check_tensors(tensors, expected, complaint)
+    check_tensors(tensors, expected, f"{misfit} as {described or 'its names'} describe it")
     model = build_model(config)
-    zeros = {key: torch.zeros(own[key].shape) for key in layout.zeros}
-    model.load_state_dict({key: tensors[name] for key, name in names.items()} | zeros)
+    found = {key: tensors[name] for key, name in names.items() if name in tensors}
+    model.load_state_dict(found | zeros)
     return model.eval()
 
 
 def _config(layout: Layout, tensors: Tensors) -> ModelConfig:
     """The layout's config with what names and shapes say; a mixer's map is square."""
     fields, options = {}, dict(layout.config.aggregator_options)
-    for field, source in layout.reads.items():
-        number = _number(tensors, source)
+    for field, source in (layout.network.reads | layout.head.reads).items():
+        number, shown = _number(tensors, source, layout.trunk if field == "backbone" else "")
         if field == "backbone":
-            if number not in layout.backbones:
-                raise ValueError(
-                    f"{_shown(tensors, source)}, and no backbone of {layout.method} has {number} "
-                    f"channels (or blocks) there; known are {layout.backbones}"
-                )
-            fields[field] = layout.backbones[number]
+            if number not in BACKBONES:
+                raise ValueError(f"{shown}, and {layout.method} has no such backbone")
+            fields[field] = BACKBONES[number]
         elif field == "positions":
             if (side := math.isqrt(number)) ** 2 != number:
-                shown = _shown(tensors, source)
                 raise ValueError(f"{shown}, and {number} positions are no square map")
-            fields["image_size"] = side * (14 if layout.backbones is DINOV2 else 16)
+            fields["image_size"] = side * (14 if layout.network is DINOV2 else 16)
         elif hasattr(layout.config, field):
             fields[field] = number
         else:
@@ -279,18 +259,16 @@ def _config(layout: Layout, tensors: Tensors) -> ModelConfig:
     return replace(layout.config, **fields, aggregator_options=options)
 
 
-def _number(tensors: Tensors, source: Source) -> int:
+def _number(tensors: Tensors, source: Source, trunk: str) -> tuple[int, str]:
+    """The number, and in words where it is from; names stand behind `trunk`."""
     if isinstance(source, str):
-        return len({key[len(source) :].split(".")[0] for key in tensors if key.startswith(source)})
-    key, axis = source
+        start = trunk + source
+        found = {key[len(start) :].split(".")[0] for key in tensors if key.startswith(start)}
+        return len(found), f"{start}* goes on in {len(found)} ways"
+    key, axis = trunk + source[0], source[1]
     if key not in tensors:
         raise ValueError(f"missing {key}")
+    shown = f"{key} is {shape_of(tensors[key])}"
     if tensors[key].ndim <= axis:
-        raise ValueError(f"{_shown(tensors, source)}, expected {axis + 1} axes or more")
-    return tensors[key].shape[axis]
-
-
-def _shown(tensors: Tensors, source: Source) -> str:
-    if isinstance(source, str):
-        return f"{source}* are {_number(tensors, source)}"
-    return f"{source[0]} is {shape_of(tensors[source[0]])}"
+        raise ValueError(f"{shown}, expected {axis + 1} axes or more")
+    return tensors[key].shape[axis], shown

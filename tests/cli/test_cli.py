@@ -23,7 +23,7 @@ from dinomix.weights import TOY_WEIGHTS
 
 COMMANDS = {
     *("toy", "prepare", "train", "pretrain", "evaluate"),
-    *("localize", "check", "run", "figures", "page"),
+    *("models", "localize", "check", "run", "figures", "page"),
 }
 
 

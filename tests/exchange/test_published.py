@@ -445,7 +445,90 @@ def test_descriptors_equal_boq_on_dinov2(tmp_path):
         load_shapes(tmp_path / "a.pth", shapes)
 
 
-BOQ_VIT = {f"backbone.dino.{k}": shape for k, shape in dinov2_shapes("dinov2_vitb14").items()}
+# SALAD, CliqueMining and MegaLoc
+
+
+def salad_shapes(
+    channels: int, m: int, cluster_dim: int, g: int, hidden: int, start: str = "aggregator."
+) -> dict[str, tuple[int, ...]]:
+    shapes = {"dust_bin": ()}
+    for name, inputs, outputs, kernel in (
+        *(("token_features.0", channels, hidden, ()), ("token_features.2", hidden, g, ())),
+        ("cluster_features.0", channels, hidden, (1, 1)),
+        ("cluster_features.3", hidden, cluster_dim, (1, 1)),
+        *(("score.0", channels, hidden, (1, 1)), ("score.3", hidden, m, (1, 1))),
+    ):
+        shapes |= {f"{name}.weight": (outputs, inputs, *kernel), f"{name}.bias": (outputs,)}
+    return {start + key: shape for key, shape in shapes.items()}
+
+
+def salad(head: dict[str, Tensor], tokens: Tensor) -> Tensor:
+    """Sinkhorn's scaling of exp(scores) as the paper has it, not in logarithms, one image each."""
+    head = {k: t.double() for k, t in head.items()}
+
+    def mlp(x: Tensor, name: str, last: int) -> Tensor:
+        for layer in (0, last):
+            weight = head[f"{name}.{layer}.weight"].flatten(1)
+            x = (x.clamp(min=0) if layer else x) @ weight.T + head[f"{name}.{layer}.bias"]
+        return x
+
+    descriptors = []
+    for token, *patches in tokens.double():
+        x = torch.stack(patches)  # (n, s)
+        scores, features = mlp(x, "score", 3), mlp(x, "cluster_features", 3)
+        n, m = scores.shape
+        kernel = torch.cat([scores, head["dust_bin"].expand(n, 1)], dim=1).exp()
+        takes, gives = torch.ones(m + 1).double(), torch.ones(n).double()
+        takes[-1], of_tokens = n - m, torch.ones(n).double()
+        for _ in range(3):
+            of_clusters = takes / (kernel.T @ of_tokens)
+            of_tokens = gives / (kernel @ of_clusters)
+        plan = of_tokens[:, None] * kernel * of_clusters
+        entries = torch.zeros(features.shape[1], m).double()
+        for k in range(m):
+            entries[:, k] = unit(sum(plan[i, k] * features[i] for i in range(n)))
+        token = unit(mlp(token, "token_features", 2))
+        descriptors.append(unit(torch.cat([token, entries.flatten()])))
+    return torch.stack(descriptors)
+
+
+@pytest.mark.parametrize(
+    ("trunk", "start", "mask"),
+    [
+        ("backbone.model.", "aggregator.", True),  # SALAD and CliqueMining
+        ("backbone.model.", "aggregator.agg.", True),  # MegaLoc, until 2026
+        ("backbone.", "aggregator.agg.", False),  # MegaLoc
+    ],
+)
+def test_descriptors_equal_salad_and_megaloc(tmp_path, trunk, start, mask):
+    vit = dinov2_shapes("dinov2_vits14")
+    shapes = {f"{trunk}{k}": s for k, s in vit.items() if mask or k != "mask_token"}
+    shapes |= (head := salad_shapes(384, 5, 7, 6, 16, start))
+    if start == "aggregator.agg.":
+        shapes |= {"aggregator.linear.weight": (9, 41), "aggregator.linear.bias": (9,)}
+    tensors = random_tensors(shapes)
+    torch.save(lightning_file(tensors), tmp_path / "a.ckpt")
+    model = load_published(tmp_path / "a.ckpt")
+    images = torch.randn(2, 3, 56, 42)
+    with torch.no_grad():
+        tokens = dinov2_slowly(tensors, trunk, images, heads=6)
+        norm = (tensors[f"{trunk}norm.{part}"] for part in ("weight", "bias"))
+        tokens = F.layer_norm(tokens, (384,), *norm, eps=1e-6)
+        expected = salad({k.removeprefix(start): tensors[k] for k in head}, tokens)
+        if start == "aggregator.agg.":
+            weight, bias = tensors["aggregator.linear.weight"], tensors["aggregator.linear.bias"]
+            expected = torch.stack([unit(weight @ x + bias) for x in expected.float()])
+        torch.testing.assert_close(model(images), expected.float(), atol=1e-5, rtol=0)
+    assert (expected[0] - expected[1]).norm() > 1e-2
+
+
+def vitb(trunk: str, *without: str) -> dict[str, tuple[int, ...]]:
+    shapes = dinov2_shapes("dinov2_vitb14").items()
+    return {f"{trunk}{key}": shape for key, shape in shapes if key not in without}
+
+
+MEGALOC = salad_shapes(768, 64, 256, 256, 512, "aggregator.agg.")
+MEGALOC |= {"aggregator.linear.weight": (8448, 16640), "aggregator.linear.bias": (8448,)}
 
 
 @pytest.mark.filterwarnings("ignore:.*meta")
@@ -466,7 +549,16 @@ BOQ_VIT = {f"backbone.dino.{k}": shape for k, shape in dinov2_shapes("dinov2_vit
             *(cnn_shapes(*CNNS["boq"][:4], head=boq_shapes(1024, 512, 64, 32)), 314),
             *(23_875_040, 16384, 384),
         ),
-        (BOQ_VIT | boq_shapes(768, 384, 64, 32), 231, 95_206_560, 12288, 322),
+        (vitb("backbone.dino.") | boq_shapes(768, 384, 64, 32), 231, 95_206_560, 12288, 322),
+        (
+            vitb("backbone.model.") | salad_shapes(768, 64, 128, 256, 512),
+            188,
+            87_991_489,
+            8448,
+            322,
+        ),
+        (vitb("backbone.model.") | MEGALOC, 190, 228_640_321, 8448, 322),
+        (vitb("backbone.", "mask_token") | MEGALOC, 189, 228_639_553, 8448, 322),
     ],
 )
 def test_the_releases_of_others(tmp_path, shapes, count, numbers, dim, size):
@@ -521,8 +613,8 @@ def test_a_tensor_that_does_not_fit_is_named(tmp_path, layout, name, shape, prob
 @pytest.mark.parametrize(
     ("name", "shape", "complaints"),
     [
-        ("channel_proj.weight", (8, 400), ["{} is (8, 400)", "no backbone", "400 channels"]),
-        ("channel_proj.weight", (384,), ["{} is (384,), expected 2 axes or more"]),
+        ("channel_proj.weight", (8, 400), ["{} is (8, 400), expected (8, 384)"]),
+        ("row_proj.weight", (4,), ["{} is (4,), expected 2 axes or more"]),
         ("row_proj.weight", (4, 255), ["{} is (4, 255)", "255 positions are no square"]),
         # for another grid: with what contradicts it
         ("row_proj.weight", (4, 529), ["{}, (4, 529)", "mix.0.mix.0.bias is (256,), expected"]),
@@ -541,13 +633,15 @@ def test_shapes_that_no_model_has(tmp_path, name, shape, complaints):
         ({"module.conv.weight": (3,), "module.conv.bias": (3,)}, "2 tensors: module.conv (2)"),
         # SALAD and others name their backbone as MixVPR does.
         ({"backbone.model.cls_token": (3,), "aggregator.score.0.bias": (1,)}, "aggregator.score"),
+        # GeM of the benchmark without a linear layer: the descriptors' lengths matter
+        ({"backbone.6.0.bn1.bias": (3,), "aggregation.1.p": (1,)}, "aggregation.1 (1)"),
         ({}, "0 tensors: none"),
     ],
 )
 def test_another_layout(tmp_path, shapes, seen):
     with pytest.raises(ValueError, match="in no published layout") as error:
         load_shapes(tmp_path / "a.ckpt", shapes)
-    assert seen in str(error.value) and "DINO-Mix (backbone.dino_model.*" in str(error.value)
+    assert seen in str(error.value) and "DINO-Mix (backbone.dino_model." in str(error.value)
 
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "backbone.", "net.module."])
