@@ -31,6 +31,7 @@ class Part:
     reads: Mapping[str, Source]  # fields of the config, or options of the aggregator
     names: Mapping[str, str] = dataclasses.field(default_factory=dict)  # in ours, and in the file
     zeros: tuple[str, ...] = ()  # tensors of ours that the method does not have
+    backbones: Mapping[int, str] = dataclasses.field(default_factory=dict)  # by what is read
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,17 +59,16 @@ class Layout:
         return key
 
 
-# Backbones are told by the channels of the map, or the blocks of the third stage.
+# By the channels of the map, or by the blocks of the third stage.
 VITS = {384: "dinov2_vits14", 768: "dinov2_vitb14", 1024: "dinov2_vitl14", 1536: "dinov2_vitg14"}
-CNNS = {512: "vgg16", 2: "resnet18", 6: "resnet50", 23: "resnet101", 36: "resnet152"}
-BACKBONES = VITS | {n: f"timm/{name}.tv_in1k" for n, name in CNNS.items()}
+RESNETS = {n: f"timm/resnet{m}.tv_in1k" for n, m in ((2, 18), (6, 50), (23, 101), (36, 152))}
+DINOV2 = Part("blocks.", {"backbone": ("cls_token", 2)}, backbones=VITS)
+RESNET = Part("layer3.", {"backbone": "layer3."}, backbones=RESNETS)
+# torchvision's networks as sequences, where places stand for names
 PLACES = {"conv1": 0, "bn1": 1, "layer1": 4, "layer2": 5, "layer3": 6, "layer4": 7}
-DINOV2 = Part("blocks.", {"backbone": ("cls_token", 2)})
-RESNET = Part("layer3.", {"backbone": "layer3."})
-CHILDREN = Part(  # torchvision's ResNet as a sequence
-    "6.", {"backbone": "6."}, {f"{OURS}{name}.": f"{OURS}{i}." for name, i in PLACES.items()}
-)
-VGG = Part("28.", {"backbone": ("28.weight", 0)}, {f"{OURS}features.": OURS})
+PLACES = {f"{OURS}{name}.": f"{OURS}{place}." for name, place in PLACES.items()}
+CHILDREN = Part("6.", {"backbone": "6."}, PLACES, backbones=RESNETS)
+VGG = Part("28.", {}, {f"{OURS}features.": OURS})
 
 CHANNELS, ROWS = "aggregator.channel_proj.", "aggregator.row_proj."
 MIXER = Part(
@@ -100,29 +100,27 @@ BAGS = Part(
         **{".norm_queries.": ".norm_q.", ".norm_answer.": ".norm_out."},
     },
 )
-SINKHORN = {
-    "aggregator.dustbin": "aggregator.dust_bin",
-    "aggregator.reduce_token.3.": "aggregator.token_features.2.",  # ours has dropout before it
-    "aggregator.reduce_token.": "aggregator.token_features.",
-    "aggregator.reduce.": "aggregator.cluster_features.",
-}
-MEGALOC = {"aggregator.": "aggregator.agg.", "aggregator.agg.proj.": "aggregator.linear."}
-SALAD, MEGALOC = (
-    Part(
-        f"{start}score.",
-        {
-            "clusters": (f"{start}score.3.weight", 0),
-            "cluster_dim": (f"{start}cluster_features.3.weight", 0),
-            "token_dim": (f"{start}token_features.2.weight", 0),
-            "hidden": (f"{start}score.0.weight", 0),
-            **reads,
-        },
-        SINKHORN | names,
-    )
-    for start, reads, names in (
-        ("aggregator.", {}, {}),
-        ("aggregator.agg.", {"projected": ("aggregator.linear.weight", 0)}, MEGALOC),
-    )
+SALAD = Part(
+    "aggregator.score.",
+    {
+        "clusters": ("aggregator.score.3.weight", 0),
+        "cluster_dim": ("aggregator.cluster_features.3.weight", 0),
+        "token_dim": ("aggregator.token_features.2.weight", 0),
+        "hidden": ("aggregator.score.0.weight", 0),
+    },
+    {
+        "aggregator.dustbin": "aggregator.dust_bin",
+        "aggregator.reduce_token.3.": "aggregator.token_features.2.",
+        "aggregator.reduce_token.": "aggregator.token_features.",
+        "aggregator.reduce.": "aggregator.cluster_features.",
+    },
+)
+INNER = "aggregator.agg."  # SALAD in MegaLoc, before a linear layer
+MEGALOC = Part(
+    INNER,
+    {field: (key.replace("aggregator.", INNER), 0) for field, (key, _) in SALAD.reads.items()}
+    | {"projected": ("aggregator.linear.weight", 0)},
+    {**SALAD.names, "aggregator.": INNER, f"{INNER}proj.": "aggregator.linear."},
 )
 GEM = Part("aggregator.p", {})
 GEM_FC, BENCHMARK_FC = (
@@ -143,6 +141,7 @@ VLAD = Part(
 # CosPlace and the benchmark describe images as they are: of most test sets, this is their size.
 FULL = replace(PRESETS["cosplace_resnet50"], image_size=(480, 640))
 STAGE3 = replace(PRESETS["netvlad_resnet50"], image_size=(480, 640))
+CONV5 = {"backbone": "timm/vgg16.tv_in1k", "stage": None, "trained_blocks": 1}
 SALAD322 = replace(PRESETS["salad"], image_size=322)
 MASK, NORM = {"mask_token": (1,)}, {"norm.weight": (), "norm.bias": ()}
 LAYOUTS = (
@@ -160,12 +159,12 @@ LAYOUTS = (
     Layout("MegaLoc", "backbone.model.", DINOV2, MEGALOC, SALAD322, MASK),
     Layout("MegaLoc", "backbone.", DINOV2, MEGALOC, SALAD322),
     Layout("CosPlace or EigenPlaces", "backbone.", CHILDREN, GEM_FC, FULL),
-    Layout("CosPlace or EigenPlaces", "backbone.", VGG, GEM_FC, replace(FULL, trained_blocks=1)),
+    Layout("CosPlace or EigenPlaces", "backbone.", VGG, GEM_FC, replace(FULL, **CONV5)),
     Layout("GeM of GSV-Cities", "backbone.model.", RESNET, GEM, PRESETS["gem_resnet50"]),
     # Deep Visual Geo-localization Benchmark, on ResNets up to stage 3. Its GeM without a linear
     # layer is left out: the lengths of its descriptors matter, and ours all have length 1.
     Layout("NetVLAD of the benchmark", "backbone.", CHILDREN, VLAD, STAGE3),
-    Layout("NetVLAD of the benchmark", "backbone.", VGG, VLAD, replace(STAGE3, stage=None)),
+    Layout("NetVLAD of the benchmark", "backbone.", VGG, VLAD, replace(STAGE3, **CONV5)),
     Layout(
         "GeM of the benchmark",
         "backbone.",
@@ -245,9 +244,10 @@ def _config(layout: Layout, tensors: Tensors) -> ModelConfig:
     for field, source in (layout.network.reads | layout.head.reads).items():
         number, shown = _number(tensors, source, layout.trunk if field == "backbone" else "")
         if field == "backbone":
-            if number not in BACKBONES:
-                raise ValueError(f"{shown}, and {layout.method} has no such backbone")
-            fields[field] = BACKBONES[number]
+            known = layout.network.backbones
+            if number not in known:
+                raise ValueError(f"{shown}, and no backbone of {layout.method} is so: {known}")
+            fields[field] = known[number]
         elif field == "positions":
             if (side := math.isqrt(number)) ** 2 != number:
                 raise ValueError(f"{shown}, and {number} positions are no square map")

@@ -12,7 +12,7 @@ import torchvision
 from torch import Tensor
 
 import dinomix
-from dinomix.exchange.published import load_published
+from dinomix.exchange.published import LAYOUTS, load_published, published_models
 from tests.backbones.slowly import tokens_slowly
 from tests.test_weights import dinov2_shapes
 
@@ -574,6 +574,16 @@ def test_the_releases_of_others(tmp_path, shapes, count, numbers, dim, size):
 DINO, MIX, RESNET = "backbone.dino_model.", "aggregator.", "backbone.model."
 
 
+def case_shapes(case: str) -> dict[str, tuple[int, ...]]:
+    *layout, head, _ = CNNS[case]
+    return cnn_shapes(*layout, head=head)
+
+
+COSPLACE, VLAD, VGG, BOQ = map(
+    partial(partial, case_shapes), ("cosplace r18", "netvlad r18", "cosplace vgg16", "boq")
+)
+
+
 @pytest.mark.parametrize(
     ("layout", "name", "shape", "problem"),
     [
@@ -587,10 +597,19 @@ DINO, MIX, RESNET = "backbone.dino_model.", "aggregator.", "backbone.model."
                 (dino_mix_shapes, f"{MIX}channel_proj.weight"),
                 (dino_mix_shapes, f"{MIX}row_proj.weight"),
                 (mixvpr_shapes, f"{RESNET}bn1.running_var"),
+                (COSPLACE, "backbone.7.1.bn2.running_mean"),
+                *((shapes, "aggregation.3.weight") for shapes in (COSPLACE, VGG)),
+                (VGG, "backbone.28.bias"),
+                (VLAD, "aggregation.conv.weight"),
+                (BOQ, "aggregator.boqs.1.cross_attn.out_proj.bias"),
             )
         ),
         (dino_mix_shapes, f"{DINO}norm.weight", (3,), "unexpected {name}"),
         (dino_mix_shapes, "loss_fn.margin", (3,), "unexpected {name}"),
+        (VLAD, "backbone.7.0.bn1.bias", (3,), "unexpected {name}"),
+        (VLAD, "aggregation.conv.bias", (5,), "unexpected {name}"),
+        (COSPLACE, "aggregation.1.p", (512,), "expected (1,)"),
+        (VLAD, "aggregation.conv.weight", (5, 256, 3, 3), "expected (5, 256)"),
         (mixvpr_shapes, f"{RESNET}layer4.0.conv1.weight", (3,), "unexpected {name}"),
         (dino_mix_shapes, f"{DINO}pos_embed", (1, 257, 384), "expected (1, 1370, 384)"),
         (dino_mix_shapes, f"{DINO}mask_token", (1, 385), "expected (1, 384)"),
@@ -625,6 +644,24 @@ def test_shapes_that_no_model_has(tmp_path, name, shape, complaints):
     with pytest.raises(ValueError) as error:
         load_shapes(tmp_path / "a.ckpt", shapes)
     assert all(words.format(f"{MIX}{name}") in str(error.value) for words in complaints)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "complaint"),
+    [
+        (case_shapes("cosplace r18") | {"backbone.6.2.bn1.bias": (1,)}, "6.* goes on in 3 ways"),
+        (vitb("backbone.dino.") | boq_shapes(768, 200, 6, 4), "BoQ cannot share out 200 channels"),
+    ],
+)
+def test_names_and_shapes_that_no_method_has(tmp_path, shapes, complaint):
+    with pytest.raises(ValueError, match=r"a\.pth does not fit") as error:
+        load_shapes(tmp_path / "a.pth", shapes)
+    assert complaint in str(error.value)
+
+
+def test_every_layout_is_in_the_table_of_models():
+    names = set(published_models()["name"])
+    assert {name for layout in LAYOUTS for name in layout.method.split(" or ")} == names
 
 
 @pytest.mark.parametrize(
