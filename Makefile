@@ -42,7 +42,7 @@ browser: $(READY)  ## try notebook 10 and its page in Chromium, which must be in
 	$(BIN)/python -m pytest -m browser --require-browser
 
 lab: $(READY)    ## open JupyterLab on the notebooks
-	$(BIN)/jupyter lab notebooks
+	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks
 
 app: PROFILE = demo
 app: $(READY)    ## notebook 10 as a page of its own; PROFILE=toy shows the study instead of the demo

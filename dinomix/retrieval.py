@@ -134,7 +134,9 @@ def describe_batches(
     """
     batch_size, workers = whole("batch_size", batch_size, least=1), whole("workers", workers)
     device = pick_device(device)
-    files = ImageFiles(paths, model.config.image_size, on_error, frozen)
+    check_on_error(on_error)
+    # Faults come back beside the images: raised in a worker, they would bring its traceback.
+    files = ImageFiles(paths, model.config.image_size, "skip", frozen)
     from_images = nn.Sequential(normaliser(model).to(device), model)
     forward = from_images if frozen is None else model.finish
     on_gpu = device.type == "cuda"
@@ -144,6 +146,9 @@ def describe_batches(
     try:
         with tqdm(total=len(files), desc="describe", unit="img", disable=not progress) as bar:
             for images, faults in loader:
+                if on_error == "raise" and (fault := next(filter(None, faults), "")):
+                    way_out = 'on_error="skip" (--skip-damaged) leaves damaged images out'
+                    raise UnreadableImageError(f"{fault.rstrip('.')}; {way_out}")
                 with torch.inference_mode():
                     batch = forward(images.to(device, non_blocking=True))  # (b, D)
                 batch = batch.float().cpu().numpy()

@@ -25,8 +25,8 @@ def load_backbone_weights(backbone: Backbone, weights: str | Path | None) -> Non
         weights: None leaves the random weights. "hub": timm's pretrained ones, through its hub;
             for the toy backbones the file that comes with the package. Else the path of a file
             (.safetensors, or a PyTorch file of tensors) in the layout of DINOv2's or DINOv3's
-            release, of timm, or of `dinomix.save_model`, whose backbone part is taken. Names may
-            have a prefix before them, such as "module." or a whole model's "backbone.".
+            release, of timm, or of `dinomix.save_model`, whose backbone part is taken. The names
+            may have a prefix, such as "module." or a whole model's "backbone.".
 
     Raises:
         FileNotFoundError: if there is no such file.

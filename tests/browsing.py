@@ -228,7 +228,7 @@ class View:
     """One view of notebook 10 on a page, used as a person does: by its labels and pictures."""
 
     def __init__(self, page: "Page", name: str) -> None:
-        self.page = page
+        self.page, self.name = page, name
         self.root = page.locator(f".dinomix-{name}")
 
     def press(self, button: str) -> None:
@@ -252,6 +252,13 @@ class View:
 
     def status(self) -> str:
         return self.root.locator(".dinomix-status").inner_text()
+
+    def message(self) -> "Locator":
+        return self.root.locator(".dinomix-message")
+
+    def stray_scroll_bars(self) -> list[str]:
+        """What has a scroll bar in the view, but lists, and around it up to its cell."""
+        return self.root.evaluate(_SCROLL_BARS)
 
     def pixels(self, picture: str) -> list[str]:
         """What the pictures of a class that are shown look like, as data URLs; "": not yet."""
@@ -291,3 +298,12 @@ _PIXELS = """images => images.map(image => {
     canvas.getContext("2d").drawImage(image, 0, 0);
     return canvas.toDataURL();
 })"""
+
+_SCROLL_BARS = """root => {
+    const all = [...root.querySelectorAll(":not(select)")];
+    for (let e = root; e && !e.matches(".jp-Cell, #rendered_cells"); e = e.parentElement)
+        all.push(e);
+    const scrolls = (e, way) => /auto|scroll/.test(getComputedStyle(e)["overflow" + way]);
+    return all.filter(e => scrolls(e, "X") && e.scrollWidth > e.clientWidth
+        || scrolls(e, "Y") && e.scrollHeight > e.clientHeight).map(e => e.outerHTML.slice(0, 200));
+}"""

@@ -71,13 +71,13 @@ def is_written(manifest: Path, asked: dict, owned: Iterable[Path]) -> bool:
     for note in (manifest, started(manifest)):
         if note.exists():
             content = json.loads(note.read_text())
-            there = {key: content.get(key) for key in asked if content.get(key) != asked[key]}
-            if there:
-                wanted = {key: asked[key] for key in there}
+            there, wanted = _flat({key: content.get(key) for key in asked}), _flat(asked)
+            other = [key for key in there | wanted if there.get(key) != wanted.get(key)]
+            if other:
+                differ = ", ".join(f"{k} {there.get(k)} instead of {wanted.get(k)}" for k in other)
                 raise FileExistsError(
-                    f"{note} stands for {json.dumps(there)}, but asked for is "
-                    f"{json.dumps(wanted)}: choose another folder, or remove that file and "
-                    f"{' and '.join(folders)} yourself."
+                    f"{note} is another set's, with {differ}: choose another folder, or remove "
+                    f"that file and {' and '.join(folders)} yourself."
                 )
             return note == manifest
     if foreign := [name for name, folder in folders.items() if folder.exists()]:
@@ -86,6 +86,12 @@ def is_written(manifest: Path, asked: dict, owned: Iterable[Path]) -> bool:
             "not a toy city's, and are left alone. Choose another folder, or move them away."
         )
     return False
+
+
+def _flat(content: dict) -> dict:
+    """What defines a set, without the names of its parts."""
+    parts = [v if isinstance(v, dict) else {k: v} for k, v in content.items()]
+    return {key: value for part in parts for key, value in part.items()}
 
 
 @contextmanager

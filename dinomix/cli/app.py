@@ -3,6 +3,7 @@
 import importlib
 import math
 import sys
+import warnings
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -63,6 +64,7 @@ def common(
 
     Exit codes: 0 done, 1 an error that its message explains, 2 wrong usage.
     """
+    warnings.formatwarning = lambda message, *_, **__: f"note: {message}\n"  # no line of code
     if module is not None:
         sys.path.insert(0, str(Path.cwd()))  # as `python -m` does
         try:
@@ -101,7 +103,7 @@ BatchSize = Annotated[int, typer.Option(min=1, help="images that are described a
 def print_table(
     columns: Sequence[str],
     rows: Iterable[Sequence[str]],
-    title: str | None = None,
+    title: str,
     right: Sequence[str] = (),
     bold: Sequence[bool] = (),
 ) -> None:
@@ -109,12 +111,15 @@ def print_table(
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left")
+    table = Table()
     for name in columns:
         table.add_column(name, overflow="fold", justify="right" if name in right else "left")
     for row, strong in zip_longest(rows, bold):
         table.add_row(*row, style="bold" if strong else None)
-    Console(markup=False, highlight=False).print(table)
+    # as wide as it is where a program reads it: there, no name is broken over two lines
+    width = None if sys.stdout.isatty() else 10_000
+    typer.echo(title)
+    Console(markup=False, highlight=False, width=width).print(table)
 
 
 def without_nan(value: Any) -> Any:

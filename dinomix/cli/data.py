@@ -22,7 +22,9 @@ def _size(text: str) -> Any:
 
 @app.command()
 def toy(
-    out: Annotated[Path | None, typer.Option(help="default: toycity in the data folder")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="default: toycity (toycity-small) in the data folder")
+    ] = None,
     image_size: Annotated[
         Any, typer.Option(parser=_size, metavar="PIXELS", help="side, or height,width")
     ] = "112",
@@ -40,7 +42,7 @@ def toy(
     from toycity import ToyCityConfig, write_toycity
 
     config = (ToyCityConfig.small if small else ToyCityConfig)(image_size=image_size)
-    folder = out or data_root() / "toycity"
+    folder = out or data_root() / ("toycity-small" if small else "toycity")
     written = str(write_toycity(folder, config, workers=workers, progress=not as_json))
     typer.echo(json.dumps({"folder": written}) if as_json else written)
 

@@ -5,12 +5,13 @@ from typing import Annotated
 
 import typer
 
-from dinomix.cli.app import Json, Overrides, app, print_table
+from dinomix.cli.app import Json, Overrides, app
 
 Profile = Annotated[str, typer.Argument(help="smoke, demo, toy, paper, or a YAML file's name")]
 Only = Annotated[
-    str | None, typer.Option(help="only notebooks whose name starts so, and what they need")
+    str | None, typer.Option(help='only notebooks whose name starts so: "03", or "03,04"')
 ]
+NEXT = {"demo": ("make app", "make study")}
 
 
 @app.command()
@@ -30,8 +31,9 @@ def check(profile: Profile, overrides: Overrides = "", as_json: Json = False) ->
     if as_json:
         typer.echo(table.to_json(orient="records"))
     else:
-        rows = [["ok" if ok else "NO", *texts] for *texts, ok in table.itertuples(index=False)]
-        print_table(["", *table.columns[:-1]], rows, bold=~table["ok"].to_numpy())
+        for what, found, needed, ok in table.itertuples(index=False):  # no table, to break no path
+            wanted = "" if ok else f"\n    needed: {needed}"
+            typer.secho(f"{'ok' if ok else 'NO'}  {what}: {found}{wanted}", bold=not ok)
     if not table["ok"].all():
         raise typer.Exit(1)
 
@@ -45,6 +47,8 @@ def run(
 ) -> None:
     """Run a profile's notebooks, in order; those that are up to date are skipped.
 
+    With --only, what these need is run, too.
+
     \b
     dinomix run demo
     dinomix run toy --only 04 --set "seeds=[0, 1, 2, 3]"
@@ -55,6 +59,10 @@ def run(
 
     copies = run_profile(profile, only=only, overrides=parse_overrides(overrides), force=force)
     _report(copies, data_root() / "figures" / profile)
+    _report_recall(data_root() / "results" / profile / "03_benchmark.csv")
+    if profile in NEXT:
+        typer.echo("Next, look at what it retrieves, or run the whole study:")
+        typer.echo("\n".join(f"  {command}" for command in NEXT[profile]))
 
 
 @app.command()
@@ -78,6 +86,16 @@ def figures(
 def _report(copies: list[Path], figures: Path) -> None:
     lines = ["Executed notebooks:", *(f"  {copy}" for copy in copies), f"Figures:\n  {figures}"]
     typer.echo("\n".join(lines))
+
+
+def _report_recall(table: Path) -> None:
+    import pandas as pd
+
+    from dinomix.study import compare
+
+    pair = ["GeM, ViT, frozen", "DINO-Mix"]
+    if table.is_file() and set(pair) <= set((results := pd.read_csv(table))["method"]):
+        typer.echo(f"Recall:\n  {compare(results, *pair)}")
 
 
 @app.command()

@@ -44,6 +44,9 @@ def localize(
         Path | None, typer.Option(help="write queries and matches side by side: .html or .png")
     ] = None,
     csv: Annotated[Path | None, typer.Option(help="write the matches as a CSV file")] = None,
+    skip_damaged: Annotated[
+        bool, typer.Option("--skip-damaged", help="leave damaged queries out, too")
+    ] = False,
     device: Device = "auto",
     workers: Workers = 0,
     batch_size: BatchSize = 32,
@@ -71,7 +74,8 @@ def localize(
         warnings.simplefilter("ignore", SkippedImageWarning)  # they are listed below
         chosen = _model(model, preset, weights)
         options = {"k": k, "radius": radius, "index": index or "auto", "progress": not as_json}
-        options |= {"device": device, "workers": workers, "batch_size": batch_size}
+        options |= {"on_error": "skip" if skip_damaged else "raise", "device": device}
+        options |= {"workers": workers, "batch_size": batch_size}
         found = localize(chosen, database, query, **options)
     for path in found.skipped:
         typer.echo(f"skipped, for it cannot be read: {path}", err=True)
@@ -97,12 +101,7 @@ def _model(model: str | None, preset: str | None, weights: str) -> "PlaceModel":
     if model is not None:
         return open_model(model)
     if preset is not None:
-        with warnings.catch_warnings(record=True) as notes:
-            warnings.simplefilter("always", UserWarning)
-            built = zero_shot(preset, weights)
-        for note in notes:
-            typer.echo(f"note: {note.message}.", err=True)
-        return built
+        return zero_shot(preset, weights)
     note = "no --model and no --preset, so a small stand-in searches that has learnt from rendered "
     typer.echo(f"note: {note}streets alone. It often misses.", err=True)
     return stand_in()
@@ -116,6 +115,6 @@ def _print(found: "Localization") -> None:
         for m in matches:
             similarity, metres = f"{m['similarity']:.3f}", distance_text(m["metres"])
             rows.append([str(m["rank"]), similarity, metres, position_text(m), shown(m["image"])])
-        title = f"{shown(estimate['query'])}\n{found.verdict(estimate, len(matches))}"
+        title = f"{shown(estimate['query'])}\n{found.verdict(estimate, matches)}"
         print_table(COLUMNS, rows, title, COLUMNS[:3], bold=[m["agrees"] for m in matches])
     typer.echo(shown(found.summary))

@@ -58,13 +58,12 @@ def save_figure(figure: Figure, path: str | Path) -> Figure:
 def panels(
     rows: int, columns: int, size: tuple[float, float], gap: float = 0.08, **options
 ) -> tuple[Figure, np.ndarray]:
-    """A figure of (rows, columns) axes, `gap` inches free beside each, that pyplot forgets at once:
-    notebooks show it once.
+    """A figure of (rows, columns) axes, `gap` inches free beside each, that pyplot does not know:
+    notebooks show it once, and threads may draw.
     """
-    options |= {"figsize": size, "squeeze": False, "layout": "constrained"}
+    plt.draw_if_interactive()  # the first call to a backend tells notebooks how to show figures
     context = sns.plotting_context(THEME["context"], THEME["font_scale"])
     with sns.axes_style(THEME["style"]), context:
-        figure, axes = plt.subplots(rows, columns, **options)
-    figure.get_layout_engine().set(w_pad=gap)
-    plt.close(figure)
-    return figure, axes
+        figure = Figure(size, layout="constrained")
+        figure.get_layout_engine().set(w_pad=gap)
+        return figure, figure.subplots(rows, columns, squeeze=False, **options)

@@ -45,7 +45,7 @@ class Described:
     descriptors: np.ndarray  # float32 (N, D), rows of unit length
     paths: list[Path]  # the N photos that can be read
     skipped: list[Path]  # those that cannot
-    fresh: int  # how many had to be described now, damaged ones included
+    fresh: int  # how many of the N were not known before
 
 
 class PhotoIndex:
@@ -122,7 +122,8 @@ class PhotoIndex:
                     self._connection.executemany(INSERT, entries)
         whole = described(descriptors)  # (N,)
         readable = [path for path, has in zip(paths, whole, strict=True) if has]
-        return Described(descriptors[whole], readable, skipped_images(paths, descriptors), len(new))
+        fresh = int(whole[sorted(new)].sum())
+        return Described(descriptors[whole], readable, skipped_images(paths, descriptors), fresh)
 
     def _open(self) -> None:
         execute = self._connection.execute

@@ -5,6 +5,7 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ from dinomix.localization.index import PhotoIndex, default_file
 from dinomix.localization.photos import Position, find_photos
 from dinomix.plumbing.configs import whole
 from dinomix.plumbing.errors import first_of
-from dinomix.retrieval import SkippedImageWarning, describe
+from dinomix.retrieval import SkippedImageWarning, describe, described, skipped_images
 from dinomix.scale.search import search
 
 RADIUS = 25.0  # metres: what the field takes for the same place
@@ -74,7 +75,7 @@ class Localization:
     estimates: pd.DataFrame
     photos: int  # how many of the database were searched
     fresh: int  # how many of these were described now; the others were known
-    skipped: list[Path]  # database photos that cannot be read
+    skipped: list[Path]  # photos that cannot be read: of the database, and queries left out
     index: Path | None  # the file of known descriptors; None if nothing is kept
     radius: float  # metres within which matches agree
 
@@ -99,14 +100,18 @@ class Localization:
         for i, estimate in enumerate(self.estimates.to_dict("records")):
             yield estimate, matches[k * i : k * (i + 1)]
 
-    def verdict(self, estimate: Mapping[str, Any], matches: int) -> str:
+    def verdict(self, estimate: Mapping[str, Any], matches: Sequence[Mapping[str, Any]]) -> str:
         """In words, where a query was taken and how sure that is."""
         if not estimate["agreeing"]:
             return "position unknown: no match says where it was taken"
-        text = f"estimated at {position_text(estimate)}"
-        if matches > 1:
+        text = "estimated at"
+        if not position_text(matches[0]):
+            ranks = ", ".join(str(match["rank"]) for match in matches if match["agrees"])
+            text = f"the best match has no position; a guess by rank {ranks}:"
+        text += f" {position_text(estimate)}"
+        if len(matches) > 1:
             count = "none" if estimate["agreeing"] == 1 else estimate["agreeing"]
-            text += f"; {count} of {matches} matches agree within {self.radius:g} m"
+            text += f"; {count} of {len(matches)} matches agree within {self.radius:g} m"
         if not math.isnan(estimate["error"]):
             text += f"; {distance_text(estimate['error'])} from where the query says it was taken"
         return text
@@ -131,6 +136,7 @@ def localize(
     radius: float = RADIUS,
     index: str | Path | Literal["auto"] | None = "auto",
     progress: bool = True,
+    on_error: str = "raise",
     **options: Any,
 ) -> Localization:
     """Find where photos were taken, among the photos of a database.
@@ -147,14 +153,15 @@ def localize(
         index: the file of the database's descriptors (see `PhotoIndex`). "auto": .dinomix.sqlite
             in the database's folder, or if nothing can be written there, a file in `localize` in
             the data folder. None keeps nothing.
+        on_error: "raise", or "skip": queries that are damaged are left out, and listed as skipped.
         options: of `describe`: batch_size, workers, device.
 
     Raises:
         FileNotFoundError: no such photo, folder or CSV file, or no image in a folder.
         UnreadableImageError: a query is damaged. Damaged photos of the database are skipped with a
             `SkippedImageWarning` that counts and names them, and are listed in the result.
-        ValueError: k or radius is not positive, no photo of the database can be read, a CSV file
-            or positions in names are wrong, or the index is something else.
+        ValueError: k or radius is not positive, no query or no photo of the database can be read, a
+            CSV file or positions in names are wrong, or the index is something else.
     """
     k = whole("k", k, least=1)
     if not radius > 0:
@@ -166,7 +173,12 @@ def localize(
     photos = find_photos(database)
     photos.check_names()
     bar = progress and len(asked) > 1
-    wanted = describe(model, [path for _, path in asked], progress=bar, **options)  # (Q, D)
+    paths = [path for _, path in asked]
+    wanted = describe(model, paths, progress=bar, on_error=on_error, **options)  # (Q, D)
+    damaged = skipped_images(paths, wanted)
+    if len(damaged) == len(paths):
+        raise ValueError(f"no query can be read: {first_of([str(path) for path in paths])}")
+    asked, wanted = list(compress(asked, described(wanted))), wanted[described(wanted)]
     file = default_file(photos.root) if index == "auto" else index
     with PhotoIndex(file) as kept:
         known = kept.describe(model, photos, progress=progress, **options)
@@ -192,7 +204,8 @@ def localize(
         estimates.append({"query": str(path), **place, "agreeing": agreeing, "error": error})
     tables = pd.DataFrame(matches), pd.DataFrame(estimates)
     kept_in = None if file is None else Path(file)
-    return Localization(*tables, len(known.paths), known.fresh, known.skipped, kept_in, radius)
+    skipped = list(dict.fromkeys([*known.skipped, *damaged]))  # a query may be in the database
+    return Localization(*tables, len(known.paths), known.fresh, skipped, kept_in, radius)
 
 
 def position_text(row: Mapping[str, Any]) -> str:

@@ -1,6 +1,5 @@
 """A dry run of a profile: are its packages, data sets and weights there? Nothing is written."""
 
-import ast
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -8,7 +7,6 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import nbformat
 import pandas as pd
 import torch
 from packaging.requirements import Requirement
@@ -18,7 +16,7 @@ from dinomix.backbones.names import timm_name
 from dinomix.data import PlaceDataset, TestSet
 from dinomix.datasets.benchmarks import BENCHMARKS, GSV_CITIES, Benchmark, open_benchmark
 from dinomix.model import PlaceModel
-from dinomix.pipeline.notebooks import NOTEBOOKS, Step, load_profile
+from dinomix.pipeline.notebooks import NOTEBOOKS, load_profile
 from dinomix.plumbing.files import config_hash
 from dinomix.plumbing.workspace import data_root
 from dinomix.study.designs import Setup
@@ -63,7 +61,7 @@ def check(
         FileNotFoundError, ValueError: as `load_profile`; or no model or recipe takes a parameter.
     """
     data = data_root() if root is None else Path(root)
-    asked = [parameters_of(step) for step in load_profile(profile, overrides, notebooks)]
+    asked = [step.values for step in load_profile(profile, overrides, notebooks)]
     experiments = [each for p in asked for each in Setup(data, p).experiments()]
     rendered = _rendered(asked)
     rows = [
@@ -78,24 +76,6 @@ def check(
     ]
     table = pd.DataFrame(rows, columns=Row._fields)
     return table.drop_duplicates(ignore_index=True)  # a set by its name, and by its folder
-
-
-def parameters_of(step: Step) -> dict[str, Any]:
-    """What a notebook will see: its parameters cell's literals, and the profile's over them."""
-    cells = nbformat.read(step.path, as_version=4).cells
-    source = next((c.source for c in cells if "parameters" in c.metadata.get("tags", [])), "")
-    lines = [line for line in ast.parse(source).body if isinstance(line, ast.Assign)]
-    return {line.targets[0].id: _literal(line.value) for line in lines} | dict(step.parameters)
-
-
-def _literal(node: ast.expr) -> Any:
-    if not isinstance(node, ast.List):
-        return ast.literal_eval(node)
-    parts = [
-        _literal(e.value) if isinstance(e, ast.Starred) else [_literal(e)]  # [*("a", "b"), "c"]
-        for e in node.elts
-    ]
-    return [value for part in parts for value in part]
 
 
 # ------------------------------------------------------------------------------- data sets
@@ -256,8 +236,8 @@ def _runs(experiments: Iterable[Experiment]) -> Row:
             key = config_hash(v.model.to_dict(), recipe, str(v.weights), v.seed, study.places)
             learns[key] = v.train is not None
     runs = sum(learns.values())
-    found = f"{runs} runs and {len(learns) - runs} models that do not learn"
-    return Row("models", found, "to be trained, unless they are there, and tested", True)
+    found = f"{runs} to train, unless they are there, and {len(learns) - runs} without training"
+    return Row("models", found, "nothing", True)
 
 
 # ------------------------------------------------------------------------------- the machine

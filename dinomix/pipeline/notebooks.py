@@ -3,25 +3,30 @@
 import hashlib
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
 import nbformat
+import papermill
+from nbclient.exceptions import DeadKernelError
 from tqdm.auto import tqdm
 
+from dinomix.pipeline.engine import ENGINE
 from dinomix.plumbing.errors import ExplainedError
 from dinomix.plumbing.files import atomic_path, to_json
-from dinomix.plumbing.settings import read_fields
-from dinomix.plumbing.workspace import NO_TRAINING, data_root
+from dinomix.plumbing.settings import cell_values, read_fields, refuse_unknown, refuse_unlike
+from dinomix.plumbing.workspace import NO_TRAINING, data_root, require
+from dinomix.study.designs import Setup
 
 CHECKOUT = Path(__file__).parents[2]
 NOTEBOOKS = CHECKOUT / "notebooks"
 PACKAGES = (CHECKOUT / "dinomix", CHECKOUT / "toycity")  # what executed notebooks depend on
 SOURCES = (".py", ".toml", ".csv", ".j2")  # code, and the data beside it
 KEYS = ("common", "notebooks")
+LISTED = 30  # runs that are missing, at most
 Parameters = dict[str, Any]
 
 
@@ -31,8 +36,9 @@ class Step:
 
     name: str
     path: Path
-    parameters: Mapping[str, Any]
+    parameters: Mapping[str, Any]  # that the profile gives it
     needs: tuple[str, ...]
+    values: Mapping[str, Any]  # that it will see: its parameters cell's, and these over them
 
 
 class NotebookFailedError(ExplainedError):
@@ -50,25 +56,26 @@ def load_profile(
 
     Raises:
         FileNotFoundError: no such profile or notebook; the ones that exist are named.
-        ValueError: the profile is damaged, gives what no notebook declares, or goes in a circle.
+        ValueError: the profile is damaged, gives what no notebook declares, or another kind of
+            value than a parameter's default; or it goes in a circle.
     """
-    import papermill
-
     overrides = overrides or {}
     common, listed = _read_profile(profile, notebooks / "profiles")
     steps: dict[str, Step] = {}
     declared_anywhere: set[str] = set()
     for name, own in listed.items():
         path = notebooks / f"{name}.ipynb"
-        about = _read(path).metadata.get("dinomix", {})
-        declared = set(papermill.inspect_notebook(path))
-        declared_anywhere |= declared
-        _refuse_unknown(set(own) - declared, f"notebook {name}", declared)
+        notebook = _read(path)
+        needs = notebook.metadata.get("dinomix", {}).get("needs", ())
+        cells = [c.source for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
+        defaults = cell_values("\n".join(cells))
+        declared_anywhere |= set(defaults)
+        refuse_unknown(own, defaults, f"notebook {name}")
         given = {**common, **own, **overrides}
-        parameters = {key: value for key, value in given.items() if key in declared}
-        steps[name] = Step(name, path, parameters, tuple(about.get("needs", ())))
-    unknown = {*common, *overrides} - declared_anywhere
-    _refuse_unknown(unknown, f"profile {profile}", declared_anywhere)
+        parameters = {key: value for key, value in given.items() if key in defaults}
+        refuse_unlike(parameters, defaults, f"notebook {name}")
+        steps[name] = Step(name, path, parameters, tuple(needs), defaults | parameters)
+    refuse_unknown({*common, *overrides}, declared_anywhere, f"profile {profile}")
     graph = {name: [n for n in step.needs if n in steps] for name, step in steps.items()}
     return [steps[name] for name in TopologicalSorter(graph).static_order()]
 
@@ -91,24 +98,11 @@ def _read_profile(profile: str, folder: Path) -> tuple[Parameters, dict[str, Par
     for name in notebooks:
         if Path(name).name != name or "\\" in name:
             raise ValueError(f"{path}: {name!r} should be a notebook's name, without a folder")
-    own = {name: _parameters(values, path, name) for name, values in notebooks.items()}
-    return _parameters(content["common"], path, "common"), own
+    own = {name: _named(values, path, name) for name, values in notebooks.items()}
+    return _named(content["common"], path, "common"), own
 
 
-def _parameters(values: Any, path: Path, where: str) -> Parameters:
-    parameters = _named(values, path, where)
-    for name, value in parameters.items():
-        try:
-            to_json(value)
-        except (TypeError, ValueError) as error:  # of an alias of what it lies in, too
-            raise ValueError(
-                f"{path}: {name} of {where} is {value!r}, expected text, numbers, lists and names "
-                "with values; what stands for something else, such as a date, needs quotes"
-            ) from error
-    return parameters
-
-
-def _named(values: Any, path: Path, where: str) -> dict[str, Any]:
+def _named(values: Any, path: Path, where: str) -> Parameters:
     values = {} if values is None else values
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise ValueError(f"{path}: {where} is {values!r}, expected names with values")
@@ -122,14 +116,6 @@ def _read(path: Path) -> nbformat.NotebookNode:
     return nbformat.read(path, as_version=4)
 
 
-def _refuse_unknown(names: set[str], where: str, declared: set[str]) -> None:
-    if names:
-        raise ValueError(
-            f"{where} is given {sorted(names)}, which no parameters cell declares; "
-            f"declared are {sorted(declared)}"
-        )
-
-
 def fingerprints(steps: Sequence[Step]) -> dict[str, str]:
     """What each executed copy depends on: sources of notebook and packages, parameters, needs."""
     package = hashlib.sha256()
@@ -141,7 +127,8 @@ def fingerprints(steps: Sequence[Step]) -> dict[str, str]:
     for step in steps:
         cells = [cell.source for cell in _read(step.path).cells]
         upstream = [found[name] for name in step.needs if name in found]
-        content = to_json([cells, dict(step.parameters), upstream, package.hexdigest()])
+        given = repr(sorted(step.parameters.items()))
+        content = to_json([cells, given, upstream, package.hexdigest()])
         found[step.name] = hashlib.sha256(content.encode()).hexdigest()[:16]
     return found
 
@@ -152,6 +139,7 @@ def run_profile(
     only: str | None = None,
     overrides: Mapping[str, Any] | None = None,
     force: bool = False,
+    needs: bool = True,
     data: Path | None = None,
     notebooks: Path = NOTEBOOKS,
 ) -> list[Path]:
@@ -161,8 +149,9 @@ def run_profile(
     `<name>.unfinished.ipynb`, to be looked at.
 
     Args:
-        only: run the notebooks whose name starts so, and what they need.
+        only: run the notebooks whose name starts so, as "03" or "03,04", and what they need.
         force: run what is up to date, too.
+        needs: False leaves out what they need.
         data: the data folder; None means `data_root()`.
 
     Raises:
@@ -171,35 +160,48 @@ def run_profile(
     """
     data = data_root() if data is None else Path(data)
     steps = load_profile(profile, overrides, notebooks)
-    wanted = _with_needs(steps, only)
+    wanted = _chosen(steps, only, needs)
     current = fingerprints(steps)
     folder = data / "executed" / profile
     copies = []
-    with tqdm([s for s in steps if s.name in wanted], desc=profile, unit="notebook") as bar:
+    todo = [step for step in steps if step.name in wanted]
+    with (
+        tqdm(todo, desc=profile, unit="notebook") as bar,
+        tqdm(bar_format="{desc}", disable=None, leave=False) as inside,  # None: if no terminal
+    ):
+
+        def show(text: str) -> None:
+            inside.set_description_str(text[: shutil.get_terminal_size().columns - 1])
+
         for step in bar:
             bar.set_postfix_str(step.name)
             copy = folder / f"{step.name}.ipynb"
             done = copy.is_file() and _read(copy).metadata.get("dinomix", {}).get("fingerprint")
             if force or done != current[step.name]:
-                _execute(step, copy, current[step.name], data)
+                _execute(step, copy, current[step.name], data, show)
             copies.append(copy)
     return copies
 
 
-def _execute(step: Step, copy: Path, fingerprint: str, data: Path) -> None:
-    import papermill
-
+def _execute(
+    step: Step, copy: Path, fingerprint: str, data: Path, show: Callable[[str], None]
+) -> None:
     unfinished = copy.with_suffix(".unfinished.ipynb")
     unfinished.parent.mkdir(parents=True, exist_ok=True)
     os.environ["DINOMIX_DATA"] = str(data.absolute())  # the kernel inherits it
+    # In this environment, whatever kernel the notebook was saved under.
+    options = {"kernel_name": "python3", "language": "python", "cwd": step.path.parent}
+    options |= {"progress_bar": False, "engine_name": ENGINE, "show": show}
+    # It warns each time that it listens on TCP.
+    options["extra_arguments"] = ["--IPKernelApp.log_level=ERROR"]
     try:
-        quiet = ["--IPKernelApp.log_level=ERROR"]  # it warns each time that it listens on TCP
-        options = {"cwd": step.path.parent, "progress_bar": False, "extra_arguments": quiet}
         papermill.execute_notebook(step.path, unfinished, dict(step.parameters), **options)
-    except papermill.PapermillExecutionError as error:
+    except (papermill.PapermillExecutionError, DeadKernelError) as error:
+        why = ": its kernel was killed, most likely for want of memory"
+        if isinstance(error, papermill.PapermillExecutionError):
+            why = f" with {error.ename}: {error.evalue}"
         raise NotebookFailedError(
-            f"{step.name} stopped with {error.ename}: {error.evalue}\n"
-            f"The notebook as far as it came: {unfinished}"
+            f"{step.name} stopped{why}\nThe notebook as far as it came: {unfinished}"
         ) from None
     notebook = _read(unfinished)
     notebook.metadata.setdefault("dinomix", {})["fingerprint"] = fingerprint
@@ -208,32 +210,58 @@ def _execute(step: Step, copy: Path, fingerprint: str, data: Path) -> None:
     os.replace(unfinished, copy)
 
 
-def _with_needs(steps: Sequence[Step], only: str | None) -> set[str]:
-    names = [step.name for step in steps]
-    wanted = {name for name in names if name.startswith(only or "")}
-    if not wanted:
-        raise ValueError(f"no notebook's name starts with {only!r}; there are {names}")
+def _chosen(steps: Sequence[Step], only: str | None, needs: bool) -> set[str]:
+    names, chosen = [step.name for step in steps], set()
+    for start in (only or "").replace(" ", "").strip(",").split(","):
+        found = {name for name in names if name.startswith(start)}
+        if not found:
+            raise ValueError(f"no notebook's name starts with {start!r}; there are {names}")
+        chosen |= found
     for step in reversed(steps):  # each comes after its needs
-        if step.name in wanted:
-            wanted.update(step.needs)
-    return wanted
+        if needs and step.name in chosen:
+            chosen.update(step.needs)
+    return chosen
 
 
-def draw_figures(profile: str, folder: Path, only: str | None = None) -> list[Path]:
+def draw_figures(
+    profile: str, folder: Path, only: str | None = None, notebooks: Path = NOTEBOOKS
+) -> list[Path]:
     """Draw a profile's figures again from finished runs, copy them to `folder`; as `run_profile`.
 
-    Nothing is trained. Figures that no notebook draws any more go, unless only some notebooks run.
+    Nothing is trained, and of `only` some notebooks nothing runs that they need. When all have
+    run, figures that no notebook draws any more go.
+
+    Raises:
+        ExplainedError: names the models that are not trained yet, before anything runs.
     """
+    steps = load_profile(profile, notebooks=notebooks)
+    chosen = _chosen(steps, only, needs=False)
+    _require_runs(profile, [step for step in steps if step.name in chosen])
     drawn = data_root() / "figures" / profile
+    before = {path: path.stat().st_mtime_ns for path in drawn.glob("*.png")}
     os.environ[NO_TRAINING] = "1"
-    if not only:
-        shutil.rmtree(drawn, ignore_errors=True)
-    copies = run_profile(profile, only=only, force=True)
+    copies = run_profile(profile, only=only, force=True, needs=False, notebooks=notebooks)
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("*.png"):
-        if not only and not (drawn / old.name).exists():
-            old.unlink()
-    for figure in drawn.glob("*.png"):
+    made = [f for f in drawn.glob("*.png") if f.stat().st_mtime_ns != before.get(f)]
+    for figure in made:
         with atomic_path(folder / figure.name) as temporary:
             shutil.copyfile(figure, temporary)
+    for old in set() if only else {*folder.glob("*.png"), *drawn.glob("*.png")}:
+        if old.name not in [figure.name for figure in made]:
+            old.unlink()
     return copies
+
+
+def _require_runs(profile: str, steps: Sequence[Step]) -> None:
+    missing = []
+    for step in steps:
+        setup = Setup(data_root(), step.values)
+        require(setup.sets())
+        for study, variants in setup.experiments():
+            missing += [f"\n  {step.name}: {v}" for v in variants if not study.is_trained(v)]
+    if missing:
+        more = f"\n  and {len(missing) - LISTED} more" if len(missing) > LISTED else ""
+        raise ExplainedError(
+            "figures are drawn from finished runs, and these are not there; `dinomix run "
+            f"{profile}` makes them:{''.join(missing[:LISTED])}{more}"
+        )

@@ -9,6 +9,7 @@ NOTEBOOK = "10"
 OPTIONS = (
     "--Voila.ip=localhost",
     "--template=dinomix",
+    "--progressive_rendering=True",  # cells are shown as they are done
     "--show_tracebacks=True",  # a message that says what is missing is for the one who reads it
     "--VoilaExecutor.startup_timeout=300",  # seconds; a cell may take as long as it likes
     "--MappingKernelManager.cull_idle_timeout=1800",  # kernels whose page was closed unseen

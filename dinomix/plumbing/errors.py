@@ -1,14 +1,27 @@
 """Failures that their message explains, and words for messages. Bad input: ValueError, OSError."""
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Collection, Sequence
 
 
 class ExplainedError(RuntimeError):
     """What was asked cannot be done here and now; the message says why, and what would help.
 
-    The command line shows it as one line. What is neither this nor a ValueError, an OSError or a
-    FloatingPointError is a mistake in the program, and shows where it came from.
+    The command line shows it as one line, and notebooks do. What is neither this nor a ValueError,
+    an OSError or a FloatingPointError is a mistake in the program, and shows where it came from.
     """
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows in place of a traceback."""
+        return [f"error: {self}"]
+
+
+class MissingDataError(FileNotFoundError, ExplainedError):
+    """What a notebook needs is not in the data folder."""
+
+
+class ParameterError(ValueError, ExplainedError):
+    """A notebook does not have the parameter that it is given, or takes other values for it."""
 
 
 class HubError(ExplainedError):
@@ -19,3 +32,11 @@ def first_of(names: Sequence[str], limit: int = 5) -> str:
     """The first names, and how many more there are."""
     more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more
+
+
+def did_you_mean(name: str, known: Collection[str]) -> str:
+    """The nearest of the known names, or where none is near, the first of them."""
+    near = difflib.get_close_matches(name, known, n=2)
+    if near:
+        return f"did you mean {' or '.join(map(repr, near))}?"
+    return f"there are {first_of(sorted(known))}"

@@ -1,14 +1,24 @@
-"""Settings that people write: YAML and JSON, read strictly."""
+"""Settings that people write, read strictly: YAML, JSON, and the parameters of notebooks."""
 
+import ast
 import json
 import re
+import reprlib
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from dinomix.plumbing.errors import ParameterError, did_you_mean
+
 LARGEST = 100_000  # bytes; a config has a few hundred
 VERSION = "dinomix_version"  # stands beside the fields in what save_pretrained writes
+# A notebook's parameter takes what is like its default, and of these names what is like these, too.
+ALSO: dict[str, Any] = {
+    **{"methods": ["name"], "watched": "name", "weights": None, "backbones": {"name": None}},
+    **{"test_folders": [["folder", "split"]], "robust_changes": {}},
+}
 
 
 class _Loader(yaml.SafeLoader):
@@ -109,3 +119,56 @@ def parse_overrides(text: str) -> dict[str, Any]:
         except ValueError as error:
             raise ValueError(f"cannot read the value in {part!r}: {error}") from error
     return overrides
+
+
+def cell_values(source: str) -> dict[str, Any]:
+    """The literals to which a notebook's cell of parameters gives names."""
+    lines = [line for line in ast.parse(source).body if isinstance(line, ast.Assign)]
+    return {line.targets[0].id: _literal(line.value) for line in lines}
+
+
+def _literal(node: ast.expr) -> Any:
+    if not isinstance(node, ast.List):
+        return ast.literal_eval(node)
+    parts = [
+        _literal(e.value) if isinstance(e, ast.Starred) else [_literal(e)]  # [*("a", "b"), "c"]
+        for e in node.elts
+    ]
+    return [value for part in parts for value in part]
+
+
+def refuse_unknown(names: Collection[str], declared: Collection[str], where: str) -> None:
+    """ParameterError for a name that no cell of parameters declares; `where` has no such one."""
+    for name in sorted(set(names) - set(declared)):
+        raise ParameterError(f"{where} has no parameter {name!r}; {did_you_mean(name, declared)}")
+
+
+def refuse_unlike(
+    given: Mapping[str, Any], defaults: Mapping[str, Any], where: str, of_text: str = ""
+) -> None:
+    """ParameterError for a value of another kind than its default, such as 0 for [0, 1].
+
+    None as a default, and an empty list or dict, tell nothing: anything is like them.
+    """
+    for name, value in given.items():
+        examples = [defaults[name], *([ALSO[name]] if name in ALSO else [])]
+        if examples != [None] and not _alike(value, examples):
+            default = reprlib.repr(defaults[name] or examples[-1])
+            hint = of_text if isinstance(value, str) else ""
+            raise ParameterError(
+                f"{name} of {where} is {value!r}; it should be like {default}{hint}"
+            )
+
+
+def _alike(value: Any, examples: Sequence[Any], in_list: bool = False) -> bool:
+    """Whether a value is like one of the examples. Lists in lists are as long as the examples'."""
+    same = [example for example in examples if type(example) is type(value)]
+    if not isinstance(value, list | dict) or not all(same):  # an empty example is like anything
+        return bool(same) or (type(value) is int and any(type(e) is float for e in examples))
+    inside = [item for example in same for item in _items(example)]
+    fits = bool(same) and (not in_list or len(value) in map(len, same))
+    return fits and all(_alike(item, inside, isinstance(value, list)) for item in _items(value))
+
+
+def _items(value: Any) -> Any:
+    return value.values() if isinstance(value, dict) else value

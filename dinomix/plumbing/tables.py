@@ -1,6 +1,8 @@
 """Results tables that show themselves as papers do: a row a method, a column for each k."""
 
 import html
+import math
+import re
 from collections.abc import Hashable, Iterable, Mapping, Set
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -9,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 if TYPE_CHECKING:
+    from matplotlib.ticker import EngFormatter
     from pandas.io.formats.style import Styler
 
 ALL = "all"  # the condition of the row over all queries of a test set
@@ -22,7 +25,7 @@ MEASURED = {
 
 
 class ResultsTable(pd.DataFrame):
-    """A DataFrame of recalls, one a row, that a notebook shows by `show` where columns allow it.
+    """A DataFrame of recalls, one a row, that is shown and printed by `show` where columns allow.
 
     What pandas makes of it is one again; a plain one is `pd.DataFrame(table)`.
     """
@@ -32,9 +35,18 @@ class ResultsTable(pd.DataFrame):
         return ResultsTable
 
     def _repr_html_(self) -> str | None:
-        if NEEDED.issubset(self.columns) and self.columns.is_unique and len(self):
-            return show(self).to_html()
-        return super()._repr_html_()
+        return show(self).to_html() if self._holds_recalls() else super()._repr_html_()
+
+    def __repr__(self) -> str:
+        if not self._holds_recalls():
+            return super().__repr__()
+        shown = show(self)
+        rows = shown.data.to_string(max_rows=pd.get_option("display.max_rows"))
+        return html.unescape(f"{shown.caption}\n{rows}")
+
+    def _holds_recalls(self) -> bool:
+        whole = NEEDED.issubset(self.columns) and self.columns.is_unique and len(self) > 0
+        return whole and pd.api.types.is_numeric_dtype(self["recall"])
 
 
 def mean_and_range(values: Iterable[float], decimals: int = 1) -> str:
@@ -74,6 +86,32 @@ def show(table: pd.DataFrame, decimals: int = 1) -> "Styler":
     return styled.format(escape="html").format_index(escape="html").set_caption(caption)
 
 
+def readable(table: pd.DataFrame) -> "Styler":
+    """Any table as people write it: 1,234 and 62.5, units in the headings, no word for no value."""
+    styled = table.style.format({c: _number(table[c]) for c in table}, na_rep="", escape="html")
+    return styled.format_index(_heading, axis="columns", escape="html")
+
+
+def _heading(name: Hashable) -> str:
+    text = re.sub("_(ms|mib)$", r" (\1)", f"{name}").replace("(mib)", "(MiB)")
+    return text.replace("_", " ")
+
+
+def _number(values: pd.Series) -> "str | EngFormatter | None":
+    """How a column's numbers are written: three digits of the largest, or one decimal if larger."""
+    if values.name == "flops":
+        from matplotlib.ticker import EngFormatter
+
+        return EngFormatter("FLOP", places=1)  # 46.7 GFLOP
+    if not pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
+        return None
+    known = values.dropna().astype(float).abs()
+    largest = known[np.isfinite(known)].max()
+    if not largest > 0 or known.mod(1).eq(0).all():
+        return "{:,.0f}"
+    return f"{{:,.{max(1, 2 - math.floor(math.log10(largest)))}f}}"
+
+
 def require_columns(table: pd.DataFrame, needed: Set[str]) -> None:
     """Raise ValueError, with the columns that are missing, unless a results table has these."""
     if lacking := sorted(needed - set(table.columns)):
@@ -81,7 +119,10 @@ def require_columns(table: pd.DataFrame, needed: Set[str]) -> None:
 
 
 def _text(value: Hashable) -> str:
-    return "" if pd.isna(value) else f"{value}"
+    if pd.isna(value):
+        return ""
+    whole = isinstance(value, float) and value.is_integer()  # 2, where a gap made it 2.0
+    return f"{value:.0f}" if whole else f"{value}"
 
 
 def _in_order(texts: pd.Series) -> pd.Series:

@@ -4,6 +4,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from dinomix.plumbing.errors import MissingDataError
+
+RENDERING = "toycity.started.json"  # in the folder of a toy city of which images are missing yet
 NO_TRAINING = "DINOMIX_NO_TRAINING"  # an environment variable: only runs that are there are used
 
 
@@ -29,17 +32,17 @@ def require(needed: Mapping[str, str], root: Path | None = None) -> Path:
         needed: path under the data folder -> what it is and where to get it.
 
     Raises:
-        FileNotFoundError: lists everything that is missing.
+        MissingDataError: lists everything that is missing.
     """
     root = data_root() if root is None else Path(root)
     missing = [
-        f"  {root / path}\n      {what}"
+        f"{path}: {what}"
         for path, what in needed.items()
-        if not (root / path).exists()
+        if not (root / path).exists() or (root / path / RENDERING).exists()
     ]
     if missing:
-        raise FileNotFoundError(
-            "This profile needs data that cannot be made here. Put there (or link, or point "
-            "DINOMIX_DATA at a folder that has it):\n" + "\n".join(missing)
+        lines = missing[0] if len(missing) == 1 else "\n  ".join(["", *missing])
+        raise MissingDataError(
+            f"the data folder {root} (DINOMIX_DATA names another) lacks all or parts of {lines}"
         )
     return root

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +16,7 @@ from dask.distributed import Client, LocalCluster, as_completed
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 # glibc else returns the memory of every training step to the system, and asks for it again.
 ENVIRONMENT |= {"MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
+NEWS = 0.5  # seconds between two looks at what is done
 
 # A process that takes its time to end is no news to anybody.
 logging.getLogger("distributed.nanny").addFilter(
@@ -43,7 +45,7 @@ def local_client(workers: int) -> Iterator[Client]:
     settings = {
         "distributed.worker.daemon": False,  # a job may start processes that load images
         "distributed.nanny.pre-spawn-environ": ENVIRONMENT,
-        "logging.distributed": "error",
+        "logging.distributed": "critical",  # what jobs raise is told by who asked for them
     }
     with (
         dask.config.set(settings),
@@ -61,12 +63,16 @@ def local_client(workers: int) -> Iterator[Client]:
 
 def compute(
     client: Client, function: Callable[[Any], Any], jobs: Mapping[Any, Any]
-) -> Iterator[tuple[Any, Any]]:
-    """(key, function(job)) of each job as it is done; an exception in place of what raised it.
+) -> Iterator[dict[Any, Any]]:
+    """key -> function(job) of jobs that are done since the last time; of none, now and then.
 
-    A job whose worker died is given to another one, a few times at most.
+    An exception stands for what raised it. A job whose worker died is given to another one, a few
+    times at most.
     """
     futures = {client.submit(function, job, pure=False): key for key, job in jobs.items()}
-    for future in as_completed(futures):
-        failed = future.status == "error"
-        yield futures[future], future.exception() if failed else future.result()
+    found = as_completed(futures)
+    while found.count():
+        done = found.next_batch(block=False)
+        yield {futures[f]: f.exception() if f.status == "error" else f.result() for f in done}
+        if not done:
+            time.sleep(NEWS)

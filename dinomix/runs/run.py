@@ -120,6 +120,12 @@ class Run:
             )
         return config.get("finished", False)
 
+    def written_history(self) -> pd.DataFrame:
+        """The rows that are written by now, by whatever process; none where none can be read."""
+        with suppress(OSError, ValueError):
+            return _read_history(self.folder / HISTORY)
+        return self.history.iloc[:0]
+
     def begin(self) -> None:
         """Write down whose folder it is; the end of a shorter run, if there is one, begins it."""
         for leftover in self.folder.glob(".tmp*"):  # safetensors' own half-written files

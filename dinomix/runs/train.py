@@ -98,9 +98,15 @@ def find_run(
     weights: str | Path | None = None,
     start: str | Path | PlaceModel | None = None,
     out: str | Path | None = None,
+    finished: bool = True,
 ) -> Run | None:
-    """The finished run that `train` would return for these arguments, or None."""
+    """The finished run that `train` would return for these arguments, or None.
+
+    Else, with `finished=False`, the run that it would make, whose folder may be there or not.
+    """
     run, _ = _asked(model_config, places, val, train_config, weights, start, out)
+    if not finished:
+        return run
     return Run.open(run.folder) if run.is_finished() else None
 
 

@@ -270,7 +270,8 @@ def _describe_on(
 
     array = ChunkedArray(array.file.absolute(), array.identity)
     jobs = {chunk: (array, {chunk: paths}, options) for chunk, paths in chunks.items()}
-    failed = [result for _, result in compute(client, _job, jobs) if result is not None]
+    found = [result for done in compute(client, _job, jobs) for result in done.values()]
+    failed = [result for result in found if result is not None]
     if failed:
         raise failed[0]
 

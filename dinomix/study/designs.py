@@ -6,14 +6,18 @@ Nothing is opened before a study runs, so that `dinomix check` can read them wit
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from IPython.display import Markdown
 
+from dinomix.datasets.benchmarks import BENCHMARKS
 from dinomix.model import ModelConfig
-from dinomix.plumbing.workspace import require
+from dinomix.plumbing.files import config_hash
+from dinomix.plumbing.settings import cell_values, refuse_unknown, refuse_unlike
+from dinomix.plumbing.workspace import data_root, require
 from dinomix.study.results import save_results
 from dinomix.study.study import Study, Variant, variants
 from dinomix.training import TrainConfig
@@ -21,6 +25,9 @@ from dinomix.training import TrainConfig
 Methods = Mapping[str, Mapping[str, Any]]
 
 MODEL_FIELDS = ("backbone", "trained_blocks", "mix_depth", "out_channels", "out_rows", "image_size")
+MADE = "run notebook 00 or `make demo` for the toy city, `dinomix prepare` for a benchmark"
+AS_TEXT = " (papermill's -y reads lists, its -p takes them for text)"
+PAPERMILL = "# Parameters\n"  # how the cell begins that it puts below the one of parameters
 
 
 def lineup(name: str, methods: Iterable[str] | None = None) -> Methods:
@@ -42,12 +49,32 @@ def lineup(name: str, methods: Iterable[str] | None = None) -> Methods:
 def open_profile(parameters: Mapping[str, Any]) -> "Setup":
     """What a notebook works with, from its `globals()`; makes the folder of its tables.
 
+    Where papermill alone gave it other parameters, tables and figures go to a folder of their own.
+
     Raises:
-        FileNotFoundError: something that `required` names is not in the data folder.
+        MissingDataError: a data set, or what `required` names, is not in the data folder.
+        ParameterError: papermill gave what no parameter is called, or takes.
     """
-    setup = Setup(require(parameters["required"]), dict(parameters))
+    parameters = dict(parameters)
+    if changed := _given_by_papermill(parameters):
+        parameters["profile"] += f"-{config_hash(changed)[:6]}"
+        print(f"other parameters: tables and figures go to the profile {parameters['profile']}")
+    setup = Setup(data_root(), parameters)
+    require(setup.sets() | parameters["required"], setup.data)
     setup.results.mkdir(parents=True, exist_ok=True)
     return setup
+
+
+def _given_by_papermill(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters that differ from the notebook's own, unless they name a profile themselves."""
+    for cell, below in pairwise(parameters.get("In", ())):  # the sources that IPython keeps
+        if below.startswith(PAPERMILL) and "required = " in cell:
+            defaults, given = cell_values(cell), cell_values(below)
+            refuse_unknown(given, defaults, "this notebook")
+            refuse_unlike(given, defaults, "this notebook", AS_TEXT)
+            changed = {name: v for name, v in given.items() if v != defaults[name]}
+            return {} if "profile" in given else changed
+    return {}
 
 
 @dataclass(frozen=True)
@@ -124,13 +151,23 @@ class Setup:
         more = {"images_per_place": p["images_per_place"], "ks": p.get("ks", Study.ks)}
         return Study.under(self.data, places, val, tests or named, **more)
 
+    def sets(self) -> dict[str, str]:
+        """Folders under the data folder that the notebook reads: how to make them."""
+        p = self.parameters
+        tests = [test if isinstance(test, str) else test[0] for test in p.get("test_folders", ())]
+        named = [p.get(f"{use}_folder") for use in ("train", "val", "test", "city")] + tests
+        folders = [BENCHMARKS[n].folder if n in BENCHMARKS else n for n in named if n]
+        rendered = p["city_folder"] if "city" in p else None  # by the notebook itself
+        return {top: MADE for f in folders if (top := Path(f).parts[0]) != rendered}
+
     def experiments(self) -> list[tuple[Study, list[Variant]]]:
-        """Every study of the notebook with its variants; none where nothing is trained."""
+        """Every study of the notebook with the variants that it trains, maybe none."""
         if "preset" not in self.parameters:
             return []
         aerial = self.parameters.get("crossview_folder")
         if not aerial:
-            return [(self.study(), self.variants())]
+            only_shows = "watched" in self.parameters  # notebook 10: what others have trained
+            return [(self.study(), [] if only_shows else self.variants())]
         on_both = self.study([aerial], places=f"{aerial}/train", val=aerial)
         both = self.variants({"DINO-Mix, trained on both views": {}})
         return [(self.study([aerial]), self.variants()), (on_both, both)]

@@ -5,7 +5,7 @@ variant, only does what is missing.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -21,6 +21,7 @@ from dinomix.datasets.benchmarks import BENCHMARKS, open_benchmark
 from dinomix.evaluation import evaluate
 from dinomix.model import PRESETS, ModelConfig, PlaceModel, build_model
 from dinomix.plumbing.configs import whole, wholes
+from dinomix.plumbing.errors import ExplainedError
 from dinomix.plumbing.files import atomic_path, config_hash
 from dinomix.plumbing.summary import count_parameters
 from dinomix.plumbing.tables import ResultsTable
@@ -35,6 +36,10 @@ if TYPE_CHECKING:
     from dask.distributed import Client
 
 
+BAR = "study: {n_fmt} of {total_fmt} variants |{bar}| {elapsed}{postfix}"
+SHOWN = 4  # variants beside the bar
+
+
 @dataclass(frozen=True)
 class Variant:
     """One model of a study, and how it is trained."""
@@ -44,6 +49,9 @@ class Variant:
     train: TrainConfig | None  # None: used as it is built
     weights: str | Path | None = "hub"  # of the backbone at the start, see `build_model`
     seed: int = 0  # of initial weights, batches and draws of images, in place of the recipe's
+
+    def __str__(self) -> str:
+        return f"{self.method}, seed {self.seed}"
 
 
 def variants(
@@ -65,8 +73,10 @@ def variants(
         seeds: each method is trained once with each; one that does not learn takes the first.
 
     Raises:
-        ValueError: an unknown preset or field, or a wrong value. The method is named.
+        ValueError: no method; an unknown preset or field, or a wrong value. The method is named.
     """
+    if not methods:
+        raise ValueError("there is no method to train: name at least one (depth, shape, block)")
     seeds, found = wholes("seeds", seeds), []
     for method, special in methods.items():
         fields = dict(special)
@@ -130,7 +140,7 @@ class Study:
                 processes on this machine, by default `cluster.available_workers()`.
 
         Raises:
-            RuntimeError: names every variant that failed, and why; the others are kept.
+            ExplainedError: names every variant that failed, and why; the others are kept.
         """
         _places.cache_clear()  # data may have changed since, but does not change on the way
         _test_set.cache_clear()
@@ -141,18 +151,23 @@ class Study:
 
             count = min(workers or cluster.available_workers(), len(todo))
             test = partial(_test_elsewhere, self, own_aggregators())
-            with nullcontext(client) if client else cluster.local_client(count) as client:
-                found = cluster.compute(client, test, todo)
-                shown = {"desc": "study", "unit": "variant", "disable": not progress}
-                results.update(tqdm(found, initial=len(results), total=len(variants), **shown))
+            with (
+                nullcontext(client) if client else cluster.local_client(count) as client,
+                tqdm(total=len(variants), bar_format=BAR, disable=not progress) as bar,
+            ):
+                watch = _Watch({i: self._asked(v) for i, v in todo.items() if v.train})
+                for found in cluster.compute(client, test, todo):
+                    results |= found
+                    bar.n = len(results)
+                    bar.set_postfix_str(watch.in_words(variants, results.keys()))
         tables = [results[i] for i in range(len(variants))]
-        failed = [i for i, table in enumerate(tables) if isinstance(table, BaseException)]
+        failed = {i: table for i, table in enumerate(tables) if isinstance(table, BaseException)}
         if failed:
-            reasons = "".join(f"\n  {variants[i]}\n    {tables[i]!r}" for i in failed)
-            raise RuntimeError(
+            reasons = "".join(f"\n  {variants[i]}: {error!r}" for i, error in failed.items())
+            raise ExplainedError(
                 f"{len(failed)} of {len(variants)} variants failed; the others are done and kept. "
                 f"Mend these and run the study again:{reasons}"
-            )
+            ) from next(iter(failed.values()))
         return ResultsTable(pd.concat(tables, ignore_index=True))
 
     def test(self, variant: Variant) -> pd.DataFrame:
@@ -191,11 +206,15 @@ class Study:
         with reproducible(variant.seed):
             return build_model(variant.model, variant.weights).eval()
 
+    def is_trained(self, variant: Variant) -> bool:
+        """Whether the variant is trained, or does not learn."""
+        return variant.train is None or self._asked(variant).is_finished()
+
     def is_done(self, variant: Variant) -> bool:
         """Whether the variant is trained and tested."""
-        run, where = None, {"weights": variant.weights, "out": self.out}
-        if variant.train and not (run := find_run(*self._training(variant), **where)):
+        if not self.is_trained(variant):
             return False
+        run = self._asked(variant) if variant.train else None
         return all(self._table_path(variant, run, test).is_file() for test in self.test_sets())
 
     def test_sets(self) -> list[TestSet]:
@@ -206,6 +225,10 @@ class Study:
         places = _places(self.places, self.images_per_place, variant.seed)
         recipe = dataclasses.replace(variant.train, seed=variant.seed)
         return variant.model, places, _test_set(self.val, "val"), recipe
+
+    def _asked(self, variant: Variant) -> Run:
+        where = {"weights": variant.weights, "out": self.out}
+        return find_run(*self._training(variant), **where, finished=False)
 
     def _table_path(self, variant: Variant, run: Run | None, test: TestSet) -> Path:
         if run is None:
@@ -226,6 +249,36 @@ class Study:
         parameters, trained = count_parameters(model)
         table = evaluate(model, test, self.ks, **options)
         return table.assign(parameters=parameters, trained=trained)
+
+
+class _Watch:
+    """How far runs are, read from what their processes write after each epoch.
+
+    A run counts from its first new row on: what was there before tells nothing about what is left.
+    """
+
+    def __init__(self, runs: Mapping[int, Run]) -> None:
+        self.runs = runs  # by the number of their variant
+        self.seen = {i: run.written_history() for i, run in runs.items()}
+        self.before = {i: len(history) for i, history in self.seen.items()}
+
+    def in_words(self, variants: Sequence[Variant], done: Collection[int]) -> str:
+        """The time left in all, and for each run that goes on its epochs and the time left."""
+        self.seen |= {i: run.written_history() for i, run in self.runs.items() if i not in done}
+        left, paces, words = {}, {}, {}  # epochs, seconds an epoch
+        for i, history in self.seen.items():
+            epochs = self.runs[i].train_config.epochs
+            left[i] = 0 if i in done else epochs - max(0, len(history) - 1)
+            if len(history) > self.before[i]:
+                paces[i] = history["seconds"].iloc[1:].mean()  # NaN before the first is done
+                words[i] = f"{variants[i]}: epoch {len(history) - 1} of {epochs}"
+        pace = pd.Series(paces, index=list(left), dtype=float)
+        seconds = (pd.Series(left, dtype=float) * pace.fillna(pace.mean())).dropna()
+        words = {i: text for i, text in words.items() if i not in done}
+        for i in seconds.index.intersection(list(words)):
+            words[i] += f", {tqdm.format_interval(seconds[i])} left"
+        in_all = tqdm.format_interval(seconds.sum() / max(1, len(words)))
+        return "; ".join([f"about {in_all} left"] * bool(seconds.sum()) + [*words.values()][:SHOWN])
 
 
 def _test_elsewhere(

@@ -6,7 +6,9 @@ browser.
 
 from dinomix.widgets.browser import retrieval_browser
 from dinomix.widgets.dashboard import ablation_dashboard
-from dinomix.widgets.explorer import attention_explorer
+from dinomix.widgets.explorer import patch_explorer
 from dinomix.widgets.monitor import training_monitor
 
-__all__ = ["ablation_dashboard", "attention_explorer", "retrieval_browser", "training_monitor"]
+attention_explorer = patch_explorer  # its first name
+
+__all__ = ["ablation_dashboard", "patch_explorer", "retrieval_browser", "training_monitor"]

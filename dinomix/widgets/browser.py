@@ -1,19 +1,23 @@
 """The retrieval browser: query after query, with what a method retrieves for it, and where."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import ipywidgets
 import numpy as np
+import traitlets
 from matplotlib.figure import Figure
 
 from dinomix.data import TestSet
 from dinomix.evaluation import Retrieval, hits
 from dinomix.figures import RIGHT, WRONG, image_grid
 from dinomix.figures.theme import DATABASE_COLOUR, QUERY_COLOUR, panels
-from dinomix.images import read_image
+from dinomix.images import UnreadableImageError, read_image
 from dinomix.widgets.collection import Collection, Method, in_words, right_answers
-from dinomix.widgets.view import View, choice, number, offer, picture, set_range, show
+from dinomix.widgets.view import View, choice, number, offer, picture, set_range, show, steps
 
 EVERY = "every condition"
 
@@ -26,7 +30,7 @@ def retrieval_browser(
 ) -> View:
     """Look through the queries of test sets, and what methods retrieve for them.
 
-    A test set, labelled or not, is described when it is first picked.
+    A test set, labelled or not, is described when it is first picked, in a thread of its own.
 
     Args:
         methods: name -> a model, a function without arguments that loads one, or what it
@@ -47,11 +51,18 @@ def ranking(retrieval: Retrieval, query: int) -> Figure:
     are known.
     """
     test, found = retrieval.test, retrieval.ranked[query]
-    paths = [test.queries[query], *(test.database[i] for i in found)]
-    images = [np.asarray(read_image(path)) for path in paths]
+    paths = [test.queries[query], *(test.database[i] if i >= 0 else None for i in found)]
+    images = [_pixels(path) for path in paths]
     titles = [f"{rank + 1}: {in_words(retrieval, query, rank)}" for rank in range(len(found))]
+    titles = ["query" if images[0] is not None else "query: damaged", *titles]
     frames = [None, *_colours(retrieval, query)]
-    return image_grid([images], titles=[["query", *titles]], frames=[frames], cell=1.9)
+    return image_grid([images], titles=[titles], frames=[frames], cell=1.9)
+
+
+def _pixels(path: Path | None) -> np.ndarray | None:
+    """An image (H, W, 3); None where there is none, or a damaged one."""
+    with suppress(UnreadableImageError):
+        return None if path is None else np.asarray(read_image(path))
 
 
 def place_map(retrieval: Retrieval, query: int) -> Figure | None:
@@ -76,7 +87,7 @@ def place_map(retrieval: Retrieval, query: int) -> Figure | None:
     axis.scatter(*(test.query_utm[query] - origin), label="query", **star)
     inside = {"ha": "center", "va": "center", "color": "white", "fontsize": 8, "weight": "bold"}
     colours = _colours(retrieval, query)
-    for rank in reversed(range(len(found))):  # so that the first one lies on top
+    for rank in np.flatnonzero(found >= 0)[::-1]:  # so that the first one lies on top
         spot = database[found[rank]]  # (2,)
         axis.scatter(*spot, s=120, color=colours[rank], edgecolors="black")
         axis.annotate(str(rank + 1), spot, **inside)
@@ -91,92 +102,109 @@ def _colours(retrieval: Retrieval, query: int) -> list[str | None]:
     return [RIGHT if hit else WRONG for hit in right]
 
 
-class Browsing:
-    """A place in the queries of a retrieval: those of a condition, all or the failures."""
+def asked_for(retrieval: Retrieval, condition: str, only_failures: bool) -> np.ndarray:
+    """Indices of a condition's queries, all or the failures: int64 (N,), rising.
 
-    def __init__(self) -> None:
-        self.retrieval: Retrieval | None = None
-        self.queries = np.zeros(0, dtype=int)  # (N,) indices of the chosen ones in the test set
-        self.position = 0  # which of these is looked at
+    Of an unlabelled test set there are no failures, and all stay.
+    """
+    chosen = np.array([condition in (EVERY, name) for name in retrieval.test.conditions])
+    if only_failures and retrieval.positives is not None:
+        chosen &= ~hits(retrieval.ranked[:, :1], retrieval.positives)[:, 0]
+    return np.flatnonzero(chosen)
 
-    @property
-    def query(self) -> int | None:
-        """Index of the query that is looked at, if any."""
-        return int(self.queries[self.position]) if len(self.queries) else None
 
-    def choose(self, retrieval: Retrieval, condition: str, only_failures: bool) -> None:
-        """Look at the queries of a condition, from the one on that was looked at in this test set.
+def step(queries: np.ndarray, query: int, by: int) -> int | None:
+    """The query, or the next one where it is not among `queries`; by 1 the next, by -1 the one
+    before. After the last comes the first.
+    """
+    at = np.searchsorted(queries, query + max(by, 0)) + min(by, 0)
+    return int(queries[at % len(queries)]) if len(queries) else None
 
-        Of an unlabelled test set there are no failures, and all stay.
-        """
-        same = self.retrieval is not None and self.retrieval.test is retrieval.test
-        before = self.query if same else None
-        chosen = np.array([condition in (EVERY, name) for name in retrieval.test.conditions])
-        if only_failures and retrieval.positives is not None:
-            chosen &= ~hits(retrieval.ranked[:, :1], retrieval.positives)[:, 0]
-        self.retrieval, self.queries = retrieval, np.flatnonzero(chosen)
-        self.position = 0
-        if before is not None and len(self.queries):
-            self.position = int(np.searchsorted(self.queries, before)) % len(self.queries)
+
+def query_in_words(retrieval: Retrieval, query: int | None, queries: np.ndarray) -> str:
+    """A query, one of those asked for, and its answers in words."""
+    if query is None:
+        return "no query is like this"
+    test, count = retrieval.test, len(retrieval.test.queries)
+    words = [f"query {query + 1} of {count}"]
+    if len(queries) < count:
+        words[0] += f" ({np.searchsorted(queries, query) + 1} of {len(queries)} that are like this)"
+    words.append(test.conditions[query])
+    if test.queries[query] in retrieval.skipped:
+        words.append("a damaged image")
+    elif (right := right_answers(retrieval, query)) is not None:
+        ranks = np.flatnonzero(right) + 1
+        answers = len(retrieval.positives[query])
+        first = f"first right one at rank {ranks[0]}" if len(ranks) else "none is right"
+        words.append(f"{first} ({answers} right answers in the database)")
+    return ", ".join(filter(None, [*words, test.queries[query].name]))
+
+
+class QueryView(View):
+    """A view of one query and what a method retrieves for it; `show` draws it."""
+
+    looking_at = traitlets.Tuple()  # test set, method, query (its index); see `traitlets.link`
+
+    def __init__(self, name: str, collection: Collection) -> None:
+        super().__init__(name)
+        self.collection = collection
+        self.test_set = choice("Test set", list(collection.test_sets))
+        self.method = choice("Method", list(collection.methods))
+        self.number = number("Query")
+        self.previous, self.next = steps()
+        self.watch(self.show, self.test_set, self.method, self.number)
+        self.watch(lambda: self.show(-1), self.previous)
+        self.watch(lambda: self.show(1), self.next)
+        self.observe(lambda change: self.attempt(lambda: self.look_at(*change.new)), "looking_at")
+
+    def look_at(self, test: str, method: str, query: int) -> None:
+        """Show what a linked view shows."""
+        self.test_set.value, self.method.value = test, method
+        self.step(0)
+        self.number.value = query + 1
+        self.show()
 
     def step(self, by: int) -> None:
-        """Go on, or back if negative; after the last query comes the first."""
-        if len(self.queries):
-            self.position = (self.position + by) % len(self.queries)
-
-    def in_words(self) -> str:
-        """What is looked at."""
-        if self.query is None:
-            return "no query is like this"
-        test, query = self.retrieval.test, self.query
-        words = [f"query {self.position + 1} of {len(self.queries)}", test.conditions[query]]
-        if (right := right_answers(self.retrieval, query)) is not None:
-            ranks = np.flatnonzero(right) + 1
-            answers = len(self.retrieval.positives[query])
-            first = f"first right one at rank {ranks[0]}" if len(ranks) else "none is right"
-            words.append(f"{first} ({answers} right answers in the database)")
-        return ", ".join(filter(None, [*words, test.queries[query].name]))
+        """Go on in the test set, or back; after the last query comes the first."""
+        count = len(self.collection.test_sets[self.test_set.value].queries)
+        set_range(self.number, count)
+        self.number.value = (self.number.value - 1 + by) % count + 1
 
 
-class _RetrievalBrowser(View):
+class _RetrievalBrowser(QueryView):
     def __init__(self, collection: Collection) -> None:
-        super().__init__("retrieval-browser")
-        self.collection, self.browsing = collection, Browsing()
-        collection.report = self.report
-        self.test_set = choice("Test set", list(collection.test_sets))
+        super().__init__("retrieval-browser", collection)
         self.condition = choice("Condition", [EVERY])
-        self.method = choice("Method", list(collection.methods))
-        tooltip = {"tooltip": "queries whose first image is wrong"}
-        self.only_failures = ipywidgets.Checkbox(
-            description="Only failures", indent=False, **tooltip
-        )
-        self.number = number("Query")
-        self.previous = ipywidgets.Button(description="Previous", icon="arrow-left")
-        self.next = ipywidgets.Button(description="Next", icon="arrow-right")
+        self.only_failures = ipywidgets.Checkbox(description="Only failures", indent=False)
+        self.only_failures.layout.width = "10em"  # leaves room for messages
         self.ranking, self.map = picture("ranking"), picture("map")
+        self.watch(self.show, self.condition, self.only_failures)
         selects = [self.test_set, self.condition, self.method]
-        self.watch(self._choose, *selects, self.only_failures)
-        self.watch(lambda: self._go(self.number.value - 1 - self.browsing.position), self.number)
-        self.watch(lambda: self._go(-1), self.previous)
-        self.watch(lambda: self._go(1), self.next)
-        steps = [self.previous, self.next, self.number, self.only_failures]
-        self.compose(selects, steps, self.status, self.ranking, self.map)
-        self.attempt(self._choose)
+        controls = [self.previous, self.next, self.number, self.only_failures]
+        self.compose(selects, controls, shown=[self.status, self.ranking, self.map])
+        self.attempt(self.show)
 
-    def _choose(self) -> None:
+    def look_at(self, *what: Any) -> None:
+        """Whatever was asked for until now; work that is under way goes on instead."""
+        if not self.working:
+            self.condition.value, self.only_failures.value = EVERY, False
+            super().look_at(*what)
+
+    def show(self, by: int = 0) -> None:
         test = self.collection.test_sets[self.test_set.value]
         offer(self.condition, [EVERY, *filter(None, dict.fromkeys(test.conditions))])
+        self.step(0)
         self.only_failures.disabled = not test.labelled
-        retrieval = self.collection.retrieval(test.name, self.method.value)
-        self.browsing.choose(retrieval, self.condition.value, self.only_failures.value)
-        self._go(0)
+        look = test.name, self.method.value
+        work, draw = partial(self.collection.retrieval, *look), partial(self._draw, by)
+        self.compute(look, work, draw, now=self.collection.knows(*look))
 
-    def _go(self, by: int) -> None:
-        browsing = self.browsing
-        browsing.step(by)
-        set_range(self.number, len(browsing.queries))
-        self.number.value = browsing.position + 1
-        self.tell(browsing.in_words())
-        for image, draw in ((self.ranking, ranking), (self.map, place_map)):
-            found = browsing.query is not None
-            show(image, draw(browsing.retrieval, browsing.query) if found else None)
+    def _draw(self, by: int, retrieval: Retrieval) -> None:
+        queries = asked_for(retrieval, self.condition.value, self.only_failures.value)
+        query = step(queries, self.number.value - 1, by)
+        self.tell(query_in_words(retrieval, query, queries))
+        for place, draw in ((self.ranking, ranking), (self.map, place_map)):
+            show(place, None if query is None else draw(retrieval, query))
+        if query is not None:
+            self.number.value = query + 1
+            self.looking_at = retrieval.test.name, self.method.value, query

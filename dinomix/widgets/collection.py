@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from threading import RLock
 
 import numpy as np
 from torch import nn
@@ -13,13 +14,16 @@ from dinomix.plumbing.files import atomic_path
 from dinomix.retrieval import describe_batches
 from dinomix.scale.descriptors import images_hash, model_hash
 from dinomix.study.comparison import distance
+from dinomix.widgets.view import Report
 
 Method = PlaceModel | Callable[[], PlaceModel] | Retrieval | Sequence[Retrieval]
 
 
 class Collection:
-    """Test sets and methods by name, see `retrieval_browser`; `report` is called with how far
-    loading and describing are.
+    """Test sets and methods by name, see `retrieval_browser`.
+
+    Several threads may ask. `report` is called with how far loading and describing are, and what
+    it raises ends them. A model is put into eval mode.
 
     Raises:
         ValueError: there are no test sets or methods, or two test sets have one name.
@@ -43,30 +47,39 @@ class Collection:
                 "TestSet(folder, name=...) gives another one"
             )
         self.methods, self.k, self.cache = dict(methods), k, cache and Path(cache)
-        self.report: Callable[[str], None] = lambda progress: None
+        # Threads must not share the random numbers of building, nor a model's modes and hooks.
+        self._loading, self.computing = RLock(), RLock()
         self._retrievals: dict[tuple[str, str], Retrieval] = {}
 
     def model(self, method: str) -> PlaceModel:
         """The model of a method, loaded now unless it was before; a ValueError if there is none."""
-        given = self.methods[method]
-        if isinstance(given, Retrieval | Sequence):
-            raise ValueError(f"{method} is given as a retrieval; looking into it takes its model")
-        if not isinstance(given, nn.Module):
-            given = self.methods[method] = given()
-        return given
+        with self._loading:
+            given = self.methods[method]
+            if isinstance(given, Retrieval | Sequence):
+                raise ValueError(f"{method} is given as a retrieval; patches take its model")
+            if not isinstance(given, nn.Module):
+                given = self.methods[method] = given()
+            return given.eval()
 
-    def retrieval(self, test: str, method: str) -> Retrieval:
+    def knows(self, test: str, method: str) -> bool:
+        """Whether `retrieval` needs no describing."""
+        given = isinstance(self.methods[method], Retrieval | Sequence)
+        return given or (test, method) in self._retrievals
+
+    def retrieval(self, test: str, method: str, report: Report = lambda words: None) -> Retrieval:
         """What a method retrieves on a test set, described now unless it was before.
+
+        Damaged images are skipped: see `dinomix.retrieve`.
 
         Raises:
             ValueError: the method is given as retrievals, none of which is on this test set.
         """
         key = test, method
         if key not in self._retrievals:
-            self._retrievals[key] = self._retrieve(self.test_sets[test], method)
+            self._retrievals[key] = self._retrieve(self.test_sets[test], method, report)
         return self._retrievals[key]
 
-    def _retrieve(self, test: TestSet, method: str) -> Retrieval:
+    def _retrieve(self, test: TestSet, method: str, report: Report) -> Retrieval:
         given = self.methods[method]
         if isinstance(given, Retrieval | Sequence):
             made = [given] if isinstance(given, Retrieval) else given
@@ -77,23 +90,28 @@ class Collection:
                 f"{method} was retrieved on {', '.join(r.test.name for r in made) or 'nothing'}, "
                 f"not on {test.name}: give its model, or a retrieval on this test set"
             )
-        self.report(f"{method}: loading the model")
+        report(f"{method}: loading the model")
         model = self.model(method)
-        database = self._describe(model, test.database, f"{method}, database")
-        queries = self._describe(model, test.queries, f"{method}, queries")
+        database = self._describe(model, test.database, report, f"{method}, database")
+        queries = self._describe(model, test.queries, report, f"{method}, queries")
         return retrieve_described(test, database, queries, self.k)
 
-    def _describe(self, model: PlaceModel, paths: Sequence[Path], what: str) -> np.ndarray:
+    def _describe(
+        self, model: PlaceModel, paths: Sequence[Path], report: Report, what: str
+    ) -> np.ndarray:
         """Descriptors (N, D), read from the cache if they are there."""
         file = self.cache and self.cache / f"{model_hash(model)}-{images_hash(paths)}.npy"
         if file and file.is_file():
             return np.load(file)
         descriptors = np.empty((len(paths), model.dim), dtype=np.float32)
         done = 0
-        for batch in describe_batches(model, paths, progress=False):
+        batches = describe_batches(model, paths, batch_size=8, on_error="skip", progress=False)
+        while done < len(paths):  # in small batches: between them, others compute, or cancel
+            with self.computing:
+                batch = next(batches)
             descriptors[done : done + len(batch)] = batch
             done += len(batch)
-            self.report(f"{what}: {done} of {len(paths)} images described")
+            report(f"{what}: {done} of {len(paths)} images described")
         if file:
             with atomic_path(file) as temporary:
                 np.save(temporary, descriptors)
@@ -109,6 +127,8 @@ def right_answers(retrieval: Retrieval, query: int) -> np.ndarray | None:
 
 def in_words(retrieval: Retrieval, query: int, rank: int) -> str:
     """An answer (rank 0 is the first) as in "wrong, 31.4 m, 0.82", as far as it is known."""
+    if retrieval.ranked[query, rank] < 0:
+        return "nothing found"
     words, unit = [], retrieval.test.unit
     if (right := right_answers(retrieval, query)) is not None:
         words.append("right" if right[rank] else "wrong")

@@ -1,5 +1,6 @@
 """The ablation dashboard: results tables cut, averaged and drawn along any of their columns."""
 
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -45,14 +46,15 @@ def ablation_dashboard(table: pd.DataFrame, marked: Filters | None = None) -> Vi
 
 def gather_results(folder: str | Path) -> pd.DataFrame:
     """The results tables among a folder's CSV files, also in subfolders, as one; column `study` is
-    the name of the file.
+    the name of the file, such as "mixer depth" for 04_mixer_depth.csv.
     """
     tables = [pd.DataFrame(columns=["study", *COLUMNS])]
     empty = {column: [""] for column in ("mix_depth", *METRICS)}  # the others are text
     for path in sorted(Path(folder).rglob("*.csv")):
         table = pd.read_csv(path, keep_default_na=False, na_values=empty)
         if set(COLUMNS) <= set(table):
-            tables.append(table.assign(study=path.stem))
+            study = re.sub(r"^\d+_", "", path.stem).replace("_", " ")
+            tables.append(table.assign(study=study))
     return pd.concat(tables[1:] or tables, ignore_index=True)
 
 
@@ -183,7 +185,7 @@ class _AblationDashboard(View):
         self.chart, self.table = picture("chart"), text("table")
         controls, filters = [self.x, self.metric, self.hue, self.panel], [*self.filters.values()]
         self.watch(self._show, *controls, *filters)
-        self.compose(controls, filters, self.status, self.chart, self.table)
+        self.compose(controls, filters, shown=[self.status, self.chart, self.table])
         self.attempt(self._show)
 
     def _show(self) -> None:

@@ -1,39 +1,39 @@
-"""The attention explorer: which patch of a retrieved image a patch of the query matches."""
+"""The patch explorer: which patch of a retrieved image a patch of the query matches."""
 
 import html
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from functools import partial
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ipywidgets
+import traitlets
 from ipyevents import Event
 from torch import Tensor
 
-from dinomix.attention.patches import block_maps, marked, match, middle_of, patch_at
+from dinomix.attention.patches import WIDTH, block_maps, marked, match, middle_of, patch_at
 from dinomix.data import TestSet
-from dinomix.evaluation import Retrieval
 from dinomix.images import read_image
 from dinomix.retrieval import load_images
+from dinomix.widgets.browser import QueryView
 from dinomix.widgets.collection import Collection, Method, in_words
 from dinomix.widgets.view import (
     NOTHING,
+    ONE_AT_A_TIME,
+    Report,
     View,
     choice,
-    number,
     picture,
     set_range,
     show,
     slider,
-    text,
 )
 
-KEPT = 4  # pairs of images whose maps stay in memory, all blocks of each
 
-
-def attention_explorer(
-    test_sets: Iterable[TestSet],
-    methods: Mapping[str, Method],
+def patch_explorer(
+    test_sets: Iterable[TestSet] | QueryView,
+    methods: Mapping[str, Method] | None = None,
     k: int = 5,
     cache: str | Path | None = None,
 ) -> View:
@@ -42,101 +42,123 @@ def attention_explorer(
     Likeness is the cosine similarity of patch features after a block of the backbone. Two sliders
     choose the patch, too, for those without a mouse. Arguments and errors as of
     `retrieval_browser`; methods are models, or functions that load them.
+
+    Args:
+        test_sets: or a `retrieval_browser`, to look into what it shows, and it at what this shows.
     """
-    return _AttentionExplorer(Collection(test_sets, methods, k, cache))
+    if not isinstance(test_sets, QueryView):
+        view = _PatchExplorer(Collection(test_sets, methods or {}, k, cache))
+        view.attempt(view.show)
+        return view
+    view = _PatchExplorer(test_sets.collection)
+    with ONE_AT_A_TIME:
+        traitlets.link((test_sets, "looking_at"), (view, "looking_at"))
+    return view
 
 
-class _AttentionExplorer(View):
+class Look(NamedTuple):
+    """Into a query and what a method retrieved for it."""
+
+    method: str
+    ranks: int  # how many were retrieved
+    query: Path
+    found: Path
+    maps: list[Tensor]  # features of both after each block: (2, s, h, w)
+    grid: tuple[int, int]  # rows and columns of patches
+    answer: str
+
+
+class _PatchExplorer(QueryView):
     def __init__(self, collection: Collection) -> None:
-        super().__init__("attention-explorer")
-        self.collection = collection
-        collection.report = self.report
+        super().__init__("patch-explorer", collection)
         methods = list(collection.methods)
-        self.test_set = choice("Test set", list(collection.test_sets))
-        self.number, self.rank = number("Query"), slider("Rank")
-        self.method = choice("Method", methods)
         second = methods[1] if len(methods) > 1 else NOTHING
         self.beside = choice("Beside", [NOTHING, *methods], value=second)
-        self.block, self.row, self.column = map(slider, ("Block", "Patch row", "Patch column"))
-        self.query = picture("query")
-        self.panels = [ipywidgets.VBox([picture("heat"), text("caption")]) for _ in "ab"]
-        self.pictures = ipywidgets.HBox([self.query])
+        labels = "Rank", "Block", "Patch row", "Patch column"
+        self.rank, self.block, self.row, self.column = map(slider, labels)
+        self.query, *self.heats = map(picture, ("query", "heat", "heat"))
+        for place in (self.query, *self.heats):  # equally wide, whatever stands below
+            place.layout = {"flex": f"0 1 {WIDTH}px", "min_width": "0", "margin": "0 16px 0 0"}
         # how far down and right in the query: each method has its patch there, whatever its grid
         self.spot = (0.5, 0.5)
-        self._kept_maps = lru_cache(maxsize=KEPT)(self._compute_maps)
-        images = [self.test_set, self.number, self.rank]
-        looks = [self.method, self.beside, self.block]
-        self.watch(self._show, *images, *looks)
+        self.drawn: tuple[Any, list[Look]] = (None, [])  # what was asked for, and what came of it
+        self.watch(self.show, self.beside, self.rank, self.block)
         self.watch(self._slide, self.row, self.column)
         self.clicks = Event(source=self.query, watched_events=["click"])
         self.clicks.on_dom_event(lambda event: self.attempt(lambda: self._click(event)))
-        self.compose(images, looks, [self.row, self.column], self.status, self.pictures)
-        self.attempt(self._show)
-
-    def _retrieval(self, method: str) -> Retrieval:
-        return self.collection.retrieval(self.test_set.value, method)
-
-    def _files(self, method: str) -> tuple[Path, Path]:
-        """The query and what is retrieved for it."""
-        found, query = self._retrieval(method), self.number.value - 1
-        image = found.ranked[query, self.rank.value - 1]
-        return found.test.queries[query], found.test.database[image]
-
-    def _maps(self, method: str) -> list[Tensor]:
-        """Features of query and retrieved image, for each block: (2, s, h, w)."""
-        return self._kept_maps(method, *self._files(method))
-
-    def _grid(self, method: str) -> tuple[int, int]:
-        return tuple(self._maps(method)[-1].shape[-2:])
-
-    def _compute_maps(self, method: str, query: Path, found: Path) -> list[Tensor]:
-        model = self.collection.model(method)
-        return block_maps(model, load_images(model, [query, found]))
+        images = [self.test_set, self.previous, self.next, self.number]
+        looks, patch = [self.method, self.beside, self.rank], [self.block, self.row, self.column]
+        self.compose(images, looks, patch, shown=[self.status, [self.query, *self.heats]])
 
     def _click(self, event: Mapping[str, Any]) -> None:
         down = event["relativeY"] / event["boundingRectHeight"]
         self.spot = (down, event["relativeX"] / event["boundingRectWidth"])
-        self._show()
+        self.show()
 
     def _slide(self) -> None:
-        patch = (self.row.value - 1, self.column.value - 1)
-        self.spot = middle_of(patch, self._grid(self.method.value))
-        self._show()
+        self.spot = middle_of((self.row.value - 1, self.column.value - 1), self.drawn[1][0].grid)
+        self.show()
 
-    def _show(self) -> None:
-        methods = [m for m in (self.method.value, self.beside.value) if m != NOTHING]
-        set_range(self.number, len(self.collection.test_sets[self.test_set.value].queries))
-        set_range(self.rank, min(self._retrieval(m).ranked.shape[1] for m in methods))
+    def show(self, by: int = 0) -> None:
+        self.step(by)
+        both = dict.fromkeys([self.method.value, self.beside.value])  # one if they are the same
+        methods = tuple(method for method in both if method != NOTHING)
+        key = self.test_set.value, self.number.value - 1, self.rank.value - 1, methods
+        known = key == self.drawn[0]
+        work = (lambda report: self.drawn[1]) if known else partial(self._look, *key)
+        self.compute(key, work, partial(self._draw, key), now=known)
+
+    def _look(
+        self, test: str, query: int, rank: int, methods: Iterable[str], report: Report
+    ) -> list[Look]:
+        looks = []
+        for method in methods:
+            found = self.collection.retrieval(test, method, report)
+            ranks = found.ranked.shape[1]
+            image = found.ranked[query, min(rank, ranks - 1)]
+            if image < 0:
+                raise ValueError(f"{found.test.queries[query]} is damaged, and nothing was found")
+            report(f"{method}: comparing patches")
+            files = found.test.queries[query], found.test.database[image]
+            model = self.collection.model(method)
+            with self.collection.computing:
+                maps = block_maps(model, load_images(model, files))
+            answer = in_words(found, query, min(rank, ranks - 1))
+            looks.append(Look(method, ranks, *files, maps, tuple(maps[-1].shape[-2:]), answer))
+        return looks
+
+    def _draw(self, key: tuple, looks: list[Look]) -> None:
+        self.drawn = key, looks
+        set_range(self.rank, min(look.ranks for look in looks))
         at_last = self.block.value == self.block.max
-        set_range(self.block, max(len(self._maps(m)) for m in methods))
+        set_range(self.block, max(len(look.maps) for look in looks))
         if at_last:  # of one method it stays there with another
             self.block.value = self.block.max
-        self._show_query(self.method.value)
-        panels = self.panels[: len(methods)]
-        for panel, method in zip(panels, methods, strict=True):
-            self._show_match(method, *panel.children)
-        self.pictures.children = [self.query, *panels]
+        self._draw_query(looks[0])
+        for place, look in zip_longest(self.heats, looks):
+            self._draw_match(place, look)
+        self.looking_at = key[0], looks[0].method, key[1]
 
-    def _show_query(self, method: str) -> None:
-        grid = self._grid(method)
-        patch = patch_at(self.spot, grid)
-        for control, index, side in zip((self.row, self.column), patch, grid, strict=True):
+    def _draw_query(self, look: Look) -> None:
+        patch = patch_at(self.spot, look.grid)
+        for control, index, side in zip((self.row, self.column), patch, look.grid, strict=True):
             set_range(control, side)
             control.value = index + 1
-        show(self.query, marked(read_image(self._files(method)[0]), patch, grid))
         where = f"row {patch[0] + 1}, column {patch[1] + 1}"
-        self.tell(f"query {self.number.value}, patch in {where}")
+        words = f"query {self.number.value} of {self.number.max}, patch in {where}"
+        show(self.query, marked(read_image(look.query), patch, look.grid), words)
+        self.tell(f"{words}, {look.query.name}")
 
-    def _show_match(self, method: str, heat: ipywidgets.Image, caption: ipywidgets.HTML) -> None:
-        maps = self._maps(method)
-        block = min(self.block.value, len(maps))
-        found = match(maps[block - 1], self.spot)
-        image = read_image(self._files(method)[1])
-        show(heat, marked(image, found.best, found.grid, found.heat))
-        answer = in_words(self._retrieval(method), self.number.value - 1, self.rank.value - 1)
+    def _draw_match(self, place: ipywidgets.HTML, look: Look | None) -> None:
+        if look is None:
+            return show(place, None)
+        block = min(self.block.value, len(look.maps))
+        found = match(look.maps[block - 1], self.spot)
         row, column = found.best
-        caption.value = (
-            f"<b>{html.escape(method)}</b>: {answer}<br>"
-            f"block {block} of {len(maps)}: cosine {found.heat.min():.2f} (blue) to "
+        words = (
+            f"block {block} of {len(look.maps)}: cosine {found.heat.min():.2f} (blue) to "
             f"{found.heat.max():.2f} (red), in row {row + 1}, column {column + 1}"
         )
+        picture = marked(read_image(look.found), found.best, found.grid, found.heat)
+        caption = f"<b>{html.escape(look.method)}</b>: {look.answer}<br>{words}"
+        show(place, picture, f"{look.method}, {look.answer}, {words}", caption)

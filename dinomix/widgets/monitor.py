@@ -12,6 +12,7 @@ from typing import Any
 
 import ipywidgets
 import pandas as pd
+from tqdm.auto import tqdm
 
 from dinomix.figures import training_curves
 from dinomix.runs.run import COLUMNS, CONFIG, HISTORY, best_row
@@ -21,12 +22,12 @@ from dinomix.widgets.view import View, choice, offer, picture, show
 def training_monitor(runs: str | Path, run: str | None = None, seconds: float = 2.0) -> View:
     """Follow a run: loss, mined share and validation recall, epoch by epoch as they are written.
 
-    A thread of its own looks every few `seconds`, also while a cell trains. It ends with the run,
-    when Stop is clicked, or with the kernel.
+    A thread of its own looks every few `seconds`, also while a cell trains, until Stop is clicked
+    or the kernel ends. When the run is finished, the next that begins is shown.
 
     Args:
         runs: folder of runs, as of `train`; it may come later.
-        run: the folder's name of the first one, which may come later, too; None: the latest.
+        run: the folder's name of one to stay with, which may come later, too; None: the latest.
     """
     return _TrainingMonitor(Path(runs), run, seconds)
 
@@ -54,10 +55,13 @@ class Progress:
             best = best_row(self.history)
             words.append(f"best R@1 {best['recall@1']:.1f} in epoch {best['epoch']:.0f}")
         if not self.finished and self.changed is not None:
-            words.append(f"last news {max(0, now - self.changed):.0f} s ago")
+            quiet = max(0, now - self.changed)
+            words.append(f"last news {tqdm.format_interval(quiet)} ago")
             if last > 0 and isinstance(total, int):
-                left = self.history["seconds"].iloc[1:].mean() * (total - last)
-                words.append(f"about {left:.0f} s to go")
+                epoch = self.history["seconds"].iloc[1:].mean()
+                left = tqdm.format_interval(max(0, epoch * (total - last) - quiet))
+                late = quiet > 3 * epoch + 60
+                words.append("it may have been stopped" if late else f"about {left} to go")
         return ", ".join(words)
 
 
@@ -91,7 +95,7 @@ class _TrainingMonitor(View):
         super().__init__("training-monitor")
         self.runs, self.seconds, self.expected = runs, seconds, run
         self.progress, self.drawn = Progress(), None
-        self._stopped = Event()
+        self._picked = run is not None  # by the caller, or by a user
         self._labels: dict[str, str] = {}  # of the runs in the list, by folder
         self.run = choice("Run", [])
         self.run.layout.width = "30em"
@@ -102,36 +106,29 @@ class _TrainingMonitor(View):
         self.watch(self._follow, self.follow_button)
         self.watch(self.stop, self.stop_button)
         controls = [self.run, self.follow_button, self.stop_button]
-        self.compose(controls, self.status, self.curves)
-        self.attempt(self._pick)
+        self.compose(controls, shown=[self.status, self.curves])
+        self.attempt(self._follow)
 
     def stop(self) -> None:
         self._stopped.set()
         self.follow_button.disabled, self.stop_button.disabled = False, True
 
-    def close(self) -> None:
-        self._stopped.set()
-        super().close()
-
     def _pick(self) -> None:
-        self.progress = Progress()
+        self.progress, self._picked = Progress(), True
         self._follow()
 
     def _follow(self) -> None:
         self.stop()  # the thread that followed until now
         self._look()
-        if not self.progress.finished:
-            self._stopped = Event()
-            self.follow_button.disabled, self.stop_button.disabled = True, False
-            name, arguments = f"monitor of {self.runs}", [self._stopped]
-            Thread(target=self._keep_looking, args=arguments, name=name, daemon=True).start()
+        self._stopped = Event()
+        self.follow_button.disabled, self.stop_button.disabled = True, False
+        name, arguments = f"monitor of {self.runs}", [self._stopped]
+        Thread(target=self._keep_looking, args=arguments, name=name, daemon=True).start()
 
     def _keep_looking(self, stopped: Event) -> None:
         def look() -> None:
             if not stopped.is_set():  # it may be, after waiting for another callback
                 self._look()
-                if self.progress.finished:
-                    self.stop()
 
         while not stopped.wait(self.seconds):
             self.attempt(look)
@@ -150,7 +147,10 @@ class _TrainingMonitor(View):
             self.drawn = now
 
     def _list(self) -> None:
-        """Offer the runs that there are, new ones last: no list moves under a user's pointer."""
+        """Offer the runs that there are, new ones last: no list moves under a user's pointer.
+
+        When the run that is shown is finished, the latest takes its place, unless it was picked.
+        """
         found = list_runs(self.runs)
         if self.expected is not None and self.expected not in found:
             found.insert(0, self.expected)
@@ -160,6 +160,8 @@ class _TrainingMonitor(View):
             if self._labels.get(name, name) == name:  # there was no config until now
                 self._labels[name] = _label(name, read_progress(self.runs / name).config)
         offer(self.run, [(self._labels[name], name) for name in names], self.expected)
+        if found and self.progress.finished and not self._picked and found[0] != self.run.value:
+            self.run.value, self.progress = found[0], Progress()
 
 
 def _label(name: str, config: Mapping[str, Any]) -> str:

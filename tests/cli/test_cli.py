@@ -136,16 +136,20 @@ def table(*oks: bool) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["what", "found", "needed", "ok"])
 
 
-def test_check_prints_a_table_and_fails_if_anything_does(called):
-    calls = called(dinomix.pipeline.check, "check", table(True, False))
+def test_check_prints_lines_and_fails_if_anything_does(called):
+    found = table(True, False)
+    found.loc[1, "found"] = f"no folder /{'far/' * 50}"  # which no line break may tear apart
+    calls = called(dinomix.pipeline.check, "check", found)
     result = invoke("check", "paper", "--set", "seeds=[0, 1]")
     assert calls.pop() == (("paper",), {"overrides": {"seeds": [0, 1]}})
     assert result.exit_code == 1
-    lines = [line for line in result.stdout.splitlines() if "thing" in line]
-    assert [("ok" in line, "NO" in line) for line in lines] == [(True, False), (False, True)]
-    assert all("[found]" in line and "needed" in line for line in lines)
+    assert result.stdout.splitlines() == [
+        "ok  thing 0: [found]",
+        f"NO  thing 1: {found['found'][1]}",
+        "    needed: needed",
+    ]
     result = invoke("check", "toy", "--json")
-    expected = {"what": "thing 1", "found": "[found]", "needed": "needed", "ok": False}
+    expected = {"what": "thing 1", "found": found["found"][1], "needed": "needed", "ok": False}
     assert result.exit_code == 1 and json.loads(result.stdout)[1] == expected
     called(dinomix.pipeline.check, "check", table(True, True))
     assert invoke("check", "toy").exit_code == 0
@@ -162,6 +166,21 @@ def test_run(called, data):
     assert "03.ipynb" in result.stdout and str(data / "figures" / "toy") in result.stdout
     invoke("run", "toy")
     assert calls.pop() == (("toy",), {"only": None, "overrides": {}, "force": False})
+
+
+def test_run_ends_with_the_recall_and_the_demo_with_what_to_try_next(called, data):
+    called(pipeline, "run_profile", [Path("03.ipynb")])
+    assert "Recall" not in invoke("run", "demo").stdout  # there is no table
+    rows = [
+        {"dataset": "town", "condition": "all", "k": k, "seed": 0, "method": m, "recall": r}
+        for k, m, r in ((1, "DINO-Mix", 40.0), (1, "GeM, ViT, frozen", 15.0), (5, "DINO-Mix", 60.0))
+    ]
+    (data / "results" / "demo").mkdir(parents=True)
+    pd.DataFrame(rows).to_csv(data / "results" / "demo" / "03_benchmark.csv", index=False)
+    end = invoke("run", "demo").stdout.splitlines()[-5:]
+    assert end[0] == "Recall:" and "GeM, ViT, frozen -> DINO-Mix: R@1 15.0 -> 40.0 (+25.0" in end[1]
+    assert end[3:] == ["  make app", "  make study"]
+    assert "make study" not in invoke("run", "smoke").stdout
 
 
 def test_figures(called, tmp_path):
@@ -229,6 +248,9 @@ def test_toy(called, data, tmp_path):
         (data / "toycity", toycity.ToyCityConfig()),
         {"workers": None, "progress": True},
     )
+    invoke("toy", "--small")  # not where the notebooks look for theirs
+    small = toycity.ToyCityConfig.small(image_size=112)
+    assert calls.pop() == ((data / "toycity-small", small), {"workers": None, "progress": True})
     invoke("toy", "--out", tmp_path, "--small", "--image-size", "24,32", "--workers", 2)
     small = toycity.ToyCityConfig.small(image_size=(24, 32))
     assert calls.pop() == ((tmp_path, small), {"workers": 2, "progress": True})

@@ -1,6 +1,7 @@
 """The command `dinomix localize`."""
 
 import json
+import warnings
 from functools import partial
 
 import numpy as np
@@ -47,6 +48,13 @@ def test_table(here):
     assert "(0 described now" in plain(localize(*ASKED, *MODEL).stdout)
 
 
+def test_a_program_that_reads_the_table_finds_whole_names(here):
+    long = here / "photos" / f"{'name' * 40}.jpg"
+    (here / "q.jpg").rename(long)
+    result = localize("--database", "photos", "--query", long, *MODEL)
+    assert result.stdout.count(long.name) == 2  # the query is in the database
+
+
 def test_json_and_files(here):
     files = ("--csv", "out/m.csv", "--gallery", "out/g.html", "--index", "kept/i.sqlite")
     result = localize(*ASKED, *MODEL, "-k", 2, "--json", *files)
@@ -67,6 +75,16 @@ def test_unreadable_photos_are_listed(here):
     assert json.loads(result.stdout)["skipped"] == ["photos/half.jpg"] and result.exit_code == 0
 
 
+def test_damaged_queries(here):
+    (here / "half.jpg").write_bytes(b"half")
+    result = localize(*ASKED, *MODEL, "--query", "half.jpg")
+    assert result.exit_code == 1 and "--skip-damaged" in result.stderr.splitlines()[-1]
+    result = localize(*ASKED, *MODEL, "--query", "half.jpg", "--skip-damaged", "--json")
+    told = json.loads(result.stdout)
+    assert [query["query"] for query in told["queries"]] == ["q.jpg"]
+    assert "skipped, for it cannot be read: half.jpg\n" in result.stderr
+
+
 def test_without_a_model_the_stand_in_searches_and_it_is_said(here):
     result = localize(*ASKED, "--json")
     assert "note: no --model and no --preset, so a small stand-in" in result.stderr
@@ -77,9 +95,10 @@ def test_without_a_model_the_stand_in_searches_and_it_is_said(here):
 
 
 def test_presets(here):
-    result = localize(*ASKED, "--preset", "dino_mix_toy", "--json")
-    assert result.stderr.startswith("note: of the preset dino_mix_toy only the backbone is")
-    again = localize(*ASKED, "--preset", "dino_mix_toy", "--json")
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="of the preset dino_mix_toy only the backbone is"):
+            again = localize(*ASKED, "--preset", "dino_mix_toy", "--json")
+    assert warnings.formatwarning("it is so", UserWarning, "a.py", 3) == "note: it is so\n"
     assert json.loads(again.stdout)["fresh"] == 0  # what is random in it is always the same
 
 

@@ -269,6 +269,7 @@ def test_damaged_images(data, model, tmp_path):
     damaged.write_bytes(b"no image")
     result = invoke("evaluate", model, folder)
     assert result.exit_code == 1 and str(damaged) in result.stderr
+    assert "--skip-damaged" in result.stderr.splitlines()[-1]
     with pytest.warns(UserWarning, match="q0"):
         result = invoke("evaluate", model, folder, "--skip-damaged", "--json", "--k", "5")
     assert json.loads(result.stdout)[0]["recall"] == 80.0

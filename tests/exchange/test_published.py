@@ -720,6 +720,45 @@ def test_tensors_of_our_own_go_straight_to_a_model(tmp_path):
         dinomix.load_model(path, other)
 
 
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "backbone.", "net.module."])
+def test_a_common_prefix_is_cut_and_said(tmp_path, prefix):
+    shapes = {f"{prefix}{key}": shape for key, shape in mixvpr_shapes().items()}
+    with pytest.warns(UserWarning, match=f"a.ckpt: .* without their prefix '{prefix}', 0 left out"):
+        model = load_shapes(tmp_path / "a.ckpt", shapes)
+    assert model.config.aggregator == "mix" and model.dim == 4096
+    twice = shapes | {f"ema.{key}": shape for key, shape in mixvpr_shapes().items()}
+    with pytest.raises(ValueError, match=r"in no published layout.* ema\.") as error:
+        load_shapes(tmp_path / "a.ckpt", twice)  # which of the two is meant?
+    assert len(str(error.value).splitlines()) <= 10
+
+
+def test_tensors_of_our_own_go_straight_to_a_model(tmp_path):
+    """What one function says that another one reads, that other one reads."""
+    torch.manual_seed(0)
+    config = dinomix.ModelConfig(backbone="toy_vits14", image_size=28, out_channels=4)
+    model = dinomix.build_model(config)
+    path = tmp_path / "own.pt"
+    torch.save(model.state_dict(), path)
+    for load in (dinomix.load_published, dinomix.open_model, dinomix.load_model):
+        with pytest.raises(ValueError, match=r"own\.pt .*load_model\(path, config\)"):
+            load(path)
+    with pytest.raises(ValueError, match=r"nearest is dinomix\. It holds .* backbone\.trunk \("):
+        dinomix.load_published(path)
+    images = torch.randn(1, 3, 28, 28)
+    assert torch.equal(dinomix.load_model(path, config)(images), model.eval()(images))
+    other = dinomix.ModelConfig(backbone="toy_vits14", image_size=28, out_channels=8)
+    with pytest.raises(
+        ValueError, match=r"(?s)own\.pt.*does not fit.*is \(4, 64\), expected \(8, 64\)"
+    ):
+        dinomix.load_model(path, other)
+    torch.save({"model": {f"module.{k}": t for k, t in model.state_dict().items()}}, path)
+    with pytest.warns(UserWarning) as told:
+        assert torch.equal(dinomix.load_model(path, config)(images), model(images))
+    assert ["model is read" in str(w.message) or "'module.'" in str(w.message) for w in told] == [
+        True
+    ] * 2
+
+
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no\.ckpt"):
         load_published(tmp_path / "no.ckpt")

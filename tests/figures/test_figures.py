@@ -1,5 +1,6 @@
 """Figures are checked by what they draw, read back from the axes."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -270,3 +271,9 @@ def test_comparison_rows_frame_by_verdict(test_root):
     near = {"near": Retrieval(strict, np.zeros((asked, 1), int), rest[0], none)}
     (legend,) = figures.comparison_rows(near, [0], [""]).legends
     assert [text.get_text() for text in legend.texts] == ["near (6 m, same view)"]
+
+
+def test_pyplot_never_knows_a_figure_which_a_cell_would_show_while_a_thread_draws(monkeypatch):
+    monkeypatch.setattr(plt, "figure", None)  # what all its figures are made by
+    _, axes = panels(1, 2, (4, 2), sharey=True)
+    assert axes.shape == (1, 2) and not plt.get_fignums()

@@ -177,7 +177,7 @@ def test_damaged_photos_are_listed(model, root, query):
             found = find(model, root, query, k=8)
         assert len(warned) == 1
         assert found.skipped == [root / "old" / "half.jpg"] and len(found.matches) == 7
-        assert "1 cannot be read" in repr(found)
+        assert "1 cannot be read" in repr(found) and found.fresh in (7, 0)
 
 
 def test_photos_of_other_kinds_are_found_and_drawn(model, root, query, tmp_path):
@@ -208,6 +208,27 @@ def test_a_damaged_query_is_an_error_before_the_database_is_described(model, roo
     assert not (root / NAME).exists()
 
 
+def test_damaged_queries_are_left_out_where_asked(model, root, query, tmp_path):
+    (root / "half.jpg").write_bytes(b"\xff\xd8 half")  # in the database, and a query
+    asked = [root / "half.jpg", query]
+    for workers in (0, 2):
+        with pytest.raises(UnreadableImageError) as error:
+            find(model, root, asked, workers=workers)
+        assert re.fullmatch(
+            r"cannot decode .*half\.jpg.* on_error=.*--skip-damaged.*", str(error.value)
+        )
+    with pytest.warns(SkippedImageWarning, match=r"half\.jpg"):
+        found = find(model, root, asked, on_error="skip")
+    assert found.skipped == asked[:1] and found.estimates["query"].tolist() == [str(query)]
+    plain = find(model, root, query)
+    pd.testing.assert_frame_equal(found.matches, plain.matches)
+    with (
+        pytest.raises(ValueError, match=r"no query can be read: .*half\.jpg"),
+        pytest.warns(SkippedImageWarning),
+    ):
+        find(model, root, asked[0], on_error="skip")
+
+
 def test_nothing_to_search(model, root, query, tmp_path):
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "a.jpg").write_bytes(b"no image")
@@ -234,15 +255,31 @@ def test_in_words_and_literals(model, root, query):
     ((estimate, matches),) = found.by_query()
     assert [match["rank"] for match in matches] == [1, 2, 3]
     told = {"latitude": 45.15, "longitude": 1.73, "agreeing": 2, "error": 12_345.0}
-    assert found.verdict(told, 3) == (
+    near = [
+        {"rank": i + 1, "agrees": i < 2, "latitude": 45.15, "longitude": 1.73} for i in range(3)
+    ]
+    assert found.verdict(told, near) == (
         "estimated at 45.15000, 1.73000; 2 of 3 matches agree within 25 m; "
         "12 km from where the query says it was taken"
     )
     told = {"latitude": np.nan, "utm_east": 4e5, "utm_north": 5e6, "agreeing": 1, "error": np.nan}
-    assert found.verdict(told, 1) == "estimated at 400000.0 m east, 5000000.0 m north"
-    assert "; none of 3 matches agree" in found.verdict(told, 3)
-    assert "position unknown" in found.verdict({"agreeing": 0}, 3)
+    assert found.verdict(told, near[:1]) == "estimated at 400000.0 m east, 5000000.0 m north"
+    assert "; none of 3 matches agree" in found.verdict(told, near)
+    assert "position unknown" in found.verdict({"agreeing": 0}, near)
     (asked,) = found.to_dict()["queries"]
     assert asked["matches"][0]["image"] == matches[0]["image"]
     assert asked["latitude"] == estimate["latitude"]
     assert [distance_text(m) for m in (3.4, 9999, 1e5, np.nan)] == ["3 m", "9,999 m", "100 km", ""]
+
+
+def test_a_best_match_without_a_position_is_said(model, root):
+    """The right photo is found first, but nobody knows where it was taken."""
+    found = find(model, root, root / "old" / "unknown.jpg", k=7, radius=15)
+    ((estimate, matches),) = found.by_query()
+    assert matches[0]["image"].endswith("unknown.jpg") and np.isnan(matches[0]["utm_east"])
+    ranks = [match["rank"] for match in matches if match["agrees"]]
+    assert 1 not in ranks and 1 < len(ranks) < 6
+    start, where = f"rank {', '.join(map(str, ranks))}:", f"{estimate['latitude']:.5f}"
+    text = found.verdict(estimate, matches)
+    assert text.startswith(f"the best match has no position; a guess by {start} {where}, ")
+    assert f"; {len(ranks)} of 7 matches agree within 15 m" in text

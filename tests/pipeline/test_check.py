@@ -17,8 +17,8 @@ from dinomix.datasets import benchmarks
 from dinomix.datasets.benchmarks import Benchmark
 from dinomix.model import ModelConfig, build_model, save_model
 from dinomix.pipeline import check as module
-from dinomix.pipeline.check import check, parameters_of
-from dinomix.pipeline.notebooks import NOTEBOOKS
+from dinomix.pipeline.check import check
+from dinomix.pipeline.notebooks import load_profile
 from tests.conftest import write_places, write_testset
 
 SETS = {"train_folder": "places", "val_folder": "city", "test_folders": ["city"]}
@@ -69,7 +69,7 @@ def test_what_is_there_passes_and_nothing_is_written(tmp_path, data):
     for split in ("val", "test"):
         assert found[f"city, {split}"].found == "5 database images, 10 queries"
     assert found["weights of toy_vits14"].found == "in the package"
-    assert found["models"].found == "2 runs and 0 models that do not learn"
+    assert found["models"].found == "2 to train, unless they are there, and 0 without training"
     assert {path: path.stat().st_mtime_ns for path in data.rglob("*")} == before
 
 
@@ -261,15 +261,27 @@ def test_packages_of_other_versions_are_told(tmp_path, data, monkeypatch):
 # ------------------------------------------------------------------------------- the models
 
 
-@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
-def test_parameters_are_what_the_cell_makes(path):
+@pytest.mark.parametrize("step", load_profile("smoke"), ids=lambda step: step.name)
+def test_parameters_are_what_the_cell_makes(step):
     (cell,) = (
-        c for c in nbformat.read(path, 4).cells if "parameters" in c.metadata.get("tags", [])
+        c for c in nbformat.read(step.path, 4).cells if "parameters" in c.metadata.get("tags", [])
     )
     expected: dict = {}
     exec(cell.source, {"__builtins__": {}}, expected)
-    step = SimpleNamespace(path=path, parameters={"profile": "other"})
-    assert parameters_of(step) == expected | {"profile": "other"}
+    assert step.values == expected | step.parameters and step.values["profile"] == "smoke"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"seeds": 0}, {"shapes": [16, 2]}, {"train_changes": []}, {"methods": "BoQ"}),
+        *({"seeds": ["a"]}, {"windows": 3}, {"depths": []}),
+    ],
+    ids=str,
+)
+def test_bad_parameters_are_told_without_data(tmp_path, wrong):
+    with pytest.raises(ValueError, match=r"it should be like|there is no method"):
+        check("toy", tmp_path, overrides=wrong)
 
 
 def test_models_that_notebooks_share_are_counted_once(tmp_path):
@@ -278,4 +290,11 @@ def test_models_that_notebooks_share_are_counted_once(tmp_path):
     # 3 methods with two seeds; one more depth, shape and augmentation; two backbones, one of them
     # with two numbers of trained blocks; and the base model on map tiles.
     runs = 3 * 2 + 1 + 1 + 1 + (1 + 2) + 1
-    assert found["models"] == f"{runs} runs and 1 models that do not learn"
+    assert found["models"] == f"{runs} to train, unless they are there, and 1 without training"
+
+
+def test_a_notebook_that_only_shows_trains_nothing(tmp_path):
+    """The demo trains one model, and its notebook 10 would show those of the whole line-up."""
+    found = {row.what: row.found for row in check("demo", tmp_path).itertuples()}
+    assert found["models"] == "1 to train, unless they are there, and 1 without training"
+    assert "toycity, test" in found and "weights of toy_resnet" not in found

@@ -1,7 +1,7 @@
 """The pipeline on made notebooks, and what it promises of the real ones."""
 
 import json
-from functools import partial
+import re
 from pathlib import Path
 
 import nbformat
@@ -13,6 +13,8 @@ from PIL import Image
 
 from dinomix.pipeline import notebooks as pipeline
 from dinomix.pipeline.notebooks import NotebookFailedError, load_profile, run_profile
+from dinomix.plumbing.errors import ExplainedError
+from tests.conftest import write_places, write_testset
 
 NOTEBOOKS = pipeline.NOTEBOOKS
 REAL = sorted(NOTEBOOKS.glob("*.ipynb"))
@@ -87,12 +89,47 @@ def test_copies_depend_on_both_packages_and_their_data(notebooks, tmp_path, monk
     assert len(set(seen)) == 3 and seen[-1] == seen[-2]
 
 
-def test_a_failing_notebook_is_named_and_kept(notebooks, tmp_path):
-    write_notebook(notebooks, "30_c", "other = 0", "raise KeyError('no such place')", [])
-    with pytest.raises(NotebookFailedError, match=r"30_c stopped with KeyError.*no such place"):
+@pytest.mark.parametrize(
+    ("code", "complaint"),
+    [
+        ("raise KeyError('no such place')", r"30_c stopped with KeyError.*no such place"),
+        ("import os; os.kill(os.getpid(), 9)", "30_c stopped: its kernel was killed.*memory"),
+    ],
+)
+def test_a_failing_notebook_is_named_and_kept(notebooks, tmp_path, code, complaint):
+    write_notebook(notebooks, "30_c", "other = 0", code, [])
+    with pytest.raises(NotebookFailedError, match=complaint):
         run_profile("p", only="30", data=tmp_path, notebooks=notebooks)
     folder = tmp_path / "executed" / "p"
     assert [path.name for path in folder.iterdir()] == ["30_c.unfinished.ipynb"]
+
+
+def test_only_takes_several_and_the_kernel_is_that_of_this_environment(notebooks, tmp_path):
+    path = notebooks / "30_c.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    notebook.metadata["kernelspec"] = {"name": "gone", "display_name": "G", "language": "python"}
+    nbformat.write(notebook, path)
+    copies = run_profile("p", only="20, 30", data=tmp_path, notebooks=notebooks)
+    assert [copy.stem for copy in copies] == ["20_a", "30_c"]
+    with pytest.raises(ValueError, match="no notebook's name starts with '99'"):
+        run_profile("p", only="20,99", data=tmp_path, notebooks=notebooks)
+
+
+BARS = """
+from tqdm.auto import tqdm
+for place in tqdm(range(2), desc="outer", mininterval=0):
+    for image in tqdm(range(3), desc="inner", mininterval=0):
+        pass
+"""
+
+
+def test_the_bar_that_moves_inside_of_a_notebook_is_shown(notebooks, tmp_path):
+    shown = []
+    write_notebook(notebooks, "30_c", "other = 0", BARS, [])
+    (step,) = [s for s in load_profile("p", notebooks=notebooks) if s.name == "30_c"]
+    pipeline._execute(step, tmp_path / "30_c.ipynb", "f", tmp_path, shown.append)
+    assert any(re.match(r"inner: +100% +3/3 \[.*it/s\]$", text) for text in shown)
+    assert any(re.match(r"outer: +50% +1/2 \[", text) for text in shown)
 
 
 DRAW = """
@@ -105,32 +142,59 @@ Image.new("RGB", (4, 4), "red").save(folder / "new.png")
 """
 
 
-def test_figures_are_drawn_again_without_training(notebooks, tmp_path, monkeypatch):
-    """By the whole profile they replace what was there; by some notebooks they join it."""
-    write_notebook(notebooks, "30_c", "other = 0", DRAW, [])
+@pytest.fixture
+def data(tmp_path, monkeypatch):
     monkeypatch.setenv("DINOMIX_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("DINOMIX_NO_TRAINING", "")  # put back afterwards
-    monkeypatch.setattr(pipeline, "run_profile", partial(run_profile, notebooks=notebooks))
+    return tmp_path / "data"
+
+
+def test_figures_are_drawn_again_without_training(notebooks, tmp_path, data):
+    """By the whole profile they replace what was there; by some notebooks they join it."""
+    write_notebook(notebooks, "30_c", "other = 0", DRAW, ["20_a"])
     for folder in (tmp_path / "data" / "figures" / "p", tmp_path / "out"):
         folder.mkdir(parents=True)
         Image.new("RGB", (4, 4), "blue").save(folder / "old.png")
     out = tmp_path / "out"
-    pipeline.draw_figures("p", out, only="30")
+    copies = pipeline.draw_figures("p", out, "30", notebooks)
+    assert [copy.stem for copy in copies] == ["30_c"]  # what it needs stands
     assert {path.name for path in out.iterdir()} == {"old.png", "new.png"}
-    pipeline.draw_figures("p", out)
+    write_notebook(notebooks, "10_b", "size = 1", "raise KeyError('late')", ["30_c"])
+    with pytest.raises(NotebookFailedError, match="late"):
+        pipeline.draw_figures("p", out, notebooks=notebooks)
+    for folder in (data / "figures" / "p", out):
+        assert {path.name for path in folder.iterdir()} == {"old.png", "new.png"}
+    write_notebook(notebooks, "10_b", "size = 1", "", ["30_c"])
+    pipeline.draw_figures("p", out, notebooks=notebooks)
+    assert {path.name for path in (data / "figures" / "p").iterdir()} == {"new.png"}
     assert {path.name for path in out.iterdir()} == {"new.png"}
     assert Image.open(out / "new.png").convert("RGB").getpixel((0, 0)) == (255, 0, 0)
 
 
+def test_figures_name_what_is_not_trained_before_anything_runs(data):
+    with pytest.raises(FileNotFoundError, match="parts of toycity-smoke: run notebook 00"):
+        pipeline.draw_figures("smoke", data, "04")
+    write_places(data / "toycity-smoke" / "train", places=4)
+    write_testset(data / "toycity-smoke", split="val")
+    with pytest.raises(ExplainedError) as error:
+        pipeline.draw_figures("smoke", data, "04")
+    head, *lines = str(error.value).splitlines()
+    assert "`dinomix run smoke`" in head
+    assert lines == ["  04_mixer_depth: L = 0, seed 0", "  04_mixer_depth: L = 2, seed 0"]
+    assert not (data / "executed").exists()
+
+
 def test_notebooks_and_parameters_that_cannot_be_are_named(notebooks, tmp_path):
-    with pytest.raises(ValueError, match=r"sead.*declared are"):
+    with pytest.raises(ValueError, match=r"profile p has no .*'sead'; did you mean 'speed'"):
         load_profile("p", {"sead": 1}, notebooks)
+    with pytest.raises(ValueError, match="speed of notebook 20_a is '7'; it should be like 2"):
+        load_profile("p", {"speed": "7"}, notebooks)
     with pytest.raises(ValueError, match=r"no notebook's name starts with '99'"):
         run_profile("p", only="99", data=tmp_path, notebooks=notebooks)
     write_notebook(notebooks, "20_a", "size = 1\nspeed = 2", "", ["10_b"])
     for asked, error, complaint in (
         ("10_b: , 20_a: ", ValueError, "cycle"),
-        ("30_c: {size: 1}", ValueError, r"30_c is given \['size'\]"),
+        ("30_c: {size: 1}", ValueError, "30_c has no parameter 'size'; there are other"),
         ("40_d: ", FileNotFoundError, r"40_d\.ipynb.*30_c"),
     ):
         (notebooks / "profiles" / "p.yaml").write_text(f"common: {{}}\nnotebooks: {{{asked}}}")
@@ -154,9 +218,9 @@ def test_paper_profile_stops_in_the_first_cell_and_says_what_to_get(tmp_path):
     with pytest.raises(NotebookFailedError) as error:
         run_profile("paper", data=tmp_path)
     message = str(error.value)
-    assert "00_toy_city stopped with FileNotFoundError" in message
+    assert "00_toy_city stopped with MissingDataError" in message and str(tmp_path) in message
     for path in ("gsv-cities", "pitts30k/images/test", "weights/dinov2_vitb14_pretrain.pth"):
-        assert str(tmp_path / path) in message
+        assert f"  {path}: " in message
     (copy,) = (tmp_path / "executed" / "paper").iterdir()
     ran = [c for c in nbformat.read(copy, as_version=4).cells if c.get("execution_count")]
     assert len(ran) == 3  # the parameters, those injected, and the first cell

@@ -64,7 +64,7 @@ def test_what_may_be_a_photo_is_counted_and_named_once(tmp_path, names, complain
 
 def test_all_ways_in_tell_of_it(tmp_path):
     for name in ("database", "queries"):
-        touch(tmp_path / name, "@1@2@1.jpg", "@1@2@2.dng", "below/@1@2@3.jpg")
+        touch(tmp_path / name, "@1001@2@1.jpg", "@1001@2@2.dng", "below/@1001@2@3.jpg")
     sides = tmp_path / "database", tmp_path / "queries"
     both = r"\. Left out are images .*: 1 \(below\), and files .*: 1 \(.*\.dng"
     for opened in (

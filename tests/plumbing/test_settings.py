@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dinomix.plumbing.settings import LARGEST, parse_overrides, parse_yaml, read_fields
+from dinomix.plumbing.errors import ExplainedError
+from dinomix.plumbing.settings import (
+    LARGEST,
+    cell_values,
+    parse_overrides,
+    parse_yaml,
+    read_fields,
+    refuse_unknown,
+    refuse_unlike,
+)
 
 
 def write(folder, content, name="a.yaml"):
@@ -96,3 +105,58 @@ def test_words_stay_words(text):
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_every_float_of_python_is_read(value):
     assert parse_yaml(repr(value)) == value
+
+
+CELL = """
+seeds = [0, 1]  # a comment
+names = [*("a", "b"), "c"]
+size, grades = 5, [0.0, 0.5]
+shapes = [[64, 2], [128, 4]]
+options = {}
+challenges = {"dark": ["night"]}
+test_folders = ["toycity"]
+weights = "hub"
+methods = None
+choice = None
+""".replace("size, grades = 5, [0.0, 0.5]", "size = 5\ngrades = [0.0, 0.5]")
+
+
+def test_a_cell_of_parameters_is_read_without_running_it():
+    expected = {}
+    exec(CELL, expected)
+    del expected["__builtins__"]
+    assert cell_values(CELL) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "bad"),
+    [
+        ("seeds", [[5], []], [0, ["a"], [0.5], [True], None, "[0, 1]", [[0]], {"a": 0}]),
+        ("names", [["x"], []], ["x", [1], [["a"]], None]),
+        ("size", [7], [7.0, "7", True, [7], None]),
+        ("grades", [[0, 1], [0.1, 1]], [0.1, ["0.1"], [True]]),
+        ("shapes", [[[16, 2]]], [[16, 2], [[16]], [[16, 2, 1]], [["a", "b"]], [[16, [2]]]]),
+        ("options", [{"a": [1], "b": "c"}], [[], 0, "a", None]),
+        ("challenges", [{"a": ["b", "c"], "d": []}], [{"a": "b"}, {"a": [1]}, ["a"]]),
+        ("test_folders", [["a", ["a", "val"]]], ["a", [["a"]], [0]]),
+        ("weights", ["a.pth", None], [0, ["hub"]]),
+        ("methods", [None, ["BoQ"]], ["BoQ", [1], [["BoQ"]]]),
+        ("choice", [None, "a", 0, [[]]], []),
+    ],
+)
+def test_a_parameter_takes_what_is_like_its_default(name, good, bad):
+    for value in good:
+        refuse_unlike({name: value}, cell_values(CELL), "notebook 04")
+    for value in bad:
+        with pytest.raises(ValueError, match=f"{name} of notebook 04 is .*; it should be like "):
+            refuse_unlike({name: value}, cell_values(CELL), "notebook 04")
+
+
+def test_unknown_parameters_are_told_with_the_nearest_names():
+    refuse_unknown(["seeds"], ["seeds"], "notebook 04")
+    with pytest.raises(ValueError, match=r"^notebook 04 has no .*'depht'; did you mean 'depth'\?$"):
+        refuse_unknown(["depht"], ["depth", "size"], "notebook 04")
+    many = [f"name{i}" for i in range(20)]
+    with pytest.raises(ValueError, match=r"'xyz'; there are name0, .* and 15 more$") as error:
+        refuse_unknown(["xyz"], many, "notebook 04")
+    assert isinstance(error.value, ExplainedError)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from dinomix.evaluation import ALL
-from dinomix.plumbing.tables import ResultsTable, mean_and_range, show
+from dinomix.plumbing.tables import ResultsTable, mean_and_range, readable, show
 
 
 def row(method="mix", condition=ALL, k=1, recall=50.0, **values):
@@ -101,7 +101,68 @@ def test_other_tables_are_named_and_shown_plainly():
     assert isinstance(plain, ResultsTable)
     assert plain._repr_html_() == pd.DataFrame(plain)._repr_html_()
     assert "<table" in table.iloc[:0]._repr_html_()
-    assert repr(table) == repr(pd.DataFrame(table))
+    assert repr(plain) == repr(pd.DataFrame(plain))
+    words = table.assign(recall="none")  # nothing to take a mean of
+    assert repr(words) == repr(pd.DataFrame(words))
+
+
+def test_printed_as_shown():
+    lines = [
+        row("gem", c, k, 10.0 * k, mix_depth=d) for c in ("day", ALL) for k, d in ((1, 2.0), (5, 2))
+    ]
+    table = ResultsTable(lines)
+    assert str(table).splitlines() == [
+        "dataset city; method gem; mix_depth 2; recall in percent",
+        "            R@1   R@5",
+        "condition            ",
+        "day        10.0  50.0",
+        "all        10.0  50.0",
+    ]
+    near = ResultsTable([row(scale=1234567.25), row(scale=1234567.5)])
+    assert "1234567.25" in str(near) and "1234567.5" in str(near)  # two rows, not their mean
+    escaped = ResultsTable([row("a & b", "day"), row("a & b", "<night>")])
+    assert "method a & b;" in repr(escaped) and "<night>" in repr(escaped)
+    many = ResultsTable([row(f"m{i}") for i in range(200)])
+    assert len(repr(many).splitlines()) < 100
+
+
+def headings_and_cells(table):
+    markup = readable(table).hide(axis="index").to_html()
+    texts = re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", markup)
+    return texts[: len(table.columns)], texts[len(table.columns) :]
+
+
+@pytest.mark.parametrize(
+    ("values", "written"),
+    [
+        ([711044, 86578176], ["711,044", "86,578,176"]),
+        ([64.0, float("nan")], ["64", ""]),
+        (pd.array([2, pd.NA], dtype="Int64"), ["2", ""]),
+        ([2200.729048, 4.823452], ["2,200.7", "4.8"]),
+        ([62.5, 100.0], ["62.5", "100.0"]),
+        ([-0.00613, 0.0], ["-0.00613", "0.00000"]),
+        ([float("nan")] * 2, ["", ""]),
+        ([float("inf"), 0.123], ["inf", "0.123"]),
+        ([True, False], ["True", "False"]),
+        (["56 x 56", None], ["56 x 56", ""]),
+        (["<b>", "&"], ["&lt;b&gt;", "&amp;"]),
+    ],
+)
+def test_numbers_as_people_write_them(values, written):
+    assert headings_and_cells(pd.DataFrame({"a": values}))[1] == written
+
+
+def test_units():
+    columns = {
+        "latency_ms": 4.82,
+        "memory_mib": 17.0,
+        "flops": 22809600,
+        "trained_blocks": 1,
+        "ms": 2,
+    }
+    headings, texts = headings_and_cells(pd.DataFrame([columns]))
+    assert headings == ["latency (ms)", "memory (MiB)", "flops", "trained blocks", "ms"]
+    assert texts == ["4.82", "17", "22.8 MFLOP", "1", "2"]
 
 
 def test_pandas_goes_on_as_with_any_table(tmp_path):

@@ -21,7 +21,14 @@ def test_everything_that_is_missing_is_listed(tmp_path):
     needed = {"there": "x", "gsv": "get it from its authors", "weights/a.pth": "from its page"}
     with pytest.raises(FileNotFoundError) as error:
         require(needed, tmp_path)
-    message = str(error.value)
-    assert f"{tmp_path / 'gsv'}\n      get it from its authors" in message
-    assert str(tmp_path / "weights/a.pth") in message and str(tmp_path / "there") not in message
+    head, *lines = str(error.value).splitlines()
+    assert str(tmp_path) in head and "DINOMIX_DATA" in head
+    assert lines == ["  gsv: get it from its authors", "  weights/a.pth: from its page"]
+    with pytest.raises(FileNotFoundError, match=r"lacks all or parts of gsv: x$") as error:
+        require({"there": "x", "gsv": "x"}, tmp_path)
+    assert error.value._render_traceback_() == [f"error: {error.value}"]  # as IPython asks
+    (tmp_path / "there" / "toycity.started.json").touch()  # rendering was interrupted
+    with pytest.raises(FileNotFoundError, match=r"parts of there: x$"):
+        require({"there": "x"}, tmp_path)
+    (tmp_path / "there" / "toycity.started.json").unlink()
     assert require({"there": "x"}, tmp_path) == tmp_path

@@ -110,9 +110,6 @@ def notebooks(tmp_path):
         ("common: {}\nnotebooks: {10_a: 5}", "10_a is 5, expected names"),
         ("common: {5: 1}\nnotebooks: {10_a: }", "common is .*, expected names"),
         ("common: {}\nnotebooks: {../10_a: }", "a notebook's name, without a folder"),
-        ("common: {size: 2020-01-01}\nnotebooks: {10_a: }", "size of common .* needs quotes"),
-        ("common: {size: !!set {a}}\nnotebooks: {10_a: }", "size of common is .*, expected text"),
-        ("common: {size: &a [*a]}\nnotebooks: {10_a: }", "size of common is"),
         ("common: {size: 1, size: 2}\nnotebooks: {10_a: }", "line 1: .*'size' is there twice"),
         ("common: {size: !!python/object/apply:os.system [ls]}\nnotebooks: {}", "line 1: could"),
         ("common: {size: !nosuch 5}\nnotebooks: {}", "line 1: could not"),
@@ -128,6 +125,14 @@ def notebooks(tmp_path):
 def test_bad_profiles(notebooks, text, complaint):
     (notebooks / "profiles" / "bad.yaml").write_text(text)
     with pytest.raises(ValueError, match=rf"bad\.yaml.*({complaint})"):
+        load_profile("bad", notebooks=notebooks)
+
+
+@pytest.mark.parametrize("value", ["2020-01-01", "!!set {a}", "&a [*a]", "&a {b: *a}", "{1: 2}"])
+def test_values_of_a_profile_that_no_parameter_takes(notebooks, value):
+    profile = f"common: {{size: {value}}}\nnotebooks: {{10_a: }}"
+    (notebooks / "profiles" / "bad.yaml").write_text(profile)
+    with pytest.raises(ValueError, match=r"size of notebook 10_a is .*; it should be like 1"):
         load_profile("bad", notebooks=notebooks)
 
 

@@ -48,6 +48,7 @@ def test_a_notebook_that_varies_nothing_trains_one_model(setup, tmp_path):
     assert variants == [Variant("DINO-Mix", BASE, recipe, data / "w.pth", 7)]
     assert study.tests == [data / "city"] and study.ks == (1, 5, 10)
     assert Setup(data, {"profile": "p", "required": {}}).experiments() == []  # without a recipe
+    assert [variants for _, variants in setup(watched=None).experiments()] == [[]]  # notebook 10
     assert not data.exists()
 
 
@@ -105,6 +106,9 @@ def test_opening_a_profile(tmp_path, monkeypatch):
     monkeypatch.setenv("DINOMIX_DATA", str(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"gsv(.|\n)*from its authors"):
         open_profile({**COMMON, "required": {"gsv": "from its authors"}})
+    with pytest.raises(FileNotFoundError, match="parts of city: run notebook 00 or `make demo`"):
+        open_profile(COMMON)
+    (tmp_path / "city").mkdir()
     setup = open_profile(COMMON)
     assert setup.figures == tmp_path / "figures" / "p"
     assert setup.results.is_dir()  # a table can be written there
@@ -112,6 +116,59 @@ def test_opening_a_profile(tmp_path, monkeypatch):
     table = setup.save(rows, "tried")
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "results" / "p" / "tried.csv"), table)
     assert table["profile"].tolist() == ["p"]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "folders"),
+    [
+        ({"val_folder": "val", "test_folders": [["far/city", "limits"]]}, ["city", "far", "val"]),
+        ({"test_folders": ["pitts30k-val", "tokyo247"]}, ["city", "pitts30k", "tokyo247"]),
+        ({"city_folder": "town"}, ["city", "town"]),
+        ({"city_folder": "city", "city": {}}, []),  # the notebook renders it
+        ({"city_folder": ""}, ["city"]),
+    ],
+)
+def test_which_data_sets_a_notebook_reads(setup, parameters, folders):
+    assert sorted(setup(**parameters).sets()) == folders
+
+
+CELL = "\n".join(f"{name} = {value!r}" for name, value in COMMON.items())
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ("sedes = [1]", "this notebook has no parameter 'sedes'; did you mean 'seeds'"),
+        ("seeds = '[0, 1]'", r"seeds of this notebook is '\[0, 1\]'; .*like \[4, 5\] .*-y"),
+        ("seeds = 0", r"seeds of this notebook is 0; .*like \[4, 5\]$"),
+    ],
+)
+def test_what_papermill_alone_gives_is_checked(given, complaint):
+    cells = {"In": ["", CELL, f"# Parameters\n{given}\n", "now"]}
+    with pytest.raises(ValueError, match=complaint):
+        open_profile(COMMON | cells)
+
+
+def test_what_papermill_alone_changes_goes_to_a_folder_of_its_own(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("DINOMIX_DATA", str(tmp_path))
+    (tmp_path / "city").mkdir()
+
+    def profile(*cells):
+        return open_profile(COMMON | {"In": ["", *cells, "now"]}).results.name
+
+    injected = "# Parameters\n"
+    own = profile(CELL, injected + "seeds = [7]\n")
+    assert own.startswith("p-") and own in capsys.readouterr().out
+    assert profile(CELL, injected + "seeds = [8]\n") not in ("p", own)
+    assert "other parameters" in capsys.readouterr().out
+    for cells in (
+        (CELL, injected + "seeds = [4, 5]\n"),  # nothing else than the notebook says
+        (CELL, injected + 'profile = "p"\nseeds = [7]\n'),  # as a profile gives it
+        (CELL, "seeds = [7]"),  # by hand
+        ("import this", injected + "seeds = [7]\n"),  # executed again, out of order
+    ):
+        assert profile(*cells) == "p"
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("name", ["toy", "paper"])

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import os
+import re
 import signal
 import threading
 import time
@@ -14,7 +15,8 @@ import torch
 
 import dinomix
 from dinomix.runs import cluster
-from dinomix.study.study import Study, Variant, variants
+from dinomix.runs.run import COLUMNS
+from dinomix.study.study import Study, Variant, _Watch, variants
 from tests.conftest import write_places, write_testset
 
 RECIPE = dinomix.TrainConfig.preset("toy", epochs=2, places_per_batch=3, device="cpu")
@@ -132,7 +134,9 @@ def test_what_is_done_costs_nothing(study, monkeypatch):
 
 def test_processes_do_what_one_does_and_name_what_fails(study, elsewhere):
     broken = Variant("broken", config(trained_blocks=13), RECIPE)
-    with pytest.raises(RuntimeError, match=r"1 of 5 variants failed.*\n.*'broken'.*\n.*0 to 12"):
+    with pytest.raises(
+        RuntimeError, match=r"1 of 5 variants failed.*\n  broken, seed 0: .*0 to 12"
+    ):
         study.run([broken, *VARIANTS], workers=2, progress=False)
     assert all(study.is_done(variant) for variant in VARIANTS)
     table = study.run(VARIANTS, progress=False)
@@ -174,6 +178,50 @@ def test_a_killed_worker_costs_no_more_than_its_epoch(study, elsewhere):
         assert killed and killed[0][0] not in client.run(os.getpid).values()
     pd.testing.assert_frame_equal(table, alone(elsewhere, variants))
     assert_same_weights(study, elsewhere)
+
+
+@pytest.fixture
+def watched(study, tmp_path):
+    """A watch over four runs of six epochs, and a function that writes how long some took."""
+    made = [Variant(name, config(), dataclasses.replace(RECIPE, epochs=6)) for name in "abcd"]
+    runs = {
+        i: dinomix.Run(tmp_path / v.method, v.model, v.train, pd.DataFrame(columns=COLUMNS))
+        for i, v in enumerate(made)
+    }
+
+    def write(i, *seconds):
+        runs[i].write_history(
+            [{"epoch": e, "step": 0, "seconds": s} for e, s in enumerate(seconds)]
+        )
+
+    write(2, 9, 900, 900, 900)  # killed in an earlier night, on another machine
+    return _Watch(runs), made, write
+
+
+def test_the_time_left_is_that_of_what_is_trained_now(watched):
+    watch, made, write = watched
+    assert watch.in_words(made, []) == ""
+    write(0, 1)
+    assert watch.in_words(made, []) == "a, seed 0: epoch 0 of 6"
+    write(0, 1, 10, 30)  # epoch 0 only validates
+    # Epochs left: 4 of a, 6 of b, 3 of c, 6 of d, all of 20 s, one after the other.
+    assert watch.in_words(made, []) == "about 06:20 left; a, seed 0: epoch 2 of 6, 01:20 left"
+    write(1, 1, 40)
+    words = watch.in_words(made, [])  # a: 80 s, b: 200 s, c: 3 x 30 s, d: 6 x 30 s; two at a time
+    assert words.startswith("about 04:35 left; ") and "b, seed 0: epoch 1 of 6, 03:20 left" in words
+    write(0, 1, *[20] * 6)
+    words = watch.in_words(made, [0])  # b, c and d, by b
+    assert words == "about 07:50 left; b, seed 0: epoch 1 of 6, 03:20 left"
+    assert watch.in_words(made, [0, 1, 2, 3]) == ""
+
+
+def test_a_study_tells_how_far_each_variant_is(study, capsys, monkeypatch):
+    monkeypatch.setattr(cluster, "NEWS", 0.1)
+    recipe = dataclasses.replace(RECIPE, epochs=8)
+    study.run([Variant(name, config(), recipe, seed=i) for i, name in enumerate("ab")], workers=1)
+    shown = capsys.readouterr().err
+    assert re.search(r"study: [01] of 2 variants .* left; [ab], seed [01]: epoch \d of 8", shown)
+    assert "study: 2 of 2 variants" in shown
 
 
 def test_variants_are_read_from_literals():

@@ -1,5 +1,7 @@
 """Pictures of a query, read back from their axes; and stepping through queries."""
 
+from threading import Event
+
 import numpy as np
 import pytest
 from matplotlib.colors import same_color
@@ -8,7 +10,17 @@ from dinomix import TestSet
 from dinomix.datasets.layouts import read_folders, read_frames
 from dinomix.evaluation import Retrieval
 from dinomix.figures import RIGHT, WRONG
-from dinomix.widgets.browser import EVERY, Browsing, place_map, ranking, retrieval_browser
+from dinomix.model import ModelConfig, build_model
+from dinomix.widgets.browser import (
+    EVERY,
+    asked_for,
+    place_map,
+    query_in_words,
+    ranking,
+    retrieval_browser,
+    step,
+)
+from tests.widgets.test_view import settle
 
 
 @pytest.fixture
@@ -47,6 +59,16 @@ def test_ranking_frames_right_and_wrong_where_that_is_known(two_found):
     assert not any(frame.get_visible() for frame in frames(figure))
 
 
+def test_what_was_skipped_is_no_database_image(two_found):
+    two_found.ranked[0] = -1
+    two_found.test.queries[0].write_bytes(b"no image")
+    figure = ranking(two_found, 0)
+    assert titles(figure) == ["query: damaged", "1: nothing found", "2: nothing found"]
+    assert not any(axis.images for axis in figure.axes)
+    (axis,) = place_map(two_found, 0).axes
+    assert len(axis.collections) == 2 and not axis.texts  # the database and the query
+
+
 def test_map_shows_where_query_and_answers_lie(two_found):
     (axis,) = place_map(two_found, 0).axes
     database, query, second, first = (c.get_offsets().tolist() for c in axis.collections)
@@ -80,41 +102,27 @@ def retrieval(test_root):
 
 
 def test_failures_of_a_condition_in_a_circle(retrieval):
-    browsing = Browsing()
-    browsing.choose(retrieval, EVERY, False)
-    assert browsing.queries.tolist() == list(range(10)) and browsing.query == 0
-    browsing.choose(retrieval, "night", True)
-    assert browsing.queries.tolist() == [5, 8]
-    seen = []
-    for by in (1, 1, -1, -1):
-        seen.append(browsing.query)
-        browsing.step(by)
-    assert seen == [5, 8, 5, 8] and browsing.query == 5
+    assert asked_for(retrieval, EVERY, False).tolist() == list(range(10))
+    failures = asked_for(retrieval, "night", True)
+    assert failures.tolist() == [5, 8]
+    assert [step(failures, 5, by) for by in (0, 1, -1)] == [5, 8, 8]
+    assert [step(failures, 8, by) for by in (0, 1, -1)] == [8, 5, 5]
+    assert [step(failures, 6, by) for by in (0, 1, -1)] == [8, 8, 5]
+    assert [step(failures, 9, by) for by in (0, 1, -1)] == [5, 5, 8]
+    assert step(failures[:0], 3, 1) is None
 
 
-def test_the_query_stays_where_it_is_still_asked_for(retrieval):
-    browsing = Browsing()
-    browsing.choose(retrieval, EVERY, False)
-    browsing.step(7)
-    other_method = Retrieval(retrieval.test, retrieval.ranked, retrieval.similarities, [[]] * 10)
-    browsing.choose(other_method, EVERY, False)
-    assert browsing.query == 7
-    browsing.choose(retrieval, EVERY, True)
-    assert browsing.query == 8  # the next failure
-    browsing.choose(retrieval, "day", False)
-    assert browsing.query == 0  # there is none after it
-
-
-def test_words_tell_rank_and_answers(retrieval):
-    browsing = Browsing()
-    assert browsing.in_words() == "no query is like this"
-    browsing.choose(retrieval, "day", False)
-    words = browsing.in_words()
-    assert words.startswith("query 1 of 5, day, first right one at rank 2 (1 right answers")
-    assert words.endswith(retrieval.test.queries[0].name)
+def test_words_tell_number_rank_and_answers(retrieval):
+    day = np.arange(5)
+    assert query_in_words(retrieval, None, day) == "no query is like this"
+    words = query_in_words(retrieval, 3, day)
+    first = "query 4 of 10 (4 of 5 that are like this), day, first right one at rank 2 (1 right"
+    assert words.startswith(first) and words.endswith(retrieval.test.queries[3].name)
     nothing = Retrieval(retrieval.test, retrieval.ranked[:, :1], retrieval.similarities, [[]] * 10)
-    browsing.choose(nothing, "day", False)
-    assert "none is right (0 right answers in the database)" in browsing.in_words()
+    words = query_in_words(nothing, 0, np.arange(10))
+    assert words.startswith("query 1 of 10, day, none is right (0 right answers in the database)")
+    retrieval.skipped.append(retrieval.test.queries[0])
+    assert "query 1 of 10, day, a damaged image" in query_in_words(retrieval, 0, np.arange(10))
 
 
 def test_controls_change_what_is_shown(retrieval):
@@ -130,18 +138,15 @@ def test_controls_change_what_is_shown(retrieval):
     assert view.condition.options == (EVERY, "day", "night")
     view.condition.value = "night"
     view.only_failures.value = True
-    assert "query 1 of 2, night, first right one at rank 2" in view.status.value
-    assert view.number.max == 2
-    view.number.value = 2
-    assert "query 2 of 2" in view.status.value
+    words = "query 6 of 10 (1 of 2 that are like this), night, first right one at rank 2"
+    assert words in view.status.value and view.number.value == 6
+    view.number.value = 7
+    assert "query 9 of 10 (2 of 2" in view.status.value and view.number.value == 9
 
 
-def test_nothing_to_show_is_said_and_errors_show_in_the_view(retrieval):
-    def broken():
-        raise FileNotFoundError("no weights at here.safetensors")
-
+def test_nothing_to_show_is_said(retrieval):
     retrieval.ranked[:, 0] = np.tile(np.arange(5), 2)  # no failures
-    view = retrieval_browser([retrieval.test], {"a": retrieval, "b": broken})
+    view = retrieval_browser([retrieval.test], {"a": retrieval})
     view.only_failures.value = True
     assert "no query is like this" in view.status.value
     assert view.ranking.layout.display == view.map.layout.display == "none"
@@ -149,10 +154,37 @@ def test_nothing_to_show_is_said_and_errors_show_in_the_view(retrieval):
     assert view.message.value == ""
     view.only_failures.value = False
     assert view.ranking.layout.display is None
+
+
+def test_nothing_old_is_shown_while_a_method_loads_or_when_it_cannot(retrieval):
+    loading = Event()
+
+    def broken():
+        loading.wait(10)
+        raise FileNotFoundError("no weights at here.safetensors")
+
+    view = retrieval_browser([retrieval.test], {"a": retrieval, "b": broken})
     view.method.value = "b"
+    assert view.working and view.shown.layout.visibility == "hidden"
+    view.next.click()  # of what is not there yet
+    assert view.number.value == 1 and view.working
+    loading.set()
+    settle(view)
     assert "FileNotFoundError: no weights at here.safetensors" in view.message.value
+    assert view.shown.layout.visibility == "hidden"
     view.method.value = "a"
-    assert view.message.value == ""
+    assert view.message.value == "" and view.shown.layout.visibility is None
+
+
+def test_given_a_model_a_damaged_query_leaves_the_others(test_root):
+    test = TestSet(test_root)
+    test.queries[0].write_bytes(b"no image")
+    config = ModelConfig(backbone="toy_vits14", image_size=28, out_channels=8)
+    with pytest.warns(UserWarning, match="skipped"):
+        view = settle(retrieval_browser([test], {"a": build_model(config, weights="hub")}))
+    assert view.message.value == "" and "a damaged image" in view.status.value
+    view.next.click()
+    assert "query 2 of 10, day, first right one" in view.status.value and view.message.value == ""
 
 
 def test_another_test_set_may_lack_conditions_and_labels(retrieval):
@@ -162,6 +194,6 @@ def test_another_test_set_may_lack_conditions_and_labels(retrieval):
     view.only_failures.value = True
     view.test_set.value = "photos"
     assert view.condition.options == (EVERY,) and view.only_failures.disabled
-    assert "query 1 of 5" in view.status.value and view.map.layout.display == "none"
+    assert "query 5 of 5" in view.status.value and view.map.layout.display == "none"
     view.test_set.value = test.name
-    assert not view.only_failures.disabled and "query 1 of 4" in view.status.value
+    assert not view.only_failures.disabled and "(3 of 4" in view.status.value

@@ -21,7 +21,7 @@ def test_retrieves_as_the_package_does(model, test_root):
     collection = Collection([test], {"a": model}, k=3)
     found, expected = collection.retrieval(test.name, "a"), retrieve(model, test, 3, progress=False)
     np.testing.assert_array_equal(found.ranked, expected.ranked)
-    np.testing.assert_array_equal(found.similarities, expected.similarities)
+    np.testing.assert_allclose(found.similarities, expected.similarities, rtol=1e-5)
     for mine, theirs in zip(found.positives, expected.positives, strict=True):
         np.testing.assert_array_equal(mine, theirs)
 
@@ -29,22 +29,42 @@ def test_retrieves_as_the_package_does(model, test_root):
 def test_loads_and_describes_once_when_asked(model, test_root):
     test, loads, told = TestSet(test_root), [], []
     collection = Collection([test], {"a": lambda: loads.append(1) or model})
-    collection.report = told.append
-    assert loads == []
-    first = collection.retrieval(test.name, "a")
+    assert loads == [] and not collection.knows(test.name, "a")
+    first = collection.retrieval(test.name, "a", told.append)
+    assert collection.knows(test.name, "a")
     assert told[0] == "a: loading the model"
     assert told[-1] == "a, queries: 10 of 10 images described"
     told.clear()
-    assert collection.retrieval(test.name, "a") is first
+    assert collection.retrieval(test.name, "a", told.append) is first
     assert collection.model("a") is model and loads == [1] and told == []
+
+
+def test_what_the_report_raises_ends_the_describing(model, test_root, tmp_path):
+    def report(words: str) -> None:
+        if "8 of 10" in words:
+            raise TimeoutError
+
+    model.train()
+    collection = Collection([TestSet(test_root)], {"a": model}, cache=tmp_path / "cache")
+    with pytest.raises(TimeoutError):
+        collection.retrieval("city-test", "a", report)
+    assert not model.training and not collection.knows("city-test", "a")
+    assert len(list((tmp_path / "cache").iterdir())) == 1  # the database's, which was done
+
+
+def test_a_damaged_query_finds_nothing_and_the_others_do(model, test_root):
+    test = TestSet(test_root)
+    test.queries[3].write_bytes(b"no image")
+    with pytest.warns(UserWarning, match="skipped"):
+        found = Collection([test], {"a": model}, k=3).retrieval(test.name, "a")
+    assert (found.ranked[3] == -1).all() and (np.delete(found.ranked, 3, 0) >= 0).all()
 
 
 def test_descriptors_are_kept_on_disk_until_model_or_images_change(model, test_root, tmp_path):
     def describe_anew(model) -> bool:
         told = []
         collection = Collection([TestSet(test_root)], {"a": model}, cache=tmp_path / "cache")
-        collection.report = told.append
-        collection.retrieval("city-test", "a")
+        collection.retrieval("city-test", "a", told.append)
         return any("described" in line for line in told)
 
     assert describe_anew(model)
@@ -84,6 +104,9 @@ def test_answers_in_words_tell_what_is_known(test_root):
     assert in_words(metres, 0, 0) == "right, 5.0 m, 0.50"
     assert in_words(metres, 0, 1) == "wrong, 95.0 m, 0.50"
     assert right_answers(metres, 1).tolist() == [False, True]
+    ranked[2] = -1  # a damaged query
+    assert in_words(metres, 2, 1) == "nothing found"
+    assert right_answers(metres, 2).tolist() == [False, False]
 
     folders = [test.database[0].parent, test.queries[0].parent]
     frames = read_frames(*folders, tolerance=1)

@@ -66,11 +66,11 @@ def test_filters_axes_and_what_is_averaged():
 
 def test_tables_are_gathered_and_others_left_out(tmp_path):
     assert gather_results(tmp_path).empty
-    save_results([results()], tmp_path / "toy" / "04_depth.csv")
+    save_results([results()], tmp_path / "toy" / "04_mixer_depth.csv")
     save_results([results()], tmp_path / "demo" / "03_bench.csv")
     pd.DataFrame({"backbone": ["a"], "flops": [1]}).to_csv(tmp_path / "costs.csv", index=False)
     found = gather_results(tmp_path)
-    assert found["study"].unique().tolist() == ["03_bench", "04_depth"]
+    assert found["study"].unique().tolist() == ["bench", "mixer depth"]
     assert found["val_recall"].isna().all() and found["val_recall"].dtype == float
     ablation = Ablation(found)
     assert ablation.values["mix_depth"] == ["0", "2", "10", "none"]

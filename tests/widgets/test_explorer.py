@@ -6,7 +6,10 @@ import pytest
 from dinomix import TestSet
 from dinomix.evaluation import Retrieval
 from dinomix.model import ModelConfig, build_model
-from dinomix.widgets.explorer import NOTHING, attention_explorer
+from dinomix.widgets import attention_explorer, patch_explorer, retrieval_browser
+from dinomix.widgets.browser import EVERY
+from dinomix.widgets.explorer import NOTHING
+from tests.widgets.test_view import settle
 
 
 @pytest.fixture
@@ -15,10 +18,10 @@ def view(test_root):
     vit = ModelConfig(backbone="toy_vits14", image_size=28, out_channels=8)
     cnn = ModelConfig(backbone="timm/resnet10t", image_size=96, stage=3, out_channels=8)
     models = {"ViT": build_model(vit, weights="hub"), "CNN": lambda: build_model(cnn)}
-    view = attention_explorer([TestSet(test_root)], models, k=3)
+    view = settle(patch_explorer([TestSet(test_root)], models, k=3))
     assert view.beside.value == "CNN" and len(shown(view)) == 3
     view.beside.value = NOTHING
-    return view
+    return settle(view)
 
 
 def click(view, down: float, right: float) -> None:
@@ -28,14 +31,14 @@ def click(view, down: float, right: float) -> None:
     view.clicks._dom_handlers({**event, **size, "type": "click"})
 
 
-def shown(view) -> list[bytes]:
+def shown(view) -> list[str]:
     """The query and what stands beside it."""
-    query, *panels = view.pictures.children
-    return [query.value, *(heat.value for heat, _ in (panel.children for panel in panels))]
+    places = [view.query, *settle(view).heats]
+    return [place.value for place in places if place.layout.display is None]
 
 
 def captions(view) -> list[str]:
-    return [panel.children[1].value for panel in view.pictures.children[1:]]
+    return [heat.split("<div")[1] for heat in shown(view)[1:]]
 
 
 def test_begins_in_the_middle_with_the_last_block(view):
@@ -73,12 +76,14 @@ def test_block_rank_and_query_choose_the_pictures(view):
 
 def test_methods_side_by_side_have_grids_of_their_own(view):
     view.beside.value = "CNN"
-    assert view.message.value == "" and len(shown(view)) == 3 and all(shown(view))
+    assert len(shown(view)) == 3 and all(shown(view)) and view.message.value == ""
     assert "block 1 of 1" in captions(view)[1] and view.block.max == 12
     view.method.value = "CNN"
+    settle(view)
     assert (view.row.max, view.block.max, view.block.value) == (6, 1, 1)
     assert (view.row.value, view.column.value) == (4, 4)  # the same spot on a finer grid
     view.method.value = "ViT"
+    settle(view)
     assert (view.block.max, view.block.value) == (12, 12)
     view.beside.value = NOTHING
     assert len(shown(view)) == 2
@@ -87,5 +92,38 @@ def test_methods_side_by_side_have_grids_of_their_own(view):
 def test_a_retrieval_without_a_model_is_an_error_in_the_view(test_root):
     test = TestSet(test_root)
     found = Retrieval(test, np.zeros((10, 2), int), np.ones((10, 2), np.float32), [[]] * 10)
-    view = attention_explorer([test], {"a": found})
-    assert "looking into it takes its model" in view.message.value
+    view = settle(attention_explorer([test], {"a": found}))  # by its first name
+    assert "patches take its model" in view.message.value
+
+
+def test_a_browser_and_an_explorer_show_the_same_query(test_root):
+    test = TestSet(test_root)
+    model = build_model(ModelConfig("toy_vits14", image_size=28, out_channels=8), weights="hub")
+    browser = retrieval_browser([test], {"a": model, "b": model})
+    view = patch_explorer(browser)
+    settle(view)
+    assert "query 1 of 10" in view.status.value and "query 1 of 10" in browser.status.value
+    browser.condition.value = "night"
+    settle(view)
+    assert view.number.value == browser.number.value == 6 and "query 6 of" in view.status.value
+    view.next.click()
+    settle(view)
+    assert "query 7 of 10, night" in browser.status.value and browser.number.value == 7
+    assert browser.condition.value == EVERY
+    view.number.value = 2
+    settle(view)
+    view.method.value, view.rank.value = "b", 2
+    settle(view)
+    assert browser.method.value == "b" and "query 2 of 10, day" in browser.status.value
+    assert browser.message.value == view.message.value == ""
+
+
+def test_what_found_nothing_has_no_patches(test_root):
+    test = TestSet(test_root)
+    test.queries[0].write_bytes(b"no image")
+    model = build_model(ModelConfig("toy_vits14", image_size=28, out_channels=8), weights="hub")
+    with pytest.warns(UserWarning, match="skipped"):
+        view = settle(patch_explorer([test], {"a": model}))
+    assert f"{test.queries[0].name} is damaged" in view.message.value
+    view.next.click()
+    assert "query 2 of 10" in settle(view).status.value and view.message.value == ""

@@ -38,6 +38,22 @@ dinomix.train(config, places, val, recipe, weights="hub", out=data / "runs")
 """
 
 
+MORE_METHODS = """
+import time
+
+def broken():
+    raise OSError("no weights here")
+
+def slow():
+    model = shown.load(ready[0])
+    next(model.parameters()).data.mul_(1.01)  # so that no descriptors of it are kept
+    model.register_forward_pre_hook(lambda *_: time.sleep(5))
+    return model
+
+models |= {"slow": slow, "broken": broken}
+"""
+
+
 @pytest.fixture(scope="module")
 def data(request, tmp_path_factory) -> Path:
     """A data folder with all that notebook 10 shows, made by the smoke profile."""
@@ -60,13 +76,14 @@ class Opened:
         self._shots, self._numbers = shots, count()
 
     def view(self, name: str, *pictures: str) -> View:
+        if self.name == "app":
+            self.page.get_by_role("tab", name=name.replace("-", " ").capitalize()).click()
         view = View(self.page, name)
         view.wait_until_shown(*pictures)
         return view
 
     def shoot(self, view: View, what: str) -> None:
-        name = view.root.get_attribute("class").split("dinomix-")[1].split()[0]
-        file = f"{self.name}-{next(self._numbers):02d}-{name}-{what}.png"
+        file = f"{self.name}-{next(self._numbers):02d}-{view.name}-{what}.png"
         view.root.screenshot(path=self._shots / file)
 
 
@@ -78,9 +95,12 @@ def opened(request, data, tmp_path_factory) -> Iterator[Opened]:
     folder = tmp_path_factory.mktemp(request.param)
     show = {"lab": show_in_lab, "app": show_in_app}[request.param]
     with show(folder, data) as (page, problems):
-        View(page, "training-monitor").wait_until_shown("dinomix-curves")  # the last view
+        opened = Opened(request.param, page, problems, data, shots)
+        opened.view("training-monitor", "dinomix-curves")  # the last view
+        opened.view("retrieval-browser", "dinomix-ranking")
+        browsing.check_outputs(page)
         page.screenshot(path=shots / f"{request.param}-page.png")
-        yield Opened(request.param, page, problems, data, shots)
+        yield opened
 
 
 @contextmanager
@@ -89,6 +109,8 @@ def show_in_lab(folder: Path, data: Path) -> Iterator[tuple]:
     for cell in notebook.cells:  # so that whatever the page shows was made in it
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
+            if cell.source.startswith("browser ="):
+                cell.source = MORE_METHODS + cell.source
     (folder / "notebooks").mkdir()
     nbformat.write(notebook, folder / "notebooks" / "10_explore.ipynb")
     with (
@@ -107,8 +129,8 @@ def show_in_app(folder: Path, data: Path) -> Iterator[tuple]:
         browsing.open_page(folder / "chromium") as (page, problems),
     ):
         page.goto(address)
-        page.locator("#rendered_cells").wait_for()
-        browsing.check_outputs(page)
+        page.get_by_role("tab", name="Retrieval browser").wait_for()
+        assert page.locator(".voila-skeleton-container").count()  # of what is not computed yet
         yield page, problems
 
 
@@ -122,8 +144,41 @@ def no_problems(opened) -> Iterator[None]:
 def test_the_page_has_no_code_and_the_notebook_has(opened):
     sources = opened.page.locator(".jp-CodeCell .jp-InputArea-editor:visible").count()
     assert (sources > 0) == (opened.name == "lab")
-    if opened.name == "app":
-        assert opened.page.title() == "dinomix"
+
+
+@pytest.mark.parametrize("opened", ["app"], indirect=True)
+def test_the_page_has_tabs_and_neither_numbers_nor_reprs(opened):
+    page = opened.page
+    assert page.title() == "dinomix"
+    tabs = page.get_by_role("tab").all_inner_texts()
+    assert tabs[1:] == [
+        *("Retrieval browser", "Patch explorer", "Ablation dashboard", "Training monitor")
+    ]
+    for tab in tabs:
+        page.get_by_role("tab", name=tab).click()
+        panel = page.get_by_role("tabpanel")
+        assert panel.count() == 1 and panel.get_attribute("aria-label") == tab
+        words = page.locator("#rendered_cells").inner_text()
+        assert not re.search(r"notebook \d|\b\d\d_[a-z]|[A-Z]\w+\(|<[A-Z]|array\(", words), words
+    assert page.locator("h1").inner_text() == "Explore"
+
+
+VIEWS = {
+    "retrieval-browser": ["dinomix-ranking", "dinomix-map"],
+    "patch-explorer": ["dinomix-query", "dinomix-heat"],
+    "ablation-dashboard": ["dinomix-chart"],
+    "training-monitor": ["dinomix-curves"],
+}
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_nothing_is_cut_off_or_scrolls_and_pictures_have_words(opened, name):
+    view = opened.view(name, *VIEWS[name])
+    assert view.stray_scroll_bars() == []
+    clipped = "e => e.scrollWidth > e.clientWidth || e.scrollHeight > e.clientHeight"
+    assert not view.root.locator(".dinomix-status").evaluate(clipped)
+    words = view.root.locator("img:visible").evaluate_all("images => images.map(i => i.alt)")
+    assert len(words) >= len(VIEWS[name]) and all(words)
 
 
 def test_only_this_machine_can_open_the_page(opened):
@@ -164,17 +219,99 @@ def test_retrieval_browser_keeps_to_failures(opened):
         found = re.search(r"first right one at rank (\d+)", view.status())
         return "none is right" in view.status() or (found and int(found[1]) > 1)
 
+    def place() -> list[int]:
+        return [
+            *map(int, re.search(r"\((\d+) of (\d+) that are like this", view.status()).groups())
+        ]
+
     wait_until(only_failures, "a query whose first image is wrong", opened.page)
-    total = int(re.search(r"query 1 of (\d+)", view.status())[1])
-    for _ in range(min(total - 1, 3)):
+    for _ in range(min(place()[1] - 1, 3)):
         with view.changes("dinomix-ranking"):
             view.press("Next")
         assert only_failures(), view.status()
     opened.shoot(view, "only-failures")
 
+    view.control("Only failures").uncheck()
+    wait_until(lambda: "that are like this" not in view.status(), "all queries", opened.page)
 
-def test_attention_explorer(opened):
-    view = opened.view("attention-explorer", "dinomix-query", "dinomix-heat")
+
+def test_arrow_keys_go_to_the_next_query_and_back(opened):
+    view = opened.view("retrieval-browser", "dinomix-ranking")
+    first = view.status()
+    with view.changes("dinomix-ranking"):
+        view.root.locator("img.dinomix-ranking").click()
+        opened.page.keyboard.press("ArrowRight")
+    with view.changes("dinomix-ranking"):
+        view.root.locator("button.dinomix-next").focus()
+        opened.page.keyboard.press("ArrowLeft")
+    assert view.status() == first
+    view.control("Query").press("ArrowRight")  # it moves the cursor there
+    opened.page.wait_for_timeout(1000)
+    assert view.status() == first
+
+
+@pytest.mark.parametrize("opened", ["lab"], indirect=True)
+def test_a_method_that_is_described_or_broken_shows_nothing_old(opened):
+    view = opened.view("retrieval-browser", "dinomix-ranking")
+    explorer = opened.view("patch-explorer", "dinomix-query", "dinomix-heat")
+    method = view.control("Method")
+    good, message = method.evaluate("select => select.selectedOptions[0].label"), view.message()
+
+    def shows_nothing() -> bool:
+        return not view.pixels("dinomix-ranking") and not view.pixels("dinomix-map")
+
+    method.select_option(label="slow")
+    wait_until(shows_nothing, "old pictures to go", opened.page)
+    assert not view.root.locator(".dinomix-status").is_visible()
+    opened.shoot(view, "loading")
+    message.get_by_text(re.compile("^slow[:,]")).wait_for()  # still: they went at once
+    beside = (
+        message.bounding_box()["y"] - view.root.locator("button.dinomix-next").bounding_box()["y"]
+    )
+    assert abs(beside) < 60  # pixels
+    with explorer.changes("dinomix-query", "dinomix-heat"):
+        explorer.press("Next")
+    message.get_by_text(re.compile(r"slow, \w+: \d+ of \d+ images described")).wait_for()
+    assert shows_nothing()
+    view.press("Cancel")
+    message.get_by_text("Cancelled").wait_for()
+    assert shows_nothing()
+    opened.shoot(view, "cancelled")
+    method.select_option(label="broken")
+    message.get_by_text("OSError: no weights here").wait_for()
+    assert shows_nothing()
+    opened.shoot(view, "broken")
+    view.press("Try again")
+    message.get_by_text("OSError: no weights here").wait_for()
+    method.select_option(label=good)
+    wait_until(lambda: not message.inner_text(), "the error to go", opened.page)
+    view.wait_until_shown("dinomix-ranking", "dinomix-map")
+    opened.page.wait_for_timeout(4000)  # longer than a batch of what was cancelled
+    assert not message.inner_text() and view.shows("dinomix-ranking")
+
+
+def test_browser_and_explorer_are_linked(opened):
+    def number(name: str) -> str:
+        found = re.match(r"query (\d+) of", View(opened.page, name).status())
+        return found[1] if found else "none yet"
+
+    def agree_on(wanted: int) -> bool:
+        return [number("retrieval-browser"), number("patch-explorer")] == 2 * [str(wanted)]
+
+    view = opened.view("retrieval-browser", "dinomix-ranking")
+    view.control("Query").fill("5")
+    view.control("Query").press("Enter")
+    wait_until(lambda: agree_on(5), "query 5 in both", opened.page)
+    explorer = opened.view("patch-explorer", "dinomix-query", "dinomix-heat")
+    explorer.press("Next")
+    wait_until(lambda: agree_on(6), "query 6 in both", opened.page)
+
+
+def test_patch_explorer(opened):
+    view = opened.view("patch-explorer", "dinomix-query", "dinomix-heat")
+    view.control("Method").select_option(index=0)
+    view.control("Beside").select_option(index=2)  # the second method
+    wait_until(lambda: view.shows("dinomix-heat", 2), "two methods", opened.page)
     opened.shoot(view, "first")
     picture = view.root.locator("img.dinomix-query")
     box = picture.bounding_box()
@@ -191,6 +328,11 @@ def test_attention_explorer(opened):
         view.control("Query").press("Enter")
     opened.shoot(view, "clicked")
     assert len(view.pixels("dinomix-heat")) == 2  # two methods side by side
+    boxes = [image.bounding_box() for image in view.root.locator("img:visible").all()]
+    assert len({(box["width"], box["height"], box["y"]) for box in boxes}) == 1
+    captions = view.root.locator("img.dinomix-heat:visible + div").all()
+    left, right = (caption.bounding_box() for caption in captions)
+    assert left["x"] + left["width"] + 10 <= right["x"]
     view.control("Beside").select_option(label="nothing")
     wait_until(lambda: view.shows("dinomix-heat", 1), "a method alone", opened.page)
     opened.shoot(view, "alone")
@@ -200,7 +342,7 @@ def test_ablation_dashboard(opened):
     view = opened.view("ablation-dashboard", "dinomix-chart")
     opened.shoot(view, "first")
     with view.changes("dinomix-chart"):
-        view.control("study").select_option(label="04_mixer_depth")
+        view.control("study").select_option(label="mixer depth")
     with view.changes("dinomix-chart", status=False):
         view.control("x axis").select_option(label="mix_depth")
     with view.changes("dinomix-chart"):
@@ -228,12 +370,8 @@ def test_training_monitor_follows_a_run_and_stops(opened):
         history = "history.csv"
         wait_until(lambda: _new_run(runs, before, history), "the first epoch of a run")
         run = _new_run(runs, before, history)
-        view.press("Follow")  # which looks for runs, too
-        option = view.control("Run").locator("option").filter(has_text=run)
-        option.wait_for(state="attached")
-        with view.changes("dinomix-curves"):
-            view.control("Run").select_option(label=option.inner_text())
-        assert "unfinished" in view.status() and run in view.status()
+        now_it = f"run {run}: unfinished"  # by itself, since the run before is finished
+        wait_until(lambda: now_it in view.status(), "the new run", opened.page)
         with view.changes("dinomix-curves"):
             pass  # on its own
         view.press("Stop")
@@ -243,11 +381,21 @@ def test_training_monitor_follows_a_run_and_stops(opened):
         assert view.status() == stopped and training.poll() is None
         with view.changes("dinomix-curves"):
             view.press("Follow")
+        training.kill()
+        opened.page.wait_for_timeout(3000)  # the last epoch may just be read
+        left = _to_go(view)
+        wait_until(lambda: _to_go(view) < left, "the countdown", opened.page)
+        opened.shoot(view, "killed")
     finally:
         training.kill()
         training.wait()
         for folder in set(runs.iterdir()) - before:  # so that the next page begins as this one did
             shutil.rmtree(folder)
+
+
+def _to_go(view: View) -> float:
+    words = re.search(r"about (?:(\d+):)?(\d+):(\d+) to go", view.status())
+    return sum(60**i * int(part or 0) for i, part in enumerate(reversed(words.groups())))
 
 
 def _new_run(runs: Path, before: set[Path], file: str) -> str | None:

@@ -62,8 +62,11 @@ def test_progress_in_words(tmp_path):
     write_run(tmp_path, epochs=2)
     progress = read_progress(tmp_path)
     assert progress.in_words(progress.changed + 4) == (
-        "unfinished, epoch 2 of 3, best R@1 49.0 in epoch 1, last news 4 s ago, about 10 s to go"
+        "unfinished, epoch 2 of 3, best R@1 49.0 in epoch 1, last news 00:04 ago, "
+        "about 00:06 to go"  # an epoch takes 10 s
     )
+    assert "about 00:00 to go" in progress.in_words(progress.changed + 30)
+    assert "it may have been stopped" in progress.in_words(progress.changed + 100)
     write_run(tmp_path, epochs=3, finished=True)
     words = "finished, epoch 3 of 3, best R@1 49.0 in epoch 1"
     assert read_progress(tmp_path).in_words(1e12) == words
@@ -99,17 +102,27 @@ def test_runs_that_changed_last_come_first(tmp_path):
     assert list_runs(tmp_path) == ["a", "c", "b"]
 
 
-def test_a_finished_run_is_shown_and_not_followed(tmp_path):
+def test_after_a_finished_run_the_next_one_is_shown(tmp_path):
     write_run(tmp_path / "a", 3, finished=True)
-    view = training_monitor(tmp_path)
+    view = training_monitor(tmp_path, seconds=0.01)
     assert "run a: finished" in view.status.value and view.curves.value
     assert view.run.options == (("a: mix on toy_vits14, seed 7", "a"),)
-    assert view.stop_button.disabled and not view.follow_button.disabled and not followers()
+    assert not view.stop_button.disabled and view.follow_button.disabled
+    write_run(tmp_path / "b", 1)
+    wait_for(lambda: "run b: unfinished, epoch 1 of 3" in view.status.value)
+    write_run(tmp_path / "c", 1)
+    wait_for(lambda: len(view.run.options) == 3)
+    assert view.run.value == "b"  # which is not finished
+    view.run.value = "a"  # picked by a user
+    write_run(tmp_path / "d", 1)
+    wait_for(lambda: len(view.run.options) == 4)
+    assert view.run.value == "a" and "run a: finished" in view.status.value
+    view.close()
 
 
 def test_a_run_is_followed_from_before_its_beginning_to_its_end(tmp_path):
     view = training_monitor(tmp_path / "runs", "a", seconds=0.01)
-    assert "run a: has not begun" in view.status.value and view.curves.value == b""
+    assert "run a: has not begun" in view.status.value and view.curves.value == ""
     assert not view.stop_button.disabled
     folder = tmp_path / "runs" / "a"
     write_config(folder, IDENTITY, finished=False)
@@ -123,9 +136,9 @@ def test_a_run_is_followed_from_before_its_beginning_to_its_end(tmp_path):
         drawn.add(view.curves.value)
     write_history(folder, rows(3))
     write_config(folder, IDENTITY, finished=True)  # comes last, as in training
-    wait_for(lambda: not followers())
-    assert "finished, epoch 3 of 3" in view.status.value and view.stop_button.disabled
+    wait_for(lambda: "finished, epoch 3 of 3" in view.status.value)
     assert view.message.value == ""
+    view.close()
 
 
 def test_a_history_of_the_same_moment_is_drawn_again(tmp_path):
@@ -156,14 +169,13 @@ def test_stop_stops_and_follow_goes_on(tmp_path):
     wait_for(lambda: not followers())
 
 
-def test_another_run_can_be_picked_and_new_ones_appear(tmp_path):
+def test_a_run_that_was_asked_for_stays(tmp_path):
     write_run(tmp_path / "a", 3, finished=True)
     view = training_monitor(tmp_path, "a", seconds=0.01)
     write_run(tmp_path / "b", 1)
+    wait_for(lambda: [value for _, value in view.run.options] == ["a", "b"])
     view.follow_button.click()
-    assert [value for _, value in view.run.options] == ["a", "b"] and view.run.value == "a"
-    view.run.value = "b"
-    assert "run b: unfinished, epoch 1 of 3" in view.status.value
+    assert view.run.value == "a" and "run a: finished" in view.status.value
     view.close()
 
 
