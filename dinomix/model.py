@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from dinomix.aggregators import build_aggregator, check_options
 from dinomix.backbones import TOY, build_backbone, check_name, normalization
-from dinomix.backbones.names import timm_name
+from dinomix.backbones.names import is_vgg, timm_name
 from dinomix.images import as_size
 from dinomix.plumbing import __version__
 from dinomix.plumbing.configs import Config, strict_dataclass
@@ -33,6 +33,7 @@ MOST_PIXELS = 4096  # a side
 MOST = {"layers": 128, "iterations": 1000}  # of these options of aggregators, and of all others:
 MOST_OTHERS = 65_536  # channels, clusters and the like
 MOST_ENTRIES = 2**20  # of a descriptor
+LATER = {"final_norm": False, "moving_statistics": False}  # fields that older models do not have
 LONGEST = 10_000  # characters of a config in a file's header
 
 Count = Annotated[int, Field(ge=1, le=MOST_OTHERS)]
@@ -51,7 +52,11 @@ class ModelConfig(Config):
         out_channels: d, of "mix", "convap" and "cosplace".
         out_rows: r, of "mix", whose descriptor has d * r entries.
         image_size: pixels, a side or (height, width); a multiple of the backbone's patch.
-        stage: of a CNN, the stage that gives the map; None: the last.
+        stage: of a CNN, the stage that gives the map; None: the last, but a VGG's before its last
+            ReLU and pool, which is "conv" in files.
+        final_norm: keep the last norm of a transformer (SALAD, CliqueMining, MegaLoc).
+        moving_statistics: in training, BatchNorms of frozen stages go by the batch, and their
+            statistics move, as in the ResNets of most authors; here they stay as loaded.
         aggregator_options: the other arguments of the aggregator's constructor, such as
             {"clusters": 64}; kept as sorted pairs, so that configs can be compared and hashed.
 
@@ -68,11 +73,15 @@ class ModelConfig(Config):
     out_channels: Count = 1024
     out_rows: Count = 4
     image_size: Any = 224
-    stage: Annotated[int, Field(ge=0, le=MOST_OTHERS)] | None = None
+    stage: Annotated[int, Field(ge=0, le=MOST_OTHERS)] | Literal["conv"] | None = None
     aggregator_options: Any = ()
+    final_norm: bool = False
+    moving_statistics: bool = False
 
     def __post_init__(self) -> None:
         check_name(self.backbone)
+        if self.stage == "conv" and is_vgg(self.backbone):
+            object.__setattr__(self, "stage", None)
         options = _options(self.aggregator_options)
         check_options(self.aggregator, options)
         for key, value in options.items():
@@ -97,7 +106,9 @@ class ModelConfig(Config):
         fields = asdict(self) | {"aggregator_options": dict(self.aggregator_options)}
         if isinstance(self.image_size, tuple):
             fields["image_size"] = list(self.image_size)
-        return fields
+        if self.stage is None and is_vgg(self.backbone):
+            fields["stage"] = "conv"  # None was the pool behind it: runs and descriptors differ
+        return {key: v for key, v in fields.items() if key not in LATER or v != LATER[key]}
 
 
 def _options(given: Any) -> dict[str, int | float]:
@@ -115,12 +126,15 @@ def _options(given: Any) -> dict[str, int | float]:
 # blocks. Where papers say otherwise, the line says so.
 _DINOV2 = ModelConfig()
 # On a ResNet as GSV-Cities' benchmark has it: 320 px, ImageNet weights of torchvision, the last
-# two stages of the whole network trained.
+# two stages of the whole network trained. There, statistics of frozen BatchNorms move, too, which
+# is moving_statistics=True.
 _RESNET50 = ModelConfig(backbone="timm/resnet50.tv_in1k", trained_blocks=2, image_size=320)
 
 PRESETS: dict[str, ModelConfig] = {
     # This paper's best, and the same thing small enough for the toy city and a CPU.
     "dino_mix": _DINOV2,
+    # What the authors' code trains with the recipe "authors": "layer1 = 7" freezes blocks 0 to 7.
+    "dino_mix_authors": replace(_DINOV2, trained_blocks=4, train_tokens=True),
     "dino_mix_toy": ModelConfig(backbone="toy_vits14", image_size=112, out_channels=128),
     # Radenovic et al. 2018: the last map, p = 3 at first.
     "gem_resnet50": replace(_RESNET50, aggregator="gem"),
@@ -138,9 +152,9 @@ PRESETS: dict[str, ModelConfig] = {
     "cosplace_dinov2": replace(_DINOV2, aggregator="cosplace", out_channels=768),
     # Ali-bey et al. 2023, MixVPR: four layers of the same mixer on the map of stage 3.
     "mixvpr_resnet50": replace(_RESNET50, stage=3, trained_blocks=1, mix_depth=4),
-    # Izquierdo & Civera 2024: four trained blocks, 224 px in training. They keep DINOv2's last
-    # norm, which is cut off here, and test at 322 px.
-    "salad": replace(_DINOV2, aggregator="salad", trained_blocks=4),
+    # Izquierdo & Civera 2024: four trained blocks and DINOv2's last norm, 224 px in training. They
+    # test at 322 px.
+    "salad": replace(_DINOV2, aggregator="salad", trained_blocks=4, final_norm=True),
     # Ali-bey et al. 2024: in their release the last two blocks or stages train, at 224 and 320 px,
     # and tests are at 322 and 384 px.
     "boq_resnet50": replace(_RESNET50, aggregator="boq", stage=3),
@@ -169,6 +183,8 @@ class PlaceModel(nn.Module, HubMixin):
             trained_blocks=config.trained_blocks,
             train_tokens=config.train_tokens,
             stage=config.stage,
+            final_norm=config.final_norm,
+            moving_statistics=config.moving_statistics,
         )
         self.aggregator = build_aggregator(
             config.aggregator,
@@ -334,4 +350,7 @@ def _config_in(header: Mapping[str, str]) -> ModelConfig:
     text = header["dinomix_config"]
     if len(text) > LONGEST:
         raise ValueError(f"it has {len(text):,} characters")
-    return ModelConfig.from_dict(json.loads(text))
+    config = ModelConfig.from_dict(fields := json.loads(text))
+    if is_vgg(config.backbone) and fields.get("stage") is None:  # now it would be "conv"
+        config = replace(config, stage=5)  # the pool, which None was then
+    return config

@@ -31,7 +31,8 @@ from dinomix.retrieval import normaliser
 
 MACHINE = ("workers", "device")  # these say where a run happens, not what it computes
 OPEN_ENDED = ("steps", "constant")  # schedules by which a longer run begins as a shorter one
-LATER = {"shuffle": "all", "compile": False}  # there were runs before there were these fields
+# There were runs before there were these fields.
+LATER = {"shuffle": "all", "compile": False, "divide_by_accumulation": False}
 MOST = 2**32  # epochs, places, steps; and torch and NumPy take seeds as large
 LARGEST = 1e30  # reals: beyond it, float32 soon ends
 FEATURE_IMAGES = 256  # that an aggregator such as NetVLAD chooses its first weights from
@@ -40,10 +41,12 @@ PRESETS: dict[str, dict[str, Any]] = {
     # As the paper says: a third of the learning rate after every five epochs. It leaves open how
     # many places make a batch: 80, as in the authors' code.
     "paper": {},
-    # As the authors' published code does it.
+    # As the authors' published code does it, with the model `model.PRESETS["dino_mix_authors"]`.
     "authors": {
         "epochs": 60,
+        "shuffle": "city",
         "accumulation": 4,
+        "divide_by_accumulation": True,
         "lr": 0.005,
         "warmup_steps": 650,
         "milestones": (5, 10, 15, 25, 45),
@@ -88,6 +91,8 @@ class TrainConfig(Config):
             one city, as GSV-Cities' own code does, and leaves out each city's incomplete one.
         accumulation: batches whose gradients are averaged for one optimiser step. Each is mined
             for itself, as in the authors' code.
+        divide_by_accumulation: an epoch's incomplete last group is divided by `accumulation`, too,
+            as in the authors' code: a smaller step. False divides it by its own size.
         lr: the schedule's highest learning rate.
         momentum: of SGD.
         schedule: "steps" multiplies the rate by gamma at each milestone (epochs that are over),
@@ -116,6 +121,7 @@ class TrainConfig(Config):
     places_per_batch: Count = 80
     shuffle: Literal["all", "city"] = "all"
     accumulation: Count = 1
+    divide_by_accumulation: bool = False
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: Positive = 0.05
     momentum: NotNegative = 0.9
@@ -308,6 +314,7 @@ def fit(
             # Batches before an optimiser step: `accumulation`, or what is left of the epoch.
             group = min(recipe.accumulation, len(batches) - i + i % recipe.accumulation)
             last = i % recipe.accumulation == group - 1
+            divisor = recipe.accumulation if recipe.divide_by_accumulation else group
             rate = recipe.learning_rate(step, steps_per_epoch)
 
             labels = labels.repeat_interleave(images.shape[1]).to(device)  # (P*K,)
@@ -328,7 +335,7 @@ def fit(
                 if not math.isfinite(losses[-1]):
                     raise _diverged(f"the loss is {losses[-1]}", epoch, step, rate)
                 # DDP averages the processes' gradients; here they are parts of one sum.
-                here.backward(loss * (processes / group))
+                here.backward(loss * (processes / divisor))
 
             if last:
                 for parameters in optimizer.param_groups:

@@ -42,7 +42,10 @@ def load_backbone_weights(backbone: Backbone, weights: str | Path | None) -> Non
         for key, tensor in tensors.items()
         if key in expected or not _is_dispensable(key, tensor, backbone, computed)
     }
-    check_tensors(tensors, expected, f"{source} does not fit {backbone.name}")
+    complaint = f"{source} does not fit {backbone.name}"
+    if "norm.weight" in expected.keys() - tensors.keys():
+        complaint += " with its last norm (final_norm=False cuts that off)"
+    check_tensors(tensors, expected, complaint)
     backbone.trunk.load_state_dict(tensors)
 
 
@@ -88,7 +91,9 @@ def _is_dispensable(key: str, tensor: Tensor, backbone: Backbone, computed: Tens
 
 def check_tensors(tensors: Tensors, expected: Tensors, complaint: str) -> None:
     """Compare names, shapes and kinds of number; `complaint` heads what the ValueError lists."""
-    problems = [f"missing {key}" for key in expected if key not in tensors]
+    # Torch does without a BatchNorm's count of batches, which older files lack.
+    needed = [key for key in expected if not key.endswith(".num_batches_tracked")]
+    problems = [f"missing {key}" for key in needed if key not in tensors]
     problems += [f"unexpected {key}" for key in tensors if key not in expected]
     for key in (key for key in expected if key in tensors):
         found, wanted = tensors[key], expected[key]

@@ -153,7 +153,7 @@ def test_model_configs():
         "gem_dinov2 e5873c34a926,netvlad_resnet50 f30610cc67c5,netvlad_dinov2 af3eb262ee0e,"
         "convap_resnet50 80d682c8a92f,convap_dinov2 7cddea524121,cosplace_resnet50 1891c89ce569,"
         "cosplace_dinov2 51d5fea6be90,mixvpr_resnet50 9a903c837b62,salad 16a7c1dd75ee,"
-        "boq_resnet50 314342108cf0,boq a6e76d2ad973"
+        "boq_resnet50 314342108cf0,boq a6e76d2ad973,dino_mix_authors 34fb919cac23"
     )
     assert {name: config_hash(c.to_dict()) for name, c in dinomix.PRESETS.items()} == expected
     options = {"aggregator": "netvlad", "aggregator_options": {"clusters": 32}}
@@ -239,7 +239,7 @@ def test_names_of_runs(here):
         "gem_dinov2 9b137a65b98f,netvlad_resnet50 39a4409ef155,netvlad_dinov2 61f8b332ff7e,"
         "convap_resnet50 5043a1062dd2,convap_dinov2 b3639dd7d8df,cosplace_resnet50 968f060f17de,"
         "cosplace_dinov2 68e862fefb73,mixvpr_resnet50 1dd17a2b1984,salad f66ee1958d75,"
-        "boq_resnet50 da389eb6fe44,boq 2dac552a2ac7"
+        "boq_resnet50 da389eb6fe44,boq 2dac552a2ac7,dino_mix_authors 71addbbcc5f6"
     )
     Path("own.safetensors").write_bytes(b"made weights")
     assert run_name(weights="own.safetensors") == "ad14a3602eea"

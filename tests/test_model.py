@@ -62,6 +62,8 @@ WRONG = {
     "out_rows": [0, None],
     "image_size": ["224", 0, (224,), (224, 224.0)],
     "stage": [-1, "last"],
+    "final_norm": [1],
+    "moving_statistics": ["no"],
     "aggregator_options": [5, "gem", {"clusters": "4"}],
 }
 
@@ -175,6 +177,7 @@ def test_descriptors(config, dim):
 CNN_STAGES = ("layer3", "layer4")
 PRESET_SIZES = {
     "dino_mix": (4096, 1_052_676, ("9", "10", "11")),
+    "dino_mix_authors": (4096, 1_052_676, ("cls_token", "pos_embed", "8", "9", "10", "11")),
     "dino_mix_toy": (512, 25_476, ("9", "10", "11")),
     "gem_resnet50": (2048, 1, CNN_STAGES),
     "gem_dinov2": (768, 1, ("9", "10", "11")),
@@ -185,7 +188,7 @@ PRESET_SIZES = {
     "cosplace_resnet50": (2048, 4_196_353, CNN_STAGES),
     "cosplace_dinov2": (768, 590_593, ("9", "10", "11")),
     "mixvpr_resnet50": (4096, 2_337_604, ("layer3",)),
-    "salad": (8448, 1_411_009, ("8", "9", "10", "11")),
+    "salad": (8448, 1_411_009, ("8", "9", "10", "11", "norm")),
     "boq_resnet50": (16_384, 15_301_152, ("layer2", "layer3")),
     "boq": (12_288, 8_626_080, ("10", "11")),
 }
@@ -327,6 +330,33 @@ def test_a_model_in_place_stays_if_saving_fails(tmp_path, monkeypatch):
         save_model(build_model(SMALL), path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_options_that_are_off_are_no_part_of_a_config():
+    """So models from before them keep their names: SALAD's from when its norm was cut off."""
+    plain = dataclasses.replace(PRESETS["salad"], final_norm=False)
+    assert config_hash(plain.to_dict()) == "16a7c1dd75ee"  # recorded
+    moving = dataclasses.replace(PRESETS["gem_resnet50"], moving_statistics=True)
+    assert config_hash(moving.to_dict()) != config_hash(PRESETS["gem_resnet50"].to_dict())
+    for config in (plain, moving, PRESETS["salad"]):
+        assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_a_vggs_cut_is_in_its_config_and_old_files_keep_their_pool(tmp_path):
+    vgg = ModelConfig("timm/vgg11", 1, aggregator="gem", image_size=64)
+    assert ModelConfig.from_dict(vgg.to_dict()) == vgg
+    model = build_model(vgg).eval()
+    new = load_model(save_model(model, tmp_path / "new.safetensors"))
+    assert new.config == vgg and new.backbone.grid == (4, 4)
+    fields = vgg.to_dict() | {"stage": None}  # as it was written before
+    metadata = {"dinomix_config": json.dumps(fields), "dinomix_version": "0.0.1"}
+    save_file(model.state_dict(), tmp_path / "old.safetensors", metadata=metadata)
+    old = load_model(tmp_path / "old.safetensors")
+    assert old.config.stage == 5 and old.backbone.grid == (2, 2)
+    assert config_hash(old.config.to_dict()) != config_hash(vgg.to_dict()) != config_hash(fields)
+    images = torch.randn(1, 3, 64, 64)
+    pooled = torch.nn.functional.max_pool2d(new.backbone(images).relu(), 2)
+    torch.testing.assert_close(old.backbone(images), pooled)
 
 
 def test_other_suffixes_are_refused(tmp_path):

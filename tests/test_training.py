@@ -37,6 +37,7 @@ def test_authors_recipe():
     authors = TrainConfig.preset("authors")
     assert (authors.optimizer, authors.momentum, authors.weight_decay) == ("sgd", 0.9, 0.001)
     assert (authors.epochs, authors.places_per_batch, authors.accumulation) == (60, 80, 4)
+    assert (authors.shuffle, authors.divide_by_accumulation) == ("city", True)
     assert (authors.precision, authors.clip_value, authors.augment) == ("fp16", 0.5, "randaugment")
     for step in range(650):
         assert authors.learning_rate(step, 200) == pytest.approx(0.005 * (step + 1) / 650)
@@ -44,6 +45,14 @@ def test_authors_recipe():
         drops = [mark for mark in (5, 10, 15, 25, 45) if mark <= epoch]
         expected = 0.005 * 0.3 ** len(drops)
         assert authors.learning_rate(200 * epoch, 200) == pytest.approx(expected)
+
+
+def test_the_authors_recipe_of_before_keeps_the_names_of_its_runs():
+    """It mixed cities, and divided the last group by its own size."""
+    before = TrainConfig.preset("authors", shuffle="all", divide_by_accumulation=False)
+    assert config_hash(before.identity()) == "fd36e4c2892d"  # recorded
+    assert TrainConfig.from_dict(before.identity()) == before
+    assert TrainConfig.preset("authors").identity()["divide_by_accumulation"] is True
 
 
 def test_cosine_rises_then_falls_to_zero_and_constant_stays():
@@ -72,8 +81,7 @@ def test_equal_recipes_have_equal_identities():
     assert config_hash(one.identity()) == config_hash(numpy.identity())
 
 
-RECORDED = {"paper": "34718f58703b", "authors": "fd36e4c2892d", "toy": "e279ebb29d26"}
-RECORDED |= {"robust": "027da4b93a03"}
+RECORDED = {"paper": "34718f58703b", "toy": "e279ebb29d26", "robust": "027da4b93a03"}
 
 
 @pytest.mark.parametrize("preset", RECORDED)
@@ -104,7 +112,7 @@ WRONG = {
     "schedule": ["linear"],
     "milestones": [5, (5, 5), (10, 5), (0, 5), (2.5,)],
     "precision": ["fp8"],
-    "compile": ["yes"],
+    **{"compile": ["yes"], "divide_by_accumulation": [1]},
     **{field: [0] for field in ("accumulation", "gamma", "clip_value", "alpha", "device")},
     **{field: [-1] for field in ("warmup_steps", "clip_norm", "epsilon", "seed")},
     **{"weight_decay": [None], "augment": [True], "cache_prefix": [1], "workers": [1.5]},
@@ -231,3 +239,30 @@ def test_fit_is_the_plain_loop_and_needs_no_disk(tmp_path):
     table = evaluate(model, val, ks=(1, 5), progress=False, device="cpu")
     recalls = table[table["condition"] == "all"].set_index("k")["recall"]
     assert (rows[2]["recall@1"], rows[2]["recall@5"]) == (recalls[1], recalls[5])
+
+
+@pytest.mark.parametrize("always", [True, False])
+def test_what_an_incomplete_last_group_is_divided_by(tmp_path, always):
+    """Three batches, four to a step: the gradients' sum over 4, as in the authors' code, or 3."""
+    places = PlaceDataset(write_places(tmp_path / "places", places=6))
+    val = TestSet(write_testset(tmp_path / "city", places=2))
+    config = ModelConfig("toy_vits14", 1, out_channels=8, out_rows=2, image_size=28)
+    changes = {"epochs": 1, "places_per_batch": 2, "accumulation": 4, "lr": 0.5, "device": "cpu"}
+    recipe = TrainConfig(**changes, weight_decay=0, divide_by_accumulation=always)
+    torch.manual_seed(0)
+    model, twin = build_model(config), build_model(config)
+    twin.load_state_dict(model.state_dict())
+    rows = fit(model, places, val, recipe, make_optimizer(recipe, model), make_accelerator(recipe))
+    assert [row["step"] for row in rows] == [0, 1]
+
+    normalise = Normalise(*normalization(config.backbone))
+    drawn = places.with_transform(train_transform(28, "none"))
+    drawn.set_epoch(1)
+    twin.train()
+    for batch in batches_of(places, recipe, 1):
+        images, labels = default_collate([drawn[int(i)] for i in batch])
+        desc = twin(normalise(images.flatten(0, 1)))
+        multi_similarity_loss(desc, labels.repeat_interleave(4)).backward()
+    for ours, its in zip(model.parameters(), twin.parameters(), strict=True):
+        step = 0.5 * its.grad / (4 if always else 3) if its.requires_grad else 0
+        torch.testing.assert_close(ours, its - step, rtol=1e-5, atol=1e-6)

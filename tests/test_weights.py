@@ -170,6 +170,34 @@ def test_a_whole_cnn_in_timms_layout(tmp_path, name):
     assert all(torch.equal(t, whole.state_dict()[key]) for key, t in loaded.items())
 
 
+def test_a_cnn_without_counts_of_batches(tmp_path):
+    """`num_batches_tracked` came to BatchNorms with PyTorch 0.4.1, and changes no map."""
+    whole = timm.create_model("resnet18")
+    tensors = {k: t for k, t in whole.state_dict().items() if "num_batches" not in k}
+    assert len(tensors) == len(whole.state_dict()) - 20
+    torch.save(tensors, tmp_path / "old.pth")
+    backbone = build_backbone("timm/resnet18", image_size=64, trained_blocks=0)
+    load_backbone_weights(backbone, tmp_path / "old.pth")
+    images = torch.randn(1, 3, 64, 64)
+    torch.testing.assert_close(backbone(images), whole.eval().forward_features(images))
+    del tensors["bn1.running_mean"]  # this one counts
+    torch.save(tensors, tmp_path / "old.pth")
+    with pytest.raises(ValueError, match=r"missing bn1\.running_mean$"):
+        load_backbone_weights(backbone, tmp_path / "old.pth")
+
+
+def test_the_last_norm_comes_from_the_file(tmp_path):
+    tensors = published(toy(1).trunk) | {"norm.bias": torch.arange(64.0)}
+    torch.save(tensors, tmp_path / "a.pth")
+    target = build_backbone("toy_vits14", image_size=112, final_norm=True)
+    load_backbone_weights(target, tmp_path / "a.pth")
+    assert torch.equal(target.trunk.norm.bias, torch.arange(64.0))
+    with pytest.raises(
+        ValueError, match=r"final_norm=False cuts that off\):\n  missing norm.weight"
+    ):
+        load_backbone_weights(target, "hub")  # the toys have none
+
+
 def test_the_backbone_of_a_saved_model(tmp_path):
     source = build_model(TOY_CONFIG)
     path = save_model(source, tmp_path / "model.safetensors")

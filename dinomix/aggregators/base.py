@@ -14,6 +14,7 @@ class Aggregator(nn.Module):
     dim: int  # D, the descriptor's length
     takes_token = False  # `pool` takes the backbone's class token (B, s) as a second argument
     needs_features = False  # `initialise` has to see maps of training images before training
+    version = 1  # of the formula: descriptors stored under another one are made anew
 
     def pool(self, maps: Tensor) -> Tensor:
         """The descriptor before its length is made 1: (B, s, h, w) -> (B, dim)."""

@@ -1,7 +1,8 @@
 """Backbones: a pretrained network cut to a feature map, (B, 3, H, W) -> (B, s, h, w).
 
-Vision transformers lose their last norm and head, and the patch tokens of the last block become
-the map (paper, Eq. 1). Any other network of timm gives the map of one of its stages.
+Vision transformers lose their last norm (unless it is asked for) and head, and the patch tokens of
+the last block become the map (paper, Eq. 1). Any other network of timm gives the map of one of its
+stages.
 """
 
 import timm
@@ -47,6 +48,8 @@ def build_backbone(
     trained_blocks: TrainedBlocks = 3,
     train_tokens: bool = False,
     stage: int | None = None,
+    final_norm: bool = False,
+    moving_statistics: bool = False,
 ) -> Backbone:
     """Build a backbone with random weights (`dinomix.weights` loads pretrained ones).
 
@@ -58,8 +61,13 @@ def build_backbone(
         train_tokens: class token and positional embedding learn although the first blocks are
             frozen, as in the authors' code: autograd then goes through every frozen block.
         stage: which stage's map a network that is no plain transformer gives (an index of timm's
-            `out_indices`; None: the last). Its stages are what `trained_blocks` counts; stage 0
-            holds the stem and learns with "all" only.
+            `out_indices`; None: the last, but a VGG's without its last ReLU and pool, at stride
+            16). Its stages are what `trained_blocks` counts; stage 0 holds the stem and learns with
+            "all" only.
+        final_norm: keep a transformer's last norm, on class token and patches; it learns if any
+            block does.
+        moving_statistics: in training, BatchNorms of frozen stages normalise by the batch, and
+            their running statistics move, as in most authors' ResNets; else they stay as loaded.
 
     Raises:
         ValueError: for a name, size or option that there is not.
@@ -73,10 +81,13 @@ def build_backbone(
     if transformer := _transformer_class(network):
         if stage is not None:
             raise ValueError(f"{name} has no stages: stage must be None, not {stage!r}")
-        return transformer(name, network, size, trained_blocks, train_tokens)
-    if train_tokens:
-        raise ValueError(f"train_tokens is for plain transformers, and {name} is none")
-    return MapBackbone(name, network, size, trained_blocks, stage)
+        if moving_statistics:
+            raise ValueError(f"moving_statistics is for BatchNorms, and {name} has none")
+        return transformer(name, network, size, trained_blocks, train_tokens, final_norm)
+    for option, given in {"train_tokens": train_tokens, "final_norm": final_norm}.items():
+        if given:
+            raise ValueError(f"{option} is for plain transformers, and {name} is none")
+    return MapBackbone(name, network, size, trained_blocks, stage, moving_statistics)
 
 
 def _transformer_class(network: nn.Module) -> type[ViTBackbone] | None:

@@ -8,7 +8,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from dinomix.backbones.names import OPTIONS, timm_name
+from dinomix.backbones.names import OPTIONS, is_vgg, timm_name
 from dinomix.backbones.vit import Backbone, TrainedBlocks
 
 
@@ -22,10 +22,12 @@ class MapBackbone(Backbone):
         image_size: tuple[int, int],
         trained_blocks: TrainedBlocks,
         stage: int | None,
+        moving_statistics: bool = False,
     ) -> None:
         super().__init__()
         last = len(network.feature_info) - 1
-        stage = last if stage is None else stage
+        before_relu = stage is None and is_vgg(name)  # as the field cuts it; the last stage: a pool
+        stage = last - before_relu if stage is None else stage
         if type(stage) is not int or not 0 <= stage <= last:
             raise ValueError(f"stage of {name} must be 0 to {last}, not {stage!r}")
         # Networks with a fixed input size, such as Swin, are built for it.
@@ -37,10 +39,16 @@ class MapBackbone(Backbone):
         trunk = getattr(features, "model", None)
         if not hasattr(trunk, "forward_intermediates"):
             raise ValueError(f"timm {timm.__version__} gives no feature map of {name}")
+        if before_relu:
+            trunk.features[-1] = nn.Identity()
         self.name, self.trunk, self.trained_blocks = name, trunk, trained_blocks
         self.cut_keys = frozenset(network.state_dict().keys() - trunk.state_dict().keys())
         self.num_blocks = self.stage = stage
         self._ends = [info["module"] for info in network.feature_info[: stage + 1]]
+        if moving_statistics:
+            self.moving = tuple(m for m in trunk.modules() if isinstance(m, nn.BatchNorm2d))
+            if not self.moving:
+                raise ValueError(f"moving_statistics is for BatchNorms, and {name} has none")
         self.freeze()
         # Modules to run one after the other; without a prefix timm runs all, from the images on.
         self._frozen, self._rest = [], []
@@ -87,7 +95,7 @@ class MapBackbone(Backbone):
             size = "x".join(map(str, image_size))
             raise ValueError(f"{self.name} cannot take images of {size}: {error}") from error
         self.out_channels, self.grid = maps.shape[1], tuple(maps.shape[2:])
-        if self.trained_blocks != "all":
+        if self.trained_blocks != "all" and not self.moving:
             units = dict(_units(self.trunk, self._ends))
             chain = list(units.values())[: list(units).index(self._ends[-1]) + 1]
             # A unit that takes or gives something else can raise.

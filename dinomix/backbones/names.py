@@ -38,6 +38,11 @@ def timm_name(name: str) -> str:
     return (DINOV2 | DINOV3 | TOY_RESNETS).get(name) or name.removeprefix("timm/")
 
 
+def is_vgg(name: str) -> bool:
+    """Whether the backbone is one of timm's VGGs, which are cut inside their last stage."""
+    return timm_name(name).startswith("vgg")
+
+
 def check_name(name: str) -> None:
     """Raise ValueError, with the closest names, unless `name` is a backbone we can build."""
     listed = [*DINOV2, *DINOV3, *TOY]

@@ -37,6 +37,7 @@ class Backbone(nn.Module):
     num_blocks: int
     has_token: bool = False
     has_prefix: bool = False
+    moving: tuple[nn.Module, ...] = ()  # frozen, but in training mode all the same
 
     def forward(self, images: Tensor) -> Tensor:  # (B, 3, H, W) -> (B, s, h, w)
         return self.features(images)[0]
@@ -76,7 +77,7 @@ class Backbone(nn.Module):
         """As nn.Module.train, but frozen modules stay in evaluation mode."""
         super().train(False)
         self.training = mode
-        for module in self.trained_modules():
+        for module in (*self.trained_modules(), *self.moving):
             module.train(mode)
         return self
 
@@ -86,7 +87,9 @@ class Backbone(nn.Module):
 
 
 class ViTBackbone(Backbone):
-    """A plain vision transformer without its last norm and head; any multiple of the patch fits.
+    """A plain vision transformer without its head, and its last norm unless `final_norm`.
+
+    Images may have any size that is a multiple of the patch.
 
     Patch embedding, tokens and the first blocks are frozen and run without a graph, unless all
     blocks train, or the tokens do (`train_tokens`).
@@ -99,11 +102,15 @@ class ViTBackbone(Backbone):
         image_size: tuple[int, int],
         trained_blocks: TrainedBlocks,
         train_tokens: bool,
+        final_norm: bool = False,
     ) -> None:
         super().__init__()
         whole = network.state_dict().keys()
         network.reset_classifier(0, "")  # pooling by attention has weights too
-        network.norm, network.fc_norm = nn.Identity(), nn.Identity()
+        if final_norm and isinstance(network.norm, nn.Identity):
+            raise ValueError(f"{name} has no last norm: final_norm must be False")
+        network.norm = network.norm if final_norm else nn.Identity()
+        network.fc_norm = nn.Identity()
         network.patch_embed.strict_img_size = False
         self.name, self.trunk, self.trained_blocks = name, network, trained_blocks
         self.cut_keys = frozenset(whole - network.state_dict().keys())
@@ -131,13 +138,17 @@ class ViTBackbone(Backbone):
         self, frozen: Tensor, grid: tuple[int, int] | None = None
     ) -> tuple[Tensor, Tensor | None]:
         grid = grid or self.grid
-        x = self.run_blocks(frozen, slice(self.first_trained, None), grid)
+        x = self.last_tokens(frozen, grid)
         return self.as_map(x, grid), x[:, 0] if self.has_token else None
 
     def tokens(self, images: Tensor) -> Tensor:
         """All tokens of the last block, class and registers first: (B, prefix + h*w, s)."""
-        grid = self.grid_of(images.shape[-2:])
-        return self.run_blocks(self.frozen_features(images), slice(self.first_trained, None), grid)
+        return self.last_tokens(self.frozen_features(images), self.grid_of(images.shape[-2:]))
+
+    def last_tokens(self, frozen: Tensor, grid: tuple[int, int]) -> Tensor:
+        """`tokens`, from `frozen_features` of images whose map has `grid`."""
+        blocks = slice(self.first_trained, None)
+        return self.trunk.norm(self.run_blocks(frozen, blocks, grid))  # the norm may be cut off
 
     def embed(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
         """Patches behind class token and registers, with positions: (B, prefix + h*w, s)."""
@@ -170,7 +181,8 @@ class ViTBackbone(Backbone):
 
     def trained_modules(self) -> list[nn.Module]:
         whole = self.trained_blocks == "all"
-        return [self.trunk] if whole else list(self.trunk.blocks[self.first_trained :])
+        norm = [self.trunk.norm] if self.trained_blocks else []
+        return [self.trunk] if whole else [*self.trunk.blocks[self.first_trained :], *norm]
 
     def grid_of(self, image_size: tuple[int, int]) -> tuple[int, int]:
         """Rows and columns of patches in an image of (height, width) pixels.

@@ -40,7 +40,8 @@ def train(
     \b
     dinomix train data/toycity/train --val data/toycity \\
         --preset dino_mix_toy --recipe toy
-    dinomix train data/gsv-cities --val pitts30k-val --recipe authors
+    dinomix train data/gsv-cities --val pitts30k-val \\
+        --preset dino_mix_authors --recipe authors
     dinomix train my_places --hold-out 0.2 --config model.yaml \\
         --recipe toy --set "epochs=2; lr=1e-3"
     dinomix train my_places --hold-out 0.2 --start published.ckpt --set "lr=1e-3"

@@ -69,7 +69,8 @@ def prefix_features(
     for name, value in backbone.named_parameters():
         if id(value) not in trained:
             digest.update(name.encode() + value.detach().cpu().numpy().tobytes())
-    key = config_hash(config.backbone, list(config.size), config.stage, digest.hexdigest())
+    stage = config.to_dict()["stage"]
+    key = config_hash(config.backbone, list(config.size), stage, digest.hexdigest())
     target = folder / key / "features.npy"
     if not target.is_file():
         with locked(target.parent):

@@ -145,7 +145,9 @@ def open_skipped(file: str | Path) -> list[str]:
 
 def model_hash(model: nn.Module) -> str:
     """Names what a model computes: its config and the content of its weights."""
-    digest = hashlib.sha256(config_hash(model.config.to_dict()).encode())
+    version = model.aggregator.version
+    parts = [model.config.to_dict(), *([version] if version > 1 else [])]
+    digest = hashlib.sha256(config_hash(*parts).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())

@@ -24,7 +24,8 @@ from dinomix.training import TrainConfig
 
 Methods = Mapping[str, Mapping[str, Any]]
 
-MODEL_FIELDS = ("backbone", "trained_blocks", "mix_depth", "out_channels", "out_rows", "image_size")
+MODEL_FIELDS = ("backbone", "trained_blocks", "train_tokens", "mix_depth", "out_channels")
+MODEL_FIELDS += ("out_rows", "image_size")
 MADE = "run notebook 00 or `make demo` for the toy city, `dinomix prepare` for a benchmark"
 AS_TEXT = " (papermill's -y reads lists, its -p takes them for text)"
 PAPERMILL = "# Parameters\n"  # how the cell begins that it puts below the one of parameters

@@ -35,10 +35,15 @@ def salad_slowly(image_maps: Tensor, token: Tensor, salad: SALAD, iterations: in
     scores = [mlp_slowly(salad.score, x) for x in xs]
     plan = sinkhorn_slowly(scores, salad.dustbin.item(), iterations)
     reduced = [mlp_slowly(salad.reduce, x) for x in xs]
-    out = unit(mlp_slowly(salad.reduce_token, token.tolist()))
-    for k in range(len(scores[0])):
-        columns = range(len(reduced[0]))
-        out += unit([sum(p[k] * f[i] for p, f in zip(plan, reduced, strict=True)) for i in columns])
+    token = unit(mlp_slowly(salad.reduce_token, token.tolist()))
+    m, channels = len(scores[0]), len(reduced[0])
+    out = token + [0.0] * (m * channels)
+    for k in range(m):
+        sums = (
+            sum(p[k] * f[i] for p, f in zip(plan, reduced, strict=True)) for i in range(channels)
+        )
+        for i, value in enumerate(unit(sums)):
+            out[len(token) + i * m + k] = value  # channel by channel
     return unit(out)
 
 

@@ -81,6 +81,61 @@ def test_frozen_stages_keep_their_statistics_and_no_activations():
     assert kept[3] > 3 * kept[2]  # early stages, of large maps, weigh most
 
 
+@pytest.mark.parametrize("trained_blocks", [0, 1, "all"])
+def test_moving_statistics_are_those_of_a_network_in_training(trained_blocks):
+    """In the authors' code, the whole ResNet is in training mode, whatever of it learns."""
+    backbone = build_backbone(
+        "timm/resnet18", image_size=64, trained_blocks=trained_blocks, moving_statistics=True
+    ).train()
+    reference = timm.create_model("resnet18").train()
+    reference.load_state_dict(backbone.trunk.state_dict(), strict=False)
+    images = torch.randn(4, 3, 64, 64)
+    torch.testing.assert_close(backbone(images), reference.forward_features(images))
+    stem = backbone.trunk.conv1(images)  # (B, 64, 32, 32)
+    for channel in range(3):  # from 0, by torch's momentum of 0.1
+        moved = float(backbone.trunk.bn1.running_mean[channel])
+        assert moved == pytest.approx(0.1 * stem[:, channel].mean().item(), rel=1e-4, abs=1e-7)
+    expected = dict(reference.named_buffers())
+    for key, found in backbone.trunk.named_buffers():
+        torch.testing.assert_close(found, expected[key])
+    before = {key: buffer.clone() for key, buffer in backbone.eval().trunk.named_buffers()}
+    assert not backbone.has_prefix
+    backbone(images)
+    assert all(torch.equal(t, before[key]) for key, t in backbone.trunk.named_buffers())
+
+
+def test_moving_statistics_wake_no_frozen_layer():
+    kept = []
+    for moving in (False, True):
+        backbone = build_backbone(
+            "timm/resnet18", image_size=64, trained_blocks=1, moving_statistics=moving
+        )
+        learning = {
+            k.split(".")[0] for k, p in backbone.trunk.named_parameters() if p.requires_grad
+        }
+        assert learning == {"layer4"}
+        kept.append(saved_bytes(backbone.train(), torch.randn(2, 3, 64, 64)))
+    assert kept[0] == kept[1] > 0
+
+
+@pytest.mark.parametrize(("name", "trained"), [("vgg16", 1), ("vgg11_bn", 0), ("vgg11_bn", "all")])
+def test_vgg_is_cut_before_its_last_relu_and_pool(name, trained):
+    backbone = build_backbone(f"timm/{name}", image_size=(64, 96), trained_blocks=trained).eval()
+    assert (backbone.out_channels, *backbone.grid) == (512, 4, 6)  # stride 16
+    whole = timm.create_model(name).eval()
+    whole.load_state_dict(backbone.trunk.state_dict(), strict=False)
+    images = torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        expected = images
+        for layer in list(whole.features.children())[:-2]:
+            expected = layer(expected)
+        torch.testing.assert_close(backbone(images), expected)
+    assert expected.min() < 0
+    learning = {k for k, p in backbone.trunk.named_parameters() if p.requires_grad}
+    if name == "vgg16":  # the three convolutions behind the fourth pool
+        assert learning == {f"features.{i}.{t}" for i in (24, 26, 28) for t in ("weight", "bias")}
+
+
 def test_a_network_of_fixed_size_is_built_for_the_image_size():
     backbone = build_backbone(
         "timm/swin_tiny_patch4_window7_224", image_size=(64, 128), trained_blocks=1
@@ -118,6 +173,10 @@ def test_toy_resnet_is_a_thinner_resnet18():
         ("timm/resnet18", {"stage": 2, "trained_blocks": 3}, "trained_blocks .* must be 0 to 2"),
         ("toy_vits14", {"stage": 3}, "toy_vits14 has no stages"),
         ("timm/resnet18", {"train_tokens": True}, "train_tokens is for plain transformers"),
+        ("timm/resnet18", {"final_norm": True}, "final_norm is for plain transformers"),
+        ("timm/vgg11", {"moving_statistics": True}, "for BatchNorms, and timm/vgg11 has none"),
+        ("toy_vits14", {"moving_statistics": True}, "for BatchNorms, and toy_vits14 has none"),
+        ("timm/resnet18", {"stage": "conv"}, "stage .* must be 0 to 4, not 'conv'"),
         ("timm/convnext_atto", {"image_size": (16, 24)}, "cannot take images of 16x24"),
     ],
 )

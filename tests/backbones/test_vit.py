@@ -168,6 +168,34 @@ def test_tokens_put_class_and_registers_first():
     torch.testing.assert_close(backbone(images), expected)
 
 
+@pytest.mark.parametrize("trained_blocks", [0, 2, "all"])
+def test_the_last_norm_is_kept_if_asked_for(trained_blocks):
+    """On the class token and each patch, by DINOv2's epsilon; it learns if a block does."""
+    kept = ViTBackbone("tiny", tiny_vit(), (56, 56), trained_blocks, False, final_norm=True)
+    images = torch.randn(2, 3, 42, 56)
+    maps, token = kept.eval().features(images)
+    cut_maps, cut_token = tiny_backbone(trained_blocks).eval().features(images)
+    weight, bias = kept.trunk.norm.weight.tolist(), kept.trunk.norm.bias.tolist()
+
+    def normed(x: list[float]) -> list[float]:
+        mean = sum(x) / len(x)
+        deviation = math.sqrt(sum((v - mean) ** 2 for v in x) / len(x) + 1e-6)
+        return [w * (v - mean) / deviation + b for v, w, b in zip(x, weight, bias, strict=True)]
+
+    for b in range(2):
+        torch.testing.assert_close(token[b], torch.tensor(normed(cut_token[b].tolist())))
+        for i, j in ((0, 0), (1, 3), (2, 2)):
+            expected = torch.tensor(normed(cut_maps[b, :, i, j].tolist()))
+            torch.testing.assert_close(maps[b, :, i, j], expected)
+    torch.testing.assert_close(kept.tokens(images)[:, 0], token)
+    assert kept.trunk.norm.weight.requires_grad == bool(trained_blocks)
+
+
+def test_a_network_that_has_no_last_norm():
+    with pytest.raises(ValueError, match="has no last norm: final_norm must be False"):
+        ViTBackbone("tiny", tiny_vit(global_pool="avg", fc_norm=True), (56, 56), 1, False, True)
+
+
 def test_nothing_of_norm_and_head_remains():
     backbone = build_backbone("timm/vit_tiny_patch16_224", image_size=64)
     keys = backbone.trunk.state_dict().keys()

@@ -112,7 +112,8 @@ def test_train_passes_on_what_it_is_given(data, asked, tmp_path):
     write_testset(tmp_path / "plain")
     train(data, "--preset", "salad", "--val", tmp_path / "plain")
     config, _, val, *_ = asked.pop()
-    assert config == dinomix.ModelConfig(**MODEL, aggregator="salad", trained_blocks=4)
+    salad = {"aggregator": "salad", "trained_blocks": 4, "final_norm": True}
+    assert config == dinomix.ModelConfig(**MODEL, **salad)
     assert val.name == "plain-test"  # it has no other split
 
 
@@ -176,7 +177,7 @@ def test_configs_are_read_over_a_preset(tmp_path):
     path = tmp_path / "model.yaml"
     path.write_text("aggregator_options: {clusters: 8}\n")
     assert model_config("salad", path) == dinomix.ModelConfig(
-        aggregator="salad", trained_blocks=4, aggregator_options={"clusters": 8}
+        aggregator="salad", trained_blocks=4, final_norm=True, aggregator_options={"clusters": 8}
     )
     config = dinomix.PRESETS["dino_mix_toy"]
     dinomix.build_model(config).save_pretrained(tmp_path)

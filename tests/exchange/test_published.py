@@ -201,6 +201,8 @@ def test_the_release_has_189_tensors(tmp_path):
 
 def test_descriptors_equal_mixvpr(tmp_path):
     tensors = random_tensors(mixvpr_shapes(n=16, depth=2, d=8, r=2))
+    counts = [key for key in tensors if key.endswith("num_batches_tracked")]
+    del tensors[counts[0]], tensors[counts[-1]]  # older files lack them
     torch.save(tensors, tmp_path / "resnet50_MixVPR.ckpt")
     model = dinomix.load_published(tmp_path / "resnet50_MixVPR.ckpt")
     assert not model.training
@@ -679,45 +681,6 @@ def test_another_layout(tmp_path, shapes, seen):
     with pytest.raises(ValueError, match="in no published layout") as error:
         load_shapes(tmp_path / "a.ckpt", shapes)
     assert seen in str(error.value) and "DINO-Mix (backbone.dino_model." in str(error.value)
-
-
-@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "backbone.", "net.module."])
-def test_a_common_prefix_is_cut_and_said(tmp_path, prefix):
-    shapes = {f"{prefix}{key}": shape for key, shape in mixvpr_shapes().items()}
-    with pytest.warns(UserWarning, match=f"a.ckpt: .* without their prefix '{prefix}', 0 left out"):
-        model = load_shapes(tmp_path / "a.ckpt", shapes)
-    assert model.config.aggregator == "mix" and model.dim == 4096
-    twice = shapes | {f"ema.{key}": shape for key, shape in mixvpr_shapes().items()}
-    with pytest.raises(ValueError, match=r"in no published layout.* ema\.") as error:
-        load_shapes(tmp_path / "a.ckpt", twice)  # which of the two is meant?
-    assert len(str(error.value).splitlines()) <= 10
-
-
-def test_tensors_of_our_own_go_straight_to_a_model(tmp_path):
-    """What one function says that another one reads, that other one reads."""
-    torch.manual_seed(0)
-    config = dinomix.ModelConfig(backbone="toy_vits14", image_size=28, out_channels=4)
-    model = dinomix.build_model(config)
-    path = tmp_path / "own.pt"
-    torch.save(model.state_dict(), path)
-    for load in (dinomix.load_published, dinomix.open_model, dinomix.load_model):
-        with pytest.raises(ValueError, match=r"own\.pt .*load_model\(path, config\)"):
-            load(path)
-    with pytest.raises(ValueError, match=r"nearest is dinomix\. It holds .* backbone\.trunk \("):
-        dinomix.load_published(path)
-    images = torch.randn(1, 3, 28, 28)
-    assert torch.equal(dinomix.load_model(path, config)(images), model.eval()(images))
-    torch.save({"model": {f"module.{k}": t for k, t in model.state_dict().items()}}, path)
-    with pytest.warns(UserWarning) as told:
-        assert torch.equal(dinomix.load_model(path, config)(images), model(images))
-    assert ["model is read" in str(w.message) or "'module.'" in str(w.message) for w in told] == [
-        True
-    ] * 2
-    other = dinomix.ModelConfig(backbone="toy_vits14", image_size=28, out_channels=8)
-    with pytest.raises(
-        ValueError, match=r"(?s)own\.pt.*does not fit.*is \(4, 64\), expected \(8, 64\)"
-    ):
-        dinomix.load_model(path, other)
 
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "backbone.", "net.module."])

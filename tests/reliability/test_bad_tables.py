@@ -27,7 +27,8 @@ FIELDS = {
 HUGE = 10**400  # an integer that no float holds
 JUNK = [True, HUGE, -HUGE, math.nan, math.inf, [], [[]], {}, {"a": {"b": []}}, "", "\0", b"x", 1j]
 TAKEN = {  # what of the above a field may well be
-    "train_tokens": [True],
+    **{name: [True] for name in ("train_tokens", "final_norm", "moving_statistics")},
+    "divide_by_accumulation": [True],
     "compile": [True],
     "cache_prefix": [True],
     "milestones": [[], [HUGE]],

@@ -111,6 +111,8 @@ RESNET = {"backbone": "timm/resnet10t", "image_size": 64, "stage": 3}
         ({**RESNET, "trained_blocks": 0}, True),
         ({**RESNET, "trained_blocks": 1}, True),
         ({**RESNET, "trained_blocks": "all"}, False),
+        ({**RESNET, "trained_blocks": 0, "moving_statistics": True}, False),
+        ({"trained_blocks": 1, "final_norm": True}, True),
     ],
 )
 def test_which_backbones_have_a_prefix(changes, expected):

@@ -1,10 +1,12 @@
 """Descriptors on disk: the same as in memory, whatever stops or divides the work."""
 
+import hashlib
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from dask.distributed import Client, LocalCluster
 from dinomix.data import TestSet
 from dinomix.images import UnreadableImageError
 from dinomix.model import ModelConfig, build_model, save_model
-from dinomix.plumbing.files import atomic_path
+from dinomix.plumbing.files import atomic_path, config_hash
 from dinomix.retrieval import SkippedImageWarning, describe, skipped_images
 from dinomix.scale import descriptors
 from dinomix.scale.descriptors import (
@@ -205,6 +207,19 @@ def test_the_hashes_see_weights_config_and_files(model, paths):
     assert images_hash(paths) == images_hash(list(paths)) != images_hash(paths[::-1])
     os.utime(paths[0], ns=(1, 1))
     assert images_hash(paths) != images_hash(paths[1:])
+
+
+def test_another_version_of_a_formula_has_another_hash(model, monkeypatch):
+    """SALAD's entries were in another order: its stored descriptors must not meet new ones."""
+    options = {"clusters": 3, "cluster_dim": 2, "token_dim": 2, "hidden": 4}
+    salad = build_model(replace(CONFIG, aggregator="salad", aggregator_options=options))
+    now, mixed = model_hash(salad), model_hash(model)
+    monkeypatch.setattr(type(salad.aggregator), "version", 1)
+    digest = hashlib.sha256(config_hash(salad.config.to_dict()).encode())  # as it was
+    for name, tensor in sorted(salad.state_dict().items()):
+        digest.update(name.encode() + tensor.numpy().tobytes())
+    assert model_hash(salad) == digest.hexdigest()[:16] != now
+    assert model_hash(model) == mixed
 
 
 def test_a_broken_image_is_named_and_the_other_chunks_stay(model, paths, tmp_path):
