@@ -98,7 +98,9 @@ def models(as_json: Json = False) -> None:
         typer.echo(table.to_json(orient="records"))
     else:
         table["source"] = table["source"].str.removeprefix("https://")  # shorter
-        print_table([name.replace("_", " ") for name in table], table.to_numpy())
+        print_table(
+            [name.replace("_", " ") for name in table], table.to_numpy(), "Published models"
+        )
 
 
 def _counts(text: str) -> list[int]:

@@ -27,7 +27,7 @@ Source = tuple[str, int] | str
 class Part:
     """How published files name the tensors of a backbone or an aggregator."""
 
-    mark: str  # how some of them begin, and none of other parts
+    mark: str  # how some of them begin, and none of other parts; "" where heads tell enough
     reads: Mapping[str, Source]  # fields of the config, or options of the aggregator
     names: Mapping[str, str] = dataclasses.field(default_factory=dict)  # in ours, and in the file
     zeros: tuple[str, ...] = ()  # tensors of ours that the method does not have
@@ -62,8 +62,8 @@ class Layout:
 # By the channels of the map, or by the blocks of the third stage.
 VITS = {384: "dinov2_vits14", 768: "dinov2_vitb14", 1024: "dinov2_vitl14", 1536: "dinov2_vitg14"}
 RESNETS = {n: f"timm/resnet{m}.tv_in1k" for n, m in ((2, 18), (6, 50), (23, 101), (36, 152))}
-DINOV2 = Part("blocks.", {"backbone": ("cls_token", 2)}, backbones=VITS)
-RESNET = Part("layer3.", {"backbone": "layer3."}, backbones=RESNETS)
+DINOV2 = Part("", {"backbone": ("cls_token", 2)}, backbones=VITS)
+RESNET = Part("", {"backbone": "layer3."}, backbones=RESNETS)
 # torchvision's networks as sequences, where places stand for names
 PLACES = {"conv1": 0, "bn1": 1, "layer1": 4, "layer2": 5, "layer3": 6, "layer4": 7}
 PLACES = {f"{OURS}{name}.": f"{OURS}{place}." for name, place in PLACES.items()}
@@ -157,7 +157,6 @@ LAYOUTS = (
     ),
     Layout("SALAD or CliqueMining", "backbone.model.", DINOV2, SALAD, SALAD322, MASK),
     Layout("MegaLoc", "backbone.model.", DINOV2, MEGALOC, SALAD322, MASK),
-    Layout("MegaLoc", "backbone.", DINOV2, MEGALOC, SALAD322),
     Layout("CosPlace or EigenPlaces", "backbone.", CHILDREN, GEM_FC, FULL),
     Layout("CosPlace or EigenPlaces", "backbone.", VGG, GEM_FC, replace(FULL, **CONV5)),
     Layout("GeM of GSV-Cities", "backbone.model.", RESNET, GEM, PRESETS["gem_resnet50"]),
@@ -172,6 +171,7 @@ LAYOUTS = (
         BENCHMARK_FC,
         replace(FULL, stage=3, trained_blocks=1),
     ),
+    Layout("MegaLoc", "backbone.", DINOV2, MEGALOC, SALAD322),
 )
 
 
