@@ -26,8 +26,8 @@ study: $(READY)  ## all notebooks of the embedded city: every table and figure, 
 notebooks: $(READY)  ## run the notebooks of PROFILE (smoke, toy or paper); ONLY=03 SET="seeds=[0,1,2]"
 	$(BIN)/dinomix run $(PROFILE) $(if $(ONLY),--only $(ONLY)) $(if $(SET),--set '$(SET)')
 
-figures: $(READY)  ## draw every figure of PROFILE again from finished runs, into figures/PROFILE
-	$(BIN)/dinomix figures $(PROFILE)
+figures: $(READY)  ## draw the figures of PROFILE again from finished runs, into figures/PROFILE; ONLY=04
+	$(BIN)/dinomix figures $(PROFILE) $(if $(ONLY),--only $(ONLY))
 
 test: $(READY)   ## run the fast tests
 	$(BIN)/python -m pytest

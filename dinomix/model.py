@@ -80,7 +80,7 @@ class ModelConfig(Config):
 
     def __post_init__(self) -> None:
         check_name(self.backbone)
-        if self.stage == "conv" and is_vgg(self.backbone):
+        if self.stage == "conv":
             object.__setattr__(self, "stage", None)
         options = _options(self.aggregator_options)
         check_options(self.aggregator, options)

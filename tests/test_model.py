@@ -345,6 +345,8 @@ def test_options_that_are_off_are_no_part_of_a_config():
 def test_a_vggs_cut_is_in_its_config_and_old_files_keep_their_pool(tmp_path):
     vgg = ModelConfig("timm/vgg11", 1, aggregator="gem", image_size=64)
     assert ModelConfig.from_dict(vgg.to_dict()) == vgg
+    other = ModelConfig.from_dict(vgg.to_dict() | {"backbone": "timm/resnet18"})
+    assert other == dataclasses.replace(vgg, backbone="timm/resnet18")
     model = build_model(vgg).eval()
     new = load_model(save_model(model, tmp_path / "new.safetensors"))
     assert new.config == vgg and new.backbone.grid == (4, 4)

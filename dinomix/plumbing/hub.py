@@ -101,9 +101,9 @@ class HubMixin(PyTorchModelHubMixin):
             raise ValueError(f"{config}: {error}") from error
         carried = model.config.to_dict()
         if differing := [
-            f"{key} is {stated[key]!r}, not {value!r}"
-            for key, value in carried.items()
-            if stated[key] != value
+            f"{key} is {stated.get(key)!r}, not {carried.get(key)!r}"
+            for key in carried | stated  # options that are off may be left out
+            if stated.get(key) != carried.get(key)
         ]:
             raise ValueError(
                 f"{config} is not the config that {weights} carries: {', '.join(differing)}"

@@ -138,6 +138,7 @@ def test_a_folder_that_lacks_a_file(folder, name):
         ({"out_rows": "2"}, r"\.json: .*out_rows is '2'"),
         ({"aggregator_options": 5}, r"\.json: .*aggregator_options must .* not 5"),
         ({"image_size": [64, 64, 3]}, r"\.json: .*image_size must be .*\(height, width\)"),
+        ({"moving_statistics": True}, "carries: moving_statistics is True, not None"),
         ({"trained_blocks": 2}, r"not the .*model\.safetensors carries: trained_blocks is 2,"),
     ],
 )
