@@ -27,6 +27,8 @@ class SALAD(Aggregator):
         hidden: width of the three small networks' hidden layers.
         dropout: in the hidden layers of those for scores and tokens (authors' code).
         iterations: of Sinkhorn.
+        projected: entries after a linear layer behind all this, as in MegaLoc (Berton & Masone
+            2025); 0: no such layer.
     """
 
     takes_token = True
@@ -41,10 +43,12 @@ class SALAD(Aggregator):
         hidden: int = 512,
         dropout: float = 0.3,
         iterations: int = 3,
+        projected: int = 0,
     ) -> None:
         super().__init__()
         check_counts(clusters=clusters, cluster_dim=cluster_dim, token_dim=token_dim)
         check_counts(hidden=hidden, iterations=iterations)
+        check_counts(least=0, projected=projected)
         self.clusters, self.iterations = clusters, iterations
         self.dim = token_dim + clusters * cluster_dim
         # Linear over the channels of each position: the paper's 1x1 convolutions.
@@ -52,6 +56,8 @@ class SALAD(Aggregator):
         self.reduce = _mlp(in_channels, hidden, cluster_dim, dropout)
         self.reduce_token = _mlp(in_channels, hidden, token_dim)
         self.dustbin = nn.Parameter(torch.ones(()))
+        self.proj = nn.Linear(self.dim, projected) if projected else None
+        self.dim = projected or self.dim
 
     def pool(self, maps: Tensor, token: Tensor) -> Tensor:
         x = maps.flatten(2).transpose(1, 2)  # (B, n, s), n = h*w
@@ -65,7 +71,8 @@ class SALAD(Aggregator):
         clusters = at_least_float32(plan.transpose(1, 2) @ reduced)  # (B, m, l)
         clusters = F.normalize(clusters, dim=2).transpose(1, 2).flatten(1)  # (B, l*m)
         token = F.normalize(at_least_float32(self.reduce_token(token)), dim=1)  # (B, g)
-        return torch.cat([token, clusters], dim=1)
+        x = torch.cat([token, clusters], dim=1)
+        return x if self.proj is None else self.proj(F.normalize(x, dim=1))
 
     def _transport(self, scores: Tensor) -> Tensor:
         """How much of each token goes to each cluster: (B, n, m) -> (B, n, m).

@@ -89,7 +89,7 @@ def _present(device: str) -> str:
 
 MODELS = (
     "a run's folder, a file of save_model, a folder of save_pretrained, a checkpoint that "
-    "DINO-Mix's or MixVPR's authors published, or a repository of the hub, as user/name"
+    "its authors published (dinomix models lists them), or a repository of the hub, as user/name"
 )
 Json = Annotated[bool, typer.Option("--json", help="print JSON, for a script")]
 Overrides = Annotated[

@@ -83,6 +83,26 @@ def evaluate(
         typer.echo(json.dumps(without_nan(rows)))
 
 
+@app.command()
+def models(as_json: Json = False) -> None:
+    """List the published models whose files can be evaluated, with licences and sources.
+
+    \b
+    dinomix models
+    dinomix models --json
+    """
+    from dinomix.exchange.published import published_models
+
+    table = published_models()
+    if as_json:
+        typer.echo(table.to_json(orient="records"))
+    else:
+        table["source"] = table["source"].str.removeprefix("https://")  # shorter
+        print_table(
+            [name.replace("_", " ") for name in table], table.to_numpy(), "Published models"
+        )
+
+
 def _counts(text: str) -> list[int]:
     try:
         counts = sorted({int(word) for word in text.split(",")})

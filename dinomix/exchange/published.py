@@ -1,136 +1,274 @@
 """Models that others have published: their files as models of ours.
 
-Read are the files of DINO-Mix (Huang et al. 2024; github.com/GaoShuang98/DINO-Mix) for each size of
-DINOv2, and of MixVPR (Ali-bey et al. 2023; github.com/amaralibey/MixVPR) on ResNet-50. Both name
-the mixer as we do; how they name the backbone, a `Layout` says. Such a file may come from PyTorch
-Lightning, with much beside the tensors: all of it is read as data, see
-`dinomix.plumbing.tensorfiles`.
+`LAYOUTS` says which files are read, and how each names what we name otherwise; models.csv, what the
+authors say about them. Such a file may come from PyTorch Lightning, with much beside the tensors:
+all of it is read as data, see `dinomix.plumbing.tensorfiles`.
 """
 
 import dataclasses
 import math
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import torch
 
 from dinomix.model import PRESETS, ModelConfig, PlaceModel, build_model, outline
 from dinomix.plumbing.tensorfiles import Tensors, beginnings, read_tensors, without_prefix
 from dinomix.weights import OURS, check_tensors, shape_of
 
-CHANNELS, ROWS = "aggregator.channel_proj.weight", "aggregator.row_proj.weight"
+# A tensor's name in the file and one of its axes; or, of names that begin so, how many different
+# ones go on (the blocks of a stage, the layers of a mixer).
+Source = tuple[str, int] | str
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """How published files name the tensors of a backbone or an aggregator."""
+
+    mark: str  # how some of them begin, and none of other parts; "" where heads tell enough
+    reads: Mapping[str, Source]  # fields of the config, or options of the aggregator
+    names: Mapping[str, str] = dataclasses.field(default_factory=dict)  # in ours, and in the file
+    zeros: tuple[str, ...] = ()  # tensors of ours that the method does not have
+    backbones: Mapping[int, str] = dataclasses.field(default_factory=dict)  # by what is read
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How published files of one method name their tensors, and what their shapes say."""
+    """How published files of one method name their tensors; models.csv says of which files."""
 
     method: str
-    trunk: str  # what stands in their names for our `backbone.trunk.`
-    preset: str  # of `dinomix.PRESETS`, for whatever the shapes leave open
-    backbones: dict[int, str]  # our backbone for each number of channels
-    stride: int  # pixels from one cell of the map to the next
-    unused: tuple[str, ...] = ()  # names, behind `trunk`, of (1, channels) that no model needs
+    trunk: str  # before all names of `network` in the file
+    network: Part
+    head: Part
+    config: ModelConfig  # for whatever names and shapes leave open
+    unused: Mapping[str, tuple] = dataclasses.field(default_factory=dict)  # axes before channels
 
-    def recognises(self, tensors: Tensors) -> bool:
-        """Whether the names are those of this layout: backbone and mixer."""
-        marks = (self.trunk, "aggregator.row_proj.")
-        return all(any(key.startswith(mark) for key in tensors) for mark in marks)
+    @property
+    def marks(self) -> tuple[str, str]:
+        """How some names in each of its files begin: of the backbone, of the aggregator."""
+        return self.trunk + self.network.mark, self.head.mark
 
     def name_in_file(self, key: str, backbone: str) -> str:
         """What the file calls the tensor that a model of ours calls `key`."""
         if backbone == "dinov2_vitg14":  # its SwiGLU, as DINOv2's code names it
             key = key.replace(".mlp.fc1.", ".mlp.w12.").replace(".mlp.fc2.", ".mlp.w3.")
-        return key.replace("backbone.trunk.", self.trunk)
+        for ours, theirs in {**self.network.names, **self.head.names, OURS: self.trunk}.items():
+            key = key.replace(ours, theirs)
+        return key
 
 
-DINOV2 = {384: "vits14", 768: "vitb14", 1024: "vitl14", 1536: "vitg14"}
-LAYOUTS = (
-    Layout(
-        "DINO-Mix",
-        trunk="backbone.dino_model.",
-        preset="dino_mix",
-        backbones={channels: f"dinov2_{vit}" for channels, vit in DINOV2.items()},
-        stride=14,
-        unused=("mask_token",),
-    ),
-    Layout(
-        "MixVPR",
-        trunk="backbone.model.",
-        preset="mixvpr_resnet50",
-        backbones={1024: "timm/resnet50.tv_in1k"},
-        stride=16,
-    ),
+# By the channels of the map, or by the blocks of the third stage.
+VITS = {384: "dinov2_vits14", 768: "dinov2_vitb14", 1024: "dinov2_vitl14", 1536: "dinov2_vitg14"}
+RESNETS = {n: f"timm/resnet{m}.tv_in1k" for n, m in ((2, 18), (6, 50), (23, 101), (36, 152))}
+DINOV2 = Part("", {"backbone": ("cls_token", 2)}, backbones=VITS)
+RESNET = Part("", {"backbone": "layer3."}, backbones=RESNETS)
+# torchvision's networks as sequences, where places stand for names
+PLACES = {"conv1": 0, "bn1": 1, "layer1": 4, "layer2": 5, "layer3": 6, "layer4": 7}
+PLACES = {f"{OURS}{name}.": f"{OURS}{place}." for name, place in PLACES.items()}
+CHILDREN = Part("6.", {"backbone": "6."}, PLACES, backbones=RESNETS)
+VGG = Part("28.", {}, {f"{OURS}features.": OURS})
+
+CHANNELS, ROWS = "aggregator.channel_proj.", "aggregator.row_proj."
+MIXER = Part(
+    ROWS,
+    {
+        "out_channels": (f"{CHANNELS}weight", 0),
+        "out_rows": (f"{ROWS}weight", 0),
+        "positions": (f"{ROWS}weight", 1),
+        "mix_depth": "aggregator.mix.",
+    },
 )
+POOL = Part(
+    "aggregator.channel_pool.",
+    {"out_channels": ("aggregator.channel_pool.weight", 0)},
+    {CHANNELS: "aggregator.channel_pool."},
+)
+BAGS = Part(
+    "aggregator.boqs.",
+    {
+        "channels": ("aggregator.proj_c.weight", 0),
+        "queries": ("aggregator.boqs.0.queries", 1),
+        "layers": "aggregator.boqs.",
+        "row_dim": ("aggregator.fc.weight", 0),
+    },
+    {
+        **{CHANNELS: "aggregator.proj_c.", ROWS: "aggregator.fc."},
+        **{"aggregator.norm.": "aggregator.norm_input.", "aggregator.blocks.": "aggregator.boqs."},
+        **{".self_attention.": ".self_attn.", ".cross_attention.": ".cross_attn."},
+        **{".norm_queries.": ".norm_q.", ".norm_answer.": ".norm_out."},
+    },
+)
+SALAD = Part(
+    "aggregator.score.",
+    {
+        "clusters": ("aggregator.score.3.weight", 0),
+        "cluster_dim": ("aggregator.cluster_features.3.weight", 0),
+        "token_dim": ("aggregator.token_features.2.weight", 0),
+        "hidden": ("aggregator.score.0.weight", 0),
+    },
+    {
+        "aggregator.dustbin": "aggregator.dust_bin",
+        "aggregator.reduce_token.3.": "aggregator.token_features.2.",
+        "aggregator.reduce_token.": "aggregator.token_features.",
+        "aggregator.reduce.": "aggregator.cluster_features.",
+    },
+)
+INNER = "aggregator.agg."  # SALAD in MegaLoc, before a linear layer
+MEGALOC = Part(
+    INNER,
+    {field: (key.replace("aggregator.", INNER), 0) for field, (key, _) in SALAD.reads.items()}
+    | {"projected": ("aggregator.linear.weight", 0)},
+    {**SALAD.names, "aggregator.": INNER, f"{INNER}proj.": "aggregator.linear."},
+)
+GEM = Part("aggregator.p", {})
+GEM_FC, BENCHMARK_FC = (
+    Part(
+        mark,
+        {"out_channels": (f"aggregation.{fc}.weight", 0)},
+        {"aggregator.gem.": f"aggregation.{gem}.", "aggregator.proj.": f"aggregation.{fc}."},
+    )
+    for mark, gem, fc in (("aggregation.3.", "1", "3"), ("aggregation.0.1.", "0.1", "1"))
+)
+VLAD = Part(
+    "aggregation.centroids",
+    {"clusters": ("aggregation.centroids", 0)},
+    {"aggregator.assign.": "aggregation.conv.", "aggregator.cent": "aggregation.cent"},
+    zeros=("aggregator.assign.bias",),
+)
+
+# CosPlace and the benchmark describe images as they are: of most test sets, this is their size.
+FULL = replace(PRESETS["cosplace_resnet50"], image_size=(480, 640))
+STAGE3 = replace(PRESETS["netvlad_resnet50"], image_size=(480, 640))
+CONV5 = {"backbone": "timm/vgg16.tv_in1k", "stage": None, "trained_blocks": 1}
+SALAD322 = replace(PRESETS["salad"], image_size=322)
+MASK, NORM = {"mask_token": (1,)}, {"norm.weight": (), "norm.bias": ()}
+LAYOUTS = (
+    Layout("DINO-Mix", "backbone.dino_model.", DINOV2, MIXER, PRESETS["dino_mix"], MASK),
+    Layout("MixVPR", "backbone.model.", RESNET, MIXER, PRESETS["mixvpr_resnet50"]),
+    # with 2 x 2 cells, as in all published files
+    Layout("Conv-AP", "backbone.model.", RESNET, POOL, PRESETS["convap_resnet50"]),
+    Layout(
+        "BoQ", "backbone.dino.", DINOV2, BAGS, replace(PRESETS["boq"], image_size=322), MASK | NORM
+    ),
+    Layout(
+        "BoQ", "backbone.net.", CHILDREN, BAGS, replace(PRESETS["boq_resnet50"], image_size=384)
+    ),
+    Layout("SALAD or CliqueMining", "backbone.model.", DINOV2, SALAD, SALAD322, MASK),
+    Layout("MegaLoc", "backbone.model.", DINOV2, MEGALOC, SALAD322, MASK),
+    Layout("CosPlace or EigenPlaces", "backbone.", CHILDREN, GEM_FC, FULL),
+    Layout("CosPlace or EigenPlaces", "backbone.", VGG, GEM_FC, replace(FULL, **CONV5)),
+    Layout("GeM of GSV-Cities", "backbone.model.", RESNET, GEM, PRESETS["gem_resnet50"]),
+    # Deep Visual Geo-localization Benchmark, on ResNets up to stage 3. Its GeM without a linear
+    # layer is left out: the lengths of its descriptors matter, and ours all have length 1.
+    Layout("NetVLAD of the benchmark", "backbone.", CHILDREN, VLAD, STAGE3),
+    Layout("NetVLAD of the benchmark", "backbone.", VGG, VLAD, replace(STAGE3, **CONV5)),
+    Layout(
+        "GeM of the benchmark",
+        "backbone.",
+        CHILDREN,
+        BENCHMARK_FC,
+        replace(FULL, stage=3, trained_blocks=1),
+    ),
+    Layout("MegaLoc", "backbone.", DINOV2, MEGALOC, SALAD322),
+)
+
+
+def published_models() -> pd.DataFrame:
+    """What authors have published that `load_published` reads: a row each, from models.csv."""
+    return pd.read_csv(Path(__file__).with_name("models.csv"))
 
 
 def load_published(path: str | Path) -> PlaceModel:
     """The model in a file that its authors published, on the CPU, in evaluation mode.
 
-    Backbone, image size, mixing layers and descriptor are read off the tensors' shapes.
+    Backbone and descriptor are read off the tensors' names and shapes. The image size is the one at
+    which the authors test, unless the mixer's shapes fix another.
 
     Args:
-        path: of a PyTorch file, such as `dinov2_vitb14_mix.ckpt` or
-            `resnet50_MixVPR_4096_channels(1024)_rows(4).ckpt`, or of a .safetensors file of the
-            same tensors.
+        path: of a PyTorch file, such as `dinov2_vitb14_mix.ckpt` or `ResNet50_2048_cosplace.pth`,
+            or of a .safetensors file of the same tensors.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: for a file that is damaged, holds objects of other types, or is in no layout
             known here; and for each tensor that does not fit, by its name in the file.
     """
-    tensors = without_prefix(read_tensors(path), ROWS, path)
-    layout = next((layout for layout in LAYOUTS if layout.recognises(tensors)), None)
+    tensors = read_tensors(path)
+    marks = (layout.head.mark for layout in LAYOUTS)
+    found = (key[key.find(mark) :] for mark in marks for key in tensors if mark in key)
+    tensors = without_prefix(tensors, next(found, ROWS), path)
+
+    def begins(mark: str) -> bool:
+        return any(key.startswith(mark) for key in tensors)
+
+    layout = next((layout for layout in LAYOUTS if all(map(begins, layout.marks))), None)
     if layout is None:
-        known = "; ".join(f"{layout.method} ({layout.trunk}*, aggregator.*)" for layout in LAYOUTS)
-        trunks = {"dinomix": OURS} | {layout.method: layout.trunk for layout in LAYOUTS}
-        near = (name for name in trunks if any(key.startswith(trunks[name]) for key in tensors))
+        known = "; ".join(f"{each.method} ({'*, '.join(each.marks)}*)" for each in LAYOUTS)
+        near = (each.method for each in LAYOUTS if begins(each.marks[0]))
+        nearest = "dinomix" if begins(OURS) else next(near, "none")
         raise ValueError(
             f"{path} is in no published layout known here. Known are {known}; the nearest is "
-            f"{next(near, 'none')}. It holds {len(tensors)} tensors: {beginnings(tensors)}. Those "
+            f"{nearest}. It holds {len(tensors)} tensors: {beginnings(tensors)}. Those "
             "of a dinomix model alone are read by load_model(path, config), those of a backbone by "
             "build_model(config, weights=path)"
         )
-    config = _config(layout, tensors, path)
-    skeleton = outline(config)
+    misfit = f"{path} does not fit {layout.method}"
+    try:
+        config = _config(layout, tensors)
+        skeleton = outline(config)
+    except ValueError as error:
+        raise ValueError(f"{misfit}:\n  {error}") from error
     own = skeleton.state_dict()
-    names = {key: layout.name_in_file(key, config.backbone) for key in own}
-    expected = {names[key]: tensor for key, tensor in own.items()}
-    unused = torch.empty(1, skeleton.backbone.out_channels)
-    expected |= {layout.trunk + name: unused for name in layout.unused}
-    described = [f"{key}, {shape_of(tensors[key])}," for key in (CHANNELS, ROWS)]
-    complaint = f"{path} does not fit {layout.method} as {' and '.join(described)} describe it"
-    check_tensors(tensors, expected, complaint)
+    zeros = {key: torch.zeros(own[key].shape) for key in layout.head.zeros}
+    names = {key: layout.name_in_file(key, config.backbone) for key in own if key not in zeros}
+    for key, name in names.items():  # a linear layer over channels is a convolution of 1x1
+        if name in tensors and tensors[name].shape == (*own[key].shape, 1, 1):
+            tensors[name] = tensors[name].flatten(1)
+    expected = {name: own[key] for key, name in names.items()}
+    for name, axes in layout.unused.items():
+        expected[layout.trunk + name] = torch.empty(*axes, skeleton.backbone.out_channels)
+    read = {source[0] for source in layout.head.reads.values() if isinstance(source, tuple)}
+    described = " and ".join(f"{key}, {shape_of(tensors[key])}," for key in sorted(read))
+    check_tensors(tensors, expected, f"{misfit} as {described or 'its names'} describe it")
     model = build_model(config)
-    model.load_state_dict({key: tensors[name] for key, name in names.items() if name in tensors})
+    found = {key: tensors[name] for key, name in names.items() if name in tensors}
+    model.load_state_dict(found | zeros)
     return model.eval()
 
 
-def _config(layout: Layout, tensors: Tensors, path: str | Path) -> ModelConfig:
-    """What the shapes say: the projections are (d, s) and (r, n), the map is square."""
-    misfit = f"{path} does not fit {layout.method}:\n  "
-    for key in (CHANNELS, ROWS):
-        if key not in tensors:
-            raise ValueError(f"{misfit}missing {key}")
-        if tensors[key].ndim != 2:
-            raise ValueError(f"{misfit}{key} is {shape_of(tensors[key])}, expected two axes")
-    (out_channels, channels), (out_rows, positions) = tensors[CHANNELS].shape, tensors[ROWS].shape
-    if channels not in layout.backbones:
-        raise ValueError(
-            f"{misfit}{CHANNELS} is {shape_of(tensors[CHANNELS])}, and no backbone of "
-            f"{layout.method} has maps of {channels} channels; known are {layout.backbones}"
-        )
-    side = math.isqrt(positions)
-    if side**2 != positions:
-        shape = shape_of(tensors[ROWS])
-        raise ValueError(f"{misfit}{ROWS} is {shape}, and {positions} positions are no square map")
-    try:
-        return dataclasses.replace(
-            PRESETS[layout.preset],
-            backbone=layout.backbones[channels],
-            image_size=layout.stride * side,
-            mix_depth=len({k.split(".")[2] for k in tensors if k.startswith("aggregator.mix.")}),
-            out_channels=out_channels,
-            out_rows=out_rows,
-        )
-    except ValueError as error:
-        raise ValueError(f"{path} holds no {layout.method} that can be built: {error}") from error
+def _config(layout: Layout, tensors: Tensors) -> ModelConfig:
+    """The layout's config with what names and shapes say; a mixer's map is square."""
+    fields, options = {}, dict(layout.config.aggregator_options)
+    for field, source in (layout.network.reads | layout.head.reads).items():
+        number, shown = _number(tensors, source, layout.trunk if field == "backbone" else "")
+        if field == "backbone":
+            known = layout.network.backbones
+            if number not in known:
+                raise ValueError(f"{shown}, and no backbone of {layout.method} is so: {known}")
+            fields[field] = known[number]
+        elif field == "positions":
+            if (side := math.isqrt(number)) ** 2 != number:
+                raise ValueError(f"{shown}, and {number} positions are no square map")
+            fields["image_size"] = side * (14 if layout.network is DINOV2 else 16)
+        elif hasattr(layout.config, field):
+            fields[field] = number
+        else:
+            options[field] = number
+    return replace(layout.config, **fields, aggregator_options=options)
+
+
+def _number(tensors: Tensors, source: Source, trunk: str) -> tuple[int, str]:
+    """The number, and in words where it is from; names stand behind `trunk`."""
+    if isinstance(source, str):
+        start = trunk + source
+        found = {key[len(start) :].split(".")[0] for key in tensors if key.startswith(start)}
+        return len(found), f"{start}* goes on in {len(found)} ways"
+    key, axis = trunk + source[0], source[1]
+    if key not in tensors:
+        raise ValueError(f"missing {key}")
+    shown = f"{key} is {shape_of(tensors[key])}"
+    if tensors[key].ndim <= axis:
+        raise ValueError(f"{shown}, expected {axis + 1} axes or more")
+    return tensors[key].shape[axis], shown

@@ -234,7 +234,12 @@ def test_only_netvlad_has_to_see_features(name):
         ("convap", "pool_rows", 0),
         ("convap", "pool_columns", 2.0),
         *(("salad", option, 0) for option in ("clusters", "token_dim", "iterations")),
-        *(("salad", "cluster_dim", -1), ("salad", "hidden", "512"), ("boq", "layers", True)),
+        *(
+            ("salad", "cluster_dim", -1),
+            ("salad", "projected", -1),
+            ("salad", "hidden", "512"),
+            ("boq", "layers", True),
+        ),
         *(("boq", option, 0) for option in ("channels", "queries", "row_dim")),
     ],
 )

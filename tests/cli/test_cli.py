@@ -23,7 +23,7 @@ from dinomix.weights import TOY_WEIGHTS
 
 COMMANDS = {
     *("toy", "prepare", "train", "pretrain", "evaluate"),
-    *("localize", "check", "run", "figures", "page"),
+    *("models", "localize", "check", "run", "figures", "page"),
 }
 
 
@@ -97,6 +97,13 @@ def test_every_command_explains_itself_and_the_module_is_the_command():
     assert all(name in text for name in PREPARERS)
     done = subprocess.run([sys.executable, "-m", "dinomix", "-h"], capture_output=True, text=True)
     assert done.returncode == 0 and "Usage: dinomix" in plain(done.stdout)
+
+
+def test_models():
+    rows = json.loads(invoke("models", "--json").output)
+    assert {"name": "MegaLoc", "image_size": "322", "licence": "MIT"}.items() <= rows[8].items()
+    text = plain(invoke("models").output)
+    assert all(word in text for word in ("image size", "CosPlace", "GPL-3.0", "480 x 640"))
 
 
 # ------------------------------------------------------------------------------- prepare

@@ -12,7 +12,7 @@ import torchvision
 from torch import Tensor
 
 import dinomix
-from dinomix.exchange.published import load_published
+from dinomix.exchange.published import LAYOUTS, load_published, published_models
 from tests.backbones.slowly import tokens_slowly
 from tests.test_weights import dinov2_shapes
 
@@ -55,6 +55,7 @@ def mixvpr_shapes(n: int = 400, depth: int = 4, d: int = 1024, r: int = 4) -> di
 
 def random_tensors(shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
     """Tensors that all matter and let numbers neither grow nor vanish."""
+    powers = ("aggregation.1.p", "aggregation.0.1.p", "aggregator.p")
     generator = torch.Generator().manual_seed(1)
     tensors = {}
     for key, shape in shapes.items():
@@ -63,11 +64,13 @@ def random_tensors(shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
             tensors[key] = torch.tensor(7)
         elif key.endswith("running_var"):
             tensors[key] = 1 + 0.1 * noise.abs()
-        elif len(shape) == 1:
+        elif key in powers:
+            tensors[key] = 2.5 + noise.abs()
+        elif len(shape) < 2:
             is_scale = key.endswith(("weight", "gamma"))
             tensors[key] = is_scale + 0.1 * noise
         else:
-            tokens = key.endswith(("token", "pos_embed"))
+            tokens = key.endswith(("token", "pos_embed", "queries"))
             tensors[key] = noise if tokens else noise / noise[0].numel() ** 0.5
     return tensors
 
@@ -101,9 +104,11 @@ def mixed(tensors: dict[str, Tensor], maps: Tensor) -> Tensor:
     return F.normalize(x.flatten(1), p=2, dim=-1)  # (B, d*r)
 
 
-def dino_mix(tensors: dict[str, Tensor], images: Tensor, heads: int, offset: float) -> Tensor:
-    """The authors' forward on DINOv2's hub code; `offset` is the 0.1 with which it resizes."""
-    vit = {k.removeprefix("backbone.dino_model."): t for k, t in tensors.items()}
+def dinov2_slowly(
+    tensors: dict[str, Tensor], trunk: str, images: Tensor, heads: int, offset: float = 0.1
+) -> Tensor:
+    """DINOv2's tokens (B, 1 + n, s); `offset` is the 0.1 with which its hub code resizes."""
+    vit = {k.removeprefix(trunk): t for k, t in tensors.items() if k.startswith(trunk)}
     h, w, s = images.shape[2] // 14, images.shape[3] // 14, vit["cls_token"].shape[2]
     places = vit["pos_embed"][:, 1:].reshape(1, 37, 37, s).permute(0, 3, 1, 2)
     factors = ((h + offset) / 37, (w + offset) / 37)
@@ -111,8 +116,18 @@ def dino_mix(tensors: dict[str, Tensor], images: Tensor, heads: int, offset: flo
         places, scale_factor=factors, mode="bicubic", recompute_scale_factor=not offset
     )
     places = places.permute(0, 2, 3, 1).reshape(h * w, s)
-    x = tokens_slowly(vit, images, heads, torch.cat([vit["pos_embed"][0, :1], places]))
-    return mixed(tensors, x[:, 1:].permute(0, 2, 1).reshape(len(x), s, h, w))
+    return tokens_slowly(vit, images, heads, torch.cat([vit["pos_embed"][0, :1], places]))
+
+
+def as_map(tokens: Tensor, images: Tensor) -> Tensor:
+    h, w = images.shape[2] // 14, images.shape[3] // 14
+    return tokens[:, 1:].permute(0, 2, 1).reshape(len(tokens), -1, h, w)
+
+
+def dino_mix(tensors: dict[str, Tensor], images: Tensor, heads: int, offset: float) -> Tensor:
+    """The authors' forward on DINOv2's hub code."""
+    x = dinov2_slowly(tensors, "backbone.dino_model.", images, heads, offset)
+    return mixed(tensors, as_map(x, images))
 
 
 def lightning_file(tensors: dict[str, Tensor]) -> dict:
@@ -214,10 +229,361 @@ def test_mixvprs_three_releases(tmp_path, d, r):
     assert model.config.to_dict() == {**preset, "out_channels": d, "out_rows": r}
 
 
+# Convolutional networks of others
+
+
+CHILDREN = {"conv1": 0, "bn1": 1, "layer1": 4, "layer2": 5, "layer3": 6, "layer4": 7}
+INDEXED = {f"{name}.": f"{place}." for name, place in CHILDREN.items()}
+
+
+def cnn(name: str) -> torch.nn.Module:
+    """torchvision's network without numbers."""
+    with torch.device("meta"):
+        return getattr(torchvision.models, name)(weights=None).eval()
+
+
+def cnn_names(name: str, stages: int, prefix: str, indexed: bool) -> dict[str, str]:
+    """torchvision's names of what is before the map, and the names in a file."""
+    keys = list(cnn(name).state_dict())
+    if name == "vgg16":
+        return {k: prefix + k.removeprefix("features.") for k in keys if "classifier" not in k}
+    kept = tuple(INDEXED)[: 2 + stages]
+    renamed = {
+        k: INDEXED[f"{k.split('.')[0]}."] + k.split(".", 1)[1] for k in keys if "fc." not in k
+    }
+    return {k: prefix + (renamed[k] if indexed else k) for k in keys if k.startswith(kept)}
+
+
+def cnn_map(tensors: dict[str, Tensor], name: str, names: dict[str, str], images: Tensor) -> Tensor:
+    """torchvision's map, of a ResNet up to the last stage that the file has."""
+    network = cnn(name)
+    own = {k: tensors[theirs] for k, theirs in names.items()}
+    network.load_state_dict(own, strict=False, assign=True)
+    if name == "vgg16":
+        return network.features[:29](images)  # its last convolution
+    x = network.maxpool(network.relu(network.bn1(network.conv1(images))))
+    for stage in sorted({k.split(".")[0] for k in names if k.startswith("layer")}):
+        x = getattr(network, stage)(x)
+    return x
+
+
+def unit(x: Tensor) -> Tensor:
+    return x / x.square().sum().sqrt()
+
+
+def positions(maps: Tensor) -> list[list[Tensor]]:
+    """The local descriptors of each image, one by one."""
+    return [list(image.flatten(1).T) for image in maps]
+
+
+def gem_slowly(locals_: list[Tensor], p: Tensor) -> Tensor:
+    return (sum(x.clamp(min=1e-6) ** p for x in locals_) / len(locals_)) ** (1 / p)
+
+
+def gem(head: dict[str, Tensor], maps: Tensor) -> Tensor:
+    return torch.stack([unit(gem_slowly(image, head["p"])) for image in positions(maps)])
+
+
+def gem_fc(head: dict[str, Tensor], maps: Tensor, gem: str = "1", fc: str = "3") -> Tensor:
+    """Local descriptors of unit length, their generalised mean, a linear layer."""
+    weight, bias, p = head[f"{fc}.weight"], head[f"{fc}.bias"], head[f"{gem}.p"]
+    pooled = [gem_slowly([unit(x) for x in image], p) for image in positions(maps)]
+    return torch.stack([unit(weight @ x + bias) for x in pooled])
+
+
+def netvlad(head: dict[str, Tensor], maps: Tensor) -> Tensor:
+    weight, centroids = head["conv.weight"][:, :, 0, 0], head["centroids"]
+    descriptors = []
+    for image in positions(maps):
+        vlad = torch.zeros_like(centroids)
+        for x in map(unit, image):
+            for k, share in enumerate((weight @ x).softmax(0)):
+                vlad[k] += share * (x - centroids[k])
+        descriptors.append(unit(torch.cat([unit(row) for row in vlad])))
+    return torch.stack(descriptors)
+
+
+def convap(head: dict[str, Tensor], maps: Tensor) -> Tensor:
+    """Fewer channels in each position, then the means of the map's quarters."""
+    weight, bias = head["channel_pool.weight"][:, :, 0, 0], head["channel_pool.bias"]
+    x = torch.einsum("ds,bshw->bdhw", weight, maps) + bias[:, None, None]
+    rows, columns = x.shape[2] // 2, x.shape[3] // 2
+    cells = [x[:, :, i : i + rows, j : j + columns] for i in (0, rows) for j in (0, columns)]
+    x = torch.stack([cell.mean(dim=(2, 3)) for cell in cells], dim=2)  # (B, d, 4)
+    return torch.stack([unit(image.flatten()) for image in x])
+
+
+def attention(part: dict[str, Tensor], query: Tensor, x: Tensor, heads: int) -> Tensor:
+    """Queries (m, c) look into x (n, c), one head after the other."""
+    weights, biases = part["in_proj_weight"].chunk(3), part["in_proj_bias"].chunk(3)
+    q, k, v = (y @ w.T + b for y, w, b in zip((query, x, x), weights, biases, strict=True))
+    found = []
+    for one in zip(*(y.chunk(heads, dim=1) for y in (q, k, v)), strict=True):
+        found.append((one[0] @ one[1].T / one[0].shape[1] ** 0.5).softmax(dim=1) @ one[2])
+    return torch.cat(found, dim=1) @ part["out_proj.weight"].T + part["out_proj.bias"]
+
+
+def boq(head: dict[str, Tensor], maps: Tensor) -> Tensor:
+    """Bag of queries: each block refines the positions, and its queries look into them."""
+
+    def under(start: str) -> dict[str, Tensor]:
+        return {k.removeprefix(start): t for k, t in head.items() if k.startswith(start)}
+
+    def norm(x: Tensor, name: str) -> Tensor:
+        centred = x - x.mean(1, keepdim=True)
+        scaled = centred / (centred.square().mean(1, keepdim=True) + 1e-5).sqrt()
+        return scaled * head[f"{name}.weight"] + head[f"{name}.bias"]
+
+    def linear(x: Tensor, name: str) -> Tensor:
+        return x @ head[f"{name}.weight"].T + head[f"{name}.bias"]
+
+    channels = len(head["proj_c.bias"])
+    heads = channels // 64
+    descriptors = []
+    for image in F.conv2d(maps, head["proj_c.weight"], head["proj_c.bias"], padding=1):
+        x, answers = norm(image.flatten(1).T, "norm_input"), []
+        for i in range(2):
+            block = f"boqs.{i}"
+            seen = attention(under(f"{block}.encoder.self_attn."), x, x, heads)
+            x = norm(x + seen, f"{block}.encoder.norm1")
+            hidden = linear(x, f"{block}.encoder.linear1").clamp(min=0)
+            x = norm(x + linear(hidden, f"{block}.encoder.linear2"), f"{block}.encoder.norm2")
+            q = head[f"{block}.queries"][0]
+            q = norm(q + attention(under(f"{block}.self_attn."), q, q, heads), f"{block}.norm_q")
+            answer = attention(under(f"{block}.cross_attn."), q, x, heads)
+            answers.append(norm(answer, f"{block}.norm_out"))
+        descriptors.append(unit(linear(torch.cat(answers).T, "fc").flatten()))
+    return torch.stack(descriptors)
+
+
+def boq_shapes(channels: int, c: int, queries: int, rows: int) -> dict[str, tuple[int, ...]]:
+    with torch.device("meta"):
+        encoder = torch.nn.TransformerEncoderLayer(c, 1, 4 * c).state_dict()
+    attended = {k[10:]: t.shape for k, t in encoder.items() if k.startswith("self_attn.")}
+    shapes = {"proj_c.weight": (c, channels, 3, 3), "proj_c.bias": (c,)}
+    shapes |= {"norm_input.weight": (c,), "norm_input.bias": (c,)}
+    for i in range(2):
+        shapes[f"boqs.{i}.queries"] = (1, queries, c)
+        shapes |= {f"boqs.{i}.encoder.{k}": tuple(t.shape) for k, t in encoder.items()}
+        for name in ("self_attn", "cross_attn"):
+            shapes |= {f"boqs.{i}.{name}.{k}": tuple(shape) for k, shape in attended.items()}
+        for name in ("norm_q", "norm_out"):
+            shapes |= {f"boqs.{i}.{name}.{part}": (c,) for part in ("weight", "bias")}
+    shapes |= {"fc.weight": (rows, 2 * queries), "fc.bias": (rows,)}
+    return {f"aggregator.{key}": shape for key, shape in shapes.items()}
+
+
+def fc_shapes(channels: int, d: int, gem: str = "1", fc: str = "3") -> dict[str, tuple[int, ...]]:
+    shapes = {f"{gem}.p": (1,), f"{fc}.weight": (d, channels), f"{fc}.bias": (d,)}
+    return {f"aggregation.{key}": shape for key, shape in shapes.items()}
+
+
+def vlad_shapes(channels: int, k: int) -> dict[str, tuple[int, ...]]:
+    return {"aggregation.centroids": (k, channels), "aggregation.conv.weight": (k, channels, 1, 1)}
+
+
+def convap_shapes(channels: int, d: int) -> dict[str, tuple[int, ...]]:
+    weight = "aggregator.channel_pool.weight"
+    return {weight: (d, channels, 1, 1), "aggregator.channel_pool.bias": (d,)}
+
+
+# Network, its stages, how its names begin, whether they are indexed; aggregator, and its forward.
+benchmark_fc = {"gem": "0.1", "fc": "1"}
+CNNS = {
+    "cosplace r18": ("resnet18", 4, "backbone.", True, fc_shapes(512, 8), gem_fc),
+    "cosplace r50": ("resnet50", 4, "backbone.", True, fc_shapes(2048, 8), gem_fc),
+    "cosplace r101": ("resnet101", 4, "backbone.", True, fc_shapes(2048, 8), gem_fc),
+    "cosplace r152": ("resnet152", 4, "backbone.", True, fc_shapes(2048, 8), gem_fc),
+    "cosplace vgg16": ("vgg16", 4, "backbone.", True, fc_shapes(512, 8), gem_fc),
+    "convap": ("resnet50", 4, "backbone.model.", False, convap_shapes(2048, 8), convap),
+    "boq": ("resnet50", 3, "backbone.net.", True, boq_shapes(1024, 128, 6, 4), boq),
+    "netvlad r18": ("resnet18", 3, "backbone.", True, vlad_shapes(256, 5), netvlad),
+    "netvlad r101": ("resnet101", 3, "backbone.", True, vlad_shapes(1024, 5), netvlad),
+    "netvlad vgg16": ("vgg16", 4, "backbone.", True, vlad_shapes(512, 5), netvlad),
+    "gem fc": (
+        *("resnet50", 3, "backbone.", True, fc_shapes(1024, 8, **benchmark_fc)),
+        partial(gem_fc, **benchmark_fc),
+    ),
+    "gem": ("resnet50", 4, "backbone.model.", False, {"aggregator.p": (1,)}, gem),
+}
+
+
+def cnn_shapes(name: str, *layout: object, head: dict) -> dict[str, tuple[int, ...]]:
+    own = cnn(name).state_dict()
+    return {theirs: tuple(own[k].shape) for k, theirs in cnn_names(name, *layout).items()} | head
+
+
+@pytest.mark.parametrize("case", CNNS)
+def test_descriptors_equal_those_of_other_cnns(tmp_path, case):
+    *layout, head, forward = CNNS[case]
+    tensors = random_tensors(cnn_shapes(*layout, head=head))
+    torch.save(tensors, tmp_path / "a.pth")
+    model = load_published(tmp_path / "a.pth")
+    assert not model.training
+    images = 30 * torch.randn(2, 3, 64, 128)  # as random weights weaken them layer by layer
+    with torch.no_grad():
+        maps = cnn_map(tensors, layout[0], cnn_names(*layout), images)
+        part = {k.split(".", 1)[1]: tensors[k] for k in head}
+        expected = forward(part, maps)
+        torch.testing.assert_close(model(images), expected, atol=1e-5, rtol=0)
+    assert (expected[0] - expected[1]).norm() > 1e-3
+
+
+def test_descriptors_equal_boq_on_dinov2(tmp_path):
+    vit = dinov2_shapes("dinov2_vits14")  # with the last norm, which BoQ does not use
+    head = boq_shapes(384, 192, 6, 4)
+    shapes = {f"backbone.dino.{k}": shape for k, shape in vit.items()} | head
+    tensors = random_tensors(shapes)
+    torch.save(tensors, tmp_path / "dinov2.pth")
+    model = load_published(tmp_path / "dinov2.pth")
+    assert model.config.image_size == 322
+    images = torch.randn(2, 3, 56, 70)
+    with torch.no_grad():
+        maps = as_map(dinov2_slowly(tensors, "backbone.dino.", images, heads=6), images)
+        expected = boq({k.split(".", 1)[1]: tensors[k] for k in head}, maps)
+        torch.testing.assert_close(model(images), expected, atol=1e-5, rtol=0)
+    del shapes["backbone.dino.norm.bias"]
+    with pytest.raises(ValueError, match=r"missing backbone\.dino\.norm\.bias"):
+        load_shapes(tmp_path / "a.pth", shapes)
+
+
+# SALAD, CliqueMining and MegaLoc
+
+
+def salad_shapes(
+    channels: int, m: int, cluster_dim: int, g: int, hidden: int, start: str = "aggregator."
+) -> dict[str, tuple[int, ...]]:
+    shapes = {"dust_bin": ()}
+    for name, inputs, outputs, kernel in (
+        *(("token_features.0", channels, hidden, ()), ("token_features.2", hidden, g, ())),
+        ("cluster_features.0", channels, hidden, (1, 1)),
+        ("cluster_features.3", hidden, cluster_dim, (1, 1)),
+        *(("score.0", channels, hidden, (1, 1)), ("score.3", hidden, m, (1, 1))),
+    ):
+        shapes |= {f"{name}.weight": (outputs, inputs, *kernel), f"{name}.bias": (outputs,)}
+    return {start + key: shape for key, shape in shapes.items()}
+
+
+def salad(head: dict[str, Tensor], tokens: Tensor) -> Tensor:
+    """Sinkhorn's scaling of exp(scores) as the paper has it, not in logarithms, one image each."""
+    head = {k: t.double() for k, t in head.items()}
+
+    def mlp(x: Tensor, name: str, last: int) -> Tensor:
+        for layer in (0, last):
+            weight = head[f"{name}.{layer}.weight"].flatten(1)
+            x = (x.clamp(min=0) if layer else x) @ weight.T + head[f"{name}.{layer}.bias"]
+        return x
+
+    descriptors = []
+    for token, *patches in tokens.double():
+        x = torch.stack(patches)  # (n, s)
+        scores, features = mlp(x, "score", 3), mlp(x, "cluster_features", 3)
+        n, m = scores.shape
+        kernel = torch.cat([scores, head["dust_bin"].expand(n, 1)], dim=1).exp()
+        takes, gives = torch.ones(m + 1).double(), torch.ones(n).double()
+        takes[-1], of_tokens = n - m, torch.ones(n).double()
+        for _ in range(3):
+            of_clusters = takes / (kernel.T @ of_tokens)
+            of_tokens = gives / (kernel @ of_clusters)
+        plan = of_tokens[:, None] * kernel * of_clusters
+        entries = torch.zeros(features.shape[1], m).double()
+        for k in range(m):
+            entries[:, k] = unit(sum(plan[i, k] * features[i] for i in range(n)))
+        token = unit(mlp(token, "token_features", 2))
+        descriptors.append(unit(torch.cat([token, entries.flatten()])))
+    return torch.stack(descriptors)
+
+
+@pytest.mark.parametrize(
+    ("trunk", "start", "mask"),
+    [
+        ("backbone.model.", "aggregator.", True),  # SALAD and CliqueMining
+        ("backbone.model.", "aggregator.agg.", True),  # MegaLoc, until 2026
+        ("backbone.", "aggregator.agg.", False),  # MegaLoc
+    ],
+)
+def test_descriptors_equal_salad_and_megaloc(tmp_path, trunk, start, mask):
+    vit = dinov2_shapes("dinov2_vits14")
+    shapes = {f"{trunk}{k}": s for k, s in vit.items() if mask or k != "mask_token"}
+    shapes |= (head := salad_shapes(384, 5, 7, 6, 16, start))
+    if start == "aggregator.agg.":
+        shapes |= {"aggregator.linear.weight": (9, 41), "aggregator.linear.bias": (9,)}
+    tensors = random_tensors(shapes)
+    torch.save(lightning_file(tensors), tmp_path / "a.ckpt")
+    model = load_published(tmp_path / "a.ckpt")
+    images = torch.randn(2, 3, 56, 42)
+    with torch.no_grad():
+        tokens = dinov2_slowly(tensors, trunk, images, heads=6)
+        norm = (tensors[f"{trunk}norm.{part}"] for part in ("weight", "bias"))
+        tokens = F.layer_norm(tokens, (384,), *norm, eps=1e-6)
+        expected = salad({k.removeprefix(start): tensors[k] for k in head}, tokens)
+        if start == "aggregator.agg.":
+            weight, bias = tensors["aggregator.linear.weight"], tensors["aggregator.linear.bias"]
+            expected = torch.stack([unit(weight @ x + bias) for x in expected.float()])
+        torch.testing.assert_close(model(images), expected.float(), atol=1e-5, rtol=0)
+    assert (expected[0] - expected[1]).norm() > 1e-2
+
+
+def vitb(trunk: str, *without: str) -> dict[str, tuple[int, ...]]:
+    shapes = dinov2_shapes("dinov2_vitb14").items()
+    return {f"{trunk}{key}": shape for key, shape in shapes if key not in without}
+
+
+MEGALOC = salad_shapes(768, 64, 256, 256, 512, "aggregator.agg.")
+MEGALOC |= {"aggregator.linear.weight": (8448, 16640), "aggregator.linear.bias": (8448,)}
+
+
+@pytest.mark.filterwarnings("ignore:.*meta")
+@pytest.mark.parametrize(
+    ("shapes", "count", "numbers", "dim", "size"),
+    [
+        (cnn_shapes(*CNNS["cosplace r18"][:4], head=fc_shapes(512, 512)), 123, 11_448_769, 512, 0),
+        (
+            *(cnn_shapes(*CNNS["cosplace r50"][:4], head=fc_shapes(2048, 2048)), 321),
+            *(27_757_505, 2048, 0),
+        ),
+        (cnn_shapes(*CNNS["cosplace vgg16"][:4], head=fc_shapes(512, 512)), 29, 14_977_345, 512, 0),
+        (
+            *(cnn_shapes(*CNNS["convap"][:4], head=convap_shapes(2048, 2048)), 320),
+            *(27_757_504, 8192, 320),
+        ),
+        (
+            *(cnn_shapes(*CNNS["boq"][:4], head=boq_shapes(1024, 512, 64, 32)), 314),
+            *(23_875_040, 16384, 384),
+        ),
+        (vitb("backbone.dino.") | boq_shapes(768, 384, 64, 32), 231, 95_206_560, 12288, 322),
+        (
+            vitb("backbone.model.") | salad_shapes(768, 64, 128, 256, 512),
+            188,
+            87_991_489,
+            8448,
+            322,
+        ),
+        (vitb("backbone.model.") | MEGALOC, 190, 228_640_321, 8448, 322),
+        (vitb("backbone.", "mask_token") | MEGALOC, 189, 228_639_553, 8448, 322),
+    ],
+)
+def test_the_releases_of_others(tmp_path, shapes, count, numbers, dim, size):
+    real = [torch.Size(s).numel() for k, s in shapes.items() if not k.endswith("tracked")]
+    assert (len(shapes), sum(real)) == (count, numbers)
+    model = load_shapes(tmp_path / "a.pth", shapes)
+    assert (model.dim, model.config.image_size) == (dim, size or (480, 640))
+
+
 # What does not fit
 
 
 DINO, MIX, RESNET = "backbone.dino_model.", "aggregator.", "backbone.model."
+
+
+def case_shapes(case: str) -> dict[str, tuple[int, ...]]:
+    *layout, head, _ = CNNS[case]
+    return cnn_shapes(*layout, head=head)
+
+
+COSPLACE, VLAD, VGG, BOQ = map(
+    partial(partial, case_shapes), ("cosplace r18", "netvlad r18", "cosplace vgg16", "boq")
+)
 
 
 @pytest.mark.parametrize(
@@ -233,10 +599,19 @@ DINO, MIX, RESNET = "backbone.dino_model.", "aggregator.", "backbone.model."
                 (dino_mix_shapes, f"{MIX}channel_proj.weight"),
                 (dino_mix_shapes, f"{MIX}row_proj.weight"),
                 (mixvpr_shapes, f"{RESNET}bn1.running_var"),
+                (COSPLACE, "backbone.7.1.bn2.running_mean"),
+                *((shapes, "aggregation.3.weight") for shapes in (COSPLACE, VGG)),
+                (VGG, "backbone.28.bias"),
+                (VLAD, "aggregation.conv.weight"),
+                (BOQ, "aggregator.boqs.1.cross_attn.out_proj.bias"),
             )
         ),
         (dino_mix_shapes, f"{DINO}norm.weight", (3,), "unexpected {name}"),
         (dino_mix_shapes, "loss_fn.margin", (3,), "unexpected {name}"),
+        (VLAD, "backbone.7.0.bn1.bias", (3,), "unexpected {name}"),
+        (VLAD, "aggregation.conv.bias", (5,), "unexpected {name}"),
+        (COSPLACE, "aggregation.1.p", (512,), "expected (1,)"),
+        (VLAD, "aggregation.conv.weight", (5, 256, 3, 3), "expected (5, 256)"),
         (mixvpr_shapes, f"{RESNET}layer4.0.conv1.weight", (3,), "unexpected {name}"),
         (dino_mix_shapes, f"{DINO}pos_embed", (1, 257, 384), "expected (1, 1370, 384)"),
         (dino_mix_shapes, f"{DINO}mask_token", (1, 385), "expected (1, 384)"),
@@ -259,8 +634,8 @@ def test_a_tensor_that_does_not_fit_is_named(tmp_path, layout, name, shape, prob
 @pytest.mark.parametrize(
     ("name", "shape", "complaints"),
     [
-        ("channel_proj.weight", (8, 400), ["{} is (8, 400)", "no backbone", "400 channels"]),
-        ("channel_proj.weight", (384,), ["{} is (384,), expected two axes"]),
+        ("channel_proj.weight", (8, 400), ["{} is (8, 400), expected (8, 384)"]),
+        ("row_proj.weight", (4,), ["{} is (4,), expected 2 axes or more"]),
         ("row_proj.weight", (4, 255), ["{} is (4, 255)", "255 positions are no square"]),
         # for another grid: with what contradicts it
         ("row_proj.weight", (4, 529), ["{}, (4, 529)", "mix.0.mix.0.bias is (256,), expected"]),
@@ -274,11 +649,31 @@ def test_shapes_that_no_model_has(tmp_path, name, shape, complaints):
 
 
 @pytest.mark.parametrize(
+    ("shapes", "complaint"),
+    [
+        (case_shapes("cosplace r18") | {"backbone.6.2.bn1.bias": (1,)}, "6.* goes on in 3 ways"),
+        (vitb("backbone.dino.") | boq_shapes(768, 200, 6, 4), "BoQ cannot share out 200 channels"),
+    ],
+)
+def test_names_and_shapes_that_no_method_has(tmp_path, shapes, complaint):
+    with pytest.raises(ValueError, match=r"a\.pth does not fit") as error:
+        load_shapes(tmp_path / "a.pth", shapes)
+    assert complaint in str(error.value)
+
+
+def test_every_layout_is_in_the_table_of_models():
+    names = set(published_models()["name"])
+    assert {name for layout in LAYOUTS for name in layout.method.split(" or ")} == names
+
+
+@pytest.mark.parametrize(
     ("shapes", "seen"),
     [
         ({"module.conv.weight": (3,), "module.conv.bias": (3,)}, "2 tensors: module.conv (2)"),
-        # SALAD and others name their backbone as MixVPR does.
-        ({"backbone.model.cls_token": (3,), "aggregator.score.0.bias": (1,)}, "aggregator.score"),
+        # CricaVPR: a descriptor depends on the others in its batch
+        ({"backbone.cls_token": (3,), "encoder.layers.0.norm1.bias": (1,)}, "encoder.layers (1)"),
+        # GeM of the benchmark without a linear layer: the descriptors' lengths matter
+        ({"backbone.6.0.bn1.bias": (3,), "aggregation.1.p": (1,)}, "aggregation.1 (1)"),
         ({}, "0 tensors: none"),
     ],
 )
