@@ -413,7 +413,12 @@ def cnn_shapes(name: str, *layout: object, head: dict) -> dict[str, tuple[int, .
     return {theirs: tuple(own[k].shape) for k, theirs in cnn_names(name, *layout).items()} | head
 
 
-@pytest.mark.parametrize("case", CNNS)
+DEEP = ("cosplace r101", "cosplace r152", "netvlad r101")  # as the others, but for their size
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(c, marks=[pytest.mark.slow] * (c in DEEP)) for c in CNNS]
+)
 def test_descriptors_equal_those_of_other_cnns(tmp_path, case):
     *layout, head, forward = CNNS[case]
     tensors = random_tensors(cnn_shapes(*layout, head=head))
