@@ -202,6 +202,21 @@ def test_notebooks_and_parameters_that_cannot_be_are_named(notebooks, tmp_path):
             load_profile("p", notebooks=notebooks)
 
 
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"train_changes": {"epoch": 3}}, "has no fields .*'epoch'.*did you mean 'epochs'"),
+        ({"preset": "tyo"}, "no training preset 'tyo'"),
+        ({"backbone": "toy_vits15"}, "unknown backbone 'toy_vits15'.*toy_vits14"),
+        ({"methods": ["DINOMix"]}, "no methods .*'DINOMix'.*did you mean 'DINO-Mix'"),
+    ],
+)
+def test_wrong_models_and_recipes_are_refused_before_anything_runs(tmp_path, changes, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        run_profile("smoke", only="03", overrides=changes, data=tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+
+
 def test_without_the_repository_it_says_where_profiles_are(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"come with dinomix's repository"):
         load_profile("demo", notebooks=tmp_path / "site-packages" / "notebooks")
