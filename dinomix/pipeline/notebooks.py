@@ -259,7 +259,8 @@ def _require_runs(profile: str, steps: Sequence[Step]) -> None:
     missing = []
     for step in steps:
         setup = Setup(data_root(), step.values)
-        require(setup.sets())
+        aerial = step.values.get("crossview_folder")  # rendered by the notebook itself
+        require(setup.sets() | ({aerial: f"run notebook {step.name}"} if aerial else {}))
         for study, variants in setup.experiments():
             missing += [f"\n  {step.name}: {v}" for v in variants if not study.is_trained(v)]
     if missing:

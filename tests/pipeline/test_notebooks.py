@@ -181,6 +181,8 @@ def test_figures_name_what_is_not_trained_before_anything_runs(data):
     head, *lines = str(error.value).splitlines()
     assert "`dinomix run smoke`" in head
     assert lines == ["  04_mixer_depth: L = 0, seed 0", "  04_mixer_depth: L = 2, seed 0"]
+    with pytest.raises(FileNotFoundError, match="parts of crossview-smoke: run notebook 11"):
+        pipeline.draw_figures("smoke", data, "11")
     assert not (data / "executed").exists()
 
 
