@@ -102,7 +102,7 @@ def test_numbers_of_numpy_give_the_same_config():
 
 
 def test_unknown_keys_of_a_config_are_named():
-    with pytest.raises(ValueError, match=r"\['depth', 'lr'\]; the fields are"):
+    with pytest.raises(ValueError, match=r"\['depth', 'lr'\]; did you mean 'mix_depth'"):
         ModelConfig.from_dict({"depth": 2, "mix_depth": 2, "lr": 0.1})
 
 

@@ -156,7 +156,8 @@ def run_profile(
 
     Raises:
         NotebookFailedError: a notebook failed.
-        ValueError: no notebook's name starts with `only`; and as `load_profile`.
+        ValueError: no notebook's name starts with `only`, or a model or recipe has a wrong value;
+            and as `load_profile`.
     """
     data = data_root() if data is None else Path(data)
     steps = load_profile(profile, overrides, notebooks)
@@ -165,6 +166,8 @@ def run_profile(
     folder = data / "executed" / profile
     copies = []
     todo = [step for step in steps if step.name in wanted]
+    for step in todo:
+        Setup(data, step.values).experiments()  # refuses wrong configs before anything runs
     with (
         tqdm(todo, desc=profile, unit="notebook") as bar,
         tqdm(bar_format="{desc}", disable=None, leave=False) as inside,  # None: if no terminal
@@ -256,7 +259,8 @@ def _require_runs(profile: str, steps: Sequence[Step]) -> None:
     missing = []
     for step in steps:
         setup = Setup(data_root(), step.values)
-        require(setup.sets())
+        aerial = step.values.get("crossview_folder")  # rendered by the notebook itself
+        require(setup.sets() | ({aerial: f"run notebook {step.name}"} if aerial else {}))
         for study, variants in setup.experiments():
             missing += [f"\n  {step.name}: {v}" for v in variants if not study.is_trained(v)]
     if missing:

@@ -13,6 +13,8 @@ from typing import Any, Self, dataclass_transform
 from pydantic import ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass
 
+from dinomix.plumbing.errors import did_you_mean
+
 # No "4" for 4, no True for 1, no 2.0 for 2; an integer is a real number, NaN and infinity are none.
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -89,9 +91,8 @@ class Config:
             raise ValueError(f"{cls.__name__} is made of named fields, not of {fields!r}")
         known = [field.name for field in dataclasses.fields(cls)]
         if unknown := [key for key in fields if key not in known]:
-            raise ValueError(
-                f"{cls.__name__} has no fields {unknown}; the fields are {', '.join(known)}"
-            )
+            hint = did_you_mean(str(unknown[0]), known)
+            raise ValueError(f"{cls.__name__} has no fields {unknown}; {hint}")
         return cls(**fields)
 
 

@@ -35,8 +35,9 @@ def first_of(names: Sequence[str], limit: int = 5) -> str:
 
 
 def did_you_mean(name: str, known: Collection[str]) -> str:
-    """The nearest of the known names, or where none is near, the first of them."""
-    near = difflib.get_close_matches(name, known, n=2)
+    """The nearest of the known names, in any case, or where none is near, the first of them."""
+    small = {each.lower(): each for each in known}
+    near = difflib.get_close_matches(name.lower(), small, n=2)
     if near:
-        return f"did you mean {' or '.join(map(repr, near))}?"
+        return f"did you mean {' or '.join(repr(small[each]) for each in near)}?"
     return f"there are {first_of(sorted(known))}"

@@ -15,6 +15,7 @@ from IPython.display import Markdown
 
 from dinomix.datasets.benchmarks import BENCHMARKS
 from dinomix.model import ModelConfig
+from dinomix.plumbing.errors import did_you_mean
 from dinomix.plumbing.files import config_hash
 from dinomix.plumbing.settings import cell_values, refuse_unknown, refuse_unlike
 from dinomix.plumbing.workspace import data_root, require
@@ -43,7 +44,9 @@ def lineup(name: str, methods: Iterable[str] | None = None) -> Methods:
     every = lineups[name]
     methods = list(every if methods is None else methods)
     if unknown := [method for method in methods if method not in every]:
-        raise ValueError(f"line-up {name!r} has no methods {unknown}; it has {list(every)}")
+        raise ValueError(
+            f"line-up {name!r} has no methods {unknown}; {did_you_mean(unknown[0], every)}"
+        )
     return {method: every[method] for method in methods}
 
 

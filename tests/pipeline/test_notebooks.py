@@ -181,6 +181,8 @@ def test_figures_name_what_is_not_trained_before_anything_runs(data):
     head, *lines = str(error.value).splitlines()
     assert "`dinomix run smoke`" in head
     assert lines == ["  04_mixer_depth: L = 0, seed 0", "  04_mixer_depth: L = 2, seed 0"]
+    with pytest.raises(FileNotFoundError, match="parts of crossview-smoke: run notebook 11"):
+        pipeline.draw_figures("smoke", data, "11")
     assert not (data / "executed").exists()
 
 
@@ -200,6 +202,21 @@ def test_notebooks_and_parameters_that_cannot_be_are_named(notebooks, tmp_path):
         (notebooks / "profiles" / "p.yaml").write_text(f"common: {{}}\nnotebooks: {{{asked}}}")
         with pytest.raises(error, match=complaint):
             load_profile("p", notebooks=notebooks)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"train_changes": {"epoch": 3}}, "has no fields .*'epoch'.*did you mean 'epochs'"),
+        ({"preset": "tyo"}, "no training preset 'tyo'"),
+        ({"backbone": "toy_vits15"}, "unknown backbone 'toy_vits15'.*toy_vits14"),
+        ({"methods": ["DINOMix"]}, "no methods .*'DINOMix'.*did you mean 'DINO-Mix'"),
+    ],
+)
+def test_wrong_models_and_recipes_are_refused_before_anything_runs(tmp_path, changes, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        run_profile("smoke", only="03", overrides=changes, data=tmp_path / "data")
+    assert not (tmp_path / "data").exists()
 
 
 def test_without_the_repository_it_says_where_profiles_are(tmp_path):

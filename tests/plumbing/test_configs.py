@@ -59,7 +59,7 @@ def test_each_wrong_field_is_a_line(fields, message):
 
 
 def test_unknown_fields_are_named_with_those_that_there_are():
-    with pytest.raises(ValueError, match=r"no fields \['epoch'\]; the fields are epochs"):
+    with pytest.raises(ValueError, match=r"no fields \['epoch'\]; did you mean 'epochs'"):
         Recipe.from_dict({"epoch": 3})
     with pytest.raises(ValueError, match=r"Recipe\.epoch is 3; it should be left out"):
         Recipe(epoch=3)
