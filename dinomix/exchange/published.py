@@ -83,7 +83,7 @@ def load_published(path: str | Path) -> PlaceModel:
     if layout is None:
         known = "; ".join(f"{layout.method} ({layout.trunk}*, aggregator.*)" for layout in LAYOUTS)
         trunks = {"dinomix": OURS} | {layout.method: layout.trunk for layout in LAYOUTS}
-        near = (name for name in trunks if any(key.startswith(trunks[name]) for key in tensors))
+        near = (name for name, trunk in trunks.items() if any(trunk in key for key in tensors))
         raise ValueError(
             f"{path} is in no published layout known here. Known are {known}; the nearest is "
             f"{next(near, 'none')}. It holds {len(tensors)} tensors: {beginnings(tensors)}. Those "
