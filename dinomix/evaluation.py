@@ -10,7 +10,7 @@ from scipy.spatial import KDTree
 from torch import nn
 
 from dinomix.data import TestSet
-from dinomix.plumbing.configs import whole, wholes
+from dinomix.plumbing.configs import real, whole, wholes
 from dinomix.plumbing.tables import ALL, ResultsTable
 from dinomix.retrieval import describe, search, skipped_images
 
@@ -33,11 +33,13 @@ def positives(
         Q sorted int64 arrays of database indices; an empty one where a query has no positive.
 
     Raises:
-        ValueError: there are no positions, as in an unlabelled test set.
+        ValueError: there are no positions, as in an unlabelled test set, or the threshold is no
+            number from 0 on.
     """
     if database_utm is None or query_utm is None:
         raise ValueError(UNLABELLED)
-    found = KDTree(database_utm).query_ball_point(query_utm, threshold, return_sorted=True)
+    reach = real("threshold", threshold)
+    found = KDTree(database_utm).query_ball_point(query_utm, reach, return_sorted=True)
     return [np.array(indices, dtype=np.int64) for indices in found]
 
 

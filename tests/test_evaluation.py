@@ -27,6 +27,12 @@ def test_positives_equal_a_slow_loop(n, q):
     assert [list(indices) for indices in found] == slow_positives(database, queries, 25.0)
 
 
+@pytest.mark.parametrize("threshold", ["25", np.nan, -1, True])
+def test_a_threshold_that_is_no_distance(threshold):
+    with pytest.raises(ValueError, match=r"threshold is .*should be a number from 0 on"):
+        positives(np.zeros((1, 2)), np.zeros((1, 2)), threshold)
+
+
 def test_threshold_counts_as_inside_and_without_positions_there_is_nothing():
     database = np.array([[4e5, 5e6], [4e5 + 25, 5e6], [4e5 + 25.01, 5e6]])
     assert positives(database, database[:1], 25.0)[0].tolist() == [0, 1]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from dinomix.data import TestSet
+from dinomix.plumbing.configs import real, whole
 from dinomix.plumbing.csvtables import ImageTable, require_files
 from dinomix.plumbing.imagenames import list_images
 from dinomix.plumbing.positions import LATLON_LIMITS, MAP_LIMITS, in_one_plane, plane_of_degrees
@@ -89,11 +90,8 @@ def read_frames(
         FileNotFoundError: a folder is missing or holds no images.
         ValueError: a name has no number or a far too large one, or two have the same.
     """
-    if not tolerance >= 0 or query_stride < 1:
-        raise ValueError(
-            f"tolerance is {tolerance} and query_stride {query_stride}: "
-            "expected 0 or more, and 1 or more"
-        )
+    tolerance = real("tolerance", tolerance)
+    query_stride = whole("query_stride", query_stride, least=1)
     images, frames = _number_frames(Path(database), 1)
     asked, asked_frames = _number_frames(Path(queries), query_stride)
     return TestSet.from_lists(

@@ -206,11 +206,11 @@ def load_published(path: str | Path) -> PlaceModel:
     layout = next((layout for layout in LAYOUTS if all(map(begins, layout.marks))), None)
     if layout is None:
         known = "; ".join(f"{each.method} ({'*, '.join(each.marks)}*)" for each in LAYOUTS)
-        near = (each.method for each in LAYOUTS if begins(each.marks[0]))
-        nearest = "dinomix" if begins(OURS) else next(near, "none")
+        trunks = {"dinomix": OURS} | {each.method: each.marks[0] for each in LAYOUTS}
+        near = (name for name, trunk in trunks.items() if any(trunk in key for key in tensors))
         raise ValueError(
             f"{path} is in no published layout known here. Known are {known}; the nearest is "
-            f"{nearest}. It holds {len(tensors)} tensors: {beginnings(tensors)}. Those "
+            f"{next(near, 'none')}. It holds {len(tensors)} tensors: {beginnings(tensors)}. Those "
             "of a dinomix model alone are read by load_model(path, config), those of a backbone by "
             "build_model(config, weights=path)"
         )

@@ -14,8 +14,8 @@ import pandas as pd
 from torch import nn
 
 from dinomix.localization.index import PhotoIndex, default_file
-from dinomix.localization.photos import Position, find_photos
-from dinomix.plumbing.configs import whole
+from dinomix.localization.photos import Position, find_photos, settle_zones
+from dinomix.plumbing.configs import real, whole
 from dinomix.plumbing.errors import first_of
 from dinomix.retrieval import SkippedImageWarning, describe, described, skipped_images
 from dinomix.scale.search import search
@@ -164,14 +164,13 @@ def localize(
             CSV file or positions in names are wrong, or the index is something else.
     """
     k = whole("k", k, least=1)
-    if not radius > 0:
-        raise ValueError(f"radius {radius}: expected more than 0")
+    if not (radius := real("radius", radius)):
+        raise ValueError("radius is 0; it should be more")
     sources = [queries] if isinstance(queries, str | Path) else list(queries)
     if not sources:
         raise ValueError("there are no queries")
-    asked = [(photos, path) for photos in map(find_photos, sources) for path in photos.paths]
-    photos = find_photos(database)
-    photos.check_names()
+    photos, *others = settle_zones([find_photos(source) for source in (database, *sources)])
+    asked = [(other, path) for other in others for path in other.paths]
     bar = progress and len(asked) > 1
     paths = [path for _, path in asked]
     wanted = describe(model, paths, progress=bar, on_error=on_error, **options)  # (Q, D)

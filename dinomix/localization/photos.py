@@ -2,8 +2,8 @@
 
 import math
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, Self
@@ -18,6 +18,7 @@ from dinomix.plumbing.csvtables import ImageTable, require_files
 from dinomix.plumbing.imagenames import image_formats, list_images
 from dinomix.plumbing.positions import MAP_LIMITS, check_metres, read_names, read_zones
 
+Metres = tuple[float, float, str]  # easting, northing, and zone
 EQUATOR = 6_378_137.0  # metres: the radius of the WGS 84 ellipsoid
 E2 = 1 - (1 - 1 / 298.257223563) ** 2  # and its eccentricity, squared
 
@@ -143,18 +144,37 @@ class Photos:
 
     root: Path  # the folder that they lie in
     paths: list[Path]  # in order
-    listed: Mapping[Path, Position] = field(default_factory=dict)  # where a CSV file says
-
-    def check_names(self) -> None:
-        """Raise ValueError, as `TestSet` does, if names in the UTM layout give no such metres."""
-        unlisted = [path for path in self.paths if path.name[0] == "@" and path not in self.listed]
-        metres, named = read_names(unlisted)
-        known = np.flatnonzero(~np.isnan(metres[:, 0]))
-        check_metres(metres[known], *([each[i] for i in known] for each in (named, unlisted)))
+    listed: dict[Path, Position] = field(default_factory=dict)  # where a CSV file has degrees
+    metres: dict[Path, Metres] = field(default_factory=dict)  # where it, or a name, has metres
 
     def position(self, path: Path) -> Position | None:
         """Where a photo was taken: as listed, else by `read_position`; None: unknown."""
-        return self.listed.get(path) or read_position(path)
+        if path in self.listed or path not in self.metres:
+            return self.listed.get(path) or read_position(path)
+        return Position.from_utm(*self.metres[path])
+
+
+def settle_zones(sources: Iterable[Photos]) -> list[Photos]:
+    """The photos with the metres in their names; those without a zone are in that of the others.
+
+    Raises:
+        ValueError: as `TestSet` does, if metres or zones cannot be, or do not go together.
+    """
+    sources, every = list(sources), []
+    for photos in sources:
+        named = [path for path in photos.paths if path.name[0] == "@"]
+        metres, zones = read_names(named)
+        found = dict(zip(named, zip(*metres.T.tolist(), zones, strict=True), strict=True))
+        found = {path: each for path, each in found.items() if not math.isnan(each[0])}
+        every.append({p: m for p, m in (found | photos.metres).items() if p not in photos.listed})
+    given = [(path, *metres) for each in every for path, metres in each.items()]
+    if not given:
+        return sources
+    paths, east, north, zones = zip(*given, strict=True)
+    check_metres(np.array([east, north]).T, zones, paths)
+    only = next(filter(None, zones), "")  # where there are several, none is empty
+    every = [{p: (e, n, zone or only) for p, (e, n, zone) in each.items()} for each in every]
+    return [replace(photos, metres=each) for photos, each in zip(sources, every, strict=True)]
 
 
 def find_photos(source: str | Path) -> Photos:
@@ -182,15 +202,17 @@ def find_photos(source: str | Path) -> Photos:
 def _read_table(path: Path) -> Photos:
     table = ImageTable.read(path)
     require_files([table])
-    listed: dict[Path, Position] = {}
+    photos = Photos(path.parent, list(dict.fromkeys(table.images)), {}, {})
     for columns in (METRES, DEGREES):
         if table.has(*columns):
             cells = zip(*(table.columns[column] for column in columns), strict=True)
             filled = table.take([i for i, row in enumerate(cells) if any(row)])
             points, zones, rows = read_points([filled], columns)
-            found = map(Position.from_degrees, *points.T)
-            if columns is METRES:
+            if columns is DEGREES:
+                found = map(Position.from_degrees, *points.T)
+                photos.listed.update(zip(filled.images, found, strict=True))
+            else:
                 check_metres(points, zones, rows)
-                found = map(Position.from_utm, *points.T, zones)
-            listed |= dict(zip(filled.images, found, strict=True))
-    return Photos(path.parent, list(dict.fromkeys(table.images)), listed)
+                found = zip(*points.T.tolist(), zones, strict=True)
+                photos.metres.update(zip(filled.images, found, strict=True))
+    return photos

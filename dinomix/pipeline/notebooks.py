@@ -15,6 +15,7 @@ from nbclient.exceptions import DeadKernelError
 from tqdm.auto import tqdm
 
 from dinomix.pipeline.engine import ENGINE
+from dinomix.plumbing.configs import plain
 from dinomix.plumbing.errors import ExplainedError
 from dinomix.plumbing.files import atomic_path, to_json
 from dinomix.plumbing.settings import cell_values, read_fields, refuse_unknown, refuse_unlike
@@ -59,7 +60,7 @@ def load_profile(
         ValueError: the profile is damaged, gives what no notebook declares, or another kind of
             value than a parameter's default; or it goes in a circle.
     """
-    overrides = overrides or {}
+    overrides = plain(overrides or {})
     common, listed = _read_profile(profile, notebooks / "profiles")
     steps: dict[str, Step] = {}
     declared_anywhere: set[str] = set()

@@ -17,7 +17,7 @@ UTM_LIMITS: Limits = ((100_000, 1_000_000), (0, 10_000_000))  # easting and nort
 ZONE_LIMITS: Limits = ((1_000, 3_000_000), (0, 10_000_000))  # made-up sets go on beyond a zone's
 MAP_LIMITS: Limits = ((-1e7, 1e7), (-1e7, 1e7))  # on a map of one's own, or in an unknown zone
 ZONE = re.compile(r"0?([1-9]|[1-5]\d|60) ?([C-HJ-NP-X])", re.ASCII)  # as "31T"
-LIKE_A_ZONE = re.compile(r"\d{1,2}( ?[A-Za-z])?", re.ASCII)  # "31", which lacks its letter
+LIKE_A_ZONE = re.compile(r"0?\d{1,2}( ?[A-Za-z])?", re.ASCII)  # "31", which lacks its letter
 WIDEST = 9.0  # degrees of longitude that a plane holds: distances are at most 2.2 % too long
 GAP = 1.0  # degrees of longitude, over 10 km, that divide what one plane cannot hold
 APART = 1e7  # metres between the parts
@@ -79,8 +79,11 @@ def refuse_positions(names: Sequence, points: np.ndarray, limits: Limits, source
 
 
 def check_metres(metres: np.ndarray, zones: Sequence[str], sources: Sequence) -> np.ndarray:
-    """The zones as `read_zones` reads them; raises ValueError for easting and northing (N, 2) that
-    cannot be, and for degrees.
+    """The zones as `read_zones` reads them.
+
+    Raises:
+        ValueError: names the source of easting and northing (N, 2) that cannot be, of degrees, and
+            of an image that lacks its zone where there are several.
     """
     signed = read_zones(zones, metres[:, 1])
     zoned = signed != 0
@@ -95,6 +98,13 @@ def check_metres(metres: np.ndarray, zones: Sequence[str], sources: Sequence) ->
             "180. CSV files have the columns latitude and longitude for them; or, if these are "
             "metres on a map of your own, add 1000 to all of them."
         )
+    found = {zone or text for zone, text in zip(signed.tolist(), zones, strict=True)} - {""}
+    if len(found) > 1 and not signed.all():
+        first = int((signed == 0).argmax())
+        raise ValueError(
+            f"{sources[first]} has {zones[first]!r} for a UTM zone, while there are several: "
+            f"{first_of(sorted({*zones}))}. Expected are number and letter, such as 31T"
+        )
     return signed
 
 
@@ -105,19 +115,11 @@ def in_one_plane(metres: np.ndarray, zones: Sequence[str], sources: Sequence) ->
     zone are in that of the others. Of several zones: see `plane_of_degrees`.
 
     Raises:
-        ValueError: names the source of metres that cannot be, of degrees, and of an image that
-            lacks its zone where there are several.
+        ValueError: as `check_metres` and `plane_of_degrees`.
     """
     signed = check_metres(metres, zones, sources)
-    found = {zone or text for zone, text in zip(signed.tolist(), zones, strict=True)} - {""}
-    if len(found) <= 1:
+    if len({*signed.tolist()} - {0}) <= 1:
         return metres
-    if not signed.all():
-        first = int((signed == 0).argmax())
-        raise ValueError(
-            f"{sources[first]} has {zones[first]!r} for a UTM zone, while there are several: "
-            f"{first_of(sorted({*zones}))}. Expected are number and letter, such as 31T"
-        )
     refuse_positions(sources, metres, UTM_LIMITS, "metres in several zones")
     latlon = np.empty_like(metres)
     for zone in set(signed.tolist()):

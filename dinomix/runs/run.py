@@ -154,7 +154,9 @@ class Run:
                 run = Run.open(path.parent)
                 epochs = run.train_config.epochs
                 same = self.identity | {"train": self.identity["train"] | {"epochs": epochs}}
-                if epochs < self.train_config.epochs and run.folder.name == config_hash(same):
+                whole = all((run.folder / file).is_file() for file in (BEST, LAST))
+                fewer = epochs < self.train_config.epochs
+                if whole and fewer and run.folder.name == config_hash(same):
                     found[epochs] = run
         return found[max(found)] if found else None
 

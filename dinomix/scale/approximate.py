@@ -53,6 +53,7 @@ class ApproximateIndex:
         """
         if database.ndim != 2 or not len(database):
             raise ValueError(f"descriptors should be (N, D), but are {database.shape}")
+        training, seed = whole("training", training, least=1), whole("seed", seed)
         drawn = np.random.default_rng(seed).permutation(len(database))[:training]
         sample = np.ascontiguousarray(database[np.sort(drawn)], np.float32)  # (n, D)
         sample = sample[described(sample)]
@@ -65,8 +66,8 @@ class ApproximateIndex:
             named = faiss.IndexIDMap(index)  # rows keep their numbers where some are left out
             rows = max(1, block_bytes // (4 * database.shape[1]))
             for start, block in row_blocks(database, rows):
-                whole = np.flatnonzero(described(block))
-                named.add_with_ids(block[whole], whole + start)
+                good = np.flatnonzero(described(block))
+                named.add_with_ids(block[good], good + start)
         return cls(named)
 
     def __len__(self) -> int:

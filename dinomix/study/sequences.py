@@ -11,7 +11,8 @@ def smooth(similarities: np.ndarray, drives: np.ndarray, window: int) -> np.ndar
     """The similarities of each frame, averaged over its neighbours in the same drive: float (Q, N).
 
     Frame i takes the mean of the rows i - window // 2 to i + window // 2, cut off at its drive's
-    ends: it looks ahead by half a window.
+    ends: it looks ahead by half a window. Rows of NaN, of skipped frames, stay so, and do not count
+    for their neighbours.
 
     Args:
         similarities: (Q, N) of each frame to each database image, in driving order.
@@ -33,15 +34,18 @@ def smooth(similarities: np.ndarray, drives: np.ndarray, window: int) -> np.ndar
             f"drive {runs[counts > 1][0]} is in several pieces: put the frames in driving order, "
             "and number the drives of different conditions differently"
         )
+    lost = np.isnan(similarities).all(axis=1)  # (Q,)
+    similarities = np.where(lost[:, None], 0, similarities)
     total = similarities.astype(np.result_type(similarities, np.float32))  # a copy
-    neighbours = np.ones(len(drives), dtype=int)
+    neighbours = (~lost).astype(int)
     for step in range(1, min(window // 2, len(drives) - 1) + 1):
         together = drives[step:] == drives[:-step]  # rows i and i + step
         total[:-step][together] += similarities[step:][together]
         total[step:][together] += similarities[:-step][together]
-        neighbours[:-step] += together
-        neighbours[step:] += together
-    return total / neighbours[:, None].astype(total.dtype)
+        neighbours[:-step] += together & ~lost[step:]
+        neighbours[step:] += together & ~lost[:-step]
+    total[lost] = np.nan
+    return total / np.maximum(neighbours, 1)[:, None].astype(total.dtype)
 
 
 def recall_by_window(
@@ -54,10 +58,12 @@ def recall_by_window(
     """Recall of single frames and of sequences: {window: {k: percent}}; 1 is the single frame.
 
     Of similarities and drives as in `smooth`, and Q arrays of `evaluation.positives`. Of equally
-    similar images the first is found first.
+    similar images the first is found first, and what is NaN never.
     """
     found = {}
     for window in windows:
-        ranked = np.argsort(-smooth(similarities, drives, window), axis=1, kind="stable")
-        found[window] = recall_at_k(ranked[:, : max(ks)], positives_of, ks)
+        votes = smooth(similarities, drives, window)  # (Q, N)
+        ranked = np.argsort(-votes, axis=1, kind="stable")[:, : max(ks)]
+        ranked[np.isnan(np.take_along_axis(votes, ranked, axis=1))] = -1
+        found[window] = recall_at_k(ranked, positives_of, ks)
     return found

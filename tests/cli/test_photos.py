@@ -110,7 +110,7 @@ def test_presets(here):
         ((*ASKED, "--preset", "gem"), "no preset 'gem'"),
         ((*ASKED, *MODEL, "--gallery", "g.pdf"), ".html or .png"),
         ((*ASKED, *MODEL, "--index", "q.jpg"), "q.jpg is no index"),
-        ((*ASKED, *MODEL, "--radius", "-1"), "radius -1.0"),
+        ((*ASKED, *MODEL, "--radius", "-1"), "radius is -1.0"),
     ],
 )
 def test_errors_are_one_line(here, arguments, complaint):

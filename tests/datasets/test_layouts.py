@@ -220,10 +220,21 @@ class TestFrames:
         with pytest.raises(ValueError, match=complaint):
             read_frames(summer, touch(tmp_path / "winter", *names), 1)
 
-    @pytest.mark.parametrize("options", [{"tolerance": -1}, {"tolerance": 1, "query_stride": 0}])
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"tolerance": -1},
+            {"tolerance": "2"},
+            {"tolerance": np.nan},
+            {"tolerance": 1, "query_stride": 0},
+            {"tolerance": 1, "query_stride": 1.5},
+        ],
+    )
     def test_impossible_tolerance_and_stride(self, tmp_path, options):
         summer = touch(tmp_path / "summer", "1.jpg")
-        with pytest.raises(ValueError, match=r"tolerance is .* query_stride .*expected 0 or more"):
+        with pytest.raises(
+            ValueError, match=r"(tolerance|query_stride) is .*should be a (whole )?number from"
+        ):
             read_frames(summer, summer, **options)
 
 

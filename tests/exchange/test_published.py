@@ -700,6 +700,13 @@ def test_a_common_prefix_is_cut_and_said(tmp_path, prefix):
     assert len(str(error.value).splitlines()) <= 10
 
 
+def test_the_nearest_layout_is_found_behind_a_prefix(tmp_path):
+    path = tmp_path / "gem.pt"  # has nothing of the mixer, whose name would tell the prefix
+    torch.save({"module.backbone.trunk.cls_token": torch.zeros(1, 1, 4)}, path)
+    with pytest.raises(ValueError, match=r"nearest is dinomix\. It holds 1 .*module\.backbone"):
+        dinomix.load_published(path)
+
+
 def test_tensors_of_our_own_go_straight_to_a_model(tmp_path):
     """What one function says that another one reads, that other one reads."""
     torch.manual_seed(0)

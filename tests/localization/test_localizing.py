@@ -242,7 +242,9 @@ def test_nothing_to_search(model, root, query, tmp_path):
     for words, wrong in (
         ("k is 0", {"k": 0}),
         ("k is '5'", {"k": "5"}),
-        ("radius nan", {"radius": float("nan")}),
+        ("radius is nan", {"radius": float("nan")}),
+        ("radius is .25.", {"radius": "25"}),
+        ("radius is 0", {"radius": 0}),
     ):
         with pytest.raises(ValueError, match=words):
             find(model, root, query, **wrong)

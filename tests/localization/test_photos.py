@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image
 from PIL.TiffImagePlugin import IFDRational
 
-from dinomix.localization.photos import Position, find_photos, read_gps, read_position
+from dinomix.data import TestSet
+from dinomix.datasets.layouts import read_csv
+from dinomix.localization.photos import Position, find_photos, read_gps, read_position, settle_zones
 from dinomix.plumbing.imagenames import image_formats
 from tests.conftest import write_image
 
@@ -282,8 +284,51 @@ class TestTables:
     "names", ["@120.43912@36.59905@a.jpg c.jpg", "@5@6@51@S@a.jpg", "@1e9@2@.jpg"]
 )
 def test_names_that_cannot_be_positions(tmp_path, names):
-    find_photos(
-        touch(tmp_path / "good", "@home@5@a.jpg", "@12@34@b.jpg", "@312@34@.jpg")
-    ).check_names()
-    with pytest.raises(ValueError, match=r"look like degrees|out of range"):
-        find_photos(touch(tmp_path / "bad", *names.split())).check_names()
+    own = ["@home@5@a.jpg", "@12@34@b.jpg", "@312@34@.jpg"]
+    settle_zones([find_photos(touch(tmp_path / "own", *own))])
+    good = find_photos(touch(tmp_path / "good", "@400000@5000000@a.jpg"))
+    bad = find_photos(touch(tmp_path / "bad", *names.split()))
+    for sources in ([bad, good], [good, bad]):  # of database or queries
+        with pytest.raises(ValueError, match=r"look like degrees|out of range"):
+            settle_zones(sources)
+
+
+@pytest.mark.parametrize("table", [False, True])
+@pytest.mark.parametrize(
+    ("zones", "agree"),
+    [
+        (["31@T", "@", "31@T"], True),  # without a zone: in that of the others
+        (["@", "@", "031@t"], True),
+        (["31@", "31@", "31@"], True),  # nobody knows on which side of the equator
+        (["31@T", "33@T", "33@T"], True),
+        (["31@T", "33@T", "@"], False),
+        (["31@", "32@", "32@"], False),
+        (["31@T", "61@T", "31@"], False),
+    ],
+)
+def test_localize_and_test_sets_agree_on_metres(tmp_path, zones, agree, table):
+    sources = [tmp_path / "database", tmp_path / "queries"]
+    rows = [(f"{400_000 + i}", "5000000", zone) for i, zone in enumerate(zones)]
+    for folder, of in zip(sources, (rows[:2], rows[2:]), strict=True):
+        names = [f"@{'@'.join(row)}@.jpg" for row in of]
+        touch(folder, *names)
+        lines = [
+            ",".join([name, *row[:2], row[2].replace("@", "")])
+            for name, row in zip(names, of, strict=True)
+        ]
+        (folder / "all.csv").write_text("\n".join(["image,utm_east,utm_north,utm_zone", *lines]))
+    if table:
+        sources = [folder / "all.csv" for folder in sources]
+    open_set = read_csv if table else lambda *_: TestSet(tmp_path)
+    if not agree:
+        for refuse in (lambda: open_set(*sources), lambda: settle_zones(map(find_photos, sources))):
+            with pytest.raises(ValueError, match="for a UTM zone, while there are several"):
+                refuse()
+        return
+    test = open_set(*sources)
+    database, queries = settle_zones(map(find_photos, sources))
+    asked = queries.position(queries.paths[0])
+    for path, place in zip(test.database, test.database_utm, strict=True):
+        expected = np.linalg.norm(place - test.query_utm[0])
+        if expected < 1000:  # far apart, a plane's metres are others than those on the Earth
+            assert asked.metres_to(database.position(path)) == pytest.approx(expected, abs=0.1)

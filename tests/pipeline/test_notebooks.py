@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import papermill
 import pytest
 import yaml
@@ -191,6 +192,8 @@ def test_notebooks_and_parameters_that_cannot_be_are_named(notebooks, tmp_path):
         load_profile("p", {"sead": 1}, notebooks)
     with pytest.raises(ValueError, match="speed of notebook 20_a is '7'; it should be like 2"):
         load_profile("p", {"speed": "7"}, notebooks)
+    given = load_profile("p", {"speed": np.int64(7)}, notebooks)[0].parameters["speed"]
+    assert type(given) is int
     with pytest.raises(ValueError, match=r"no notebook's name starts with '99'"):
         run_profile("p", only="99", data=tmp_path, notebooks=notebooks)
     write_notebook(notebooks, "20_a", "size = 1\nspeed = 2", "", ["10_b"])

@@ -572,6 +572,8 @@ COSINE = {"schedule": "cosine"}
         (changed(epochs=2, **COSINE), changed(**COSINE), None),  # another rate from the start
         (changed(epochs=2), RECIPE, "state.pt"),  # thrown away, or of a time without it
         (changed(epochs=2), RECIPE, "config.json"),
+        (changed(epochs=2), RECIPE, "best.safetensors"),
+        (changed(epochs=2), RECIPE, "last.safetensors"),
     ],
 )
 def test_other_runs_are_not_gone_on_with(data, tmp_path, trained_batches, before, after, spoil):

@@ -136,6 +136,8 @@ def test_errors_name_what_is_wrong(places, tmp_path):
         ("'IDMap,Flat'.*add_with_ids", lambda: build(database, "IDMap,Flat")),  # filled by us
         ("'NSG8'.*smaller", lambda: build(database, "NSG8", block_bytes=50 * D * 4)),  # all at once
         ("index 16 .*Wrong", lambda: build(database, 16)),
+        ("training is 0", lambda: build(database, "Flat", training=0)),
+        ("training is 50.0", lambda: build(database, "Flat", training=50.0)),
         ("from 3 descriptors", lambda: build(database[:3], "IVF8,Flat")),
         (r"\(0, 16\)", lambda: build(database[:0], "Flat")),
         (r"\(200, 8\).*\(Q, 16\)", lambda: index.search(queries[:, :8])),

@@ -64,3 +64,26 @@ def test_neighbours_outvote_a_frame_that_is_wrong_by_itself():
     recall = recall_by_window(similarities, np.zeros(3), positives_of, windows=(1, 3), ks=(1, 2))
     assert recall[1] == {1: pytest.approx(200 / 3), 2: 100}
     assert recall[3] == {1: 100, 2: 100}
+
+
+@pytest.mark.parametrize("window", [1, 3, 5])
+def test_a_skipped_frame_or_database_image_is_never_right_nor_costs_its_neighbours(
+    similarities, window
+):
+    skipped, gone = [2, 5], 3
+    given = similarities.copy()
+    given[skipped], given[:, gone] = np.nan, np.nan
+    got = smooth(given, DRIVES, window)
+    for i in range(9):
+        near = [
+            similarities[j]
+            for j in range(9)
+            if abs(i - j) <= window // 2 and DRIVES[i] == DRIVES[j] and j not in skipped
+        ]
+        expected = np.full(4, np.nan) if i in skipped else np.mean(near, axis=0)
+        expected[gone] = np.nan
+        np.testing.assert_allclose(got[i], expected, rtol=1e-5, atol=1e-6)
+    found = recall_by_window(given, DRIVES, [np.array([gone])] * 9, [window], [4])
+    assert found == {window: {4: 0.0}}
+    found = recall_by_window(given, DRIVES, [np.array([0])] * 9, [window], [4])
+    assert found[window][4] == pytest.approx(100 * 7 / 9)
