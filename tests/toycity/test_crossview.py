@@ -99,6 +99,6 @@ def test_crossview_refuses_a_config_with_sizes_and_foreign_folders(tmp_path):
 def test_a_finished_set_is_left_alone_and_another_refused(crossview):
     before = mtimes(crossview)
     write_crossview(crossview, CROSSVIEW)
-    with pytest.raises(FileExistsError, match="with extent 50.0 instead of 40.0:"):
+    with pytest.raises(FileExistsError, match=r"with extent 50\.0 instead of 40\.0:"):
         write_crossview(crossview, **(vars(CROSSVIEW) | {"extent": 40.0}))
     assert mtimes(crossview) == before

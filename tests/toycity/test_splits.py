@@ -177,9 +177,9 @@ def test_finished_sets_are_left_alone_and_others_refused(root):
     before = mtimes(root)
     write_limits(root, **LIMITS)
     write_drive(root, ("night", "dusk"), 6)
-    with pytest.raises(FileExistsError, match="with queries 2 instead of 1: .* remove"):
+    with pytest.raises(FileExistsError, match=r"with queries 2 instead of 1: .* remove"):
         write_limits(root, **LIMITS, queries=1)
-    with pytest.raises(FileExistsError, match="with spacing 6.0 instead of 5:"):
+    with pytest.raises(FileExistsError, match=r"with spacing 6\.0 instead of 5\.0:"):
         write_drive(root, ("night", "dusk"), 5)
     assert mtimes(root) == before
 
