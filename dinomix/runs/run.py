@@ -283,7 +283,7 @@ def open_start(start: str | Path | PlaceModel, config: ModelConfig) -> tuple[Pla
     """`start` of `train` as a model, and what names its weights; ValueError: not of `config`."""
     if not isinstance(start, PlaceModel):
         start = Run.open(start).load() if Path(start).is_dir() else load_model(start)
-    its, mine = start.config.to_dict(), config.to_dict()
+    its, mine = vars(start.config), vars(config)
     differing = [name for name in mine if name not in LEARN and its[name] != mine[name]]
     if differing:
         fields = ", ".join(f"{name} {its[name]!r}, not {mine[name]!r}" for name in differing)

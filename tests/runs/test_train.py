@@ -642,6 +642,7 @@ def test_clusters_of_a_start_stay(data, tmp_path, monkeypatch):
          "it has mix_depth 2, not 1, out_channels 8, not 4$"),
         (replace(TINY, aggregator="gem"), {}, ValueError, "aggregator 'mix', not 'gem'"),
         (replace(TINY, image_size=56), {}, ValueError, "image_size 28, not 56"),
+        (replace(TINY, final_norm=True), {}, ValueError, "final_norm False, not True"),
         (TINY, {"weights": "hub"}, ValueError, "weights hub and a start"),
         (TINY, {"start": "gone.safetensors"}, FileNotFoundError, "gone.safetensors"),
         (TINY, {"start": "."}, FileNotFoundError, "no finished run"),
