@@ -29,8 +29,8 @@ notebooks: $(READY)  ## run the notebooks of PROFILE (smoke, toy or paper); ONLY
 figures: $(READY)  ## draw the figures of PROFILE again from finished runs, into figures/PROFILE; ONLY=04
 	$(BIN)/dinomix figures $(PROFILE) $(if $(ONLY),--only $(ONLY))
 
-test: $(READY)   ## run the fast tests
-	$(BIN)/python -m pytest
+test: $(READY)   ## run the fast tests, a process on each core
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
 
 lowest: $(READY)  ## test with the oldest releases that pyproject.toml allows, of what installs in seconds
 	$(BIN)/python -m pip install --quiet --only-binary :all: --upgrade --target $(VENV)/lowest \

@@ -92,7 +92,9 @@ def _compute(
         tqdm(total=len(files), desc="frozen prefix", unit="img", disable=not progress) as bar,
     ):
         array = new_array(temporary, np.float32, (len(files), *shape))
-        for i, (images, _) in enumerate(DataLoader(files, BATCH)):
+        # A generator of its own: whether features are there yet must not move the global one.
+        loader = DataLoader(files, BATCH, generator=torch.Generator())
+        for i, (images, _) in enumerate(loader):
             frozen = backbone.frozen_features(normalise(images.to(device)))
             array[i * BATCH : i * BATCH + len(frozen)] = frozen.float().cpu().numpy()
             bar.update(len(frozen))

@@ -81,6 +81,14 @@ def test_features_are_computed_once(data, tmp_path, monkeypatch):
         assert torch.equal(first[path], again[path])
 
 
+def test_no_random_number_depends_on_whether_features_are_there(data, tmp_path):
+    model, paths = dinomix.build_model(config()), data[1].database
+    before = torch.get_rng_state()
+    for _ in range(2):
+        features(model, paths, tmp_path)
+        assert torch.equal(torch.get_rng_state(), before)
+
+
 @pytest.mark.parametrize(
     "changes",
     [{"weights": None}, {"trained_blocks": 3}, {"backbone": "toy_vitb14"}, {"image_size": 42}, {}],
