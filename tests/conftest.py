@@ -1,5 +1,6 @@
 """Made data in the published layouts, small enough for every test to have its own."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--require-browser", action="store_true", help="fail where no browser is, instead of skip"
     )
+
+
+def code_blocks(page: str, language: str) -> list[str]:
+    """The fenced code of one language in a page of Markdown."""
+    return re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
 
 
 def write_image(path: Path, rng: np.random.Generator, size: tuple[int, int] = (28, 28)) -> None:

@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +12,11 @@ import torch
 import dinomix
 from dinomix.aggregators import AGGREGATORS
 from dinomix.datasets.benchmarks import Benchmark
-from tests.conftest import write_image, write_places
+from tests.conftest import code_blocks, write_image, write_places
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+blocks = partial(code_blocks, PAGE)
 
 
 @pytest.fixture

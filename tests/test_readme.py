@@ -3,6 +3,7 @@
 import re
 import tomllib
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,15 +13,12 @@ from typer.main import get_command
 import dinomix
 from dinomix.cli import app
 from dinomix.runs import cluster
-from tests.conftest import write_places, write_testset
+from tests.conftest import code_blocks, write_places, write_testset
 from toycity import ToyCityConfig, write_toycity
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "README.md").read_text()
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+blocks = partial(code_blocks, PAGE)
 
 
 @pytest.fixture

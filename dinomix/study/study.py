@@ -208,13 +208,14 @@ class Study:
 
     def is_trained(self, variant: Variant) -> bool:
         """Whether the variant is trained, or does not learn."""
-        return variant.train is None or self._asked(variant).is_finished()
+        run = self._asked(variant)
+        return run is None or run.is_finished()
 
     def is_done(self, variant: Variant) -> bool:
         """Whether the variant is trained and tested."""
-        if not self.is_trained(variant):
+        run = self._asked(variant)
+        if run and not run.is_finished():
             return False
-        run = self._asked(variant) if variant.train else None
         return all(self._table_path(variant, run, test).is_file() for test in self.test_sets())
 
     def test_sets(self) -> list[TestSet]:
@@ -226,7 +227,10 @@ class Study:
         recipe = dataclasses.replace(variant.train, seed=variant.seed)
         return variant.model, places, _test_set(self.val, "val"), recipe
 
-    def _asked(self, variant: Variant) -> Run:
+    def _asked(self, variant: Variant) -> Run | None:
+        """The run that trains the variant, be it there or not; None where nothing learns."""
+        if variant.train is None:
+            return None
         where = {"weights": variant.weights, "out": self.out}
         return find_run(*self._training(variant), **where, finished=False)
 
