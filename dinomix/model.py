@@ -101,6 +101,11 @@ class ModelConfig(Config):
         """Height and width of the images."""
         return as_size(self.image_size)
 
+    @property
+    def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of the images, as the backbone expects them."""
+        return normalization(self.backbone)
+
     def to_dict(self) -> dict[str, Any]:
         """The fields as literals for JSON or YAML; `from_dict` is the way back."""
         fields = asdict(self) | {"aggregator_options": dict(self.aggregator_options)}
@@ -176,6 +181,7 @@ class PlaceModel(nn.Module, HubMixin):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        check_own(config)
         self.config = config
         self.backbone = build_backbone(
             config.backbone,
@@ -210,6 +216,11 @@ class PlaceModel(nn.Module, HubMixin):
     def dim(self) -> int:
         """D, the descriptor's length."""
         return self.aggregator.dim
+
+    @property
+    def version(self) -> int:
+        """Of what it computes from equal weights: descriptors of others are not its own."""
+        return self.aggregator.version
 
     def forward(self, images: Tensor) -> Tensor:  # (B, 3, H, W)
         if images.ndim != 4 or images.shape[1] != 3:
@@ -267,7 +278,7 @@ class PlaceModel(nn.Module, HubMixin):
 
 def expected_input(config: ModelConfig) -> dict[str, Any]:
     """How an image becomes what the model takes, in literals for people and other programs."""
-    mean, std = normalization(config.backbone)
+    mean, std = config.normalization
     return {
         "shape": ["batch", 3, *config.size],
         "resize": "the whole image to (height, width), bilinear, antialiased, aspect not kept",
@@ -278,6 +289,15 @@ def expected_input(config: ModelConfig) -> dict[str, Any]:
     }
 
 
+def check_own(config: Any) -> None:
+    """Raise ValueError unless it is the config of a model that dinomix builds."""
+    if not isinstance(config, ModelConfig):
+        raise ValueError(
+            f"config must be a ModelConfig (see ModelConfig.from_dict), not {config!r}: only "
+            "models that dinomix builds can be trained, saved, exported or measured"
+        )
+
+
 def build_model(config: ModelConfig, weights: str | Path | None = None) -> PlaceModel:
     """The model that `config` describes, with `weights.load_backbone_weights(backbone, weights)`.
 
@@ -285,8 +305,6 @@ def build_model(config: ModelConfig, weights: str | Path | None = None) -> Place
         ValueError: for an option that the backbone does not have, or weights that do not fit it.
         FileNotFoundError: if `weights` names no file.
     """
-    if not isinstance(config, ModelConfig):
-        raise ValueError(f"config must be a ModelConfig, not {config!r}: see ModelConfig.from_dict")
     model = PlaceModel(config)
     load_backbone_weights(model.backbone, weights)
     return model
@@ -303,14 +321,16 @@ def save_model(model: PlaceModel, path: str | Path) -> Path:
     path = Path(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"a model is saved as .safetensors, not as {path}")
+    header = file_header(model.config)
     tensors = {key: tensor.contiguous() for key, tensor in model.state_dict().items()}
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata=file_header(model.config))
+        save_file(tensors, temporary, metadata=header)
     return path
 
 
 def file_header(config: ModelConfig) -> dict[str, str]:
     """What a file of a model says about it beside the tensors, as text by name."""
+    check_own(config)
     return {"dinomix_config": json.dumps(config.to_dict()), "dinomix_version": __version__}
 
 

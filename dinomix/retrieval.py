@@ -11,7 +11,6 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from dinomix.backbones import normalization
 from dinomix.images import Normalise, UnreadableImageError, as_size, eval_transform, read_image
 from dinomix.plumbing.configs import whole
 
@@ -82,7 +81,7 @@ class ImageFiles(Dataset):
 
 def normaliser(model: nn.Module) -> Normalise:
     """What makes batches of `ImageFiles` into what `model` takes."""
-    return Normalise(*normalization(model.config.backbone))
+    return Normalise(*model.config.normalization)
 
 
 def load_images(model: nn.Module, paths: Sequence[str | Path]) -> torch.Tensor:
@@ -121,7 +120,8 @@ def describe_batches(
     depend on the batch it came in, up to rounding (about 1e-6).
 
     Args:
-        model: a PlaceModel; its config says the image size and the normalisation.
+        model: a PlaceModel, or what `wrap_model` returns; its config says the image size and the
+            normalisation.
         workers: processes that decode images; 0 decodes in this one.
         frozen: path -> what the backbone's frozen part made of it (`runs.prefix`), to go on from.
         on_error: "raise", or "skip": an image that cannot be decoded gets a row of NaN, which
