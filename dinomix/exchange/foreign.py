@@ -11,7 +11,7 @@ from pydantic import Field
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
-from dinomix.images import as_size
+from dinomix.images import NATIVE, Size, as_size, size_text
 from dinomix.model import PlaceModel
 from dinomix.plumbing.configs import Config, strict_dataclass
 from dinomix.plumbing.errors import HubError
@@ -40,8 +40,7 @@ class ForeignConfig(Config):
     trained_blocks = 0
 
     def __post_init__(self) -> None:
-        if self.image_size != "native":
-            object.__setattr__(self, "image_size", as_size(self.image_size))
+        object.__setattr__(self, "image_size", as_size(self.image_size))
 
     @property
     def aggregator(self) -> str:
@@ -117,15 +116,23 @@ class ForeignModel(nn.Module):
         return super().__getattr__(name)
 
     def __repr__(self) -> str:
-        size = self.config.image_size
-        size = size if size == "native" else "{}x{}".format(*size)
+        size = size_text(self.config.image_size)
         return f"ForeignModel({self.config.name}: {size} px -> {self.dim} entries)"
+
+    @property
+    def size_step(self) -> int:
+        """The sides of images of native size are multiples of it, in pixels."""
+        return self.config.multiple_of
+
+    def size_for(self, image_size: Any = None) -> Size:
+        """The size to describe images at; whether the module takes it, it says itself."""
+        return as_size(self.config.image_size if image_size is None else image_size)
 
     @torch.no_grad()
     def _probe(self) -> list[int]:
         """Describe two images, together and one alone; the fingerprint of the one."""
         step, size = self.config.multiple_of, self.config.image_size
-        size = (step * max(1, 224 // step),) * 2 if size == "native" else size
+        size = (step * max(1, 224 // step),) * 2 if size == NATIVE else size
         numbers = torch.arange(2 * 3 * size[0] * size[1], dtype=torch.float64)
         device = next((t.device for t in self.state_dict().values()), "cpu")
         images = numbers.sin().float().reshape(2, 3, *size).to(device)
