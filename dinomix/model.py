@@ -220,7 +220,7 @@ class PlaceModel(nn.Module, HubMixin):
 
     @property
     def version(self) -> int:
-        """Of what it computes from equal weights: descriptors of others are not its own."""
+        """Of what it computes from its weights."""
         return self.aggregator.version
 
     @property

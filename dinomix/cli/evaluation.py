@@ -6,17 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dinomix.cli.app import (
-    MODELS,
-    BatchSize,
-    Device,
-    Json,
-    Trust,
-    Workers,
-    app,
-    print_table,
-    without_nan,
-)
+from dinomix.cli.app import MODELS, BatchSize, Device, Json, Workers, app, print_table, without_nan
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +30,9 @@ def evaluate(
     skip_damaged: Annotated[
         bool, typer.Option("--skip-damaged", help="leave damaged images out; such a query fails")
     ] = False,
-    trust: Trust = False,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="run the code of torchhub:owner/repository:entry")
+    ] = False,
     batch_size: BatchSize = 32,
     workers: Workers = 0,
     device: Device = "auto",

@@ -7,17 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dinomix.cli.app import (
-    MODELS,
-    BatchSize,
-    Device,
-    Json,
-    Trust,
-    Workers,
-    app,
-    print_table,
-    without_nan,
-)
+from dinomix.cli.app import MODELS, BatchSize, Device, Json, Workers, app, print_table, without_nan
 
 if TYPE_CHECKING:
     from torch import nn
@@ -58,7 +48,9 @@ def localize(
     skip_damaged: Annotated[
         bool, typer.Option("--skip-damaged", help="leave damaged queries out, too")
     ] = False,
-    trust: Trust = False,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="run the code of torchhub:owner/repository:entry")
+    ] = False,
     device: Device = "auto",
     workers: Workers = 0,
     batch_size: BatchSize = 32,

@@ -150,7 +150,8 @@ def open_skipped(file: str | Path) -> list[str]:
 
 def model_hash(model: nn.Module) -> str:
     """Names what a model computes: its config and the content of its weights."""
-    parts = [model.config.to_dict(), *([model.version] if model.version != 1 else [])]
+    version = model.version
+    parts = [model.config.to_dict(), *([version] if version != 1 else [])]
     digest = hashlib.sha256(config_hash(*parts).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
@@ -193,9 +194,9 @@ class ChunkedArray:
             return
         fresh = self.part.with_name(f".{self.part.name}-{uuid.uuid4().hex[:8]}")
         try:
+            fresh.mkdir(parents=True)
             if isinstance(model, PlaceModel):
                 save_model(model, fresh / MODEL)  # for the workers of a cluster
-            fresh.mkdir(parents=True, exist_ok=True)
             new_array(fresh / ARRAY, self.identity["dtype"], tuple(self.identity["shape"]))
             try:
                 fresh.rename(self.part)

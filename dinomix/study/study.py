@@ -52,15 +52,6 @@ class Variant:
     weights: str | Path | None = "hub"  # of the backbone at the start, see `build_model`
     seed: int = 0  # of initial weights, batches and draws of images, in place of the recipe's
 
-    def __post_init__(self) -> None:
-        if self.is_foreign and self.train is not None:
-            raise ValueError(f"{self.method} is a foreign model, which cannot learn: train is None")
-
-    @property
-    def is_foreign(self) -> bool:
-        """Whether it is tested as it comes, here, since its code may be in no other process."""
-        return isinstance(self.model, ForeignModel)
-
     def __str__(self) -> str:
         return f"{self.method}, seed {self.seed}"
 
@@ -155,9 +146,12 @@ class Study:
         """
         _places.cache_clear()  # data may have changed since, but does not change on the way
         _test_set.cache_clear()
-        results = {i: self.test(v) for i, v in enumerate(variants) if self.is_done(v)}
-        left = {i: variant for i, variant in enumerate(variants) if i not in results}
-        todo = {i: variant for i, variant in left.items() if not variant.is_foreign}
+        results = {  # a foreign model stays here: other processes may not have its code
+            i: self.test(v)
+            for i, v in enumerate(variants)
+            if isinstance(v.model, ForeignModel) or self.is_done(v)
+        }
+        todo = {i: variant for i, variant in enumerate(variants) if i not in results}
         if todo:
             from dinomix.runs import cluster  # loads Dask
 
@@ -172,7 +166,6 @@ class Study:
                     results |= found
                     bar.n = len(results)
                     bar.set_postfix_str(watch.in_words(variants, results.keys()))
-        results |= {i: self.test(variant) for i, variant in left.items() if variant.is_foreign}
         tables = [results[i] for i in range(len(variants))]
         failed = {i: table for i, table in enumerate(tables) if isinstance(table, BaseException)}
         if failed:
@@ -214,7 +207,7 @@ class Study:
 
     def load(self, variant: Variant) -> PlaceModel | ForeignModel:
         """The model of a variant, trained now unless it is there."""
-        if variant.is_foreign:
+        if isinstance(variant.model, ForeignModel):
             return variant.model
         if variant.train is not None:
             return self.train(variant).load()
@@ -250,7 +243,7 @@ class Study:
         return find_run(*self._training(variant), **where, finished=False)
 
     def _table_path(self, variant: Variant, run: Run | None, test: TestSet) -> Path:
-        if variant.is_foreign:
+        if isinstance(variant.model, ForeignModel):
             name = model_hash(variant.model)
         elif run is None:
             weights = weights_id(variant.model.backbone, variant.weights)
