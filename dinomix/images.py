@@ -17,8 +17,7 @@ from dinomix.plumbing.configs import plain
 from dinomix.plumbing.imagenames import image_formats
 
 Transform = Callable[[Image.Image], Tensor]
-NATIVE: Literal["native"] = "native"  # each image at its own size
-Size = tuple[int, int] | Literal["native"]  # height and width, in pixels
+Size = tuple[int, int] | Literal["native"]  # height and width, or each image's own
 
 
 class UnreadableImageError(OSError):
@@ -82,17 +81,16 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def as_size(image_size: int | Sequence[int] | str, *, native: bool = True) -> Size:
-    """Height and width from one number (a square) or two; "native" stays, where it is allowed.
-
-    ValueError for anything else.
-    """
-    if native and isinstance(image_size, str) and image_size == NATIVE:
-        return NATIVE
+    """Height and width from a number (a square) or two, or "native"; ValueError for all else."""
     size = plain(image_size)
+    if native and size == "native":
+        return size
     size = (size, size) if isinstance(size, int) else size
     if not isinstance(size, tuple | list) or len(size) != 2:
-        choice = f"a number or (height, width){' or the word native' if native else ''}"
-        raise ValueError(f"image_size must be {choice}, not {image_size!r}")
+        also = " or 'native'" if native else ""
+        raise ValueError(
+            f"image_size must be a number or (height, width){also}, not {image_size!r}"
+        )
     if any(type(side) is not int or side < 1 for side in size):
         raise ValueError(f"image_size must be positive integers, not {image_size!r}")
     return tuple(size)
@@ -100,7 +98,7 @@ def as_size(image_size: int | Sequence[int] | str, *, native: bool = True) -> Si
 
 def size_text(size: Size) -> str:
     """In words of tables: "322 x 322", height first, or "native"."""
-    return size if size == NATIVE else "{} x {}".format(*size)
+    return size if size == "native" else "{} x {}".format(*size)
 
 
 def eval_transform(image_size: int | Sequence[int] | str, step: int = 1) -> Transform:
@@ -110,7 +108,7 @@ def eval_transform(image_size: int | Sequence[int] | str, step: int = 1) -> Tran
     the image's own size, rounded down to multiples of `step` pixels, but not to 0.
     """
     size = as_size(image_size)
-    if size == NATIVE:
+    if size == "native":
         return partial(_at_own_size, step)
     resize = v2.Resize(size, InterpolationMode.BILINEAR, antialias=True)
     return v2.Compose([resize, v2.PILToTensor()])

@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dinomix.cli.app import MODELS, BatchSize, Device, Json, Workers, app, print_table, without_nan
+from dinomix.cli.app import (
+    MODELS,
+    BatchSize,
+    Device,
+    ImageSize,
+    Json,
+    Workers,
+    app,
+    print_table,
+    without_nan,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +40,7 @@ def evaluate(
     skip_damaged: Annotated[
         bool, typer.Option("--skip-damaged", help="leave damaged images out; such a query fails")
     ] = False,
+    image_size: ImageSize = None,
     batch_size: BatchSize = 32,
     workers: Workers = 0,
     device: Device = "auto",
@@ -45,6 +56,7 @@ def evaluate(
     dinomix evaluate data/runs/4c078f96577b data/toycity
     dinomix evaluate dinov2_vitb14_mix.ckpt pitts30k tokyo247 --k 1,5,20
     dinomix evaluate dinov2_vitb14_mix.ckpt railway --frames 10
+    dinomix evaluate dino_salad.ckpt pitts30k --image-size 322
     dinomix evaluate you/my-dino-mix my_city --csv > recall.csv
     """
     import pandas as pd
@@ -70,6 +82,7 @@ def evaluate(
         typer.echo(str(chosen), err=True)
     options = {"batch_size": batch_size, "workers": workers, "device": device}
     options |= {"on_error": "skip" if skip_damaged else "raise", "progress": for_people}
+    options |= {"image_size": image_size}
     tables = []
     for test in opened:
         tables.append(evaluate(chosen, test, counts, **options))
@@ -122,5 +135,6 @@ def _print_recall(test: "TestSet", table: "pd.DataFrame") -> None:
         numbers = [f"{recall[k]:.1f}" for k in ks]
         rows.append([condition, *numbers, f"{first['queries']:,}", f"{first.without_positives:,}"])
     title = f"{test.name}, {len(test.database):,} database images, positives: {test.convention}"
+    title += f", image size: {table['image_size'].iloc[0]}"
     columns = [f"R@{k}" for k in ks] + ["queries", "without a positive"]
     print_table(["condition", *columns], rows, title=title, right=columns)

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dinomix.cli.app import MODELS, BatchSize, Device, Json, Workers, app, print_table, without_nan
+from dinomix.cli.app import (
+    MODELS,
+    BatchSize,
+    Device,
+    ImageSize,
+    Json,
+    Workers,
+    app,
+    print_table,
+    without_nan,
+)
 
 if TYPE_CHECKING:
     from dinomix.localization import Localization
@@ -49,6 +59,7 @@ def localize(
     ] = False,
     device: Device = "auto",
     workers: Workers = 0,
+    image_size: ImageSize = None,
     batch_size: BatchSize = 32,
     as_json: Json = False,
 ) -> None:
@@ -75,7 +86,7 @@ def localize(
         chosen = _model(model, preset, weights)
         options = {"k": k, "radius": radius, "index": index or "auto", "progress": not as_json}
         options |= {"on_error": "skip" if skip_damaged else "raise", "device": device}
-        options |= {"workers": workers, "batch_size": batch_size}
+        options |= {"workers": workers, "batch_size": batch_size, "image_size": image_size}
         found = localize(chosen, database, query, **options)
     for path in found.skipped:
         typer.echo(f"skipped, for it cannot be read: {path}", err=True)
