@@ -17,7 +17,8 @@ from dinomix.plumbing.configs import plain
 from dinomix.plumbing.imagenames import image_formats
 
 Transform = Callable[[Image.Image], Tensor]
-Size = tuple[int, int] | Literal["native"]  # height and width, or each image's own
+NATIVE: Literal["native"] = "native"  # each image at its own size
+Size = tuple[int, int] | Literal["native"]  # height and width, in pixels
 
 
 class UnreadableImageError(OSError):
@@ -83,7 +84,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def as_size(image_size: int | Sequence[int] | str, *, native: bool = True) -> Size:
     """Height and width from a number (a square) or two, or "native"; ValueError for all else."""
     size = plain(image_size)
-    if native and size == "native":
+    if native and size == NATIVE:
         return size
     size = (size, size) if isinstance(size, int) else size
     if not isinstance(size, tuple | list) or len(size) != 2:
@@ -98,7 +99,7 @@ def as_size(image_size: int | Sequence[int] | str, *, native: bool = True) -> Si
 
 def size_text(size: Size) -> str:
     """In words of tables: "322 x 322", height first, or "native"."""
-    return size if size == "native" else "{} x {}".format(*size)
+    return size if size == NATIVE else "{} x {}".format(*size)
 
 
 def eval_transform(image_size: int | Sequence[int] | str, step: int = 1) -> Transform:
@@ -108,7 +109,7 @@ def eval_transform(image_size: int | Sequence[int] | str, step: int = 1) -> Tran
     the image's own size, rounded down to multiples of `step` pixels, but not to 0.
     """
     size = as_size(image_size)
-    if size == "native":
+    if size == NATIVE:
         return partial(_at_own_size, step)
     resize = v2.Resize(size, InterpolationMode.BILINEAR, antialias=True)
     return v2.Compose([resize, v2.PILToTensor()])

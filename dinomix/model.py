@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from dinomix.aggregators import build_aggregator, check_options
 from dinomix.backbones import TOY, build_backbone, check_name, normalization
 from dinomix.backbones.names import is_vgg, timm_name
-from dinomix.images import Size, as_size, size_text
+from dinomix.images import NATIVE, Size, as_size, size_text
 from dinomix.plumbing import __version__
 from dinomix.plumbing.configs import Config, strict_dataclass
 from dinomix.plumbing.files import atomic_path
@@ -235,7 +235,7 @@ class PlaceModel(nn.Module, HubMixin):
                 f"the weights of {self.config.aggregator} on {self.config.backbone} fit images of "
                 f"{size_text(own)} only, not {size_text(size)}: train a model at that size"
             )
-        if size != "native" and self.size_step > 1:
+        if size != NATIVE and self.size_step > 1:
             self.backbone.grid_of(size)
         return size
 
