@@ -3,11 +3,22 @@
 import json
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dinomix.cli.app import MODELS, BatchSize, Device, Json, Workers, app, print_table, without_nan
+from dinomix.cli.app import (
+    MODELS,
+    BatchSize,
+    Device,
+    ImageSize,
+    Json,
+    Trust,
+    Workers,
+    app,
+    print_table,
+    without_nan,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -48,11 +59,10 @@ def localize(
     skip_damaged: Annotated[
         bool, typer.Option("--skip-damaged", help="leave damaged queries out, too")
     ] = False,
-    trust: Annotated[
-        bool, typer.Option("--trust", help="run the code of torchhub:owner/repository:entry")
-    ] = False,
+    trust: Trust = False,
     device: Device = "auto",
     workers: Workers = 0,
+    image_size: ImageSize = None,
     batch_size: BatchSize = 32,
     as_json: Json = False,
 ) -> None:
@@ -76,10 +86,10 @@ def localize(
         check_gallery(gallery)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SkippedImageWarning)  # they are listed below
-        chosen = _model(model, preset, weights, trust)
+        chosen = _model(model, preset, weights, trust=trust, image_size=image_size)
         options = {"k": k, "radius": radius, "index": index or "auto", "progress": not as_json}
         options |= {"on_error": "skip" if skip_damaged else "raise", "device": device}
-        options |= {"workers": workers, "batch_size": batch_size}
+        options |= {"workers": workers, "batch_size": batch_size, "image_size": image_size}
         found = localize(chosen, database, query, **options)
     for path in found.skipped:
         typer.echo(f"skipped, for it cannot be read: {path}", err=True)
@@ -96,14 +106,14 @@ def localize(
             typer.echo(f"written: {written}")
 
 
-def _model(model: str | None, preset: str | None, weights: str, trust: bool) -> "nn.Module":
+def _model(model: str | None, preset: str | None, weights: str, **foreign: Any) -> "nn.Module":
     from dinomix.exchange.opening import open_model
     from dinomix.localization import stand_in, zero_shot
 
     if model is not None and preset is not None:
         raise typer.BadParameter("give --model or --preset, not both")
     if model is not None:
-        return open_model(model, trust=trust)
+        return open_model(model, **foreign)
     if preset is not None:
         return zero_shot(preset, weights)
     note = "no --model and no --preset, so a small stand-in searches that has learnt from rendered "

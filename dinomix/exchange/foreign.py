@@ -11,7 +11,7 @@ from pydantic import Field
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
-from dinomix.images import NATIVE, Size, as_size, size_text
+from dinomix.images import Size, as_size, size_text
 from dinomix.model import PlaceModel
 from dinomix.plumbing.configs import Config, strict_dataclass
 from dinomix.plumbing.errors import HubError
@@ -71,9 +71,14 @@ class ForeignModel(nn.Module):
         """The sides of images of native size are multiples of so many pixels."""
         return self.config.multiple_of
 
+    @property
+    def size(self) -> Size:
+        """Of images, unless they are described at another one."""
+        return self.config.image_size
+
     def size_for(self, image_size: Any = None) -> Size:
         """The size to describe images at; `forward` raises where the module does not take it."""
-        return as_size(self.config.image_size if image_size is None else image_size)
+        return self.size if image_size is None else as_size(image_size)
 
     def forward(self, images: Tensor) -> Tensor:  # (B, 3, H, W)
         name, given = self.config.name, tuple(images.shape)
@@ -101,14 +106,13 @@ class ForeignModel(nn.Module):
         return super().__getattr__(name)
 
     def __repr__(self) -> str:
-        size = size_text(self.config.image_size)
-        return f"ForeignModel({self.config.name}: {size} px -> {self.dim} entries)"
+        return f"ForeignModel({self.config.name}: {size_text(self.size)} px -> {self.dim} entries)"
 
     @torch.no_grad()
     def _probe(self) -> list[int]:
         """Describe two images together, and one alone: whether that can be, and its fingerprint."""
-        size, step = self.config.image_size, self.size_step
-        height, width = (step * max(1, 224 // step),) * 2 if size == NATIVE else size
+        size, step = self.size, self.size_step
+        height, width = (step * max(1, 224 // step),) * 2 if size == "native" else size
         pixels = torch.arange(2 * 3 * height * width, dtype=torch.float64).sin().float()
         device = next((tensor.device for tensor in self.state_dict().values()), "cpu")
         images = pixels.reshape(2, 3, height, width).to(device)

@@ -188,6 +188,11 @@ def test_studies_test_it_once_and_train_nothing(wrapped, net, tmp_path):
     net.register_forward_hook(lambda *call: calls.append(call[2].shape[0]))
     pd.testing.assert_frame_equal(study.run([variant], progress=False), table)
     assert max(calls, default=0) <= 2  # nothing but fingerprints
+    smaller = dinomix.Variant("Theirs", wrapped, None, image_size=14)
+    table = study.run([smaller, variant], progress=False)
+    assert list(dict.fromkeys(table["image_size"])) == ["14 x 14", "28 x 28"]
+    at_14 = dinomix.evaluate(wrapped, study.test_sets()[0], (1, 2), image_size=14, progress=False)
+    assert table["recall"].tolist()[: len(at_14)] == pytest.approx(at_14["recall"].tolist())
     learning = dinomix.Variant("Theirs", wrapped, dinomix.TrainConfig(places_per_batch=2))
     with pytest.raises(ValueError, match="only models that dinomix builds can be trained"):
         study.run([learning], progress=False)
@@ -345,5 +350,7 @@ def test_the_command_line(repository, test_root, tmp_path):
     asked = ("--database", photos, "--query", next(photos.iterdir()), "--model", source)
     assert invoke("localize", *asked).exit_code == 1
     assert "similarity" in plain(invoke("localize", *asked, "--trust").stdout)
+    sized = invoke("evaluate", source, test_root, "--trust", "--image-size", "native", "--csv")
+    assert "native" in sized.stdout and "322 x 322" in table.stdout
     start = invoke("train", write_places(tmp_path / "p"), "--hold-out", 0.2, "--start", source)
     assert start.exit_code == 2 and "a foreign model cannot be trained" in plain(start.stderr)
