@@ -16,7 +16,7 @@ from dinomix.model import PlaceModel
 from dinomix.plumbing.configs import Config, strict_dataclass
 from dinomix.plumbing.errors import HubError
 
-HUB = "torchhub:"  # before owner/repository:entry
+HUB, GITHUB = "torchhub:", "https://github.com/"  # before owner/repository
 IMAGE_SIZE = 322  # pixels: at which most successors of DINOv2 are tested, and a CNN takes any
 
 Loose = Field(strict=False)  # a list will do for a tuple
@@ -51,6 +51,9 @@ class PartError(ValueError, AttributeError):
 class ForeignModel(nn.Module):
     """What `wrap_model` returns: normalised images (B, 3, H, W) -> descriptors (B, dim)."""
 
+    size = property(lambda self: self.config.image_size)
+    size_step = property(lambda self: self.config.multiple_of)
+
     def __init__(self, module: Callable[[Tensor], Tensor], config: ForeignConfig, dim: int | None):
         super().__init__()
         self.config, self.dim, self.module = config, dim, module
@@ -65,16 +68,6 @@ class ForeignModel(nn.Module):
         Of a function it is found out anew, for what it calls may have changed meanwhile.
         """
         return self._made if self.is_module else self._probe()
-
-    @property
-    def size_step(self) -> int:
-        """The sides of images of native size are multiples of so many pixels."""
-        return self.config.multiple_of
-
-    @property
-    def size(self) -> Size:
-        """Of images, unless they are described at another one."""
-        return self.config.image_size
 
     def size_for(self, image_size: Any = None) -> Size:
         """The size to describe images at; `forward` raises where the module does not take it."""
@@ -158,8 +151,6 @@ def wrap_model(
         ValueError: the module makes anything but finite (B, D), or another descriptor of an image
             in another batch; or the size or the normalisation is none.
     """
-    if not callable(module):
-        raise ValueError(f"a module or function is wrapped, not {module!r}")
     name = name or getattr(module, "__name__", type(module).__name__)
     options = {"mean": mean, "std": std, "multiple_of": multiple_of, "normalise": normalise}
     return ForeignModel(module, ForeignConfig(name, image_size, **options), dim)
@@ -174,10 +165,10 @@ def from_torch_hub(
     if not repository or not entry:
         raise ValueError(f"{source} should be {HUB}owner/repository:entry, or {HUB}folder:entry")
     if not trust:
-        place = repository if local else f"https://github.com/{repository}"
         raise ValueError(
-            f"{source} would run code, {entry}() in hubconf.py of {place}: read it, and if you "
-            "trust it, say trust=True (dinomix evaluate, dinomix localize: --trust)"
+            f"{source} would run code, {entry}() in hubconf.py of {'' if local else GITHUB}"
+            f"{repository}: read it, and if you trust it, say trust=True (dinomix evaluate, "
+            "dinomix localize: --trust)"
         )
     try:
         where = {"source": "local" if local else "github", "trust_repo": True, "verbose": False}

@@ -259,7 +259,7 @@ def train(config, root, **options):
         (lambda images: torch.rand(len(images), 9), "in other company, or every time"),
         (lambda images: (images - images.mean(0)).mean((2, 3)), "put whatever it calls into eval"),
         (nn.Linear(9, 9), r"Linear cannot take images \(1, 3, 28, 28\): RuntimeError"),
-        ("net", "a module or function is wrapped, not 'net'"),
+        ("net", "str cannot take images.*'str' object is not callable"),
     ],
 )
 def test_wrong_modules(made, message):
