@@ -34,10 +34,11 @@ class ForeignConfig(Config):
     multiple_of: Annotated[int, Field(ge=1)]
     normalise: bool
 
-    # Else as a ModelConfig. Its name stands for its backbone, which it shares with nobody.
-    aggregator = backbone = property(lambda self: self.name)
-    mix_depth, trained_blocks = None, 0
-    normalization = property(lambda self: (self.mean, self.std))
+    mix_depth, trained_blocks = None, 0  # in tables, as the property
+    aggregator = backbone = property(
+        lambda self: self.name, doc="It shares a backbone with nobody."
+    )
+    normalization = property(lambda self: (self.mean, self.std), doc="As of a ModelConfig.")
     to_dict = asdict
 
     def __post_init__(self) -> None:
@@ -51,8 +52,8 @@ class PartError(ValueError, AttributeError):
 class ForeignModel(nn.Module):
     """What `wrap_model` returns: normalised images (B, 3, H, W) -> descriptors (B, dim)."""
 
-    size = property(lambda self: self.config.image_size)
-    size_step = property(lambda self: self.config.multiple_of)
+    size = property(lambda self: self.config.image_size, doc="Of images, or native.")
+    size_step = property(lambda self: self.config.multiple_of, doc="Of native sizes, in pixels.")
 
     def __init__(self, module: Callable[[Tensor], Tensor], config: ForeignConfig, dim: int | None):
         super().__init__()
