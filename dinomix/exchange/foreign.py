@@ -52,12 +52,10 @@ class PartError(ValueError, AttributeError):
 class ForeignModel(nn.Module):
     """What `wrap_model` returns: normalised images (B, 3, H, W) -> descriptors (B, dim)."""
 
-    size = property(lambda self: self.config.image_size, doc="Of images, or native.")
-    size_step = property(lambda self: self.config.multiple_of, doc="Of native sizes, in pixels.")
-
     def __init__(self, module: Callable[[Tensor], Tensor], config: ForeignConfig, dim: int | None):
         super().__init__()
         self.config, self.dim, self.module = config, dim, module
+        self.size, self.size_step = config.image_size, config.multiple_of
         self.is_module = isinstance(module, nn.Module)
         self.eval()
         self._made = self._probe()

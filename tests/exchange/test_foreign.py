@@ -101,6 +101,9 @@ def test_native_size_other_normalisation_and_length(net, tmp_path):
     options = {"mean": list(MEAN), "std": np.array(STD), "normalise": False, "dim": 6}
     native = dinomix.wrap_model(net, "native", **options)
     found = dinomix.describe(native, paths, progress=False)
+    assert load_images(native, paths[::2]).shape == (2, 3, 28, 42)
+    with pytest.raises(ValueError, match="several sizes are no batch, so native is no size"):
+        load_images(native, paths)
     pairs = zip(paths, sizes, strict=True)
     expected = np.array([slowly(net, path, size, MEAN, STD) for path, size in pairs])
     assert found == pytest.approx(expected, abs=1e-5)
