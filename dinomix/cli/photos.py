@@ -21,8 +21,6 @@ from dinomix.cli.app import (
 )
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from dinomix.localization import Localization
 
 COLUMNS = ("", "similarity", "to estimate", "position", "image")
@@ -106,7 +104,7 @@ def localize(
             typer.echo(f"written: {written}")
 
 
-def _model(model: str | None, preset: str | None, weights: str, **foreign: Any) -> "nn.Module":
+def _model(model: str | None, preset: str | None, weights: str, **foreign: Any) -> Any:
     from dinomix.exchange.opening import open_model
     from dinomix.localization import stand_in, zero_shot
 
