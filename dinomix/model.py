@@ -207,7 +207,6 @@ class PlaceModel(nn.Module, HubMixin):
             out_rows=config.out_rows,
             **dict(config.aggregator_options),
         )
-        self.version = self.aggregator.version
         if self.aggregator.takes_token and not self.backbone.has_token:
             raise ValueError(
                 f"{config.aggregator} needs a class token, and {config.backbone} has none: "
@@ -223,6 +222,11 @@ class PlaceModel(nn.Module, HubMixin):
     def dim(self) -> int:
         """D, the descriptor's length."""
         return self.aggregator.dim
+
+    @property
+    def version(self) -> int:
+        """Of the formulas that the weights go into."""
+        return self.aggregator.version
 
     def size_for(self, image_size: Any = None) -> Size:
         """The size to describe images at: `image_size`, if the weights allow it, or the config's.
