@@ -58,7 +58,7 @@ def evaluate(
     dinomix evaluate data/runs/4c078f96577b data/toycity
     dinomix evaluate dinov2_vitb14_mix.ckpt pitts30k tokyo247 --k 1,5,20
     dinomix evaluate dinov2_vitb14_mix.ckpt railway --frames 10
-    dinomix evaluate dino_salad.ckpt pitts30k --image-size 322
+    dinomix evaluate ResNet50_2048_cosplace.pth tokyo247 --image-size native
     dinomix evaluate torchhub:gmberton/MegaLoc:get_trained_model pitts30k \\
         --image-size 322 --trust
     dinomix evaluate you/my-dino-mix my_city --csv > recall.csv
