@@ -9,7 +9,8 @@ import typer
 
 from dinomix.cli.app import Json, app
 
-SETS = "pitts30k, pitts250k, tokyo247, nordland, sfxl, sfxl-small or msls"
+SETS = """pitts30k, pitts250k, tokyo247, nordland, sfxl, sfxl-small, svox, msls, msls-challenge,
+amstertime, sped, eynsham or st_lucia"""
 
 
 def _size(text: str) -> Any:
