@@ -129,7 +129,7 @@ def test_a_described_database_is_not_described_again(model, test_root, monkeypat
         evaluate(model, test, database=database, progress=False), expected
     )
     assert described == [test.queries]
-    with pytest.raises(ValueError, match="3 descriptors of the 4 database images"):
+    with pytest.raises(ValueError, match="3 descriptors of the 5 database images"):
         evaluate(model, test, database=database[:3], ks=[1], progress=False)
 
 
