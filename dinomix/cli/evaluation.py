@@ -94,8 +94,8 @@ def evaluate(
         if images != test.database:  # else it is that of the test set before
             images = test.database
             file = store and store / f"{model_hash(chosen)}-{images_hash(images)}.npy"
-            describer = partial(describe_to, file) if file else describe
-            database = describer(chosen, images, **options)
+            describing = partial(describe_to, file) if file else describe
+            database = describing(chosen, images, **options)
         if submission:
             found = retrieve(chosen, test, SUBMITTED, database=database, **options)
             write_submission(found, submission)

@@ -34,15 +34,15 @@ class Benchmark:
     licence: str  # as the source page states it
     source: str  # page of the data set's own project
     citation: str
-    counts: str  # where the numbers of images stand
     threshold: float = 25.0  # a database image at most this far from a query is a positive
     unit: str = "m"  # of the threshold, as in `TestSet`
-    condition: str | None = None  # which of the folder's queries: "night" for queries_night
-    labelled: bool = True  # else the truth is not public: see `write_submission`
     swapped: bool = False  # the folder's database images are asked, and its queries searched
     stride: int = 1  # of frames, only those whose number it divides are asked
     slack: int = 0  # by how much `database` may differ, where only a rounded number is published
     known: Mapping[int, str] = field(default_factory=dict, hash=False)  # what other counts mean
+    counts: str = ""  # where the numbers of images stand
+    condition: str | None = None  # of the folder's queries: "night" for queries_night; None: all
+    labelled: bool = True  # else the truth is not public: see `write_submission`
 
     @property
     def convention(self) -> str:
@@ -139,10 +139,9 @@ def write_submission(found: Retrieval, file: str | Path) -> None:
     lost = np.flatnonzero((found.ranked < 0).any(axis=1))
     if len(lost):
         raise ValueError(f"{found.test.queries[lost[0]]} found nothing, for it is damaged")
-    queries, database = (
-        np.array([p.stem for p in s]) for s in (found.test.queries, found.test.database)
-    )
-    rows = np.column_stack([queries, database[found.ranked]])  # (Q, 1 + k)
+    keys = np.array([path.stem for path in found.test.database])
+    queries = [path.stem for path in found.test.queries]
+    rows = np.column_stack([queries, keys[found.ranked]])  # (Q, 1 + k)
     with atomic_path(Path(file)) as temporary:
         np.savetxt(temporary, rows, "%s")
 

@@ -25,7 +25,7 @@ from dinomix.plumbing.errors import ExplainedError
 from dinomix.plumbing.files import atomic_path, config_hash
 from dinomix.plumbing.summary import count_parameters
 from dinomix.plumbing.tables import ResultsTable
-from dinomix.retrieval import pick_device
+from dinomix.retrieval import describe, pick_device
 from dinomix.runs.machine import reproducible
 from dinomix.runs.prefix import prefix_features
 from dinomix.runs.run import Run, weights_id
@@ -178,12 +178,13 @@ class Study:
         """
         run = None if variant.train is None else self.train(variant)
         tables, model = [], None
+        last: dict[str, Any] = {}  # database and its descriptors, which the next set may share
         for test in self.test_sets():
             path = self._table_path(variant, run, test)
             if not path.is_file():
                 model = model or self.load(variant)
                 with atomic_path(path) as temporary:
-                    self._evaluate(variant, model, test).to_csv(temporary, index=False)
+                    self._evaluate(variant, model, test, last).to_csv(temporary, index=False)
             table = pd.read_csv(path, keep_default_na=False, na_values={"mix_depth": [""]})
             tables.append(table.astype({"mix_depth": "Int64"}))
         return pd.concat(tables, ignore_index=True).assign(
@@ -241,7 +242,9 @@ class Study:
         folder = run.folder if run else self.out / "untrained" / name
         return folder / f"recall-{config_hash(test.name, test.fingerprint, list(self.ks))}.csv"
 
-    def _evaluate(self, variant: Variant, model: PlaceModel, test: TestSet) -> pd.DataFrame:
+    def _evaluate(
+        self, variant: Variant, model: PlaceModel, test: TestSet, last: dict[str, Any]
+    ) -> pd.DataFrame:
         options = {"device": "auto", "progress": False}
         if variant.train is not None:
             options |= {"device": variant.train.device, "workers": variant.train.workers}
@@ -251,7 +254,10 @@ class Study:
                     model, images, self.out / "prefix", device=device, progress=False
                 )
         parameters, trained = count_parameters(model)
-        table = evaluate(model, test, self.ks, **options)
+        if test.labelled and last.get("images") != test.database:
+            last["images"] = test.database
+            last["descriptors"] = describe(model, test.database, **options)
+        table = evaluate(model, test, self.ks, database=last.get("descriptors"), **options)
         return table.assign(parameters=parameters, trained=trained)
 
 

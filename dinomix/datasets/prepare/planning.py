@@ -56,9 +56,7 @@ def find_folder(raw: Path, candidates: Sequence[str], names: Iterable[str], hint
 
 
 def find_images(raw: Path, candidates: Sequence[str], hint: str) -> tuple[Path, dict[str, str]]:
-    """The first of `candidates`, paths relative to `raw`, with images in it, and their names by
-    stem, in order.
-    """
+    """The first of `candidates` with images in it, and their names by stem, in order."""
     for folder in (raw / candidate for candidate in candidates):
         if folder.is_dir() and (names := sorted(filter(is_visible_image, os.listdir(folder)))):
             return folder, {Path(name).stem: name for name in names}
