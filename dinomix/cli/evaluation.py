@@ -32,8 +32,7 @@ def evaluate(
         bool, typer.Option("--skip-damaged", help="leave damaged images out; such a query fails")
     ] = False,
     store: Annotated[
-        Path | None,
-        typer.Option(help="folder that keeps the database's descriptors for the next time"),
+        Path | None, typer.Option(help="folder to keep the databases' descriptors in")
     ] = None,
     submission: Annotated[
         Path | None, typer.Option(help="write the MSLS challenge's file for one test set")

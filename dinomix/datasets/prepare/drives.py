@@ -8,6 +8,7 @@ frame. Which images are used is as in the field's standard formatter, VPR-datase
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import utm
@@ -17,14 +18,14 @@ from dinomix.datasets.prepare.planning import Image, Plan, find_images, read_lin
 from dinomix.plumbing.csvtables import as_number
 from dinomix.plumbing.positions import LATLON_LIMITS, refuse_positions
 
-HINTS = planning.LAYOUTS["hints"]
+LAYOUT = planning.LAYOUTS["drives"]
 TILES = 5  # of a panorama
 STEP = 5.0  # metres from a frame to the next one that is used
 
 
 def plan_eynsham(raw: Path) -> Plan:
     """The first loop is the database, the second one asks; the first panorama has no position."""
-    root, hint = next(filter(Path.is_dir, [raw / "Eynsham"]), raw), HINTS["eynsham"]
+    root, hint = next(filter(Path.is_dir, [raw / "Eynsham"]), raw), LAYOUT["eynsham"]
     path = planning.find_file(root, ["Route_map/Eynsham.kml"], hint)
     lines = re.findall("<coordinates>(.*?)</coordinates>", " ".join(read_lines(path)))
     latlon = _latlon(path, (p.split(",")[1::-1] for p in max(lines, key=len, default="").split()))
@@ -36,11 +37,12 @@ def plan_eynsham(raw: Path) -> Plan:
             f"{folder} holds {len(names):,} images and {path} {len(latlon):,} positions; expected "
             f"{TILES} images for each. Unpack the whole download. {hint}"
         )
-    planned = Plan([])
+    planned = Plan([], [LAYOUT["note"]])
     for i, name in enumerate(tiles):
         pano, tile = divmod(i, TILES)
         side = "database" if pano < panoramas // 2 else "queries"
-        planned.images.append(_image(side, folder / name, latlon[pano], f"{pano:04d}", tile))
+        more = {"pano_id": f"{pano:04d}", "tile": tile}
+        planned.images.append(_image(side, folder / name, latlon[pano], **more))
     return planned
 
 
@@ -48,18 +50,18 @@ def plan_st_lucia(raw: Path) -> Plan:
     """The first drive is the database, the last one asks."""
     drives = sorted(path.parent for path in raw.glob("*/fGPS.txt"))
     if len(drives) < 2:
-        raise FileNotFoundError(f"{raw} holds no two folders with fGPS.txt. {HINTS['st_lucia']}")
-    planned = Plan([])
+        raise FileNotFoundError(f"{raw} holds no two folders with fGPS.txt. {LAYOUT['st_lucia']}")
+    planned = Plan([], [LAYOUT["note"]])
     for side, drive in (("database", drives[0]), ("queries", drives[-1])):
-        folder, names = find_images(drive, ["frames"], HINTS["frames"])
+        folder, names = find_images(drive, ["frames"], LAYOUT["frames"])
         lines = read_lines(drive / "fGPS.txt")[: len(names)]  # latitudes without the south's sign
         latlon = _latlon(drive / "fGPS.txt", (f"-{line}".split(",") for line in lines))
         last = np.inf
         for i, point in enumerate(latlon):
-            metres = np.floor(100 * np.array(utm.from_latlon(*point)[:2])) / 100  # cut off, as they
+            metres = np.floor(100 * np.array(utm.from_latlon(*point)[:2])) / 100  # as in its names
             if np.hypot(*(metres - last)) >= STEP:
                 last, source = metres, folder / names.get(f"{i:05d}", f"{i:05d}.png")
-                planned.images.append(_image(side, source, point, f"{drive.name}_{i:05d}"))
+                planned.images.append(_image(side, source, point, pano_id=f"{drive.name}_{i:05d}"))
     return planned
 
 
@@ -71,8 +73,7 @@ def _latlon(path: Path, points: Iterable[list[str]]) -> np.ndarray:
     return latlon
 
 
-def _image(side: str, source: Path, latlon: np.ndarray, pano_id: str, tile: int | None = None):
+def _image(side: str, source: Path, latlon: np.ndarray, **more: Any) -> Image:
     *metres, zone, letter = utm.from_latlon(*latlon)
-    where = {"zone": zone, "letter": letter, "latlon": latlon, "pano_id": pano_id, "tile": tile}
-    name = planning.utm_name(*metres, **where, suffix=source.suffix)
-    return Image(f"test/{side}", name, str(source))
+    where = {"zone": zone, "letter": letter, "latlon": latlon, "suffix": source.suffix}
+    return Image(f"test/{side}", planning.utm_name(*metres, **where, **more), str(source))

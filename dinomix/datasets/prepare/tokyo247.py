@@ -34,12 +34,9 @@ def plan(raw: Path) -> Plan:
     path = find_file(raw, LAYOUT["specifications"], SPECIFICATIONS)
     struct = read_dbstruct(path)
     planned = Plan([], [LAYOUT["note"]])
-    folders = [
-        find_folder(raw, LAYOUT[side], getattr(struct, side), LAYOUT["hint"])
-        for side in ("database", "queries")
-    ]
-    _add_database(planned, struct, folders[0])
-    _add_queries(planned, struct, folders[1], path)
+    hint = LAYOUT["hint"]
+    _add_database(planned, struct, find_folder(raw, LAYOUT["database"], struct.database, hint))
+    _add_queries(planned, struct, find_folder(raw, LAYOUT["queries"], struct.queries, hint), path)
     return planned
 
 
