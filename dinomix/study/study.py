@@ -177,8 +177,7 @@ class Study:
         nothing was trained.
         """
         run = None if variant.train is None else self.train(variant)
-        tables, model = [], None
-        last: dict[str, Any] = {}  # database and its descriptors, which the next set may share
+        tables, model, last = [], None, {}
         for test in self.test_sets():
             path = self._table_path(variant, run, test)
             if not path.is_file():
@@ -254,7 +253,7 @@ class Study:
                     model, images, self.out / "prefix", device=device, progress=False
                 )
         parameters, trained = count_parameters(model)
-        if test.labelled and last.get("images") != test.database:
+        if test.labelled and last.get("images") != test.database:  # else it is the last one's
             last["images"] = test.database
             last["descriptors"] = describe(model, test.database, **options)
         table = evaluate(model, test, self.ks, database=last.get("descriptors"), **options)
