@@ -27,7 +27,7 @@ from dinomix.plumbing.errors import ExplainedError
 from dinomix.plumbing.files import atomic_path, config_hash
 from dinomix.plumbing.summary import count_parameters
 from dinomix.plumbing.tables import ResultsTable
-from dinomix.retrieval import pick_device
+from dinomix.retrieval import describe, pick_device
 from dinomix.runs.machine import reproducible
 from dinomix.runs.prefix import prefix_features
 from dinomix.runs.run import Run, weights_id
@@ -192,13 +192,13 @@ class Study:
         nothing was trained.
         """
         run = None if variant.train is None else self.train(variant)
-        tables, model = [], None
+        tables, model, last = [], None, {}
         for test in self.test_sets():
             path = self._table_path(variant, run, test)
             if not path.is_file():
                 model = model or self.load(variant)
                 with atomic_path(path) as temporary:
-                    self._evaluate(variant, model, test).to_csv(temporary, index=False)
+                    self._evaluate(variant, model, test, last).to_csv(temporary, index=False)
             table = pd.read_csv(path, keep_default_na=False, na_values={"mix_depth": [""]})
             tables.append(table.astype({"mix_depth": "Int64"}))
         return pd.concat(tables, ignore_index=True).assign(
@@ -262,7 +262,9 @@ class Study:
         what = test.name, test.fingerprint, list(self.ks), *filter(None, [variant.image_size])
         return folder / f"recall-{config_hash(*what)}.csv"
 
-    def _evaluate(self, variant: Variant, model: PlaceModel, test: TestSet) -> pd.DataFrame:
+    def _evaluate(
+        self, variant: Variant, model: PlaceModel, test: TestSet, last: dict[str, Any]
+    ) -> pd.DataFrame:
         options = {"device": "auto", "progress": False, "image_size": variant.image_size}
         if variant.train is not None:
             options |= {"device": variant.train.device, "workers": variant.train.workers}
@@ -273,7 +275,10 @@ class Study:
                     model, images, self.out / "prefix", device=device, progress=False
                 )
         parameters, trained = count_parameters(model)
-        table = evaluate(model, test, self.ks, **options)
+        if test.labelled and last.get("images") != test.database:  # else it is the last one's
+            last["images"] = test.database
+            last["descriptors"] = describe(model, test.database, **options)
+        table = evaluate(model, test, self.ks, database=last.get("descriptors"), **options)
         return table.assign(parameters=parameters, trained=trained)
 
 

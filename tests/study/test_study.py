@@ -14,10 +14,13 @@ import pytest
 import torch
 
 import dinomix
+from dinomix.datasets.benchmarks import BENCHMARKS
+from dinomix.datasets.prepare import prepare
 from dinomix.runs import cluster
 from dinomix.runs.run import COLUMNS
 from dinomix.study.study import Study, Variant, _Watch, variants
 from tests.conftest import write_places, write_testset
+from tests.made_downloads import write_svox
 
 RECIPE = dinomix.TrainConfig.preset("toy", epochs=2, places_per_batch=3, device="cpu")
 
@@ -132,6 +135,30 @@ def test_tables_from_before_there_was_an_image_size_are_read(study):
         old.drop(columns="image_size").to_csv(path, index=False)
     again = study.test(VARIANTS[0])
     assert "image_size" in again and again[table.columns].equals(table)
+
+
+def test_test_sets_that_share_a_database_describe_it_once(study, tmp_path, monkeypatch):
+    prepare("svox", write_svox(tmp_path / "raw"), tmp_path / "svox", progress=False)
+    for name, queries in {"svox-night": 2, "svox-snow": 1}.items():
+        changed = dataclasses.replace(BENCHMARKS[name], database=4, queries=queries)
+        monkeypatch.setitem(BENCHMARKS, name, changed)
+    tests = [*study.tests, tmp_path / "svox-night", tmp_path / "svox-snow", *study.tests[:1]]
+    study, described = dataclasses.replace(study, tests=tests), []
+
+    def noting(model, paths, **options):
+        described.append(paths)
+        return dinomix.describe(model, paths, **options)
+
+    monkeypatch.setattr("dinomix.study.study.describe", noting)
+    table = study.test(VARIANTS[0])
+    sets = study.test_sets()
+    assert described == [test.database for test in sets[:3]]  # the last one is done already
+    model = study.load(VARIANTS[0])
+    for test in sets:
+        expected = dinomix.evaluate(model, test, study.ks, progress=False)["recall"]
+        assert table.loc[table["dataset"] == test.name, "recall"].tolist()[: len(expected)] == [
+            *expected
+        ]
 
 
 def test_numbers_of_numpy_name_the_same_work(study):
