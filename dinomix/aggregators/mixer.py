@@ -77,8 +77,8 @@ class FeatureMixer(Aggregator):
     def _blocks(self) -> Tensor:
         """(r, n): row i averages the i-th of r blocks, as square as r allows."""
         rows, (h, w) = len(self.row_proj.weight), self.grid
-        down = max(k for k in range(1, math.isqrt(rows) + 1) if rows % k == 0)
-        across = rows // down
+        across = max(k for k in range(1, math.isqrt(rows) + 1) if rows % k == 0)
+        down = rows // across  # rather more: cameras turn sideways
         block = torch.arange(h)[:, None] * down // h * across + torch.arange(w) * across // w
         member = torch.arange(rows)[:, None] == block.flatten()  # (r, n)
         return member / member.sum(dim=1, keepdim=True).clamp(min=1)

@@ -22,7 +22,6 @@ from typing import Any
 import pandas as pd
 import torch
 from filelock import FileLock, Timeout
-from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
 from dinomix.backbones import TOY
@@ -165,13 +164,16 @@ class Run:
         self,
         model: PlaceModel,
         history: list[dict[str, float]],
-        average: AveragedModel | None = None,
+        kept: PlaceModel | None = None,
         **state: Any,
     ) -> None:
-        """Save the state after an epoch; from it alone, the other files can be made again."""
+        """Save the state after an epoch; from it alone, the other files can be made again.
+
+        `kept` is published in place of the model, as of `TrainConfig.ema`.
+        """
         state = {"model": model.state_dict(), "history": history, **state}
         _write_state(self.folder / CHECKPOINT, state)
-        self.publish(average.module if average else model, history)
+        self.publish(kept or model, history)
 
     def publish(self, model: PlaceModel, history: list[dict[str, float]]) -> None:
         """What a reader sees of a checkpoint: the history, and the model if it is the best."""
