@@ -158,6 +158,7 @@ def _train(run, places, val, weights, start, here, progress) -> None:
     optimizer = make_optimizer(recipe, model)
     optimizer = here.prepare_optimizer(optimizer, device_placement=False)
     average, history = make_average(recipe, model), []
+    kept = average.module if average else model
     if checkpoint:
         optimizer.load_state_dict(checkpoint["optimizer"])
         if here.scaler and checkpoint["scaler"]:
@@ -166,9 +167,7 @@ def _train(run, places, val, weights, start, here, progress) -> None:
         if average:
             average.load_state_dict(checkpoint["average"])
         if main:
-            run.publish(
-                average.module if average else model, history
-            )  # the kill may have come between the two
+            run.publish(kept, history)  # the kill may have come between the two
         set_rng_state(checkpoint["rng"])
 
     def state():  # what going on needs beside the model and its history
@@ -183,7 +182,7 @@ def _train(run, places, val, weights, start, here, progress) -> None:
     try:
         for _ in rows:
             if main:
-                run.save(model, history, average, **state())
+                run.save(model, history, kept, **state())
             here.wait_for_everyone()
     except DivergedError as error:
         raise DivergedError(f"{error} The checkpoint before it stays in {run.folder}.") from None
