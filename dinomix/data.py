@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import math
 import os
 import re
 from collections import Counter
@@ -17,6 +18,7 @@ from torch.utils.data import Dataset
 from dinomix.images import Transform, read_image
 from dinomix.plumbing.configs import real, whole
 from dinomix.plumbing.csvtables import Table
+from dinomix.plumbing.files import atomic_path
 from dinomix.plumbing.imagenames import is_visible_image, list_images
 from dinomix.plumbing.positions import plane_of_degrees, read_utm
 
@@ -314,10 +316,17 @@ class PlaceDataset(Dataset):
             images = [self.transform(read_image(path)) for path in drawn]
         return torch.stack(images), label  # (K, 3, H, W), ()
 
-    def hold_out(self, share: float = 0.1, threshold: float = 25.0) -> tuple[Self, TestSet]:
+    def hold_out(
+        self, share: float = 0.1, threshold: float = 25.0, crops: str | Path | None = None
+    ) -> tuple[Self, TestSet]:
         """Set places aside to validate on: the places that remain, and a test set of the others.
 
         Of each place aside, drawn by the seed, the first image is in the database, the others ask.
+
+        Args:
+            crops: a folder for parts of the queries, 30 to 100 % of their area, which then ask in
+                their place. Whole images of fixed cameras show no change of viewpoint, and a
+                model chosen on them may bear none.
         """
         count = round(real("share", share) * len(self))
         if not 0 < count < len(self):
@@ -332,18 +341,37 @@ class PlaceDataset(Dataset):
         paths = [self._under_root(self.places[i]) for i in aside]
         plane = plane_of_degrees(np.concatenate([self._latlon[i] for i in aside]), [*chain(*paths)])
         metres = np.split(plane, np.cumsum([len(images) for images in paths])[:-1])
+        queries = [path for images in paths for path in images[1:]]
+        if crops is not None:
+            queries = [
+                _cropped(path, Path(crops), (self.seed, i)) for i, path in enumerate(queries)
+            ]
         val = TestSet.from_lists(
             f"{self.name}-held-out",
             [images[0] for images in paths],
-            [path for images in paths for path in images[1:]],
+            queries,
             np.stack([positions[0] for positions in metres]),
             np.concatenate([positions[1:] for positions in metres]),
             threshold,
+            conditions=None if crops is None else ["cropped"] * len(queries),
         )
         return rest, val
 
     def _under_root(self, paths: np.ndarray) -> list[Path]:
         return [self.root / path.decode() for path in paths.tolist()]
+
+
+def _cropped(path: Path, folder: Path, seed: tuple[int, ...]) -> Path:
+    """The image of a part of `path`, of its own shape, under the same name in `folder`."""
+    rng = np.random.default_rng(seed)
+    side, left, top = math.sqrt(rng.uniform(0.3, 1.0)), *rng.random(2)
+    if not (target := folder / path.name).exists():
+        image = read_image(path)
+        width, height = (max(1, round(side * length)) for length in image.size)
+        x, y = round(left * (image.width - width)), round(top * (image.height - height))
+        with atomic_path(target) as temporary:
+            image.crop((x, y, x + width, y + height)).save(temporary, quality=95)
+    return target
 
 
 class CityImages(NamedTuple):

@@ -121,10 +121,17 @@ def _at_own_size(step: int, image: Image.Image) -> Tensor:
 
 
 def train_transform(image_size: int | Sequence[int], augment: str = "randaugment") -> Transform:
-    """`eval_transform` and one of `AUGMENTATIONS`: to (3, H, W), uint8 or float32 in [0, 1]."""
+    """`eval_transform` and one of `AUGMENTATIONS`: to (3, H, W), uint8 or float32 in [0, 1].
+
+    "crops" shows a part of the image, 30 to 100 % of its area, in place of all of it.
+    """
     if augment not in AUGMENTATIONS:
         raise ValueError(f"augment is {augment!r}; choose one of {sorted(AUGMENTATIONS)}")
-    return v2.Compose([eval_transform(image_size), *AUGMENTATIONS[augment]])
+    whole = eval_transform(image_size)
+    if augment == "crops":
+        crop = v2.RandomResizedCrop(as_size(image_size), scale=(0.3, 1.0), antialias=True)
+        whole = v2.Compose([crop, v2.PILToTensor()])
+    return v2.Compose([whole, *AUGMENTATIONS[augment]])
 
 
 class Normalise(nn.Module):
@@ -183,6 +190,8 @@ AUGMENTATIONS: dict[str, list[v2.Transform]] = {
     "none": [],
     # the authors' training code
     "randaugment": [v2.RandAugment(num_ops=3, interpolation=InterpolationMode.BILINEAR)],
+    # for few places, whose photos show neither another viewpoint nor another camera
+    "crops": [v2.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.02)],
     "robust": [  # other light, motion blur, darkness with a sensor's noise: each now and then
         v2.RandomApply([v2.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.02)]),
         v2.RandomApply([MotionBlur()]),

@@ -1,7 +1,11 @@
 """Images to descriptors, and the nearest of them: exact, in memory."""
 
+import ctypes
+import os
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +37,30 @@ def pick_device(device: str | torch.device = "auto") -> torch.device:
         here = ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count())), "cpu"]
     elif torch.backends.mps.is_available():
         here = ["mps", "mps:0", "cpu"]
-    if device == "auto":
-        return torch.device(here[0])
-    if str(device) not in here:
+    if device != "auto" and str(device) not in here:
         choice = ", ".join(["auto", *here])
         raise ValueError(f"device {str(device)!r} cannot be used here; choose one of {choice}")
-    return torch.device(device)
+    device = torch.device(here[0] if device == "auto" else device)
+    if device.type == "cpu":
+        keep_freed_memory()
+    return device
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Let glibc keep what tensors free, up to 2 GiB, for the next ones, and not return it.
+
+    Else each batch asks the system anew for every map, page by page: describe takes up to three
+    times as long (benchmarks/RESULTS.md). Where a MALLOC_ variable chooses, or where there is no
+    glibc, nothing is changed.
+    """
+    if not sys.platform.startswith("linux") or any(key.startswith("MALLOC_") for key in os.environ):
+        return
+    trim_threshold, top_pad, mmap_max = -1, -2, -4  # of malloc.h
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    for option, value in ((mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 2**26)):
+        if mallopt:
+            mallopt(option, value)
 
 
 def check_on_error(on_error: str) -> None:

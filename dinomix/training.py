@@ -7,7 +7,7 @@
 import dataclasses
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -15,9 +15,11 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
@@ -33,6 +35,7 @@ MACHINE = ("workers", "device")  # these say where a run happens, not what it co
 OPEN_ENDED = ("steps", "constant")  # schedules by which a longer run begins as a shorter one
 # There were runs before there were these fields.
 LATER = {"shuffle": "all", "compile": False, "divide_by_accumulation": False}
+LATER |= {"initialise": False, "backbone_lr": None, "ema": 0.0, "patience": None}
 MOST = 2**32  # epochs, places, steps; and torch and NumPy take seeds as large
 LARGEST = 1e30  # reals: beyond it, float32 soon ends
 FEATURE_IMAGES = 256  # that an aggregator such as NetVLAD chooses its first weights from
@@ -93,11 +96,17 @@ class TrainConfig(Config):
             for itself, as in the authors' code.
         divide_by_accumulation: an epoch's incomplete last group is divided by `accumulation`, too,
             as in the authors' code: a smaller step. False divides it by its own size.
+        initialise: let the aggregator choose its first weights from training images, where it can
+            (`FeatureMixer.initialise`); NetVLAD always does.
         lr: the schedule's highest learning rate.
+        backbone_lr: that of the backbone's trained blocks, in place of `lr`.
         momentum: of SGD.
         schedule: "steps" multiplies the rate by gamma at each milestone (epochs that are over),
             "cosine" lets it fall to 0 after the warm-up, "constant" keeps it.
         warmup_steps: optimiser steps over which the rate first rises linearly from lr/warmup_steps.
+        ema: share of the past in a moving average of the weights, over optimiser steps: the average
+            is validated and kept in place of the weights; 0 for none.
+        patience: stop after as many epochs without a better one; None trains them all.
         clip_value, clip_norm: bounds on each gradient entry, on the norm of all; None for none.
         precision: of forward and backward pass: "no" (float32), "fp16" (CUDA), "bf16", or "auto",
             see `runs.machine.fastest_precision`. Weights, loss and validation are in float32.
@@ -123,7 +132,9 @@ class TrainConfig(Config):
     accumulation: Count = 1
     divide_by_accumulation: bool = False
     optimizer: Literal["sgd", "adamw"] = "sgd"
+    initialise: bool = False
     lr: Positive = 0.05
+    backbone_lr: Positive | None = None
     momentum: NotNegative = 0.9
     weight_decay: NotNegative = 0.001
     schedule: Literal["steps", "cosine", "constant"] = "steps"
@@ -132,11 +143,13 @@ class TrainConfig(Config):
     )
     gamma: Positive = 1 / 3
     warmup_steps: Whole = 0
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    patience: Count | None = None
     clip_value: Positive | None = None
     clip_norm: Positive | None = None
     precision: Literal["no", "auto", "fp16", "bf16"] = "no"
     compile: bool = False
-    augment: Literal["none", "randaugment", "robust"] = "none"
+    augment: Literal["none", "randaugment", "robust", "crops"] = "none"
     cache_prefix: bool = False
     alpha: Positive = 1.0
     beta: Positive = 50.0
@@ -229,7 +242,8 @@ def make_optimizer(
     Raises:
         ValueError: nothing learns.
     """
-    learning = [p for p in model.parameters() if p.requires_grad]
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    learning: Any = list(named.values())
     if not learning:
         raise ValueError(
             "nothing to train: every parameter of the model is frozen. Raise trained_blocks or "
@@ -237,6 +251,11 @@ def make_optimizer(
         )
     if fused is None:
         fused = learning[0].device.type == "cuda"
+    if recipe.backbone_lr is not None:
+        parts = [p for name, p in named.items() if name.startswith("backbone.")]
+        rest = [p for name, p in named.items() if not name.startswith("backbone.")]
+        shares = (recipe.backbone_lr / recipe.lr, parts), (1.0, rest)
+        learning = [{"params": group, "share": share} for share, group in shares if group]
     rates = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "fused": fused or None}
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(learning, momentum=recipe.momentum, **rates)
@@ -246,12 +265,13 @@ def make_optimizer(
 def fit(
     model: PlaceModel,
     places: PlaceDataset,
-    val: TestSet,
+    val: TestSet | Sequence[TestSet],
     recipe: TrainConfig,
     optimizer: torch.optim.Optimizer,
     here: Accelerator,
     *,
     frozen: Mapping[Path, Tensor] | None = None,
+    average: AveragedModel | None = None,
     history: list[dict[str, float]] | None = None,
     progress: bool = True,
 ) -> Iterator[dict[str, float]]:
@@ -266,6 +286,7 @@ def fit(
         here: precision and processes. A batch is shared out among the processes, but mined whole;
             the main process alone validates, and the others' rows have no recalls.
         frozen: what the frozen prefix makes of each image, see `runs.prefix`; None: read images.
+        average: of the model's weights, from `make_average`; it is validated in the model's place.
         history: rows of epochs that are done; it grows.
 
     Yields:
@@ -298,6 +319,8 @@ def fit(
     bar = tqdm(total=total, initial=done, unit="batch", disable=not progress)
 
     for epoch in range(first, recipe.epochs + 1):
+        if is_enough(history, recipe.patience, here):
+            break
         started = time.perf_counter()
         bar.set_description(f"epoch {epoch}/{recipe.epochs}")
         recall = history[-1].get("recall@1", math.nan) if history else math.nan
@@ -339,7 +362,7 @@ def fit(
 
             if last:
                 for parameters in optimizer.param_groups:
-                    parameters["lr"] = rate
+                    parameters["lr"] = rate * parameters.get("share", 1.0)
                 here.unscale_gradients()
                 if recipe.clip_value is not None:
                     nn.utils.clip_grad_value_(learning, recipe.clip_value)
@@ -347,6 +370,8 @@ def fit(
                     nn.utils.clip_grad_norm_(learning, recipe.clip_norm)
                 optimizer.step()  # with fp16, a step whose gradient overflowed is left out
                 optimizer.zero_grad()
+                if average:
+                    average.update_parameters(model)
                 step += 1
 
             seen += len(images) * processes
@@ -368,10 +393,35 @@ def fit(
         }
         if here.is_main_process:
             bar.set_description(f"epoch {epoch}/{recipe.epochs}, validating")
-            row |= validate(model, val, recipe.workers, frozen)
+            row |= validate(average.module if average else model, val, recipe.workers, frozen)
         history.append(row | {"seconds": time.perf_counter() - started})
         yield history[-1]
     bar.close()
+
+
+def make_average(recipe: TrainConfig, model: PlaceModel) -> AveragedModel | None:
+    """What `TrainConfig.ema` says, of a model on its device; None for no average."""
+    if not recipe.ema:
+        return None
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema))
+
+
+def is_enough(
+    history: Sequence[Mapping[str, float]], patience: int | None, here: Accelerator
+) -> bool:
+    """Whether the best epoch (`best_row`) is `patience` epochs ago; all processes agree."""
+    if patience is None or len(history) <= patience:
+        return False
+    enough = [
+        here.is_main_process and history[-1]["epoch"] - best_row(history)["epoch"] >= patience
+    ]
+    return broadcast_object_list(enough)[0]
+
+
+def best_row(history: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
+    """The trained epoch with the highest recall@1; ties go to recall@5, then to the earlier one."""
+    trained = [row for row in history if row["epoch"] > 0]
+    return max(trained, key=lambda row: (row["recall@1"], row["recall@5"], -row["epoch"]))
 
 
 class FromPrefix(nn.Module):
@@ -393,13 +443,17 @@ def gather(here: Accelerator, desc: Tensor, labels: Tensor) -> tuple[Tensor, Ten
 
 
 def validate(
-    model: PlaceModel, val: TestSet, workers: int, frozen: Mapping[Path, Tensor] | None
+    model: PlaceModel,
+    val: TestSet | Sequence[TestSet],
+    workers: int,
+    frozen: Mapping[Path, Tensor] | None,
 ) -> dict[str, float]:
-    """Recall@1 and recall@5 over all queries, in percent."""
+    """Recall@1 and recall@5 over all queries, in percent; of several sets, their mean."""
     options = {"workers": workers, "device": next(model.parameters()).device, "frozen": frozen}
-    table = evaluate(model, val, ks=(1, 5), progress=False, **options)
-    recalls = table[table["condition"] == ALL].set_index("k")["recall"]
-    return {f"recall@{k}": float(recalls[k]) for k in (1, 5)}
+    sets = [val] if isinstance(val, TestSet) else val
+    tables = [evaluate(model, each, ks=(1, 5), progress=False, **options) for each in sets]
+    recalls = [table[table["condition"] == ALL].set_index("k")["recall"] for table in tables]
+    return {f"recall@{k}": float(np.mean([found[k] for found in recalls])) for k in (1, 5)}
 
 
 def _diverged(what: str, epoch: int, step: int, rate: float) -> DivergedError:

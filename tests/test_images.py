@@ -79,7 +79,22 @@ def test_native_is_the_image_s_own_size_rounded_down(width, height, step, expect
         assert (pixels.permute(1, 2, 0).numpy() == np.asarray(image)).all()
 
 
-@pytest.mark.parametrize("augment", AUGMENTATIONS)
+def test_crops_show_a_part_of_the_image_at_the_full_size():
+    """Of an image whose red says the row and whose green the column, up to the colours' jitter."""
+    rows, columns = np.mgrid[0:100, 0:200]
+    image = Image.fromarray(np.stack([rows, columns, 0 * rows], 2).astype(np.uint8))
+    crop = train_transform((40, 60), "crops").transforms[0]
+    heights, widths = [], []
+    for _ in range(50):
+        pixels = crop(image)
+        assert pixels.shape == (3, 40, 60) and pixels.dtype == torch.uint8
+        heights.append(np.ptp(pixels[0].numpy()) / 100)
+        widths.append(np.ptp(pixels[1].numpy()) / 200)
+    areas = np.multiply(heights, widths)
+    assert areas.min() > 0.25 and areas.max() <= 1 and np.std(heights) > 0.05 < np.std(widths)
+
+
+@pytest.mark.parametrize("augment", sorted(AUGMENTATIONS.keys() - {"crops"}))
 def test_augmented_images_end_in_the_same_numbers(augment):
     transform, image = train_transform((28, 28), augment), blobs()
     ours, expected = [], []

@@ -1,6 +1,7 @@
 import os
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
+from dinomix import retrieval
 from dinomix.backbones import normalization
 from dinomix.data import TestSet
 from dinomix.evaluation import evaluate, retrieve
@@ -332,3 +334,18 @@ def test_search_among_nothing_but_skipped_images_finds_nothing():
     query = np.eye(1, 8, dtype=np.float32)
     assert search(nothing, query, 2)[1].shape == (1, 0)
     assert search(np.eye(4, 8, dtype=np.float32), nothing, 2)[1].tolist() == [[-1, -1]] * 4
+
+
+@pytest.mark.parametrize(("variable", "calls"), [(None, 3), ("MALLOC_ARENA_MAX", 0)])
+def test_glibc_keeps_freed_memory_where_nobody_chose_otherwise(monkeypatch, variable, calls):
+    seen = []
+    monkeypatch.setattr(retrieval.sys, "platform", "linux")
+    for key in [key for key in os.environ if key.startswith("MALLOC_")]:
+        monkeypatch.delenv(key)
+    if variable:
+        monkeypatch.setenv(variable, "2")
+    monkeypatch.setattr(
+        retrieval.ctypes, "CDLL", lambda _: SimpleNamespace(mallopt=lambda *args: seen.append(args))
+    )
+    retrieval.keep_freed_memory.__wrapped__()
+    assert len(seen) == calls

@@ -17,7 +17,7 @@ from dinomix.losses import multi_similarity_loss
 from dinomix.model import ModelConfig, build_model
 from dinomix.plumbing.files import config_hash
 from dinomix.runs.machine import make_accelerator
-from dinomix.training import TrainConfig, batches_of, fit, make_optimizer
+from dinomix.training import TrainConfig, batches_of, fit, make_average, make_optimizer
 from tests.conftest import write_places, write_testset
 
 # ------------------------------------------------------------------------------- recipes
@@ -239,6 +239,27 @@ def test_fit_is_the_plain_loop_and_needs_no_disk(tmp_path):
     table = evaluate(model, val, ks=(1, 5), progress=False, device="cpu")
     recalls = table[table["condition"] == "all"].set_index("k")["recall"]
     assert (rows[2]["recall@1"], rows[2]["recall@5"]) == (recalls[1], recalls[5])
+
+
+def test_the_average_of_the_weights_is_validated(tmp_path):
+    """An epoch is one step here, so that each step's weights can be seen."""
+    places = PlaceDataset(write_places(tmp_path / "places", places=3))
+    val = TestSet(write_testset(tmp_path / "city", places=6))
+    config = ModelConfig("toy_vits14", 1, out_channels=8, out_rows=2, image_size=28)
+    recipe = TrainConfig(epochs=3, places_per_batch=3, lr=0.5, ema=0.75, device="cpu")
+    model = build_model(config)
+    average, optimizer = make_average(recipe, model), make_optimizer(recipe, model)
+    expected = None
+    rows = fit(model, places, val, recipe, optimizer, make_accelerator(recipe), average=average)
+    for row in rows:
+        if row["epoch"]:
+            now = {key: value.clone() for key, value in model.named_parameters()}
+            expected = expected or now
+            expected = {key: 0.75 * expected[key] + 0.25 * now[key] for key in now}
+            for key, value in average.module.named_parameters():
+                torch.testing.assert_close(value, expected[key], rtol=1e-5, atol=1e-7)
+        table = evaluate(average.module, val, ks=(1,), progress=False, device="cpu")
+        assert row["recall@1"] == table[table["condition"] == "all"]["recall"].item()
 
 
 @pytest.mark.parametrize("always", [True, False])

@@ -1,5 +1,7 @@
 """DINO-Mix's feature mixer, which is also MixVPR's aggregator."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -52,6 +54,34 @@ class FeatureMixer(Aggregator):
         x = F.linear(x.transpose(1, 2), channels.weight).transpose(1, 2)  # (B, d, r)
         x = x + torch.outer(channels.bias, rows.weight.sum(1)) + rows.bias
         return x.flatten(1)  # (B, d*r)
+
+    @torch.no_grad()
+    def initialise(self, maps: Tensor) -> None:
+        """Start from what the maps (N, s, h, w) of training images hold, not from random signs.
+
+        Channels are projected on their principal axes, centred and whitened; those beyond s start
+        as 0. Rows are means over r blocks of the map: a mean bears another viewpoint, which random
+        weights on positions do not. Mixing layers start as the identity.
+        """
+        x = maps.flatten(2).transpose(1, 2).flatten(0, 1).double()  # (N*n, s)
+        variances, axes = torch.linalg.eigh(torch.cov(x.T))  # rising; (s,), (s, s)
+        axes = axes / variances.clamp(min=1e-6 * variances[-1]).sqrt()
+        axes = axes.flip(1).T[: len(self.channel_proj.weight)]  # (<= d, s)
+        self.channel_proj.weight.zero_()[: len(axes)] = axes.float()
+        self.channel_proj.bias.zero_()[: len(axes)] = -(axes @ x.mean(dim=0)).float()
+        self.row_proj.weight.copy_(self._blocks())
+        self.row_proj.bias.zero_()
+        for layer in self.mix:
+            layer.mix[3].weight.zero_()
+
+    def _blocks(self) -> Tensor:
+        """(r, n): row i averages the i-th of r blocks, as square as r allows."""
+        rows, (h, w) = len(self.row_proj.weight), self.grid
+        across = max(k for k in range(1, math.isqrt(rows) + 1) if rows % k == 0)
+        down = rows // across  # rather more: cameras turn sideways
+        block = torch.arange(h)[:, None] * down // h * across + torch.arange(w) * across // w
+        member = torch.arange(rows)[:, None] == block.flatten()  # (r, n)
+        return member / member.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 class MixLayer(nn.Module):

@@ -14,8 +14,6 @@ from dask.distributed import Client, LocalCluster, as_completed
 # One thread a process: networks this small gain nothing from more, and the number of threads
 # decides how sums are rounded.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-# glibc else returns the memory of every training step to the system, and asks for it again.
-ENVIRONMENT |= {"MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
 NEWS = 0.5  # seconds between two looks at what is done
 
 # A process that takes its time to end is no news to anybody.

@@ -29,7 +29,7 @@ from dinomix.model import ModelConfig, PlaceModel, check_own, load_model, save_m
 from dinomix.plumbing import __version__
 from dinomix.plumbing.files import atomic_path, config_hash, to_json
 from dinomix.plumbing.tensorfiles import read_torch
-from dinomix.training import OPEN_ENDED, TrainConfig
+from dinomix.training import OPEN_ENDED, TrainConfig, best_row
 from dinomix.weights import TOY_WEIGHTS
 
 CONFIG, HISTORY, CHECKPOINT = "config.json", "history.csv", "checkpoint.pt"
@@ -89,7 +89,7 @@ class Run:
     @property
     def best(self) -> dict[str, float]:
         """The history's row of the best epoch: epoch, recall@1, recall@5 and the rest."""
-        return best_row(self.history)
+        return best_row(self.history.to_dict("records"))
 
     def load(self, which: str = "best") -> PlaceModel:
         """The model of the "best" or of the "last" epoch, on the CPU.
@@ -160,11 +160,20 @@ class Run:
                     found[epochs] = run
         return found[max(found)] if found else None
 
-    def save(self, model: PlaceModel, history: list[dict[str, float]], **state: Any) -> None:
-        """Save the state after an epoch; from it alone, the other files can be made again."""
+    def save(
+        self,
+        model: PlaceModel,
+        history: list[dict[str, float]],
+        kept: PlaceModel | None = None,
+        **state: Any,
+    ) -> None:
+        """Save the state after an epoch; from it alone, the other files can be made again.
+
+        `kept` is published in place of the model, as of `TrainConfig.ema`.
+        """
         state = {"model": model.state_dict(), "history": history, **state}
         _write_state(self.folder / CHECKPOINT, state)
-        self.publish(model, history)
+        self.publish(kept or model, history)
 
     def publish(self, model: PlaceModel, history: list[dict[str, float]]) -> None:
         """What a reader sees of a checkpoint: the history, and the model if it is the best."""
@@ -197,12 +206,6 @@ class Run:
         self.history = pd.DataFrame(history, columns=COLUMNS)
         with atomic_path(self.folder / HISTORY) as path:
             self.history.to_csv(path, index=False)
-
-
-def best_row(history: pd.DataFrame) -> dict[str, float]:
-    """The trained epoch with the highest recall@1; ties go to recall@5, then to the earlier one."""
-    trained = history[history["epoch"] > 0].to_dict("records")
-    return max(trained, key=lambda row: (row["recall@1"], row["recall@5"], -row["epoch"]))
 
 
 def _write_state(path: Path, state: dict[str, Any]) -> None:

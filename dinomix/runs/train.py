@@ -1,6 +1,7 @@
 """`train`: a run is made, gone on with, or found again."""
 
 import os
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from dinomix.training import (
     batches_of,
     fit,
     initialise,
+    make_average,
     make_optimizer,
 )
 
@@ -30,7 +32,7 @@ from dinomix.training import (
 def train(
     model_config: ModelConfig,
     places: PlaceDataset,
-    val: TestSet,
+    val: TestSet | Sequence[TestSet],
     train_config: TrainConfig,
     *,
     weights: str | Path | None = None,
@@ -50,7 +52,8 @@ def train(
 
     Args:
         places: training places; their transform is chosen here.
-        val: validation set; the best epoch is the one with the highest recall@1 on it.
+        val: validation set; the best epoch is the one with the highest recall@1 on it; of several
+            sets, say of other kinds, with the highest mean.
         weights: of the backbone at the start, see `build_model`.
         start: a whole model to go on from, in place of `weights`: a model, a file of `save_model`,
             or a run's folder (its best epoch); what else there is, `open_model` opens. Its config
@@ -92,7 +95,7 @@ def train(
 def find_run(
     model_config: ModelConfig,
     places: PlaceDataset,
-    val: TestSet,
+    val: TestSet | Sequence[TestSet],
     train_config: TrainConfig,
     *,
     weights: str | Path | None = None,
@@ -117,7 +120,7 @@ def _asked(model_config, places, val, train_config, weights, start, out):
         "model": model_config.to_dict(),
         "train": train_config.identity(),
         "places": places.fingerprint,
-        "val": val.fingerprint,
+        "val": val.fingerprint if isinstance(val, TestSet) else [v.fingerprint for v in val],
         "weights": weights_id(model_config.backbone, weights),
     }
     if start is not None:
@@ -145,35 +148,42 @@ def _train(run, places, val, weights, start, here, progress) -> None:
         model.load_state_dict(checkpoint["model"] if checkpoint else start.state_dict())
     frozen = None
     if recipe.cache_prefix and model.backbone.has_prefix:
-        paths, folder = [*places.paths, *val.database, *val.queries], run.folder.parent / "prefix"
+        sets = [val] if isinstance(val, TestSet) else val
+        shown = [path for each in sets for path in (*each.database, *each.queries)]
+        paths, folder = [*places.paths, *shown], run.folder.parent / "prefix"
         frozen = prefix_features(model, paths, folder, device=device, progress=progress)
-    if model.aggregator.needs_features and not checkpoint and not start:
+    shows = model.aggregator.needs_features or recipe.initialise
+    if shows and not checkpoint and not start:
         shown = places.with_transform(train_transform(model.config.image_size, recipe.augment))
         initialise(model, shown if frozen is None else shown.with_frozen(frozen))
     optimizer = make_optimizer(recipe, model)
     optimizer = here.prepare_optimizer(optimizer, device_placement=False)
-    history = []
+    average, history = make_average(recipe, model), []
+    kept = average.module if average else model
     if checkpoint:
         optimizer.load_state_dict(checkpoint["optimizer"])
         if here.scaler and checkpoint["scaler"]:
             here.scaler.load_state_dict(checkpoint["scaler"])
         history = checkpoint["history"]
+        if average:
+            average.load_state_dict(checkpoint["average"])
         if main:
-            run.publish(model, history)  # the kill may have come between the two
+            run.publish(kept, history)  # the kill may have come between the two
         set_rng_state(checkpoint["rng"])
 
     def state():  # what going on needs beside the model and its history
         scaler = here.scaler.state_dict() if here.scaler else None
-        return {"optimizer": optimizer.state_dict(), "scaler": scaler, "rng": rng_state()}
+        state = {"optimizer": optimizer.state_dict(), "scaler": scaler, "rng": rng_state()}
+        return state | ({"average": average.state_dict()} if average else {})
 
     rows = fit(
         *(model, places, val, recipe, optimizer, here),
-        **{"frozen": frozen, "history": history, "progress": progress},
+        **{"frozen": frozen, "average": average, "history": history, "progress": progress},
     )
     try:
         for _ in rows:
             if main:
-                run.save(model, history, **state())
+                run.save(model, history, kept, **state())
             here.wait_for_everyone()
     except DivergedError as error:
         raise DivergedError(f"{error} The checkpoint before it stays in {run.folder}.") from None

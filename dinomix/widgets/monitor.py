@@ -15,7 +15,8 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from dinomix.figures import training_curves
-from dinomix.runs.run import COLUMNS, CONFIG, HISTORY, best_row
+from dinomix.runs.run import COLUMNS, CONFIG, HISTORY
+from dinomix.training import best_row
 from dinomix.widgets.view import View, choice, offer, picture, show
 
 
@@ -52,7 +53,7 @@ class Progress:
         last, total = len(self.history) - 1, self.config.get("train", {}).get("epochs", "?")
         words = ["finished" if self.finished else "unfinished", f"epoch {max(0, last)} of {total}"]
         if last > 0:
-            best = best_row(self.history)
+            best = best_row(self.history.to_dict("records"))
             words.append(f"best R@1 {best['recall@1']:.1f} in epoch {best['epoch']:.0f}")
         if not self.finished and self.changed is not None:
             quiet = max(0, now - self.changed)

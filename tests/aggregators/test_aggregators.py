@@ -2,8 +2,10 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from sklearn.decomposition import PCA
 from torch import Tensor
 
 from dinomix.aggregators import (
@@ -219,12 +221,36 @@ def test_other_grids_fit_all_but_the_mixer(name):
 
 
 @pytest.mark.parametrize("name", AGGREGATORS)
-def test_only_netvlad_has_to_see_features(name):
+def test_only_netvlad_has_to_see_features_and_the_mixer_may(name):
     aggregator = small(name)
     before = {key: tensor.clone() for key, tensor in aggregator.state_dict().items()}
     aggregator.initialise(torch.randn(3, 8, 3, 4))
     changed = {key for key, t in aggregator.state_dict().items() if not torch.equal(t, before[key])}
-    assert bool(changed) == aggregator.needs_features == (name == "netvlad")
+    assert bool(changed) == (name in ("netvlad", "mix"))
+    assert aggregator.needs_features == (name == "netvlad")
+
+
+@pytest.mark.parametrize(
+    ("rows", "blocks"),
+    [(4, [[0, 1], [2, 3]]), (2, [[0], [1]]), (1, [[0]])],
+)
+def test_a_mixer_that_saw_images_averages_whitened_channels_in_blocks(rows, blocks):
+    channels, grid = 5, (4, 6)
+    maps = torch.randn(40, channels, *grid) @ torch.randn(6, 6) + torch.randn(channels, 1, 1)
+    mixer = FeatureMixer(channels, grid, 2, out_channels=7, out_rows=rows)
+    mixer.initialise(maps)
+    descriptors = mixer.pool(maps).reshape(40, 7, rows).detach().double().numpy()
+
+    points = maps.double().permute(0, 2, 3, 1).reshape(-1, channels).numpy()
+    whitened = PCA(whiten=True).fit_transform(points).reshape(40, *grid, channels)
+    down, across = len(blocks), len(blocks[0])
+    for i in range(rows):
+        y, x = next((y, x) for y in range(down) for x in range(across) if blocks[y][x] == i)
+        part = whitened[:, y * 4 // down : (y + 1) * 4 // down]
+        part = part[:, :, x * 6 // across : (x + 1) * 6 // across]
+        mean = part.mean(axis=(1, 2))  # (40, channels); an axis has no sign
+        assert np.abs(descriptors[:, :channels, i]) == pytest.approx(np.abs(mean), abs=1e-4)
+    assert not descriptors[:, channels:].any()
 
 
 @pytest.mark.parametrize(

@@ -92,12 +92,15 @@ def plain_training(model_config, places, config, start=None):
     normalise = Normalise(*normalization(model_config.backbone))
     drawn = places.with_transform(train_transform(model_config.image_size, config.augment))
     learning = [p for p in model.parameters() if p.requires_grad]
+    deep = [p for p in model.backbone.parameters() if p.requires_grad]
+    groups = [{"params": deep}, {"params": list(model.aggregator.parameters())}]
+    shares = [(config.backbone_lr or config.lr) / config.lr, 1.0]
     if config.optimizer == "sgd":
         optimizer = torch.optim.SGD(
-            learning, lr=1, momentum=config.momentum, weight_decay=config.weight_decay
+            groups, lr=1, momentum=config.momentum, weight_decay=config.weight_decay
         )
     else:
-        optimizer = torch.optim.AdamW(learning, lr=1, weight_decay=config.weight_decay)
+        optimizer = torch.optim.AdamW(groups, lr=1, weight_decay=config.weight_decay)
     mean_losses, first, step = [], {}, 0
     for epoch in range(1, config.epochs + 1):
         drawn.set_epoch(epoch)
@@ -118,7 +121,8 @@ def plain_training(model_config, places, config, start=None):
                 torch.nn.utils.clip_grad_value_(learning, config.clip_value)
             if config.clip_norm:
                 torch.nn.utils.clip_grad_norm_(learning, config.clip_norm)
-            optimizer.param_groups[0]["lr"] = config.learning_rate(step, STEPS)
+            for group, share in zip(optimizer.param_groups, shares, strict=True):
+                group["lr"] = config.learning_rate(step, STEPS) * share
             optimizer.step()
             step += 1
         mean_losses.append(np.mean(epoch_losses))
@@ -131,8 +135,9 @@ def plain_training(model_config, places, config, start=None):
         {},
         {"clip_value": 0.003, "momentum": 0.5, "warmup_steps": 3},
         {"clip_norm": 0.05, "optimizer": "adamw", "lr": 0.001, "schedule": "cosine"},
+        {"backbone_lr": 0.002, "augment": "crops"},
     ],
-    ids=["plain", "clipped by value", "adamw, clipped by norm"],
+    ids=["plain", "clipped by value", "adamw, clipped by norm", "a slower backbone"],
 )
 def test_loop_equals_a_plain_one(data, tmp_path, changes):
     config = changed(epochs=2, **changes)
@@ -243,6 +248,38 @@ def test_best_epoch(data, tmp_path, monkeypatch, recalls, best):
     for which, epoch in (("best", best), ("last", 3)):
         for key, value in run.load(which).state_dict().items():
             assert torch.equal(value, states[epoch][key])
+
+
+def test_patience_stops_after_so_many_epochs_without_a_better_one(data, tmp_path, monkeypatch):
+    scripted = {"recall@5": 0.0}
+    recalls = iter([90.0, 10.0, 50.0, 50.0, 40.0])
+    monkeypatch.setattr(loop, "validate", lambda *_: {"recall@1": next(recalls), **scripted})
+    run = train(TINY, *data, changed(epochs=9, patience=2), out=tmp_path, progress=False)
+    assert run.history["epoch"].tolist() == [0, 1, 2, 3, 4] and run.best["epoch"] == 2
+    assert run.is_finished()
+
+
+def test_an_average_and_patience_go_on_where_they_broke_off(data, tmp_path, monkeypatch):
+    config = changed(epochs=4, ema=0.7, patience=1)
+    whole = train(TINY, *data, config, out=tmp_path / "whole", progress=False)
+    break_off(monkeypatch, "save", 3, TINY, *data, config, out=tmp_path / "broken")
+    broken = train(TINY, *data, config, out=tmp_path / "broken", progress=False)
+    assert_same_result(broken, whole)
+    best, last = (whole.load(which).state_dict() for which in ("best", "last"))
+    assert any(not torch.equal(best[key], last[key]) for key in best)
+
+
+def test_several_validation_sets_choose_by_their_mean(data, tmp_path):
+    places, val = data
+    other = TestSet(write_testset(tmp_path / "other", places=5))
+    config = changed(epochs=1)
+    run = train(TINY, places, [val, other], config, out=tmp_path, progress=False)
+    tables = [evaluate(run.load(), each, ks=(1, 5), progress=False) for each in (val, other)]
+    for k in (1, 5):
+        expected = [t[(t["condition"] == "all") & (t["k"] == k)]["recall"].item() for t in tables]
+        assert run.best[f"recall@{k}"] == pytest.approx(np.mean(expected))
+    alone = runs.find_run(TINY, places, val, config, out=tmp_path, finished=False)
+    assert alone.folder != run.folder
 
 
 CACHED = {"augment": "none", "cache_prefix": True}
