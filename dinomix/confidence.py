@@ -107,7 +107,7 @@ def average_precision(curve: pd.DataFrame) -> float:
 
 
 def recall_at_precision(curve: pd.DataFrame, precision: float = 1.0) -> float:
-    """The highest recall at a precision, by default without any wrong answer; 0 if there is none."""
+    """The highest recall at a precision, by default without a wrong answer; 0 if there is none."""
     return float(curve.loc[curve["precision"] >= precision, "recall"].to_numpy().max(initial=0))
 
 

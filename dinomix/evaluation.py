@@ -50,8 +50,12 @@ def hits(ranked: np.ndarray, positives_of: Sequence[np.ndarray]) -> np.ndarray:
     """Which of the retrieved, (Q, k) database indices, are their query's positives: bool (Q, k)."""
     if len(ranked) != len(positives_of):
         raise ValueError(f"{len(ranked)} rankings for the positives of {len(positives_of)} queries")
-    right = [np.isin(row, truth) for row, truth in zip(ranked, positives_of, strict=True)]
-    return np.array(right).reshape(ranked.shape)
+    owners = np.repeat(np.arange(len(ranked)), [len(truth) for truth in positives_of])
+    truth = np.concatenate([np.empty(0, np.int64), *positives_of]).astype(np.int64)
+    size = 1 + max(ranked.max(initial=0), truth.max(initial=0))
+    # A pair of query and image is one number: a search for all of them is faster than Q searches.
+    pairs = np.arange(len(ranked))[:, None] * size + ranked  # (Q, k)
+    return np.isin(pairs, owners * size + truth) & (ranked >= 0)
 
 
 def recall_at_k(
@@ -142,7 +146,7 @@ class Retrieval:
         return confidence.METHODS[name](self.similarities, self._places(), self.test.threshold)
 
     def precision_recall(self, name: str = "similarity") -> pd.DataFrame:
-        """`confidence.precision_recall` of the first matches; a ValueError where unlabelled, too."""
+        """`confidence.precision_recall` of the first matches, where it is known what is right."""
         self._require_labels()
         right = hits(self.ranked[:, :1], self.positives).any(axis=1)  # (Q,)
         answerable = np.array([len(truth) > 0 for truth in self.positives], dtype=bool)
