@@ -11,6 +11,7 @@ import pandas as pd
 from dinomix.plumbing.configs import real
 
 SPREAD_OVER = 10  # matches, so that the spread does not depend on how many more were retrieved
+SLOPE = 50.0  # of weights exp(SLOPE * similarity): how hard the multi-similarity loss tells apart
 
 
 def similarity(similarities: np.ndarray, places: np.ndarray | None, reach: float) -> np.ndarray:
@@ -29,31 +30,28 @@ def margin(similarities: np.ndarray, places: np.ndarray, reach: float) -> np.nda
     apart = np.linalg.norm(places - places[:, :1], axis=2)  # (Q, k)
     elsewhere = found & ~(apart <= reach)
     elsewhere[:, 0] = False
-    last = found & ~elsewhere.any(axis=1, keepdims=True)
-    last = np.where(last, similarities, np.inf).min(axis=1)  # inf where there is another place
     other = np.where(elsewhere, similarities, -np.inf).max(axis=1)
-    first = similarity(similarities, places, reach)
-    return np.where(found[:, 0], first - np.where(np.isinf(last), other, last), -np.inf)
+    last = np.where(found, similarities, np.inf).min(axis=1)
+    rival = np.where(elsewhere.any(axis=1), other, last)
+    return similarity(similarities, places, reach) - rival
 
 
 def spread(similarities: np.ndarray, places: np.ndarray, reach: float) -> np.ndarray:
     """How close to each other the first `SPREAD_OVER` matches lie, in negative metres.
 
-    Minus the root of their mean squared distance from their mean, both weighted by similarity
-    (0 if negative). In the manner of SUE (Zaffar, Nan, Kooij: On the Estimation of Image-matching
-    Uncertainty in Visual Place Recognition, CVPR 2024), whose weights are tuned. -inf where fewer
-    than two matches have a position.
+    Minus the root of their mean squared distance from their mean, both weighted by
+    exp(SLOPE * similarity): in the manner of SUE (Zaffar, Nan, Kooij: On the Estimation of
+    Image-matching Uncertainty in Visual Place Recognition, CVPR 2024). Even weights tell nothing
+    on the toy city. -inf where fewer than two matches have a position.
     """
-    places = places[:, :SPREAD_OVER]
-    weights = similarities[:, :SPREAD_OVER].astype(np.float64).clip(min=0)
-    weights = np.where(np.isfinite(places).all(axis=2), weights, 0)[..., None]  # (Q, s, 1)
-    places = np.where(weights > 0, places, 0)
-    with np.errstate(invalid="ignore"):  # 0 / 0 where nothing is known
-        weights = weights / weights.sum(axis=1, keepdims=True)
-        mean = (weights * places).sum(axis=1, keepdims=True)  # (Q, 1, d)
-        squares = (weights * (places - mean) ** 2).sum(axis=(1, 2))  # (Q,)
-    known = (weights > 0).sum(axis=(1, 2)) > 1
-    return np.where(known, 0 - np.sqrt(squares), -np.inf)
+    places, similarities = places[:, :SPREAD_OVER], similarities[:, :SPREAD_OVER]
+    known = np.isfinite(places).all(axis=2) & np.isfinite(similarities)  # (Q, s)
+    weights = np.where(known, np.exp(SLOPE * (similarities.astype(np.float64) - 1)), 0)
+    weights = weights / weights.sum(axis=1, keepdims=True).clip(min=1e-99)  # 0 where none is known
+    places = np.where(known[..., None], places, 0)
+    mean = (weights[..., None] * places).sum(axis=1, keepdims=True)  # (Q, 1, d)
+    squares = (weights * ((places - mean) ** 2).sum(axis=2)).sum(axis=1)  # (Q,)
+    return np.where(known.sum(axis=1) > 1, 0 - np.sqrt(squares), -np.inf)
 
 
 # Of similarities (Q, k), falling along each row, -inf where nothing is found; where the matches

@@ -18,6 +18,7 @@ from dinomix.retrieval import describe, search, skipped_images
 
 COLUMNS = ["dataset", "convention", "condition", "k", "recall", "queries", "without_positives"]
 THRESHOLDS = (5, 10, 25, 50, 100)  # metres
+MATCHES = 10  # are retrieved at least, for what is said about single queries
 UNLABELLED = (
     "it is unknown where these images were taken, so nothing can be right or wrong: retrieve "
     "works, recall does not. `datasets.layouts` lists how positions can be given."
@@ -183,6 +184,16 @@ class Retrieval:
                     rows.append((condition, threshold, self.test.unit, k, 100 * share))
         return pd.DataFrame(rows, columns=["condition", "threshold", "unit", "k", "recall"])
 
+    def median_error(self) -> dict[str, float]:
+        """Half of the first matches are at most so many metres off: for each condition, and all.
+
+        A query that found nothing is infinitely far off. Empty where positions are not in metres.
+        """
+        if self.test.unit != "m" or not self.test.labelled:
+            return {}
+        errors = np.nan_to_num(self.distances()[:, 0], nan=np.inf)
+        return {name: float(np.median(errors[chosen])) for name, chosen in self._conditions()}
+
     def _conditions(self) -> Iterator[tuple[str, np.ndarray]]:
         """The name of each condition, and of all queries together, with its queries: bool (Q,)."""
         conditions = np.array(self.test.conditions)
@@ -256,21 +267,31 @@ def evaluate(
 
     Returns:
         the columns of `Retrieval.table`, and which model it was: method, backbone, trained_blocks,
-        mix_depth, dim. `attrs["skipped"]` lists damaged images.
+        mix_depth, dim. `attrs["skipped"]` lists damaged images, and `attrs["median_error"]` is what
+        `Retrieval.median_error` gives.
 
     Raises:
         ValueError: the test set is unlabelled, or a k is no whole number from 1 on.
     """
+    return judge(model, test, ks, **options)[0]
+
+
+def judge(
+    model: nn.Module, test: TestSet, ks: Sequence[int] = (1, 5, 10), **options
+) -> tuple[ResultsTable, Retrieval]:
+    """What `evaluate` gives, and what that is made of: `MATCHES` for each query, or more."""
     ks = wholes("ks", ks, least=1)
     if not test.labelled:  # said before any image is described
         raise ValueError(f"{test.name}: {UNLABELLED}")
-    found = retrieve(model, test, max(ks), **options)
+    found = retrieve(model, test, max(*ks, MATCHES), **options)
     table, config = found.table(ks), model.config
     table.attrs["skipped"] = [str(path) for path in found.skipped]
-    return table.assign(
+    table.attrs["median_error"] = found.median_error()
+    table = table.assign(
         method=config.aggregator,
         backbone=config.backbone,
         trained_blocks=config.trained_blocks,
         mix_depth=config.mix_depth if config.aggregator == "mix" else pd.NA,
         dim=model.dim,
     )
+    return table, found
