@@ -11,6 +11,7 @@ from torch import nn
 
 from dinomix import confidence
 from dinomix.data import TestSet
+from dinomix.images import size_text
 from dinomix.plumbing.configs import real, whole, wholes
 from dinomix.plumbing.errors import did_you_mean
 from dinomix.plumbing.tables import ALL, ResultsTable
@@ -267,8 +268,8 @@ def evaluate(
 
     Returns:
         the columns of `Retrieval.table`, and which model it was: method, backbone, trained_blocks,
-        mix_depth, dim. `attrs["skipped"]` lists damaged images, and `attrs["median_error"]` is what
-        `Retrieval.median_error` gives.
+        mix_depth, dim, and image_size, the one described at. `attrs["skipped"]` lists damaged
+        images, and `attrs["median_error"]` is what `Retrieval.median_error` gives.
 
     Raises:
         ValueError: the test set is unlabelled, or a k is no whole number from 1 on.
@@ -283,6 +284,7 @@ def judge(
     ks = wholes("ks", ks, least=1)
     if not test.labelled:  # said before any image is described
         raise ValueError(f"{test.name}: {UNLABELLED}")
+    size = model.size_for(options.get("image_size"))
     found = retrieve(model, test, max(*ks, MATCHES), **options)
     table, config = found.table(ks), model.config
     table.attrs["skipped"] = [str(path) for path in found.skipped]
@@ -293,5 +295,6 @@ def judge(
         trained_blocks=config.trained_blocks,
         mix_depth=config.mix_depth if config.aggregator == "mix" else pd.NA,
         dim=model.dim,
+        image_size=size_text(size),
     )
     return table, found

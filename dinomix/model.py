@@ -3,6 +3,7 @@
 Images (B, 3, H, W) become descriptors (B, D) of unit length.
 """
 
+import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from dinomix.aggregators import build_aggregator, check_options
 from dinomix.backbones import TOY, build_backbone, check_name, normalization
 from dinomix.backbones.names import is_vgg, timm_name
-from dinomix.images import as_size
+from dinomix.images import NATIVE, Size, as_size, size_text
 from dinomix.plumbing import __version__
 from dinomix.plumbing.configs import Config, strict_dataclass
 from dinomix.plumbing.files import atomic_path
@@ -90,7 +91,7 @@ class ModelConfig(Config):
                 raise ValueError(f"aggregator_options: {key} must be up to {most:,}, not {value!r}")
         object.__setattr__(self, "aggregator_options", tuple(sorted(options.items())))
 
-        height, width = as_size(self.image_size)
+        height, width = as_size(self.image_size, native=False)
         if max(height, width) > MOST_PIXELS:
             raise ValueError(f"image_size must be at most {MOST_PIXELS:,}, not {self.image_size!r}")
         # One way to write a square, so that equal configs are equal, and hash to one run.
@@ -210,6 +211,29 @@ class PlaceModel(nn.Module, HubMixin):
     def dim(self) -> int:
         """D, the descriptor's length."""
         return self.aggregator.dim
+
+    @property
+    def size_step(self) -> int:
+        """The sides of images must be multiples of so many pixels."""
+        return self.backbone.size_step
+
+    def size_for(self, image_size: Any = None) -> Size:
+        """The size to describe images at: `image_size`, if the weights allow it, or the config's.
+
+        Raises:
+            ValueError: they fit one grid of maps, or the backbone does not take such sides.
+        """
+        own = self.config.size
+        size = own if image_size is None else as_size(image_size)
+        takes_grid = "grid" in inspect.signature(type(self.aggregator)).parameters
+        if size != own and (takes_grid or self.backbone.fixed_size):
+            raise ValueError(
+                f"the weights of {self.config.aggregator} on {self.config.backbone} fit images of "
+                f"{size_text(own)} only, not {size_text(size)}: train a model at that size"
+            )
+        if size != NATIVE and self.size_step > 1:
+            self.backbone.grid_of(size)
+        return size
 
     def forward(self, images: Tensor) -> Tensor:  # (B, 3, H, W)
         if images.ndim != 4 or images.shape[1] != 3:
