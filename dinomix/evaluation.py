@@ -13,7 +13,6 @@ from dinomix import confidence
 from dinomix.data import TestSet
 from dinomix.images import size_text
 from dinomix.plumbing.configs import real, whole, wholes
-from dinomix.plumbing.errors import did_you_mean
 from dinomix.plumbing.tables import ALL, ResultsTable
 from dinomix.retrieval import describe, search, skipped_images
 
@@ -140,12 +139,10 @@ class Retrieval:
         Raises:
             ValueError: there is no such method, or it takes positions, or a second match.
         """
-        if name not in confidence.METHODS:
-            hint = did_you_mean(name, confidence.METHODS)
-            raise ValueError(f"there is no confidence {name!r}; {hint}")
+        method = confidence.method_named(name)
         if unknown := self._cannot_say(name):
             raise ValueError(f"{self.test.name}: no {name}, for {unknown}")
-        return confidence.METHODS[name](self.similarities, self._places(), self.test.threshold)
+        return method(self.similarities, self._places(), self.test.threshold)
 
     def precision_recall(self, name: str = "similarity") -> pd.DataFrame:
         """`confidence.precision_recall` of the first matches, where it is known what is right."""
