@@ -104,6 +104,13 @@ def precision_recall(
     return pd.DataFrame(columns, dtype=float)
 
 
+def curve_of(queries: pd.DataFrame, name: str = "similarity") -> pd.DataFrame:
+    """`precision_recall` of rows of a table of queries, such as those of one condition."""
+    sure = queries[name if name == "similarity" else f"confidence_{name}"].to_numpy(float)
+    right = queries["rank"].eq(1).fillna(False).to_numpy(bool)
+    return precision_recall(sure, right, queries["positives"].gt(0).to_numpy(bool))
+
+
 def average_precision(curve: pd.DataFrame) -> float:
     """The mean of precision over recall, in steps: each row's precision times the recall it adds.
 
