@@ -127,21 +127,29 @@ class Retrieval:
             "error_m": self.distances()[:, 0] if test.unit == "m" else np.nan,
             "positives": answers,
         }
-        for name in confidence.METHODS:
-            if name != "similarity":
-                unknown = self._cannot_say(name)
-                columns[f"confidence_{name}"] = np.nan if unknown else self.confidence(name)
+        for name in list(confidence.METHODS)[1:]:
+            known = name in self.confidences()
+            columns[f"confidence_{name}"] = self.confidence(name) if known else np.nan
         return pd.DataFrame(columns)
+
+    def confidences(self) -> list[str]:
+        """Which of `confidence.METHODS` can be told: but for similarity, they take positions and a
+        second match, and the spread takes distances.
+        """
+        if not self.test.labelled or self.ranked.shape[1] < 2:
+            return ["similarity"]
+        return ["similarity", "margin"] if self.test.unit == "places" else list(confidence.METHODS)
 
     def confidence(self, name: str = "similarity") -> np.ndarray:
         """How sure each first match is, by one of `confidence.METHODS`: float64 (Q,).
 
         Raises:
-            ValueError: there is no such method, or it takes positions, or a second match.
+            ValueError: there is no such method, or it is not among `confidences`.
         """
         method = confidence.method_named(name)
-        if unknown := self._cannot_say(name):
-            raise ValueError(f"{self.test.name}: no {name}, for {unknown}")
+        if name not in self.confidences():
+            takes = "it takes positions, in metres or frames, and two matches for each query"
+            raise ValueError(f"{self.test.name}: no {name}, for {takes}")
         return method(self.similarities, self._places(), self.test.threshold)
 
     def precision_recall(self, name: str = "similarity") -> pd.DataFrame:
@@ -205,16 +213,6 @@ class Retrieval:
             return None
         places = self.test.database_utm[self.ranked]
         return np.where(self.ranked[..., None] < 0, np.nan, places)
-
-    def _cannot_say(self, name: str) -> str:
-        """Why a confidence cannot be known here; "" where it can."""
-        if name == "similarity":
-            return ""
-        if not self.test.labelled:
-            return "positions are unknown"
-        if name == "spread" and self.test.unit == "places":
-            return "the set knows places and no distances between them"
-        return "" if self.ranked.shape[1] > 1 else "it takes two matches for each query, or more"
 
     def _countable(self, ks: Sequence[int]) -> list[int]:
         """The ks of recall@k, if there are labels and as many were retrieved."""

@@ -191,7 +191,7 @@ def precision_recall(curves: Mapping[str, pd.DataFrame]) -> Figure:
     figure, (axes,) = panels(1, 2, (9.6, 3.2), sharey=True)
     looks = zip(sns.color_palette(PALETTE, len(curves)), cycle(DASHES), strict=False)
     for (name, curve), (colour, dash) in zip(curves.items(), looks, strict=False):
-        label = f"{name} (AP {100 * average_precision(curve):.0f})"
+        label = f"{display_name(name)} (AP {100 * average_precision(curve):.0f})"
         for axis, x in zip(axes, ("recall", "answered"), strict=True):
             axis.plot(100 * curve[x], 100 * curve["precision"], dash, color=colour, label=label)
             axis.set(xlabel=f"{x} (%)", xlim=(0, 102), ylim=(0, 102))
