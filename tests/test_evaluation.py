@@ -231,6 +231,9 @@ def test_the_curve_is_that_of_first_matches():
     )
     pd.testing.assert_frame_equal(curve, expected)
     assert curve["answered"].max() == 8 / 9
+    for name in confidence.METHODS:  # as of a stored table
+        of_table = confidence.curve_of(made.queries(), name)
+        pd.testing.assert_frame_equal(of_table, made.precision_recall(name))
 
 
 @pytest.mark.parametrize(("unit", "k"), [("m", 4), ("frames", 1)])
