@@ -8,7 +8,6 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from dinomix.plumbing.configs import real
 from dinomix.plumbing.errors import did_you_mean
 
 SPREAD_OVER = 10  # matches, so that the spread does not depend on how many more were retrieved
@@ -58,11 +57,7 @@ def spread(similarities: np.ndarray, places: np.ndarray, reach: float) -> np.nda
 # Of similarities (Q, k), falling along each row, -inf where nothing is found; where the matches
 # were taken, (Q, k, d), NaN where that is unknown; and how far a place reaches, in the same unit.
 Method = Callable[[np.ndarray, np.ndarray, float], np.ndarray]
-METHODS: dict[str, Method] = {
-    "similarity": similarity,
-    "margin": margin,
-    "spread": spread,
-}
+METHODS: dict[str, Method] = {"similarity": similarity, "margin": margin, "spread": spread}
 
 
 def method_named(name: str) -> Method:
@@ -125,20 +120,12 @@ def recall_at_precision(curve: pd.DataFrame, precision: float = 1.0) -> float:
     return float(curve.loc[curve["precision"] >= precision, "recall"].to_numpy().max(initial=0))
 
 
-def as_share(name: str, value: float) -> float:
-    """The argument `name`, above 0 and up to 1; ValueError for anything else, such as 95."""
-    if not 0 < real(name, value) <= 1:
-        raise ValueError(f"{name} is {value!r}; it should be a share such as 0.95")
-    return float(value)
-
-
 def threshold_for(curve: pd.DataFrame, precision: float) -> pd.Series:
     """The row of the lowest threshold that has the precision: the one that answers the most.
 
     Raises:
-        ValueError: the precision is no share, or is not reached; the best one is named.
+        ValueError: the precision is not reached; the best one is named.
     """
-    precision = as_share("precision", precision)
     enough = curve[curve["precision"] >= precision]
     if len(enough):
         return enough.iloc[-1]

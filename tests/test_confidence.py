@@ -4,7 +4,6 @@ import pytest
 from sklearn.metrics import average_precision_score, precision_recall_curve
 
 from dinomix.confidence import (
-    METHODS,
     average_precision,
     margin,
     precision_recall,
@@ -152,14 +151,3 @@ def test_the_threshold_that_answers_the_most():
         threshold_for(curve[2:4].assign(precision=[0.5, 2 / 3], answered=[0.6, 0.75]), 0.8)
     with pytest.raises(ValueError, match="no query found anything"):
         threshold_for(curve[:0], 0.5)
-    for share in (0, 95, "0.9", np.nan):
-        with pytest.raises(ValueError, match="precision is"):
-            threshold_for(curve, share)
-
-
-def test_all_methods_take_what_a_retrieval_has():
-    found = retrieved(1)
-    for method in METHODS.values():
-        confidence = method(*found, 25.0)
-        assert confidence.shape == (40,) and confidence.dtype == np.float64
-        assert confidence[3] == -np.inf and not np.isnan(confidence).any()

@@ -1,7 +1,5 @@
 """From which confidence on an answer is trusted: chosen on a labelled set, for a precision."""
 
-import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -9,13 +7,13 @@ from typing import Any, Self
 import numpy as np
 from torch import nn
 
-from dinomix.confidence import as_share, method_named, threshold_for
+from dinomix.confidence import method_named, threshold_for
 from dinomix.data import TestSet
 from dinomix.evaluation import MATCHES, UNLABELLED, retrieve
 from dinomix.images import size_text
 from dinomix.localization.photos import Position
-from dinomix.plumbing.configs import Config, strict_dataclass
-from dinomix.plumbing.files import atomic_path
+from dinomix.plumbing.configs import Config, real, strict_dataclass
+from dinomix.plumbing.files import atomic_path, to_json
 from dinomix.plumbing.settings import read_fields
 from dinomix.scale.descriptors import model_hash
 
@@ -30,11 +28,10 @@ class Calibration(Config):
     threshold: float  # an answer at least so sure is trusted
     reach: float  # metres that a place reaches
     matches: int  # that the confidence is made of
-    asked: float  # the precision that was asked for; what it came to:
-    precision: float
+    precision: float  # of the answers that it trusts, as the others of `precision_recall`
     recall: float
     answered: float
-    queries: int
+    queries: int  # how many there were
     dataset: str
 
     def __post_init__(self) -> None:
@@ -43,15 +40,12 @@ class Calibration(Config):
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """Read what `save` wrote; ValueError or FileNotFoundError where it is something else."""
-        try:
-            return cls.from_dict(read_fields(path))
-        except ValueError as error:
-            raise ValueError(f"{path} is no calibration: {error}; see calibrate") from error
+        return cls.from_dict(read_fields(path))
 
     def save(self, path: str | Path) -> None:
         """Write a JSON file, whole or not at all."""
         with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+            temporary.write_text(to_json(self) + "\n")
 
     def require(self, model: nn.Module, image_size: Any = None) -> None:
         """Raise ValueError for another model, or another image size, than was calibrated."""
@@ -81,20 +75,17 @@ def calibrate(
     method: str = "similarity",
     **options: Any,
 ) -> Calibration:
-    """The lowest confidence from which on first matches are right as often as `precision` says.
+    """The lowest confidence from which on the first matches of a labelled set are right so often.
 
-    It holds for places like those of the test set, and a database about as dense.
-
-    Args:
-        precision: a share, such as 0.95.
-        options: of `retrieve`.
+    `precision` is a share, such as 0.95. It holds for places, conditions and a database like those
+    of the set. Options as of `retrieve`.
 
     Raises:
-        ValueError: the set is unlabelled, the method unknown, or the precision not reached: the
-            best one is named.
+        ValueError: the set is unlabelled, or the precision not reached: the best one is named.
     """
     method_named(method)  # all is checked before any image is described
-    precision = as_share("precision", precision)
+    if not 0 < real("precision", precision) <= 1:
+        raise ValueError(f"precision is {precision!r}; it should be a share such as 0.95")
     if not test.labelled:
         raise ValueError(f"{test.name}: {UNLABELLED}")
     if method != "similarity" and test.unit != "m":
@@ -107,7 +98,6 @@ def calibrate(
         method=method,
         reach=test.threshold,
         matches=MATCHES,
-        asked=precision,
         queries=len(test.queries),
         dataset=test.name,
         **chosen,

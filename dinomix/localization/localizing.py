@@ -195,9 +195,8 @@ def localize(
         warnings.warn(complaint, SkippedImageWarning, stacklevel=2)
         if not known.paths:
             raise ValueError(f"no photo of {database} can be read; {complaint}")
-    similarities, ranked = search(
-        known.descriptors, wanted, max(k, reject.matches if reject else k)
-    )
+    searched = max(k, reject.matches if reject else 0)
+    similarities, ranked = search(known.descriptors, wanted, searched)
     at = {row: photos.position(known.paths[row]) for row in np.unique(ranked).tolist()}
     matches, estimates = [], []
     rankings = zip(asked, ranked.tolist(), similarities.tolist(), strict=True)

@@ -62,7 +62,7 @@ def test_localize_is_as_sure_as_the_calibration(model, root, labelled, method, o
 
 def test_matches_without_a_position_speak_for_no_place():
     fields = {"model": "", "image_size": "", "dataset": "made", "queries": 1, "matches": 3}
-    shares = dict.fromkeys(["asked", "precision", "recall", "answered"], 1.0)
+    shares = dict.fromkeys(["precision", "recall", "answered"], 1.0)
     made = Calibration(method="margin", threshold=0.15, reach=25.0, **fields, **shares)
     here = Position.from_utm(4e5, 5e6, "31T")
     assert made.complaint([0.9, 0.8, 0.7], [here, here, Position.from_utm(5e5, 5e6, "31T")]) == ""
@@ -88,6 +88,7 @@ def test_what_cannot_be_calibrated_is_told_before_images_are_described(
         (frames, 0.9, "margin", "rail is in frames, not in metres: calibrate similarity"),
         (labelled, 0.9, "margins", "no confidence 'margins'; did you mean 'margin'?"),
         (labelled, 95, "similarity", "precision is 95; it should be a share such as 0.95"),
+        (labelled, "0.9", "similarity", "precision is '0.9'; it should be a number"),
     ):
         with pytest.raises(ValueError, match=re.escape(complaint)):
             calibrate(model, test, precision, method)
@@ -99,9 +100,10 @@ def test_a_calibration_of_something_else_is_refused(model, root, query, labelled
         find(make_model(1), root, query, reject=made)
     with pytest.raises(ValueError, match=r"calibrated was model .* at 42 x 42, and"):
         find(model, root, query, reject=dataclasses.replace(made, image_size="42 x 42"))
-    fields = dataclasses.asdict(made)
-    methods = [json.dumps(fields | {"method": method}) for method in (5, "surest")]
-    for text in ('{"asked": 1}', "half", *methods):
-        (tmp_path / "c.json").write_text(text)
-        with pytest.raises(ValueError, match=r"(?s)c\.json is no calibration: .*; see"):
+    for method, complaint in (("surest", "no confidence 'surest'"), (5, "method is 5; it should")):
+        (tmp_path / "c.json").write_text(json.dumps(dataclasses.asdict(made) | {"method": method}))
+        with pytest.raises(ValueError, match=complaint):
             Calibration.load(tmp_path / "c.json")
+    (tmp_path / "c.json").write_text('{"method": "margin"}')
+    with pytest.raises(ValueError, match=r"Calibration\.threshold is missing"):
+        Calibration.load(tmp_path / "c.json")
