@@ -201,7 +201,7 @@ class _AblationDashboard(View):
             )
             for setting, values in several.items()
         }
-        self.chart, self.curves, self.table = picture("chart"), picture("curves"), text("table")
+        self.chart, self.curves, self.table = picture("chart"), picture("precision"), text("table")
         controls, filters = [self.x, self.metric, self.hue, self.panel], [*self.filters.values()]
         self.watch(self._show, *controls, *filters)
         self.compose(controls, filters, shown=[self.status, self.chart, self.curves, self.table])
