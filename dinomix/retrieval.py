@@ -82,10 +82,8 @@ class ImageFiles(Dataset):
             return torch.empty(0, dtype=torch.uint8), str(error)
 
 
-def _of_equal_size(
-    items: Sequence[tuple[torch.Tensor, str]],
-) -> tuple[list[tuple[list[int], torch.Tensor]], list[str]]:
-    """A batch of `ImageFiles`: the rows of each size with their images (b, 3, H, W); all faults."""
+def _of_equal_size(items: Sequence[tuple[torch.Tensor, str]]) -> tuple[list[Any], list[str]]:
+    """A batch of `ImageFiles`: for each size, rows and their images (b, 3, H, W); all faults."""
     rows: dict[torch.Size, list[int]] = {}
     for row, (image, fault) in enumerate(items):
         if not fault:
@@ -154,12 +152,9 @@ def describe_batches(
     batch_size, workers = whole("batch_size", batch_size, least=1), whole("workers", workers)
     device = pick_device(device)
     check_on_error(on_error)
-    size, own = model.size_for(image_size), model.size_for(None)
+    size, own = model.size_for(image_size), model.size_for()
     if frozen is not None and size != own:
-        raise ValueError(
-            f"frozen features are of images of {size_text(own)}: leave frozen out to describe "
-            f"at {size_text(size)}"
-        )
+        raise ValueError(f"frozen features are of {size_text(own)} images, not {size_text(size)}")
     # Faults come back beside the images: raised in a worker, they would bring its traceback.
     files = ImageFiles(paths, size, "skip", frozen, step=model.size_step)
     from_images = nn.Sequential(normaliser(model).to(device), model)
@@ -177,8 +172,11 @@ def describe_batches(
                     raise UnreadableImageError(f"{fault.rstrip('.')}; {way_out}")
                 batch = np.full((len(faults), model.dim), np.nan, np.float32)  # (b, D)
                 for rows, images in groups:
-                    with torch.inference_mode():
-                        found = forward(images.to(device, non_blocking=True))
+                    try:
+                        with torch.inference_mode():
+                            found = forward(images.to(device, non_blocking=True))
+                    except ValueError as error:  # at its own size, an image may be too small
+                        raise ValueError(f"{paths[done + rows[0]]}: {error}") from error
                     batch[rows] = found.float().cpu().numpy()
                 skipped = np.array([fault != "" for fault in faults])
                 broken = np.flatnonzero(~np.isfinite(batch).all(axis=1) & ~skipped)

@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dinomix.cli.app import MODELS, BatchSize, Device, Json, Workers, app, print_table, without_nan
+from dinomix.cli.app import (
+    MODELS,
+    BatchSize,
+    Device,
+    ImageSize,
+    Json,
+    Workers,
+    app,
+    print_table,
+    without_nan,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +40,7 @@ def evaluate(
     skip_damaged: Annotated[
         bool, typer.Option("--skip-damaged", help="leave damaged images out; such a query fails")
     ] = False,
+    image_size: ImageSize = None,
     batch_size: BatchSize = 32,
     workers: Workers = 0,
     device: Device = "auto",
@@ -48,6 +59,7 @@ def evaluate(
     dinomix evaluate data/runs/4c078f96577b data/toycity
     dinomix evaluate dinov2_vitb14_mix.ckpt pitts30k tokyo247 --k 1,5,20
     dinomix evaluate dinov2_vitb14_mix.ckpt railway --frames 10
+    dinomix evaluate ResNet50_2048_cosplace.pth tokyo247 --image-size native
     dinomix evaluate you/my-dino-mix my_city --csv > recall.csv
     dinomix evaluate you/my-dino-mix my_city --per-query queries.csv
     """
@@ -75,6 +87,7 @@ def evaluate(
         typer.echo(str(chosen), err=True)
     options = {"batch_size": batch_size, "workers": workers, "device": device}
     options |= {"on_error": "skip" if skip_damaged else "raise", "progress": for_people}
+    options |= {"image_size": image_size}
     tables, queries = [], []
     for test in opened:
         table, found = judge(chosen, test, counts, **options)
@@ -134,6 +147,7 @@ def _print_recall(test: "TestSet", table: "pd.DataFrame") -> None:
         numbers += [f"{error[condition]:.1f} m"] if error else []
         rows.append([condition, *numbers, f"{first['queries']:,}", f"{first.without_positives:,}"])
     title = f"{test.name}, {len(test.database):,} database images, positives: {test.convention}"
+    title += f", image size: {table['image_size'].iloc[0]}"
     columns = [f"R@{k}" for k in ks] + ["median error"] * bool(error)
     columns += ["queries", "without a positive"]
     print_table(["condition", *columns], rows, title=title, right=columns)

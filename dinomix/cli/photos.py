@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dinomix.cli.app import MODELS, BatchSize, Device, Json, Workers, app, print_table, without_nan
+from dinomix.cli.app import (
+    MODELS,
+    BatchSize,
+    Device,
+    ImageSize,
+    Json,
+    Workers,
+    app,
+    print_table,
+    without_nan,
+)
 
 if TYPE_CHECKING:
     from dinomix.localization import Localization
@@ -53,6 +63,7 @@ def localize(
     ] = False,
     device: Device = "auto",
     workers: Workers = 0,
+    image_size: ImageSize = None,
     batch_size: BatchSize = 32,
     as_json: Json = False,
 ) -> None:
@@ -80,7 +91,8 @@ def localize(
         chosen = _model(model, preset, weights)
         options = {"k": k, "radius": radius, "index": index or "auto", "progress": not as_json}
         options |= {"on_error": "skip" if skip_damaged else "raise", "device": device}
-        options |= {"workers": workers, "batch_size": batch_size, "reject": calibration}
+        options |= {"workers": workers, "batch_size": batch_size, "image_size": image_size}
+        options |= {"reject": calibration}
         found = localize(chosen, database, query, **options)
     for path in found.skipped:
         typer.echo(f"skipped, for it cannot be read: {path}", err=True)
@@ -105,6 +117,7 @@ def calibrate(
     method: Annotated[str, typer.Option(help="similarity, margin or spread")] = "similarity",
     split: Annotated[str | None, typer.Option(help="of a folder: test (default) or val")] = None,
     out: Annotated[Path, typer.Option(help="JSON file to write")] = Path("calibration.json"),
+    image_size: ImageSize = None,
     device: Device = "auto",
     workers: Workers = 0,
     batch_size: BatchSize = 32,
@@ -123,6 +136,7 @@ def calibrate(
 
     opened = open_testset(test, split)
     options = {"device": device, "workers": workers, "batch_size": batch_size}
+    options |= {"image_size": image_size}
     made = calibrate(open_model(model), opened, precision, method, **options)
     made.save(out)
     typer.echo(

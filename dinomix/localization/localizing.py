@@ -159,7 +159,7 @@ def localize(
             the data folder. None keeps nothing.
         reject: leave answers out that are less sure than it asks for (`calibrate`).
         on_error: "raise", or "skip": queries that are damaged are left out, and listed as skipped.
-        options: of `describe`: batch_size, workers, device.
+        options: of `describe`: image_size, batch_size, workers, device.
 
     Raises:
         FileNotFoundError: no such photo, folder or CSV file, or no image in a folder.
