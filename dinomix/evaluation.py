@@ -56,7 +56,9 @@ def hits(ranked: np.ndarray, positives_of: Sequence[np.ndarray]) -> np.ndarray:
     size = 1 + max(ranked.max(initial=0), truth.max(initial=0))
     # A pair of query and image is one number: a search for all of them is faster than Q searches.
     pairs = np.arange(len(ranked))[:, None] * size + ranked  # (Q, k)
-    return np.isin(pairs, owners * size + truth) & (ranked >= 0)
+    wanted = np.sort(np.append(owners * size + truth, -1))  # so that there is one
+    found = wanted[np.searchsorted(wanted, pairs).clip(max=len(wanted) - 1)]
+    return (found == pairs) & (ranked >= 0)
 
 
 def recall_at_k(

@@ -114,7 +114,7 @@ def calibrate(
     model: Annotated[str, typer.Argument(help=MODELS)],
     test: Annotated[str, typer.Argument(help="labelled set: as of dinomix evaluate")],
     precision: Annotated[float, typer.Option(help="share of the answers that are to be right")],
-    method: Annotated[str, typer.Option(help="similarity, margin or spread")] = "similarity",
+    method: Annotated[str, typer.Option(help="margin, spread or similarity")] = "margin",
     split: Annotated[str | None, typer.Option(help="of a folder: test (default) or val")] = None,
     out: Annotated[Path, typer.Option(help="JSON file to write")] = Path("calibration.json"),
     image_size: ImageSize = None,
@@ -125,6 +125,8 @@ def calibrate(
     """Choose from which confidence on dinomix localize answers, for a precision.
 
     By a labelled set: the precision holds for places, conditions and a database like its own.
+    A similarity means something else in another city; how far the best match is ahead of the best
+    one of another place (margin), or how close the first ten lie (spread), changes less.
 
     \b
     dinomix calibrate data/runs/4c078f96577b my_city --precision 0.95

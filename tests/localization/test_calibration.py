@@ -26,7 +26,7 @@ def labelled(root, tmp_path):
 
 
 def test_answers_are_left_out_below_the_threshold(model, root, labelled, tmp_path):
-    made = calibrate(model, labelled, 0.85, progress=False)  # 6 of 7 are right
+    made = calibrate(model, labelled, 0.85, "similarity", progress=False)  # 6 of 7 are right
     sure = retrieve(model, labelled, 1, progress=False).confidence()
     assert made.threshold == np.sort(sure)[2]
     assert (made.precision, made.recall, made.answered) == (6 / 7, 1.0, 7 / 9)
