@@ -130,6 +130,7 @@ def calibrate(
 
     \b
     dinomix calibrate data/runs/4c078f96577b my_city --precision 0.95
+    dinomix calibrate data/runs/4c078f96577b my_city --precision 0.99 --method spread
     dinomix localize --model data/runs/4c078f96577b --database photos/ --query new/ \\
         --reject calibration.json
     """
