@@ -1,12 +1,14 @@
-"""The one tidy table that every figure is drawn from."""
+"""The one tidy table that every figure is drawn from, and beside it which queries were right."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from dinomix.plumbing.files import atomic_path
 from dinomix.plumbing.tables import ALL, MEAN, mean_and_range
+from dinomix.statistics import bootstrap, paired
 
 COLUMNS = [
     *("profile", "method", "backbone", "trained_blocks", "mix_depth", "dim"),
@@ -15,6 +17,8 @@ COLUMNS = [
     *("parameters", "trained"),  # of the whole model; of these, those that learned
     *("val_recall", "epoch"),  # recall@1 on the validation set; the epoch that was kept
 ]
+# Of a table of queries, as of `Study.queries`: what tests of differences read.
+QUERY_COLUMNS = ["dataset", "method", "backbone", "seed", "condition", "query", "group", "rank"]
 
 
 def save_results(tables: list[pd.DataFrame], path: str | Path) -> pd.DataFrame:
@@ -33,6 +37,71 @@ def save_results(tables: list[pd.DataFrame], path: str | Path) -> pd.DataFrame:
     with atomic_path(path) as temporary:
         joined.to_csv(temporary, index=False)
     return joined
+
+
+def save_queries(queries: pd.DataFrame, path: str | Path) -> None:
+    """Write a table of queries as CSV, packed where the path ends in .gz; all of it or nothing."""
+    packed = {"method": "gzip", "mtime": 0} if f"{path}".endswith(".gz") else None
+    with atomic_path(path) as temporary:
+        queries.to_csv(temporary, index=False, compression=packed, errors="surrogateescape")
+
+
+def read_queries(path: str | Path) -> pd.DataFrame:
+    """What `save_queries` or `dinomix evaluate --per-query` wrote.
+
+    Raises:
+        ValueError: it lacks one of the columns query, group, condition and rank.
+    """
+    kinds = {**dict.fromkeys(QUERY_COLUMNS, str), "seed": int, "rank": "Int64"}
+    text = {"keep_default_na": False, "na_values": [""], "encoding_errors": "surrogateescape"}
+    table = pd.read_csv(path, dtype=kinds, **text).fillna({"condition": ""})
+    if lacking := [name for name in ("query", "group", "condition", "rank") if name not in table]:
+        raise ValueError(f"{path} is no table of queries: it lacks the columns {lacking}")
+    return table
+
+
+def answers(queries: pd.DataFrame, k: int = 1) -> pd.DataFrame:
+    """How often each method is right about each query within its first k, over seeds.
+
+    As `overall` counts: of a data set with named conditions, the queries of these.
+
+    Returns:
+        a row a query of one data set, with columns group, weight (all conditions together weigh
+        the same) and, under their names, the methods: float from 0 to 1.
+
+    Raises:
+        ValueError: the methods were asked different queries.
+    """
+    if queries["condition"].ne("").any():
+        queries = queries[queries["condition"] != ""]
+    right = (queries["rank"] <= k).fillna(False).astype(float)
+    keys = [queries[name] for name in ("condition", "query", "group")]
+    wide = right.groupby([*keys, queries["method"]], sort=False).mean().unstack()  # by method
+    if wide.isna().any(axis=None):
+        raise ValueError(
+            f"{', '.join(wide)} were not asked the same queries: {int(wide.isna().any(axis=1).sum())}"
+            " are of one only. Compare them on one test set"
+        )
+    count = wide.groupby(level="condition").transform("size")
+    wide.insert(0, "weight", 1 / count)
+    return wide.reset_index("group")
+
+
+def intervals(queries: pd.DataFrame, ks: Sequence[int] = (1, 5, 10)) -> pd.DataFrame:
+    """`overall` recall, the mean over seeds, with the 95 % interval over (groups of) queries.
+
+    Columns dataset, backbone, method, condition ("mean"), k, recall, low and high, in percent.
+    """
+    rows = []
+    names = ["dataset", "backbone", "method"]
+    for which, asked in queries.groupby(names, sort=False):
+        for k in ks:
+            wide = answers(asked, k)
+            right, options = wide[which[-1]], {"weights": wide["weight"]}
+            ends = bootstrap(right, wide["group"], **options)
+            recall = np.average(right, **options)
+            rows.append((*which, MEAN, k, *(100 * share for share in (recall, *ends))))
+    return pd.DataFrame(rows, columns=[*names, "condition", "k", "recall", "low", "high"])
 
 
 def overall(table: pd.DataFrame, also: Sequence[str] = ()) -> pd.DataFrame:
