@@ -19,7 +19,7 @@ MEAN = "mean"  # that of the mean over conditions, see `dinomix.study.results.ov
 NEEDED = {"dataset", "condition", "k", "recall"}
 # What was counted or measured. All other columns say what was measured: they tell rows apart.
 MEASURED = {
-    *("k", "recall", "seed", "run", "queries", "without_positives"),
+    *("k", "recall", "low", "high", "seed", "run", "queries", "without_positives"),
     *("parameters", "trained", "val_recall", "epoch"),
 }
 
