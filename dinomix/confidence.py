@@ -8,9 +8,10 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from dinomix.plumbing.configs import real
+from dinomix.plumbing.errors import did_you_mean
 
 SPREAD_OVER = 10  # matches, so that the spread does not depend on how many more were retrieved
+SLOPE = 50.0  # of weights exp(SLOPE * similarity): how hard the multi-similarity loss tells apart
 
 
 def similarity(similarities: np.ndarray, places: np.ndarray | None, reach: float) -> np.ndarray:
@@ -29,40 +30,41 @@ def margin(similarities: np.ndarray, places: np.ndarray, reach: float) -> np.nda
     apart = np.linalg.norm(places - places[:, :1], axis=2)  # (Q, k)
     elsewhere = found & ~(apart <= reach)
     elsewhere[:, 0] = False
-    last = found & ~elsewhere.any(axis=1, keepdims=True)
-    last = np.where(last, similarities, np.inf).min(axis=1)  # inf where there is another place
     other = np.where(elsewhere, similarities, -np.inf).max(axis=1)
-    first = similarity(similarities, places, reach)
-    return np.where(found[:, 0], first - np.where(np.isinf(last), other, last), -np.inf)
+    last = np.where(found, similarities, np.inf).min(axis=1)
+    rival = np.where(elsewhere.any(axis=1), other, last)
+    return similarity(similarities, places, reach) - rival
 
 
 def spread(similarities: np.ndarray, places: np.ndarray, reach: float) -> np.ndarray:
     """How close to each other the first `SPREAD_OVER` matches lie, in negative metres.
 
-    Minus the root of their mean squared distance from their mean, both weighted by similarity
-    (0 if negative). In the manner of SUE (Zaffar, Nan, Kooij: On the Estimation of Image-matching
-    Uncertainty in Visual Place Recognition, CVPR 2024), whose weights are tuned. -inf where fewer
-    than two matches have a position.
+    Minus the root of their mean squared distance from their mean, both weighted by
+    exp(SLOPE * similarity): in the manner of SUE (Zaffar, Nan, Kooij: On the Estimation of
+    Image-matching Uncertainty in Visual Place Recognition, CVPR 2024). Even weights tell nothing
+    on the toy city. -inf where fewer than two matches have a position.
     """
-    places = places[:, :SPREAD_OVER]
-    weights = similarities[:, :SPREAD_OVER].astype(np.float64).clip(min=0)
-    weights = np.where(np.isfinite(places).all(axis=2), weights, 0)[..., None]  # (Q, s, 1)
-    places = np.where(weights > 0, places, 0)
-    with np.errstate(invalid="ignore"):  # 0 / 0 where nothing is known
-        weights = weights / weights.sum(axis=1, keepdims=True)
-        mean = (weights * places).sum(axis=1, keepdims=True)  # (Q, 1, d)
-        squares = (weights * (places - mean) ** 2).sum(axis=(1, 2))  # (Q,)
-    known = (weights > 0).sum(axis=(1, 2)) > 1
-    return np.where(known, 0 - np.sqrt(squares), -np.inf)
+    places, similarities = places[:, :SPREAD_OVER], similarities[:, :SPREAD_OVER]
+    known = np.isfinite(places).all(axis=2) & np.isfinite(similarities)  # (Q, s)
+    weights = np.where(known, np.exp(SLOPE * (similarities.astype(np.float64) - 1)), 0)
+    weights = weights / weights.sum(axis=1, keepdims=True).clip(min=1e-99)  # 0 where none is known
+    places = np.where(known[..., None], places, 0)
+    mean = (weights[..., None] * places).sum(axis=1, keepdims=True)  # (Q, 1, d)
+    squares = (weights * ((places - mean) ** 2).sum(axis=2)).sum(axis=1)  # (Q,)
+    return np.where(known.sum(axis=1) > 1, 0 - np.sqrt(squares), -np.inf)
 
 
 # Of similarities (Q, k), falling along each row, -inf where nothing is found; where the matches
 # were taken, (Q, k, d), NaN where that is unknown; and how far a place reaches, in the same unit.
-METHODS: dict[str, Callable[[np.ndarray, np.ndarray, float], np.ndarray]] = {
-    "similarity": similarity,
-    "margin": margin,
-    "spread": spread,
-}
+Method = Callable[[np.ndarray, np.ndarray, float], np.ndarray]
+METHODS: dict[str, Method] = {"similarity": similarity, "margin": margin, "spread": spread}
+
+
+def method_named(name: str) -> Method:
+    """One of `METHODS`; ValueError, with the nearest name, where there is none."""
+    if name not in METHODS:
+        raise ValueError(f"there is no confidence {name!r}; {did_you_mean(name, METHODS)}")
+    return METHODS[name]
 
 
 def precision_recall(
@@ -97,6 +99,13 @@ def precision_recall(
     return pd.DataFrame(columns, dtype=float)
 
 
+def curve_of(queries: pd.DataFrame, name: str = "similarity") -> pd.DataFrame:
+    """`precision_recall` of rows of a table of queries, such as those of one condition."""
+    sure = queries[name if name == "similarity" else f"confidence_{name}"].to_numpy(float)
+    right = queries["rank"].eq(1).fillna(False).to_numpy(bool)
+    return precision_recall(sure, right, queries["positives"].gt(0).to_numpy(bool))
+
+
 def average_precision(curve: pd.DataFrame) -> float:
     """The mean of precision over recall, in steps: each row's precision times the recall it adds.
 
@@ -115,10 +124,8 @@ def threshold_for(curve: pd.DataFrame, precision: float) -> pd.Series:
     """The row of the lowest threshold that has the precision: the one that answers the most.
 
     Raises:
-        ValueError: the precision is no share, or is not reached; the best one is named.
+        ValueError: the precision is not reached; the best one is named.
     """
-    if not 0 < real("precision", precision) <= 1:
-        raise ValueError(f"precision is {precision!r}; it should be a share such as 0.95")
     enough = curve[curve["precision"] >= precision]
     if len(enough):
         return enough.iloc[-1]

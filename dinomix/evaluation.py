@@ -11,14 +11,14 @@ from torch import nn
 
 from dinomix import confidence
 from dinomix.data import TestSet
+from dinomix.images import size_text
 from dinomix.plumbing.configs import real, whole, wholes
-from dinomix.plumbing.errors import did_you_mean
 from dinomix.plumbing.tables import ALL, ResultsTable
 from dinomix.retrieval import describe, search, skipped_images
-from dinomix.statistics import bootstrap
 
 COLUMNS = ["dataset", "convention", "condition", "k", "recall", "queries", "without_positives"]
 THRESHOLDS = (5, 10, 25, 50, 100)  # metres
+MATCHES = 10  # are retrieved at least, for what is said about single queries
 UNLABELLED = (
     "it is unknown where these images were taken, so nothing can be right or wrong: retrieve "
     "works, recall does not. `datasets.layouts` lists how positions can be given."
@@ -84,12 +84,11 @@ class Retrieval:
     positives: list[np.ndarray] | None  # of each query; None where the test set is unlabelled
     skipped: list[Path] = field(default_factory=list)  # damaged images of database and queries
 
-    def table(self, ks: Sequence[int] = (1, 5, 10), interval: float | None = None) -> ResultsTable:
+    def table(self, ks: Sequence[int] = (1, 5, 10)) -> ResultsTable:
         """A row for each k, of each condition and of all queries together.
 
         Columns: `COLUMNS`; recall in percent. `without_positives` counts queries that nothing
-        could be right for: failures. With an `interval`, such as 0.95, also low and high: its ends
-        by `statistics.bootstrap` over the test set's groups of queries.
+        could be right for: failures.
 
         Raises:
             ValueError: the test set is unlabelled, or fewer were retrieved than a k asks for.
@@ -101,16 +100,7 @@ class Retrieval:
             for k, recall in recall_at_k(self.ranked[chosen], truth, ks).items():
                 which = self.test.name, self.test.convention, condition
                 rows.append((*which, k, recall, len(truth), lost))
-        table = ResultsTable(rows, columns=COLUMNS)
-        if interval is None:
-            return table
-        right, groups = hits(self.ranked, self.positives), np.array(self.test.groups, dtype=object)
-        ends = [
-            bootstrap(right[chosen, :k].any(axis=1), groups[chosen], level=interval)
-            for _, chosen in self._conditions()
-            for k in ks
-        ]
-        return table.assign(**dict(zip(("low", "high"), 100 * np.transpose(ends), strict=True)))
+        return ResultsTable(rows, columns=COLUMNS)
 
     def queries(self) -> pd.DataFrame:
         """A row a query, in the order of the test set.
@@ -137,24 +127,30 @@ class Retrieval:
             "error_m": self.distances()[:, 0] if test.unit == "m" else np.nan,
             "positives": answers,
         }
-        for name in confidence.METHODS:
-            if name != "similarity":
-                unknown = self._cannot_say(name)
-                columns[f"confidence_{name}"] = np.nan if unknown else self.confidence(name)
+        for name in list(confidence.METHODS)[1:]:
+            known = name in self.confidences()
+            columns[f"confidence_{name}"] = self.confidence(name) if known else np.nan
         return pd.DataFrame(columns)
+
+    def confidences(self) -> list[str]:
+        """Which of `confidence.METHODS` can be told: but for similarity, they take positions and a
+        second match, and the spread takes distances.
+        """
+        if not self.test.labelled or self.ranked.shape[1] < 2:
+            return ["similarity"]
+        return ["similarity", "margin"] if self.test.unit == "places" else list(confidence.METHODS)
 
     def confidence(self, name: str = "similarity") -> np.ndarray:
         """How sure each first match is, by one of `confidence.METHODS`: float64 (Q,).
 
         Raises:
-            ValueError: there is no such method, or it takes positions, or a second match.
+            ValueError: there is no such method, or it is not among `confidences`.
         """
-        if name not in confidence.METHODS:
-            hint = did_you_mean(name, confidence.METHODS)
-            raise ValueError(f"there is no confidence {name!r}; {hint}")
-        if unknown := self._cannot_say(name):
-            raise ValueError(f"{self.test.name}: no {name}, for {unknown}")
-        return confidence.METHODS[name](self.similarities, self._places(), self.test.threshold)
+        method = confidence.method_named(name)
+        if name not in self.confidences():
+            takes = "it takes positions, in metres or frames, and two matches for each query"
+            raise ValueError(f"{self.test.name}: no {name}, for {takes}")
+        return method(self.similarities, self._places(), self.test.threshold)
 
     def precision_recall(self, name: str = "similarity") -> pd.DataFrame:
         """`confidence.precision_recall` of the first matches, where it is known what is right."""
@@ -194,6 +190,16 @@ class Retrieval:
                     rows.append((condition, threshold, self.test.unit, k, 100 * share))
         return pd.DataFrame(rows, columns=["condition", "threshold", "unit", "k", "recall"])
 
+    def median_error(self) -> dict[str, float]:
+        """Half of the first matches are at most so many metres off: for each condition, and all.
+
+        A query that found nothing is infinitely far off. Empty where positions are not in metres.
+        """
+        if self.test.unit != "m" or not self.test.labelled:
+            return {}
+        errors = np.nan_to_num(self.distances()[:, 0], nan=np.inf)
+        return {name: float(np.median(errors[chosen])) for name, chosen in self._conditions()}
+
     def _conditions(self) -> Iterator[tuple[str, np.ndarray]]:
         """The name of each condition, and of all queries together, with its queries: bool (Q,)."""
         conditions = np.array(self.test.conditions)
@@ -207,16 +213,6 @@ class Retrieval:
             return None
         places = self.test.database_utm[self.ranked]
         return np.where(self.ranked[..., None] < 0, np.nan, places)
-
-    def _cannot_say(self, name: str) -> str:
-        """Why a confidence cannot be known here; "" where it can."""
-        if name == "similarity":
-            return ""
-        if not self.test.labelled:
-            return "positions are unknown"
-        if name == "spread" and self.test.unit == "places":
-            return "the set knows places and no distances between them"
-        return "" if self.ranked.shape[1] > 1 else "it takes two matches for each query, or more"
 
     def _countable(self, ks: Sequence[int]) -> list[int]:
         """The ks of recall@k, if there are labels and as many were retrieved."""
@@ -259,12 +255,7 @@ def retrieve_described(
 
 
 def evaluate(
-    model: nn.Module,
-    test: TestSet,
-    ks: Sequence[int] = (1, 5, 10),
-    *,
-    interval: float | None = None,
-    **options,
+    model: nn.Module, test: TestSet, ks: Sequence[int] = (1, 5, 10), **options
 ) -> ResultsTable:
     """Recall of a model on a test set, for each condition and for all queries together.
 
@@ -272,27 +263,32 @@ def evaluate(
 
     Returns:
         the columns of `Retrieval.table`, and which model it was: method, backbone, trained_blocks,
-        mix_depth, dim. `attrs["skipped"]` lists damaged images.
+        mix_depth, dim, image_size (of the test). `attrs["skipped"]` lists damaged images, and
+        `attrs["median_error"]` is what `Retrieval.median_error` gives.
 
     Raises:
         ValueError: the test set is unlabelled, or a k is no whole number from 1 on.
     """
+    return judge(model, test, ks, **options)[0]
+
+
+def judge(
+    model: nn.Module, test: TestSet, ks: Sequence[int] = (1, 5, 10), **options
+) -> tuple[ResultsTable, Retrieval]:
+    """What `evaluate` gives, and what that is made of: `MATCHES` for each query, or more."""
     ks = wholes("ks", ks, least=1)
     if not test.labelled:  # said before any image is described
         raise ValueError(f"{test.name}: {UNLABELLED}")
-    return tabulate(retrieve(model, test, max(ks), **options), model, ks, interval)
-
-
-def tabulate(
-    found: Retrieval, model: nn.Module, ks: Sequence[int], interval: float | None = None
-) -> ResultsTable:
-    """The table of `evaluate`, of what the model has retrieved."""
-    table, config = found.table(ks, interval), model.config
+    found = retrieve(model, test, max(*ks, MATCHES), **options)
+    table, config = found.table(ks), model.config
     table.attrs["skipped"] = [str(path) for path in found.skipped]
-    return table.assign(
+    table.attrs["median_error"] = found.median_error()
+    table = table.assign(
         method=config.aggregator,
         backbone=config.backbone,
         trained_blocks=config.trained_blocks,
         mix_depth=config.mix_depth if config.aggregator == "mix" else pd.NA,
         dim=model.dim,
+        image_size=size_text(model.size_for(options.get("image_size"))),
     )
+    return table, found

@@ -3,6 +3,7 @@
 Images (B, 3, H, W) become descriptors (B, D) of unit length.
 """
 
+import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from dinomix.aggregators import build_aggregator, check_options
 from dinomix.backbones import TOY, build_backbone, check_name, normalization
 from dinomix.backbones.names import is_vgg, timm_name
-from dinomix.images import as_size
+from dinomix.images import NATIVE, Size, as_size, size_text
 from dinomix.plumbing import __version__
 from dinomix.plumbing.configs import Config, strict_dataclass
 from dinomix.plumbing.files import atomic_path
@@ -90,7 +91,7 @@ class ModelConfig(Config):
                 raise ValueError(f"aggregator_options: {key} must be up to {most:,}, not {value!r}")
         object.__setattr__(self, "aggregator_options", tuple(sorted(options.items())))
 
-        height, width = as_size(self.image_size)
+        height, width = as_size(self.image_size, native=False)
         if max(height, width) > MOST_PIXELS:
             raise ValueError(f"image_size must be at most {MOST_PIXELS:,}, not {self.image_size!r}")
         # One way to write a square, so that equal configs are equal, and hash to one run.
@@ -152,15 +153,19 @@ PRESETS: dict[str, ModelConfig] = {
     "cosplace_dinov2": replace(_DINOV2, aggregator="cosplace", out_channels=768),
     # Ali-bey et al. 2023, MixVPR: four layers of the same mixer on the map of stage 3.
     "mixvpr_resnet50": replace(_RESNET50, stage=3, trained_blocks=1, mix_depth=4),
-    # Izquierdo & Civera 2024: four trained blocks and DINOv2's last norm, 224 px in training. They
-    # test at 322 px.
+    # Izquierdo & Civera 2024: four trained blocks and DINOv2's last norm, 224 px in training.
     "salad": replace(_DINOV2, aggregator="salad", trained_blocks=4, final_norm=True),
-    # Ali-bey et al. 2024: in their release the last two blocks or stages train, at 224 and 320 px,
-    # and tests are at 322 and 384 px.
+    # Ali-bey et al. 2024: in their release the last two blocks or stages train, at 224 and 320 px.
     "boq_resnet50": replace(_RESNET50, aggregator="boq", stage=3),
     "boq": replace(
         _DINOV2, aggregator="boq", trained_blocks=2, aggregator_options={"channels": 384}
     ),
+}
+
+# Pixels at which papers test what they train at its preset's image_size, where that differs.
+TEST_SIZES: dict[str, int | tuple[int, int]] = {
+    **{"salad": 322, "boq": 322, "boq_resnet50": 384},
+    **{"cosplace_resnet50": (480, 640), "netvlad_resnet50": (480, 640)},
 }
 
 
@@ -186,6 +191,7 @@ class PlaceModel(nn.Module, HubMixin):
             final_norm=config.final_norm,
             moving_statistics=config.moving_statistics,
         )
+        self.size_step = self.backbone.size_step  # pixels: sides of images are multiples of it
         self.aggregator = build_aggregator(
             config.aggregator,
             self.backbone.out_channels,
@@ -210,6 +216,24 @@ class PlaceModel(nn.Module, HubMixin):
     def dim(self) -> int:
         """D, the descriptor's length."""
         return self.aggregator.dim
+
+    def size_for(self, image_size: Any = None) -> Size:
+        """The size to describe images at: `image_size`, if the weights allow it, or the config's.
+
+        Raises:
+            ValueError: they fit one grid of maps, or the backbone does not take such sides.
+        """
+        own = self.config.size
+        size = own if image_size is None else as_size(image_size)
+        takes_grid = "grid" in inspect.signature(type(self.aggregator)).parameters
+        if size != own and (takes_grid or self.backbone.fixed_size):
+            raise ValueError(
+                f"the weights of {self.config.aggregator} on {self.config.backbone} fit images of "
+                f"{size_text(own)} only, not {size_text(size)}: train a model at that size"
+            )
+        if size != NATIVE and self.size_step > 1:
+            self.backbone.grid_of(size)
+        return size
 
     def forward(self, images: Tensor) -> Tensor:  # (B, 3, H, W)
         if images.ndim != 4 or images.shape[1] != 3:

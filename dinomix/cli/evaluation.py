@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dinomix.cli.app import MODELS, BatchSize, Device, Json, Workers, app, print_table, without_nan
+from dinomix.cli.app import (
+    MODELS,
+    BatchSize,
+    Device,
+    ImageSize,
+    Json,
+    Workers,
+    app,
+    print_table,
+    without_nan,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,11 +40,15 @@ def evaluate(
     skip_damaged: Annotated[
         bool, typer.Option("--skip-damaged", help="leave damaged images out; such a query fails")
     ] = False,
+    image_size: ImageSize = None,
     batch_size: BatchSize = 32,
     workers: Workers = 0,
     device: Device = "auto",
     as_json: Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="print CSV, for a script")] = False,
+    per_query: Annotated[
+        Path | None, typer.Option(help="write a CSV file with a row for each query, too")
+    ] = None,
 ) -> None:
     """Measure a model's recall on test sets.
 
@@ -45,14 +59,17 @@ def evaluate(
     dinomix evaluate data/runs/4c078f96577b data/toycity
     dinomix evaluate dinov2_vitb14_mix.ckpt pitts30k tokyo247 --k 1,5,20
     dinomix evaluate dinov2_vitb14_mix.ckpt railway --frames 10
+    dinomix evaluate ResNet50_2048_cosplace.pth tokyo247 --image-size native
     dinomix evaluate you/my-dino-mix my_city --csv > recall.csv
+    dinomix evaluate you/my-dino-mix my_city --per-query queries.csv
     """
     import pandas as pd
 
     from dinomix.datasets.benchmarks import BENCHMARKS
     from dinomix.datasets.layouts import read_frames
-    from dinomix.evaluation import evaluate
+    from dinomix.evaluation import judge
     from dinomix.exchange.opening import open_model, open_testset
+    from dinomix.plumbing.files import atomic_path
 
     if as_json and as_csv:
         raise typer.BadParameter("--json and --csv exclude each other: give one")
@@ -70,11 +87,18 @@ def evaluate(
         typer.echo(str(chosen), err=True)
     options = {"batch_size": batch_size, "workers": workers, "device": device}
     options |= {"on_error": "skip" if skip_damaged else "raise", "progress": for_people}
-    tables = []
+    options |= {"image_size": image_size}
+    tables, queries = [], []
     for test in opened:
-        tables.append(evaluate(chosen, test, counts, **options))
+        table, found = judge(chosen, test, counts, **options)
+        tables.append(table)
+        queries.append(found.queries())
+        queries[-1].insert(0, "dataset", test.name)
         if for_people:
-            _print_recall(test, tables[-1])
+            _print_recall(test, table)
+    if per_query is not None:
+        with atomic_path(per_query) as path:
+            pd.concat(queries).to_csv(path, index=False, errors="surrogateescape")
     table = pd.concat(tables, ignore_index=True)
     if as_csv:
         typer.echo(table.to_csv(index=False), nl=False)
@@ -114,13 +138,16 @@ def _counts(text: str) -> list[int]:
 
 
 def _print_recall(test: "TestSet", table: "pd.DataFrame") -> None:
-    ks = list(dict.fromkeys(table["k"]))
+    ks, error = list(dict.fromkeys(table["k"])), table.attrs["median_error"]
     rows = []
     for condition, group in table.groupby("condition", sort=False):
         recall = dict(zip(group["k"], group["recall"], strict=True))
         first = group.iloc[0]
         numbers = [f"{recall[k]:.1f}" for k in ks]
+        numbers += [f"{error[condition]:.1f} m"] if error else []
         rows.append([condition, *numbers, f"{first['queries']:,}", f"{first.without_positives:,}"])
     title = f"{test.name}, {len(test.database):,} database images, positives: {test.convention}"
-    columns = [f"R@{k}" for k in ks] + ["queries", "without a positive"]
+    title += f", image size: {table['image_size'].iloc[0]}"
+    columns = [f"R@{k}" for k in ks] + ["median error"] * bool(error)
+    columns += ["queries", "without a positive"]
     print_table(["condition", *columns], rows, title=title, right=columns)

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dinomix.cli.app import MODELS, BatchSize, Device, Json, Workers, app, print_table, without_nan
+from dinomix.cli.app import (
+    MODELS,
+    BatchSize,
+    Device,
+    ImageSize,
+    Json,
+    Workers,
+    app,
+    print_table,
+    without_nan,
+)
 
 if TYPE_CHECKING:
     from dinomix.localization import Localization
@@ -44,11 +54,16 @@ def localize(
         Path | None, typer.Option(help="write queries and matches side by side: .html or .png")
     ] = None,
     csv: Annotated[Path | None, typer.Option(help="write the matches as a CSV file")] = None,
+    reject: Annotated[
+        Path | None,
+        typer.Option(help="leave unsure answers out: a file that dinomix calibrate wrote"),
+    ] = None,
     skip_damaged: Annotated[
         bool, typer.Option("--skip-damaged", help="leave damaged queries out, too")
     ] = False,
     device: Device = "auto",
     workers: Workers = 0,
+    image_size: ImageSize = None,
     batch_size: BatchSize = 32,
     as_json: Json = False,
 ) -> None:
@@ -64,18 +79,20 @@ def localize(
     dinomix localize --database photos/ --query new/ --model data/runs/0123456789ab \\
         --gallery found.html
     """
-    from dinomix.localization import check_gallery, localize, write_gallery
+    from dinomix.localization import Calibration, check_gallery, localize, write_gallery
     from dinomix.plumbing.files import atomic_path
     from dinomix.retrieval import SkippedImageWarning
 
     if gallery is not None:  # before hours of describing
         check_gallery(gallery)
+    calibration = None if reject is None else Calibration.load(reject)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SkippedImageWarning)  # they are listed below
         chosen = _model(model, preset, weights)
         options = {"k": k, "radius": radius, "index": index or "auto", "progress": not as_json}
         options |= {"on_error": "skip" if skip_damaged else "raise", "device": device}
-        options |= {"workers": workers, "batch_size": batch_size}
+        options |= {"workers": workers, "batch_size": batch_size, "image_size": image_size}
+        options |= {"reject": calibration}
         found = localize(chosen, database, query, **options)
     for path in found.skipped:
         typer.echo(f"skipped, for it cannot be read: {path}", err=True)
@@ -90,6 +107,42 @@ def localize(
         _print(found)
         for written in filter(None, (csv, gallery)):
             typer.echo(f"written: {written}")
+
+
+@app.command()
+def calibrate(
+    model: Annotated[str, typer.Argument(help=MODELS)],
+    test: Annotated[str, typer.Argument(help="labelled set: as of dinomix evaluate")],
+    precision: Annotated[float, typer.Option(help="share of the answers that are to be right")],
+    method: Annotated[str, typer.Option(help="similarity, margin or spread")] = "similarity",
+    split: Annotated[str | None, typer.Option(help="of a folder: test (default) or val")] = None,
+    out: Annotated[Path, typer.Option(help="JSON file to write")] = Path("calibration.json"),
+    image_size: ImageSize = None,
+    device: Device = "auto",
+    workers: Workers = 0,
+    batch_size: BatchSize = 32,
+) -> None:
+    """Choose from which confidence on dinomix localize answers, for a precision.
+
+    By a labelled set: the precision holds for places, conditions and a database like its own.
+
+    \b
+    dinomix calibrate data/runs/4c078f96577b my_city --precision 0.95
+    dinomix localize --model data/runs/4c078f96577b --database photos/ --query new/ \\
+        --reject calibration.json
+    """
+    from dinomix.exchange.opening import open_model, open_testset
+    from dinomix.localization import calibrate
+
+    opened = open_testset(test, split)
+    options = {"device": device, "workers": workers, "batch_size": batch_size}
+    options |= {"image_size": image_size}
+    made = calibrate(open_model(model), opened, precision, method, **options)
+    made.save(out)
+    typer.echo(
+        f"{made.method} >= {made.threshold:.4f}: of {made.queries:,} queries, {made.answered:.1%} "
+        f"are answered, of these {made.precision:.1%} rightly\nwritten: {out}"
+    )
 
 
 def _model(model: str | None, preset: str | None, weights: str) -> "PlaceModel":

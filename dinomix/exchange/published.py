@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from dinomix.model import PRESETS, ModelConfig, PlaceModel, build_model, outline
+from dinomix.model import PRESETS, TEST_SIZES, ModelConfig, PlaceModel, build_model, outline
 from dinomix.plumbing.tensorfiles import Tensors, beginnings, read_tensors, without_prefix
 from dinomix.weights import OURS, check_tensors, shape_of
 
@@ -139,24 +139,19 @@ VLAD = Part(
 )
 
 # CosPlace and the benchmark describe images as they are: of most test sets, this is their size.
-FULL = replace(PRESETS["cosplace_resnet50"], image_size=(480, 640))
-STAGE3 = replace(PRESETS["netvlad_resnet50"], image_size=(480, 640))
+TESTED = {name: replace(PRESETS[name], image_size=size) for name, size in TEST_SIZES.items()}
+FULL, STAGE3 = TESTED["cosplace_resnet50"], TESTED["netvlad_resnet50"]
 CONV5 = {"backbone": "timm/vgg16.tv_in1k", "stage": None, "trained_blocks": 1}
-SALAD322 = replace(PRESETS["salad"], image_size=322)
 MASK, NORM = {"mask_token": (1,)}, {"norm.weight": (), "norm.bias": ()}
 LAYOUTS = (
     Layout("DINO-Mix", "backbone.dino_model.", DINOV2, MIXER, PRESETS["dino_mix"], MASK),
     Layout("MixVPR", "backbone.model.", RESNET, MIXER, PRESETS["mixvpr_resnet50"]),
     # with 2 x 2 cells, as in all published files
     Layout("Conv-AP", "backbone.model.", RESNET, POOL, PRESETS["convap_resnet50"]),
-    Layout(
-        "BoQ", "backbone.dino.", DINOV2, BAGS, replace(PRESETS["boq"], image_size=322), MASK | NORM
-    ),
-    Layout(
-        "BoQ", "backbone.net.", CHILDREN, BAGS, replace(PRESETS["boq_resnet50"], image_size=384)
-    ),
-    Layout("SALAD or CliqueMining", "backbone.model.", DINOV2, SALAD, SALAD322, MASK),
-    Layout("MegaLoc", "backbone.model.", DINOV2, MEGALOC, SALAD322, MASK),
+    Layout("BoQ", "backbone.dino.", DINOV2, BAGS, TESTED["boq"], MASK | NORM),
+    Layout("BoQ", "backbone.net.", CHILDREN, BAGS, TESTED["boq_resnet50"]),
+    Layout("SALAD or CliqueMining", "backbone.model.", DINOV2, SALAD, TESTED["salad"], MASK),
+    Layout("MegaLoc", "backbone.model.", DINOV2, MEGALOC, TESTED["salad"], MASK),
     Layout("CosPlace or EigenPlaces", "backbone.", CHILDREN, GEM_FC, FULL),
     Layout("CosPlace or EigenPlaces", "backbone.", VGG, GEM_FC, replace(FULL, **CONV5)),
     Layout("GeM of GSV-Cities", "backbone.model.", RESNET, GEM, PRESETS["gem_resnet50"]),
@@ -171,7 +166,7 @@ LAYOUTS = (
         BENCHMARK_FC,
         replace(FULL, stage=3, trained_blocks=1),
     ),
-    Layout("MegaLoc", "backbone.", DINOV2, MEGALOC, SALAD322),
+    Layout("MegaLoc", "backbone.", DINOV2, MEGALOC, TESTED["salad"]),
 )
 
 

@@ -1,6 +1,7 @@
 """Figures made of tables."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,9 @@ from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from dinomix.confidence import average_precision
 from dinomix.figures.theme import (
+    DASHES,
     DATABASE_COLOUR,
     MARKERS,
     QUERY_COLOUR,
@@ -177,6 +180,23 @@ def recall_curves(
         if log:
             axis.set_xscale("log", base=2)
         axis.set(xlabel=xlabel, xticks=values, xticklabels=[f"{value:g}" for value in values])
+    return figure
+
+
+def precision_recall(curves: Mapping[str, pd.DataFrame]) -> Figure:
+    """Precision over recall, and over the share answered: of `Retrieval.precision_recall`.
+
+    A line each, from the surest answers, with its average precision (AP); all in percent.
+    """
+    figure, (axes,) = panels(1, 2, (9.6, 3.2), sharey=True)
+    looks = zip(sns.color_palette(PALETTE, len(curves)), cycle(DASHES), strict=False)
+    for (name, curve), (colour, dash) in zip(curves.items(), looks, strict=False):
+        label = f"{display_name(name)} (AP {100 * average_precision(curve):.0f})"
+        for axis, x in zip(axes, ("recall", "answered"), strict=True):
+            axis.plot(100 * curve[x], 100 * curve["precision"], dash, color=colour, label=label)
+            axis.set(xlabel=f"{x} (%)", xlim=(0, 102), ylim=(0, 102))
+    axes[0].set(ylabel="precision (%)")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
     return figure
 
 

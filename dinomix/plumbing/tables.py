@@ -68,7 +68,7 @@ def show(table: pd.DataFrame, decimals: int = 1) -> "Styler":
     """
     require_columns(table, NEEDED)
     names = [column for column in table.columns if column not in MEASURED]
-    table = pd.DataFrame(table).reset_index(drop=True)
+    table, error = pd.DataFrame(table).reset_index(drop=True), table.attrs.get("median_error")
     texts = table[names].map(_text)
     varying = [name for name in names if texts[name].nunique() > 1] or ["condition"]
     keys = [_in_order(texts[name]) for name in varying]
@@ -83,6 +83,8 @@ def show(table: pd.DataFrame, decimals: int = 1) -> "Styler":
     styled = shown.style.apply(lambda _: pd.DataFrame(css, shown.index, shown.columns), axis=None)
     constant = {name: texts[name].iloc[0] for name in names if name not in varying}
     caption = html.escape(_caption(table, constant, several=cells.size().max() > 1))
+    if error:  # of `evaluate`
+        caption += f"; median error over all queries {error[ALL]:.1f} m"
     return styled.format(escape="html").format_index(escape="html").set_caption(caption)
 
 

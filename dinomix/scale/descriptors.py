@@ -68,7 +68,7 @@ def describe_to(
             worker that dies costs its chunk alone.
         on_error: "raise", or "skip" for a row of NaN where an image cannot be decoded;
             `open_skipped` lists them.
-        options: of `describe`: batch_size, workers, device.
+        options: of `describe`: image_size, batch_size, workers, device.
 
     Returns:
         (N, D), read-only; None where other shards are still at work.
@@ -93,7 +93,8 @@ def describe_to(
     if not len(paths):
         raise ValueError("there are no images to describe")
     check_on_error(on_error)
-    identity = {"model": model_hash(model), "images": images_hash(paths), "dtype": dtype}
+    name = model_hash(model, options.get("image_size"))
+    identity = {"model": name, "images": images_hash(paths), "dtype": dtype}
     array = ChunkedArray(file, identity | {"shape": [len(paths), model.dim], "chunk": CHUNK})
     if not array.is_finished():
         array.prepare(model)
@@ -143,10 +144,11 @@ def open_skipped(file: str | Path) -> list[str]:
     return read_record(Path(file))["skipped"]
 
 
-def model_hash(model: nn.Module) -> str:
-    """Names what a model computes: its config and the content of its weights."""
-    version = model.aggregator.version
+def model_hash(model: nn.Module, image_size: Any = None) -> str:
+    """Names what a model computes: its config, the content of its weights, another image size."""
+    version, size = model.aggregator.version, model.size_for(image_size)
     parts = [model.config.to_dict(), *([version] if version > 1 else [])]
+    parts += [size] if size != model.size_for() else []
     digest = hashlib.sha256(config_hash(*parts).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())

@@ -18,8 +18,9 @@ from tqdm.auto import tqdm
 from dinomix.aggregators import Aggregator, own_aggregators, register_aggregator
 from dinomix.data import TWO, PlaceDataset, TestSet
 from dinomix.datasets.benchmarks import BENCHMARKS, open_benchmark
-from dinomix.evaluation import retrieve, tabulate
-from dinomix.model import PRESETS, ModelConfig, PlaceModel, build_model
+from dinomix.evaluation import judge
+from dinomix.images import size_text
+from dinomix.model import PRESETS, ModelConfig, PlaceModel, build_model, outline
 from dinomix.plumbing.configs import whole, wholes
 from dinomix.plumbing.errors import ExplainedError
 from dinomix.plumbing.files import config_hash
@@ -50,6 +51,12 @@ class Variant:
     train: TrainConfig | None  # None: used as it is built
     weights: str | Path | None = "hub"  # of the backbone at the start, see `build_model`
     seed: int = 0  # of initial weights, batches and draws of images, in place of the recipe's
+    image_size: Any = None  # to test at, as of `describe`; None: the model's
+
+    def __post_init__(self) -> None:
+        if self.image_size is not None:  # what does not fit is said before hours of training
+            size = outline(self.model).size_for(self.image_size)
+            object.__setattr__(self, "image_size", None if size == self.model.size else size)
 
     def __str__(self) -> str:
         return f"{self.method}, seed {self.seed}"
@@ -69,7 +76,7 @@ def variants(
         methods: name -> what is special about it: fields of ModelConfig that differ from `base`;
             `preset`: a name in `model.PRESETS` to start from instead; `train`: fields of
             TrainConfig that differ from `recipe`, or False for a model that does not learn;
-            `weights`: of its backbone.
+            `weights`: of its backbone; `test_size`: the images' size in tests, as of `describe`.
         weights: of `base`'s backbone; other backbones take "hub" where a method names none.
         seeds: each method is trained once with each; one that does not learn takes the first.
 
@@ -82,6 +89,7 @@ def variants(
     for method, special in methods.items():
         fields = dict(special)
         train, preset = fields.pop("train", {}), fields.pop("preset", None)
+        test_size = fields.pop("test_size", None)
         if preset not in (None, *PRESETS):
             raise ValueError(f"{method}: no preset {preset!r}; there are {', '.join(PRESETS)}")
         start = PRESETS.get(preset, base).to_dict()
@@ -90,10 +98,10 @@ def variants(
         try:
             model = ModelConfig.from_dict(start | fields)
             learns = None if train is False else TrainConfig.from_dict(recipe.to_dict() | train)
+            several = seeds if learns else seeds[:1]
+            found += [Variant(method, model, learns, chosen, seed, test_size) for seed in several]
         except ValueError as error:
             raise ValueError(f"{method}: {error}") from error
-        several = seeds if learns else seeds[:1]
-        found += [Variant(method, model, learns, chosen, seed) for seed in several]
     return found
 
 
@@ -184,6 +192,7 @@ class Study:
             tables.append(table.astype({"mix_depth": "Int64"}))
         return pd.concat(tables, ignore_index=True).assign(
             method=variant.method,
+            image_size=size_text(variant.image_size or variant.model.size),  # not in older tables
             seed=variant.seed,
             run="untrained" if run is None else run.folder.name,
             val_recall=float("nan") if run is None else run.best["recall@1"],
@@ -252,7 +261,8 @@ class Study:
             weights = weights_id(variant.model.backbone, variant.weights)
             name = config_hash(variant.model.to_dict(), weights, variant.seed)
         folder = run.folder if run else self.out / "untrained" / name
-        return folder / f"{kind}-{config_hash(test.name, test.fingerprint, list(self.ks))}.csv"
+        what = test.name, test.fingerprint, list(self.ks), *filter(None, [variant.image_size])
+        return folder / f"{kind}-{config_hash(*what)}.csv"
 
     def _tested(self, variant: Variant, run: Run | None, kind: str) -> list[tuple[str, Path]]:
         """Each test set's table of a kind; where one lacks, the variant is tested now."""
@@ -269,17 +279,18 @@ class Study:
         self, variant: Variant, run: Run | None, model: PlaceModel, test: TestSet
     ) -> None:
         """Write what is not there yet of a test's tables: of queries, and last that of recall."""
-        options = {"device": "auto", "progress": False}
+        options = {"device": "auto", "progress": False, "image_size": variant.image_size}
         if variant.train is not None:
             options |= {"device": variant.train.device, "workers": variant.train.workers}
-            if variant.train.cache_prefix and model.backbone.has_prefix:
+            cached = variant.train.cache_prefix and variant.image_size is None
+            if cached and model.backbone.has_prefix:
                 images, device = [*test.database, *test.queries], pick_device(options["device"])
                 options["frozen"] = prefix_features(
                     model, images, self.out / "prefix", device=device, progress=False
                 )
         parameters, trained = count_parameters(model)
-        found = retrieve(model, test, max(self.ks), **options)
-        table = tabulate(found, model, self.ks).assign(parameters=parameters, trained=trained)
+        table, found = judge(model, test, self.ks, **options)
+        table = table.assign(parameters=parameters, trained=trained)
         for kind, kept in (("queries", found.queries()), ("recall", table)):
             path = self._table_path(variant, run, test, kind)
             if not path.is_file():

@@ -22,7 +22,7 @@ from dinomix.plumbing.errors import HubError
 from dinomix.weights import TOY_WEIGHTS
 
 COMMANDS = {
-    *("toy", "prepare", "train", "pretrain", "evaluate"),
+    *("toy", "prepare", "train", "pretrain", "evaluate", "calibrate"),
     *("models", "localize", "check", "run", "figures", "page"),
 }
 
@@ -223,7 +223,8 @@ def test_other_errors_are_not_hidden(called):
         ("--import no_such_module run toy", 2, "no module 'no_such_module'"),
         ("run", 2, "(?i)missing argument 'profile'"),
         ("rum toy", 2, "No such command 'rum'"),
-        ("toy --image-size big", 2, "'big': write pixels, as 112 or 96,128"),
+        ("toy --image-size big", 2, "'big': write pixels, as 112 or 96x128"),
+        ("toy --image-size native", 1, "error: .*image_size is 'native'"),
         ("toy --image-size 2", 1, "error: image_size.* 2 is not from 8"),
         ("run toy --set seeds", 1, "error: .*name=value"),
         ("check nowhere", 1, "error: there is no profile 'nowhere'.*'toy'"),
