@@ -191,7 +191,7 @@ def _difference(
     said, apart = f"{b.mean() - a.mean():+.1f}", a.max() < b.min() or b.max() < a.min()
     verdict = "every seed agrees" if apart else "the seeds overlap"
     if min(len(a), len(b)) < 2:
-        verdict = "one seed, so chance in training is unknown"
+        verdict = "one seed, so chance is unknown" if queries is None else "one seed"
     if queries is None:
         return f"{said}, {verdict}"
     asked = queries[queries["dataset"] == rows["dataset"].iloc[0]]
