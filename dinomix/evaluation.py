@@ -15,6 +15,7 @@ from dinomix.images import size_text
 from dinomix.plumbing.configs import real, whole, wholes
 from dinomix.plumbing.tables import ALL, ResultsTable
 from dinomix.retrieval import describe, search, skipped_images
+from dinomix.statistics import bootstrap
 
 COLUMNS = ["dataset", "convention", "condition", "k", "recall", "queries", "without_positives"]
 THRESHOLDS = (5, 10, 25, 50, 100)  # metres
@@ -86,11 +87,12 @@ class Retrieval:
     positives: list[np.ndarray] | None  # of each query; None where the test set is unlabelled
     skipped: list[Path] = field(default_factory=list)  # damaged images of database and queries
 
-    def table(self, ks: Sequence[int] = (1, 5, 10)) -> ResultsTable:
+    def table(self, ks: Sequence[int] = (1, 5, 10), interval: float | None = None) -> ResultsTable:
         """A row for each k, of each condition and of all queries together.
 
         Columns: `COLUMNS`; recall in percent. `without_positives` counts queries that nothing
-        could be right for: failures.
+        could be right for: failures. With an `interval`, such as 0.95, also low and high: its ends
+        by `statistics.bootstrap` over the groups of queries.
 
         Raises:
             ValueError: the test set is unlabelled, or fewer were retrieved than a k asks for.
@@ -102,7 +104,16 @@ class Retrieval:
             for k, recall in recall_at_k(self.ranked[chosen], truth, ks).items():
                 which = self.test.name, self.test.convention, condition
                 rows.append((*which, k, recall, len(truth), lost))
-        return ResultsTable(rows, columns=COLUMNS)
+        table = ResultsTable(rows, columns=COLUMNS)
+        if interval is None:
+            return table
+        right, groups = hits(self.ranked, self.positives), np.array(self.test.groups, dtype=object)
+        ends = [
+            bootstrap(right[chosen, :k].any(axis=1), groups[chosen], level=interval)
+            for _, chosen in self._conditions()
+            for k in ks
+        ]
+        return table.assign(**dict(zip(("low", "high"), 100 * np.transpose(ends), strict=True)))
 
     def queries(self) -> pd.DataFrame:
         """A row a query, in the order of the test set.
@@ -122,7 +133,7 @@ class Retrieval:
             answers[:] = [len(truth) for truth in self.positives]
         columns = {
             "query": [path.name for path in test.queries],
-            "group": [str(i) for i in range(count)],
+            "group": test.groups,
             "condition": test.conditions,
             "rank": rank,
             "similarity": self.confidence("similarity"),
@@ -257,7 +268,12 @@ def retrieve_described(
 
 
 def evaluate(
-    model: nn.Module, test: TestSet, ks: Sequence[int] = (1, 5, 10), **options
+    model: nn.Module,
+    test: TestSet,
+    ks: Sequence[int] = (1, 5, 10),
+    *,
+    interval: float | None = None,
+    **options,
 ) -> ResultsTable:
     """Recall of a model on a test set, for each condition and for all queries together.
 
@@ -271,18 +287,23 @@ def evaluate(
     Raises:
         ValueError: the test set is unlabelled, or a k is no whole number from 1 on.
     """
-    return judge(model, test, ks, **options)[0]
+    return judge(model, test, ks, interval=interval, **options)[0]
 
 
 def judge(
-    model: nn.Module, test: TestSet, ks: Sequence[int] = (1, 5, 10), **options
+    model: nn.Module,
+    test: TestSet,
+    ks: Sequence[int] = (1, 5, 10),
+    *,
+    interval: float | None = None,
+    **options,
 ) -> tuple[ResultsTable, Retrieval]:
     """What `evaluate` gives, and what that is made of: `MATCHES` for each query, or more."""
     ks = wholes("ks", ks, least=1)
     if not test.labelled:  # said before any image is described
         raise ValueError(f"{test.name}: {UNLABELLED}")
     found = retrieve(model, test, max(*ks, MATCHES), **options)
-    table, config = found.table(ks), model.config
+    table, config = found.table(ks, interval), model.config
     table.attrs["skipped"] = [str(path) for path in found.skipped]
     table.attrs["median_error"] = found.median_error()
     table = table.assign(

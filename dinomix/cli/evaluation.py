@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from dinomix.data import TestSet
 
 
+LEVEL = 0.95  # of intervals
+
+
 @app.command()
 def evaluate(
     model: Annotated[str, typer.Argument(help=MODELS)],
@@ -52,7 +55,8 @@ def evaluate(
 ) -> None:
     """Measure a model's recall on test sets.
 
-    In percent, for each condition; a test set is judged by its own convention. CSV files are
+    In percent, for each condition; a test set is judged by its own convention. In brackets (low
+    and high) is the 95 % interval over groups of queries, such as all of one place. CSV files are
     database.csv and queries.csv (image, latitude, longitude); frames lie in database and queries.
 
     \b
@@ -69,7 +73,7 @@ def evaluate(
     from dinomix.datasets.layouts import read_frames
     from dinomix.evaluation import judge
     from dinomix.exchange.opening import open_model, open_testset
-    from dinomix.plumbing.files import atomic_path
+    from dinomix.study.results import save_table
 
     if as_json and as_csv:
         raise typer.BadParameter("--json and --csv exclude each other: give one")
@@ -90,21 +94,63 @@ def evaluate(
     options |= {"image_size": image_size}
     tables, queries = [], []
     for test in opened:
-        table, found = judge(chosen, test, counts, **options)
+        table, found = judge(chosen, test, counts, interval=LEVEL, **options)
         tables.append(table)
         queries.append(found.queries())
         queries[-1].insert(0, "dataset", test.name)
         if for_people:
             _print_recall(test, table)
     if per_query is not None:
-        with atomic_path(per_query) as path:
-            pd.concat(queries).to_csv(path, index=False, errors="surrogateescape")
+        save_table(pd.concat(queries), per_query)
     table = pd.concat(tables, ignore_index=True)
     if as_csv:
         typer.echo(table.to_csv(index=False), nl=False)
     elif as_json:
         rows = json.loads(table.to_json(orient="records", double_precision=15))
         typer.echo(json.dumps(without_nan(rows)))
+
+
+@app.command()
+def compare(
+    before: Annotated[Path, typer.Argument(help="of one model, as evaluate --per-query wrote it")],
+    after: Annotated[Path, typer.Argument(help="of another, on the same test sets")],
+    k: Annotated[int, typer.Option(min=1, help="of recall@k")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Test whether two models differ by more than chance, on the same queries.
+
+    The difference with its 95 % interval, and p: how often chance does as much, if groups of
+    queries (places, drives) change hands. McNemar's p takes all queries for independent.
+
+    \b
+    dinomix compare mixvpr.csv dino_mix.csv
+    dinomix compare mixvpr.csv dino_mix.csv --k 5 --json
+    """
+    import pandas as pd
+
+    from dinomix.statistics import mcnemar, paired
+    from dinomix.study.results import answers, read_queries
+
+    files = {"before": read_queries(before), "after": read_queries(after)}
+    both = pd.concat([table.assign(method=name) for name, table in files.items()])
+    rows = []
+    for dataset, asked in both.groupby("dataset", sort=False):
+        wide = answers(asked, k)
+        pair = wide["before"], wide["after"]
+        test = paired(*pair, wide["group"], weights=wide["weight"])
+        recalls = [100 * (of * wide["weight"]).sum() / wide["weight"].sum() for of in pair]
+        row = dict(zip(("dataset", "before", "after"), (dataset, *recalls), strict=True))
+        row |= {name: 100 * getattr(test, name) for name in ("difference", "low", "high")}
+        row |= {"p": test.p, "mcnemar_p": mcnemar(*pair)}
+        rows.append(row | {"queries": len(wide), "groups": wide["group"].nunique()})
+    if as_json:
+        typer.echo(json.dumps(without_nan(rows)))
+        return
+    columns = ["before", "after", "difference", "p", "McNemar's p", "queries", "groups"]
+    form = "{dataset}|{before:.1f}|{after:.1f}|{difference:+.1f} [{low:+.1f}, {high:+.1f}]"
+    form += "|{p:.4f}|{mcnemar_p:.4f}|{queries:,}|{groups:,}"
+    cells = [form.format(**row).split("|") for row in rows]
+    print_table(["test set", *columns], cells, f"Recall@{k}: {before} and {after}", right=columns)
 
 
 @app.command()
@@ -144,6 +190,7 @@ def _print_recall(test: "TestSet", table: "pd.DataFrame") -> None:
         recall = dict(zip(group["k"], group["recall"], strict=True))
         first = group.iloc[0]
         numbers = [f"{recall[k]:.1f}" for k in ks]
+        numbers[0] += f" [{first['low']:.1f}, {first['high']:.1f}]"
         numbers += [f"{error[condition]:.1f} m"] if error else []
         rows.append([condition, *numbers, f"{first['queries']:,}", f"{first.without_positives:,}"])
     title = f"{test.name}, {len(test.database):,} database images, positives: {test.convention}"
