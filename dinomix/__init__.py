@@ -4,8 +4,9 @@ The method reads from top to bottom in this order:
     images        a file becomes a tensor       losses       descriptors become a loss
     backbones     a tensor becomes a map        data         training places, test sets
     aggregators   a map becomes a descriptor    retrieval    descriptors, nearest neighbours
-    weights       pretrained backbones          evaluation   recall@k
-    model         config, model, file           training     the recipe and the step
+    weights       pretrained backbones          confidence   how sure a match is
+    model         config, model, file           evaluation   recall@k
+                                                training     the recipe and the step
 All else lies in rooms above it, a folder each; `docs/architecture.md` shows the house.
 
 The names below are those that scripts and notebooks may rely on. They are loaded when first used,

@@ -7,12 +7,14 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, Self
 
 import numpy as np
 import torch
+from scipy.spatial import KDTree
 from torch.utils.data import Dataset
 
 from dinomix.images import Transform, read_image
@@ -26,6 +28,7 @@ UNITS = ("m", "frames", "places")
 LARGEST = 2**53 - 1  # beyond it, float64 does not tell whole numbers apart
 TWO = ": the loss needs two images of a place"
 DECIMAL = re.compile(r"(?<=_)-?\d+(\.\d*)?(e-?\d+)?(?=_)", re.ASCII)  # in file names
+FRAME = re.compile(r"(\d+)-\d+@", re.ASCII)  # how names of a drive's frames begin
 LEADS_OUT = re.compile(r"[/\\]|\.\.")  # what no part of a file name may hold
 # Of the CSV files in the GSV-Cities layout: four whole numbers, then what is text in file names.
 COLUMNS = ["place_id", "year", "month", "northdeg", "city_id", "lat", "lon", "panoid"]
@@ -56,6 +59,7 @@ class TestSet:
             of the place, 0). None where the set is unlabelled.
         unit: "m", "frames" or "places", of positions and threshold.
         conditions: one name a query; "" for a plain `queries` folder.
+        groups: one name a query, which those share that are not independent.
 
     Raises:
         FileNotFoundError: a folder is missing or holds no images.
@@ -103,12 +107,14 @@ class TestSet:
         threshold: float = 25.0,
         *,
         conditions: Sequence[str] | None = None,
+        groups: Sequence[str] | None = None,
         unit: str = "m",
         positions_in_names: bool = True,
     ) -> "TestSet":
         """A test set of images that lie anywhere; without positions (both None) it is unlabelled.
 
         Args:
+            groups: of the queries; None takes what `TestSet.groups` makes of names and positions.
             positions_in_names: whether file names give positions, as in the UTM layout; where
                 they do not, the fingerprint covers the positions too.
 
@@ -126,12 +132,37 @@ class TestSet:
             raise ValueError(f"unit is {unit!r}; choose one of {', '.join(UNITS)}")
         if len(test.conditions) != len(test.queries):
             raise ValueError(f"{len(test.conditions)} conditions for {len(test.queries)} queries")
+        if groups is not None:
+            test.groups = list(groups)
+            if len(test.groups) != len(test.queries):
+                raise ValueError(f"{len(test.groups)} groups for {len(test.queries)} queries")
         if (database_utm is None) != (query_utm is None):
             raise ValueError("positions of one side only: give those of database and queries")
         for paths, positions in ((test.database, database_utm), (test.queries, query_utm)):
             if test.labelled:
                 _check_positions(paths, positions)
         return test
+
+    @cached_property
+    def groups(self) -> list[str]:
+        """One name a query: those that share it see one place, and are not independent of others.
+
+        The database position nearest to it, if that is a positive, by the name of its first image:
+        one for all cut-outs of a panorama, and for all conditions of a place. The frames of a
+        drive (names like 02-0017@...) are in the group of its first. Else its own name.
+        """
+        names = [f"{c}/{path.name}" for c, path in zip(self.conditions, self.queries, strict=True)]
+        if self.labelled:
+            places, first = np.unique(self.database_utm, axis=0, return_index=True)
+            away, nearest = KDTree(places).query(self.query_utm)  # (Q,), (Q,)
+            for query in np.flatnonzero(away <= self.threshold):
+                names[query] = self.database[first[nearest[query]]].name
+        drives = [FRAME.match(path.name) for path in self.queries]
+        of_drive: dict[str, str] = {}
+        return [
+            of_drive.setdefault(drive[1], name) if drive else name
+            for drive, name in zip(drives, names, strict=True)
+        ]
 
     @property
     def labelled(self) -> bool:

@@ -1,6 +1,6 @@
-"""Recall@k: which queries find a database image of their place among the first k."""
+"""Recall@k: which queries find a database image of their place among the first k; and how sure."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,13 +9,17 @@ import pandas as pd
 from scipy.spatial import KDTree
 from torch import nn
 
+from dinomix import confidence
 from dinomix.data import TestSet
 from dinomix.images import size_text
 from dinomix.plumbing.configs import real, whole, wholes
 from dinomix.plumbing.tables import ALL, ResultsTable
 from dinomix.retrieval import describe, search, skipped_images
+from dinomix.statistics import bootstrap
 
 COLUMNS = ["dataset", "convention", "condition", "k", "recall", "queries", "without_positives"]
+THRESHOLDS = (5, 10, 25, 50, 100)  # metres
+MATCHES = 10  # are retrieved at least, for what is said about single queries
 UNLABELLED = (
     "it is unknown where these images were taken, so nothing can be right or wrong: retrieve "
     "works, recall does not. `datasets.layouts` lists how positions can be given."
@@ -48,8 +52,14 @@ def hits(ranked: np.ndarray, positives_of: Sequence[np.ndarray]) -> np.ndarray:
     """Which of the retrieved, (Q, k) database indices, are their query's positives: bool (Q, k)."""
     if len(ranked) != len(positives_of):
         raise ValueError(f"{len(ranked)} rankings for the positives of {len(positives_of)} queries")
-    right = [np.isin(row, truth) for row, truth in zip(ranked, positives_of, strict=True)]
-    return np.array(right).reshape(ranked.shape)
+    owners = np.repeat(np.arange(len(ranked)), [len(truth) for truth in positives_of])
+    truth = np.concatenate([np.empty(0, np.int64), *positives_of]).astype(np.int64)
+    size = 1 + max(ranked.max(initial=0), truth.max(initial=0))
+    # A pair of query and image is one number: a search for all of them is faster than Q searches.
+    pairs = np.arange(len(ranked))[:, None] * size + ranked  # (Q, k)
+    wanted = np.sort(np.append(owners * size + truth, -1))  # so that there is one
+    found = wanted[np.searchsorted(wanted, pairs).clip(max=len(wanted) - 1)]
+    return (found == pairs) & (ranked >= 0)
 
 
 def recall_at_k(
@@ -77,33 +87,157 @@ class Retrieval:
     positives: list[np.ndarray] | None  # of each query; None where the test set is unlabelled
     skipped: list[Path] = field(default_factory=list)  # damaged images of database and queries
 
-    def table(self, ks: Sequence[int] = (1, 5, 10)) -> ResultsTable:
+    def table(self, ks: Sequence[int] = (1, 5, 10), interval: float | None = None) -> ResultsTable:
         """A row for each k, of each condition and of all queries together.
 
         Columns: `COLUMNS`; recall in percent. `without_positives` counts queries that nothing
-        could be right for: failures.
+        could be right for: failures. With an `interval`, such as 0.95, also low and high: its ends
+        by `statistics.bootstrap` over the groups of queries.
 
         Raises:
             ValueError: the test set is unlabelled, or fewer were retrieved than a k asks for.
         """
-        if self.positives is None:
-            raise ValueError(f"{self.test.name}: {UNLABELLED}")
-        ks = wholes("ks", ks, least=1)
-        found = self.ranked.shape[1]
-        if max(ks) > found and found < len(set(self.test.database) - set(self.skipped)):
-            raise ValueError(f"{found} were retrieved for each query, too few for recall@{max(ks)}")
-
-        conditions = np.array(self.test.conditions)
-        groups = {name: conditions == name for name in dict.fromkeys(self.test.conditions) if name}
-        groups[ALL] = np.ones(len(conditions), dtype=bool)
-        rows = []
-        for condition, chosen in groups.items():
+        ks, rows = self._countable(ks), []
+        for condition, chosen in self._conditions():
             truth = [self.positives[i] for i in np.flatnonzero(chosen)]
             lost = sum(not len(t) for t in truth)
             for k, recall in recall_at_k(self.ranked[chosen], truth, ks).items():
                 which = self.test.name, self.test.convention, condition
                 rows.append((*which, k, recall, len(truth), lost))
-        return ResultsTable(rows, columns=COLUMNS)
+        table = ResultsTable(rows, columns=COLUMNS)
+        if interval is None:
+            return table
+        right, groups = hits(self.ranked, self.positives), np.array(self.test.groups, dtype=object)
+        ends = [
+            bootstrap(right[chosen, :k].any(axis=1), groups[chosen], level=interval)
+            for _, chosen in self._conditions()
+            for k in ks
+        ]
+        return table.assign(**dict(zip(("low", "high"), 100 * np.transpose(ends), strict=True)))
+
+    def queries(self) -> pd.DataFrame:
+        """A row a query, in the order of the test set.
+
+        Columns: query (its file's name), group (queries that are not independent share one),
+        condition, rank (of the first right image among those retrieved, from 1; <NA> where none
+        is), similarity (of the first match; -inf where nothing is found), error_m (metres from
+        the first match to the query), positives (how many), and confidence_<name> for the other
+        `confidence.METHODS`. What cannot be known, as where the set is unlabelled, is missing.
+        """
+        test, count = self.test, len(self.test.queries)
+        rank, answers = (pd.array([pd.NA] * count, "Int64") for _ in range(2))
+        if self.positives is not None:
+            right = hits(self.ranked, self.positives)  # (Q, k)
+            some = right.any(axis=1)
+            rank[some] = right[some].argmax(axis=1) + 1
+            answers[:] = [len(truth) for truth in self.positives]
+        columns = {
+            "query": [path.name for path in test.queries],
+            "group": test.groups,
+            "condition": test.conditions,
+            "rank": rank,
+            "similarity": self.confidence("similarity"),
+            "error_m": self.distances()[:, 0] if test.unit == "m" else np.nan,
+            "positives": answers,
+        }
+        for name in list(confidence.METHODS)[1:]:
+            known = name in self.confidences()
+            columns[f"confidence_{name}"] = self.confidence(name) if known else np.nan
+        return pd.DataFrame(columns)
+
+    def confidences(self) -> list[str]:
+        """Which of `confidence.METHODS` can be told: but for similarity, they take positions and a
+        second match, and the spread takes distances.
+        """
+        if not self.test.labelled or self.ranked.shape[1] < 2:
+            return ["similarity"]
+        return ["similarity", "margin"] if self.test.unit == "places" else list(confidence.METHODS)
+
+    def confidence(self, name: str = "similarity") -> np.ndarray:
+        """How sure each first match is, by one of `confidence.METHODS`: float64 (Q,).
+
+        Raises:
+            ValueError: there is no such method, or it is not among `confidences`.
+        """
+        method = confidence.method_named(name)
+        if name not in self.confidences():
+            takes = "it takes positions, in metres or frames, and two matches for each query"
+            raise ValueError(f"{self.test.name}: no {name}, for {takes}")
+        return method(self.similarities, self._places(), self.test.threshold)
+
+    def precision_recall(self, name: str = "similarity") -> pd.DataFrame:
+        """`confidence.precision_recall` of the first matches, where it is known what is right."""
+        self._require_labels()
+        right = hits(self.ranked[:, :1], self.positives).any(axis=1)  # (Q,)
+        answerable = np.array([len(truth) > 0 for truth in self.positives], dtype=bool)
+        return confidence.precision_recall(self.confidence(name), right, answerable)
+
+    def distances(self) -> np.ndarray:
+        """From each query to what was retrieved for it, in the test set's unit: float64 (Q, k).
+
+        NaN where nothing was, or where positions are unknown.
+        """
+        if not self.test.labelled:
+            return np.full(self.ranked.shape, np.nan)
+        return np.linalg.norm(self._places() - self.test.query_utm[:, None], axis=2)
+
+    def recall_by_threshold(
+        self, thresholds: Sequence[float] = THRESHOLDS, ks: Sequence[int] = (1,)
+    ) -> pd.DataFrame:
+        """Recall if positives were those within other thresholds, the bound included.
+
+        Columns: condition, threshold, unit ("m", or "frames" of a sequence), k, recall in percent.
+
+        Raises:
+            ValueError: the test set is unlabelled or knows no distances, or as `table`.
+        """
+        ks, rows = self._countable(ks), []
+        if self.test.unit == "places":
+            raise ValueError(f"{self.test.name} knows places and no distances between them")
+        distances = self.distances()
+        for condition, chosen in self._conditions():
+            for threshold in thresholds:
+                near = distances[chosen] <= real("threshold", threshold)  # (q, k)
+                for k in ks:
+                    share = near[:, :k].any(axis=1).mean() if len(near) else np.nan
+                    rows.append((condition, threshold, self.test.unit, k, 100 * share))
+        return pd.DataFrame(rows, columns=["condition", "threshold", "unit", "k", "recall"])
+
+    def median_error(self) -> dict[str, float]:
+        """Half of the first matches are at most so many metres off: for each condition, and all.
+
+        A query that found nothing is infinitely far off. Empty where positions are not in metres.
+        """
+        if self.test.unit != "m" or not self.test.labelled:
+            return {}
+        errors = np.nan_to_num(self.distances()[:, 0], nan=np.inf)
+        return {name: float(np.median(errors[chosen])) for name, chosen in self._conditions()}
+
+    def _conditions(self) -> Iterator[tuple[str, np.ndarray]]:
+        """The name of each condition, and of all queries together, with its queries: bool (Q,)."""
+        conditions = np.array(self.test.conditions)
+        for name in filter(None, dict.fromkeys(self.test.conditions)):
+            yield name, conditions == name
+        yield ALL, np.ones(len(conditions), dtype=bool)
+
+    def _places(self) -> np.ndarray | None:
+        """Where the matches were taken: (Q, k, 2), NaN where none is; None where unlabelled."""
+        if not self.test.labelled:
+            return None
+        places = self.test.database_utm[self.ranked]
+        return np.where(self.ranked[..., None] < 0, np.nan, places)
+
+    def _countable(self, ks: Sequence[int]) -> list[int]:
+        """The ks of recall@k, if there are labels and as many were retrieved."""
+        self._require_labels()
+        ks, found = wholes("ks", ks, least=1), self.ranked.shape[1]
+        if max(ks) > found and found < len(set(self.test.database) - set(self.skipped)):
+            raise ValueError(f"{found} were retrieved for each query, too few for recall@{max(ks)}")
+        return ks
+
+    def _require_labels(self) -> None:
+        if self.positives is None:
+            raise ValueError(f"{self.test.name}: {UNLABELLED}")
 
 
 def retrieve(
@@ -132,6 +266,8 @@ def retrieve_described(
             f"{len(database)} descriptors of the {wanted} database images of {test.name}"
         )
     similarities, ranked = search(database, queries, k)
+    if not ranked.shape[1]:  # all of the database is damaged
+        similarities, ranked = np.full((len(queries), 1), -np.inf), np.full((len(queries), 1), -1)
     truth = None
     if test.labelled:
         truth = positives(test.database_utm, test.query_utm, test.threshold)
@@ -140,7 +276,12 @@ def retrieve_described(
 
 
 def evaluate(
-    model: nn.Module, test: TestSet, ks: Sequence[int] = (1, 5, 10), **options
+    model: nn.Module,
+    test: TestSet,
+    ks: Sequence[int] = (1, 5, 10),
+    *,
+    interval: float | None = None,
+    **options,
 ) -> ResultsTable:
     """Recall of a model on a test set, for each condition and for all queries together.
 
@@ -148,18 +289,32 @@ def evaluate(
 
     Returns:
         the columns of `Retrieval.table`, and which model it was: method, backbone, trained_blocks,
-        mix_depth, dim, image_size (of the test). `attrs["skipped"]` lists damaged images.
+        mix_depth, dim, image_size (of the test). `attrs["skipped"]` lists damaged images, and
+        `attrs["median_error"]` is what `Retrieval.median_error` gives.
 
     Raises:
         ValueError: the test set is unlabelled, or a k is no whole number from 1 on.
     """
+    return judge(model, test, ks, interval=interval, **options)[0]
+
+
+def judge(
+    model: nn.Module,
+    test: TestSet,
+    ks: Sequence[int] = (1, 5, 10),
+    *,
+    interval: float | None = None,
+    **options,
+) -> tuple[ResultsTable, Retrieval]:
+    """What `evaluate` gives, and what that is made of: `MATCHES` for each query, or more."""
     ks = wholes("ks", ks, least=1)
     if not test.labelled:  # said before any image is described
         raise ValueError(f"{test.name}: {UNLABELLED}")
-    found = retrieve(model, test, max(ks), **options)
-    table, config = found.table(ks), model.config
+    found = retrieve(model, test, max(*ks, MATCHES), **options)
+    table, config = found.table(ks, interval), model.config
     table.attrs["skipped"] = [str(path) for path in found.skipped]
-    return table.assign(
+    table.attrs["median_error"] = found.median_error()
+    table = table.assign(
         method=config.aggregator,
         backbone=config.backbone,
         trained_blocks=config.trained_blocks,
@@ -167,3 +322,4 @@ def evaluate(
         dim=model.dim,
         image_size=size_text(model.size_for(options.get("image_size"))),
     )
+    return table, found

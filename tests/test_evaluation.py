@@ -1,12 +1,23 @@
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from dinomix import confidence
 from dinomix.data import TestSet
-from dinomix.evaluation import evaluate, hits, positives, recall_at_k, retrieve
+from dinomix.evaluation import (
+    Retrieval,
+    evaluate,
+    hits,
+    judge,
+    positives,
+    recall_at_k,
+    retrieve,
+    retrieve_described,
+)
 from dinomix.model import ModelConfig, build_model
 from dinomix.retrieval import describe
 from tests.conftest import write_image
@@ -59,6 +70,8 @@ def test_queries_without_positives_are_failures_and_no_queries_nan():
     assert recall_at_k(ranked, truth, (1, 2)) == {1: 0.0, 2: 50.0}
     assert hits(ranked, truth).tolist() == [[False, True], [False, False]]
     assert np.isnan(recall_at_k(np.empty((0, 5), int), [], (1,))[1])
+    # -1, where nothing is found, is nobody's image: neither the last one nor the query's before
+    assert not hits(np.array([[1], [-1], [-1]]), [[0], [1], []]).any()
     with pytest.raises(ValueError, match="2 rankings for the positives of 1"):
         hits(ranked, truth[:1])
 
@@ -110,9 +123,9 @@ def test_unlabelled_images_are_retrieved_but_not_judged(model, test_root, monkey
     np.testing.assert_array_equal(retrieval.ranked, expected)
     assert retrieval.positives is None
     monkeypatch.setattr("dinomix.evaluation.describe", None)  # it would fail, if it were called
-    for judge in (retrieval.table, lambda: evaluate(model, bare, progress=False)):
+    for judged in (retrieval.table, lambda: evaluate(model, bare, progress=False)):
         with pytest.raises(ValueError, match=r"bare: it is unknown where .*retrieve works"):
-            judge()
+            judged()
 
 
 def test_a_described_database_is_not_described_again(model, test_root, monkeypatch):
@@ -182,3 +195,132 @@ def test_queries_of_mixed_sizes_do_not_depend_on_their_batch(model, test_root):
         np.testing.assert_allclose(together, alone, atol=1e-6)
         tables.append(evaluate(model, test, ks=(1, 2), **options))
     assert tables[0].equals(tables[1]) and tables[0].equals(tables[2])
+
+
+def retrieval(unit="m", labelled=True, k=4, seed=0):
+    """Of 30 images 10 apart; query 3 found nothing, query 0 stands where nothing is."""
+    rng = np.random.default_rng(seed)
+    names = [
+        [Path(f"{kind}{i}.jpg") for i in range(count)] for kind, count in (("d", 30), ("q", 9))
+    ]
+    utm = [rng.integers(0, 12, (30, 2)) * 10.0, rng.integers(0, 12, (9, 2)) * 10.0]
+    utm[1][0] = 9999
+    options = {"unit": unit, "conditions": ["day", "night", "day"] * 3}
+    test = TestSet.from_lists("made", *names, *(utm if labelled else [None] * 2), **options)
+    ranked = np.stack([rng.permutation(30)[:k] for _ in range(9)])
+    similarities = -np.sort(-rng.random((9, k)).astype(np.float32), axis=1)
+    truth = positives(*utm, 25.0)
+    for query in (1, 2, 5):
+        ranked[query, 0] = truth[query][0]
+    ranked[3], similarities[3] = -1, -np.inf
+    return Retrieval(test, ranked, similarities, truth if labelled else None)
+
+
+def test_a_row_a_query_equals_a_slow_loop():
+    made, ranks = retrieval(), []
+    found, test = made.queries(), made.test
+    for i, row in found.iterrows():
+        first = [r + 1 for r, d in enumerate(made.ranked[i]) if d in made.positives[i].tolist()]
+        ranks.append(first[0] if first else pd.NA)
+        apart = np.hypot(*(test.database_utm[made.ranked[i, 0]] - test.query_utm[i]))
+        assert row["error_m"] == pytest.approx(apart) if i != 3 else np.isnan(row["error_m"])
+        assert row["positives"] == len(made.positives[i])
+    assert found["rank"].isna().any() and found["rank"].tolist() == pd.array(ranks).tolist()
+    assert found["rank"].dtype == found["positives"].dtype == "Int64"
+    assert found["query"].tolist() == [f"q{i}.jpg" for i in range(9)]
+    assert found["condition"].tolist() == ["day", "night", "day"] * 3
+    np.testing.assert_array_equal(found["similarity"], made.similarities[:, 0])
+    places = np.array(
+        [[test.database_utm[d] if d >= 0 else [np.nan] * 2 for d in row] for row in made.ranked]
+    )
+    for name in ("margin", "spread"):
+        expected = confidence.METHODS[name](made.similarities, places, 25.0)
+        np.testing.assert_array_equal(found[f"confidence_{name}"], expected)
+        np.testing.assert_array_equal(made.confidence(name), expected)
+
+
+def test_the_curve_is_that_of_first_matches():
+    made, curve = retrieval(), retrieval().precision_recall("margin")
+    right = [d in truth for d, truth in zip(made.ranked[:, 0], made.positives, strict=True)]
+    answerable = [len(truth) > 0 for truth in made.positives]
+    assert any(right) and not answerable[0]
+    expected = confidence.precision_recall(
+        made.confidence("margin"), *map(np.array, (right, answerable))
+    )
+    pd.testing.assert_frame_equal(curve, expected)
+    assert curve["answered"].max() == 8 / 9
+    for name in confidence.METHODS:  # as of a stored table
+        of_table = confidence.curve_of(made.queries(), name)
+        pd.testing.assert_frame_equal(of_table, made.precision_recall(name))
+
+
+@pytest.mark.parametrize(("unit", "k"), [("m", 4), ("frames", 1)])
+def test_recall_over_thresholds_is_that_of_test_sets_with_them(unit, k):
+    made = retrieval(unit)
+    found = made.recall_by_threshold([0, 20, 25, 100], [k])
+    assert set(found["unit"]) == {unit} and set(found["condition"]) == {"day", "night", "all"}
+    for threshold, rows in found.groupby("threshold"):
+        truth = positives(made.test.database_utm, made.test.query_utm, threshold)
+        table = Retrieval(made.test, made.ranked, made.similarities, truth).table([k])
+        assert rows["recall"].tolist() == table["recall"].tolist()
+
+
+def test_median_errors():
+    made = retrieval()
+    errors = made.queries()["error_m"].fillna(np.inf)  # of what found nothing
+    expected = {"day": errors[[0, 2, 3, 5, 6, 8]].median(), "night": errors[[1, 4, 7]].median()}
+    assert made.median_error() == expected | {"all": errors.median()}
+    made.ranked[:] = -1
+    assert made.median_error() == dict.fromkeys(["day", "night", "all"], np.inf)
+    assert retrieval("frames").median_error() == {} == retrieval(labelled=False).median_error()
+
+
+@pytest.mark.parametrize(
+    ("made", "missing"),
+    [
+        (retrieval(labelled=False), ["rank", "positives", "error_m", "margin", "spread"]),
+        (retrieval("places"), ["error_m", "spread"]),
+        (retrieval("frames"), ["error_m"]),
+        (retrieval(k=1), ["margin", "spread"]),
+    ],
+    ids=["unlabelled", "places", "frames", "one match"],
+)
+def test_what_cannot_be_known_is_missing(made, missing):
+    found = made.queries().rename(columns=lambda name: name.removeprefix("confidence_"))
+    assert [name for name in found if found[name].isna().all()] == sorted(
+        missing, key=list(found).index
+    )
+    for name in {"margin", "spread"} & set(missing):
+        with pytest.raises(ValueError, match=f"made: no {name}, for it takes positions"):
+            made.confidence(name)
+
+
+def test_what_a_retrieval_cannot_say_is_told():
+    with pytest.raises(ValueError, match="no confidence 'margins'; did you mean 'margin'"):
+        retrieval().confidence("margins")
+    for judged in ("precision_recall", "recall_by_threshold"):
+        with pytest.raises(ValueError, match="made: it is unknown where"):
+            getattr(retrieval(labelled=False), judged)()
+    with pytest.raises(ValueError, match="made knows places"):
+        retrieval("places").recall_by_threshold()
+    with pytest.raises(ValueError, match="threshold is -1"):
+        retrieval().recall_by_threshold([-1])
+    with pytest.raises(ValueError, match="too few for recall@5"):
+        retrieval().recall_by_threshold(ks=[5])
+
+
+def test_a_database_of_damaged_images_finds_nothing():
+    test = retrieval().test
+    unread, descriptors = np.full((30, 2), np.nan, np.float32), np.eye(9, 2, dtype=np.float32)
+    found = retrieve_described(test, unread, descriptors, 5)
+    assert found.queries()["rank"].isna().all() and found.precision_recall().empty
+    assert found.table((1, 5))["recall"].eq(0).all()
+
+
+def test_what_is_evaluated_can_be_looked_at(model, test_root):
+    table, found = judge(model, TestSet(test_root), [1], progress=False)
+    assert found.ranked.shape[1] == 5  # all there are, of ten
+    assert table.equals(evaluate(model, TestSet(test_root), [1], progress=False))
+    error = np.median(found.queries()["error_m"])
+    assert table.attrs["median_error"]["all"] == error
+    assert f"median error over all queries {error:.1f} m" in repr(table[table["k"] == 1])

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from dinomix.data import TestSet
 
 
+LEVEL = 0.95  # of intervals
+
+
 @app.command()
 def evaluate(
     model: Annotated[str, typer.Argument(help=MODELS)],
@@ -55,10 +58,14 @@ def evaluate(
     device: Device = "auto",
     as_json: Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="print CSV, for a script")] = False,
+    per_query: Annotated[
+        Path | None, typer.Option(help="write a CSV file with a row for each query, too")
+    ] = None,
 ) -> None:
     """Measure a model's recall on test sets.
 
-    In percent, for each condition; a test set is judged by its own convention. CSV files are
+    In percent, for each condition; a test set is judged by its own convention. In brackets (low
+    and high) is the 95 % interval over groups of queries, such as all of one place. CSV files are
     database.csv and queries.csv (image, latitude, longitude); frames lie in database and queries.
     Test sets named one after the other that share a database, as those of SF-XL, describe it once.
 
@@ -72,15 +79,17 @@ def evaluate(
     dinomix evaluate you/my-dino-mix my_city --csv > recall.csv
     dinomix evaluate megaloc.torch sfxl-testv1 sfxl-testv2 sfxl-night sfxl-occlusion --store sfxl
     dinomix evaluate dinov2_vitb14_mix.ckpt msls-challenge --submission predictions.csv
+    dinomix evaluate you/my-dino-mix my_city --per-query queries.csv
     """
     import pandas as pd
 
     from dinomix.datasets.benchmarks import BENCHMARKS, SUBMITTED, write_submission
     from dinomix.datasets.layouts import read_frames
-    from dinomix.evaluation import evaluate, retrieve
+    from dinomix.evaluation import judge, retrieve
     from dinomix.exchange.opening import open_model, open_testset
     from dinomix.retrieval import describe
     from dinomix.scale.descriptors import describe_to, images_hash, model_hash
+    from dinomix.study.results import save_table
 
     if as_json and as_csv:
         raise typer.BadParameter("--json and --csv exclude each other: give one")
@@ -105,7 +114,7 @@ def evaluate(
     options = {"batch_size": batch_size, "workers": workers, "device": device}
     options |= {"on_error": "skip" if skip_damaged else "raise", "progress": for_people}
     options |= {"image_size": image_size}
-    tables, images = [], None
+    tables, queries, images = [], [], None
     for test in opened:
         if images != test.database:  # else it is that of the test set before
             images = test.database
@@ -116,15 +125,63 @@ def evaluate(
             found = retrieve(chosen, test, SUBMITTED, database=database, **options)
             write_submission(found, submission)
             return typer.echo(f"{submission}, to be sent to the challenge's server", err=True)
-        tables.append(evaluate(chosen, test, counts, database=database, **options))
+        table, found = judge(chosen, test, counts, interval=LEVEL, database=database, **options)
+        tables.append(table)
+        queries.append(found.queries())
+        queries[-1].insert(0, "dataset", test.name)
         if for_people:
-            _print_recall(test, tables[-1])
+            _print_recall(test, table)
+    if per_query is not None:
+        save_table(pd.concat(queries), per_query)
     table = pd.concat(tables, ignore_index=True)
     if as_csv:
         typer.echo(table.to_csv(index=False), nl=False)
     elif as_json:
         rows = json.loads(table.to_json(orient="records", double_precision=15))
         typer.echo(json.dumps(without_nan(rows)))
+
+
+@app.command()
+def compare(
+    before: Annotated[Path, typer.Argument(help="of one model, as evaluate --per-query wrote it")],
+    after: Annotated[Path, typer.Argument(help="of another, on the same test sets")],
+    k: Annotated[int, typer.Option(min=1, help="of recall@k")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Test whether two models differ by more than chance, on the same queries.
+
+    The difference with its 95 % interval, and p: how often chance does as much, if groups of
+    queries (places, drives) change hands. McNemar's p takes all queries for independent.
+
+    \b
+    dinomix compare mixvpr.csv dino_mix.csv
+    dinomix compare mixvpr.csv dino_mix.csv --k 5 --json
+    """
+    import pandas as pd
+
+    from dinomix.statistics import mcnemar, paired
+    from dinomix.study.results import answers, read_queries
+
+    files = {"before": read_queries(before), "after": read_queries(after)}
+    both = pd.concat([table.assign(method=name) for name, table in files.items()])
+    rows = []
+    for dataset, asked in both.groupby("dataset", sort=False):
+        wide = answers(asked, k)
+        pair = wide["before"], wide["after"]
+        test = paired(*pair, wide["group"], weights=wide["weight"])
+        recalls = [100 * (of * wide["weight"]).sum() / wide["weight"].sum() for of in pair]
+        row = dict(zip(("dataset", "before", "after"), (dataset, *recalls), strict=True))
+        row |= {name: 100 * getattr(test, name) for name in ("difference", "low", "high")}
+        row |= {"p": test.p, "mcnemar_p": mcnemar(*pair)}
+        rows.append(row | {"queries": len(wide), "groups": wide["group"].nunique()})
+    if as_json:
+        typer.echo(json.dumps(without_nan(rows)))
+        return
+    columns = ["before", "after", "difference", "p", "McNemar's p", "queries", "groups"]
+    form = "{dataset}|{before:.1f}|{after:.1f}|{difference:+.1f} [{low:+.1f}, {high:+.1f}]"
+    form += "|{p:.4f}|{mcnemar_p:.4f}|{queries:,}|{groups:,}"
+    cells = [form.format(**row).split("|") for row in rows]
+    print_table(["test set", *columns], cells, f"Recall@{k}: {before} and {after}", right=columns)
 
 
 @app.command()
@@ -158,14 +215,17 @@ def _counts(text: str) -> list[int]:
 
 
 def _print_recall(test: "TestSet", table: "pd.DataFrame") -> None:
-    ks = list(dict.fromkeys(table["k"]))
+    ks, error = list(dict.fromkeys(table["k"])), table.attrs["median_error"]
     rows = []
     for condition, group in table.groupby("condition", sort=False):
         recall = dict(zip(group["k"], group["recall"], strict=True))
         first = group.iloc[0]
         numbers = [f"{recall[k]:.1f}" for k in ks]
+        numbers[0] += f" [{first['low']:.1f}, {first['high']:.1f}]"
+        numbers += [f"{error[condition]:.1f} m"] if error else []
         rows.append([condition, *numbers, f"{first['queries']:,}", f"{first.without_positives:,}"])
     title = f"{test.name}, {len(test.database):,} database images, positives: {test.convention}"
     title += f", image size: {table['image_size'].iloc[0]}"
-    columns = [f"R@{k}" for k in ks] + ["queries", "without a positive"]
+    columns = [f"R@{k}" for k in ks] + ["median error"] * bool(error)
+    columns += ["queries", "without a positive"]
     print_table(["condition", *columns], rows, title=title, right=columns)

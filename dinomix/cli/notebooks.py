@@ -92,10 +92,11 @@ def _report_recall(table: Path) -> None:
     import pandas as pd
 
     from dinomix.study import compare
+    from dinomix.study.results import queries_beside
 
     pair = ["GeM, ViT, frozen", "DINO-Mix"]
     if table.is_file() and set(pair) <= set((results := pd.read_csv(table))["method"]):
-        typer.echo(f"Recall:\n  {compare(results, *pair)}")
+        typer.echo(f"Recall:\n  {compare(results, *pair, queries=queries_beside(table))}")
 
 
 @app.command()

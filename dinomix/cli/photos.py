@@ -54,6 +54,10 @@ def localize(
         Path | None, typer.Option(help="write queries and matches side by side: .html or .png")
     ] = None,
     csv: Annotated[Path | None, typer.Option(help="write the matches as a CSV file")] = None,
+    reject: Annotated[
+        Path | None,
+        typer.Option(help="leave unsure answers out: a file that dinomix calibrate wrote"),
+    ] = None,
     skip_damaged: Annotated[
         bool, typer.Option("--skip-damaged", help="leave damaged queries out, too")
     ] = False,
@@ -76,18 +80,20 @@ def localize(
     dinomix localize --database photos/ --query new/ --model data/runs/0123456789ab \\
         --gallery found.html
     """
-    from dinomix.localization import check_gallery, localize, write_gallery
+    from dinomix.localization import Calibration, check_gallery, localize, write_gallery
     from dinomix.plumbing.files import atomic_path
     from dinomix.retrieval import SkippedImageWarning
 
     if gallery is not None:  # before hours of describing
         check_gallery(gallery)
+    calibration = None if reject is None else Calibration.load(reject)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SkippedImageWarning)  # they are listed below
         chosen = _model(model, preset, weights, trust=trust, image_size=image_size)
         options = {"k": k, "radius": radius, "index": index or "auto", "progress": not as_json}
         options |= {"on_error": "skip" if skip_damaged else "raise", "device": device}
         options |= {"workers": workers, "batch_size": batch_size, "image_size": image_size}
+        options |= {"reject": calibration}
         found = localize(chosen, database, query, **options)
     for path in found.skipped:
         typer.echo(f"skipped, for it cannot be read: {path}", err=True)
@@ -102,6 +108,47 @@ def localize(
         _print(found)
         for written in filter(None, (csv, gallery)):
             typer.echo(f"written: {written}")
+
+
+@app.command()
+def calibrate(
+    model: Annotated[str, typer.Argument(help=MODELS)],
+    test: Annotated[str, typer.Argument(help="labelled set: as of dinomix evaluate")],
+    precision: Annotated[float, typer.Option(help="share of the answers that are to be right")],
+    method: Annotated[str, typer.Option(help="margin, spread or similarity")] = "margin",
+    split: Annotated[str | None, typer.Option(help="of a folder: test (default) or val")] = None,
+    out: Annotated[Path, typer.Option(help="JSON file to write")] = Path("calibration.json"),
+    trust: Trust = False,
+    image_size: ImageSize = None,
+    device: Device = "auto",
+    workers: Workers = 0,
+    batch_size: BatchSize = 32,
+) -> None:
+    """Choose from which confidence on dinomix localize answers, for a precision.
+
+    By a labelled set: the precision holds for places, conditions and a database like its own.
+    A similarity means something else in another city; how far the best match is ahead of the best
+    one of another place (margin), or how close the first ten lie (spread), changes less.
+
+    \b
+    dinomix calibrate data/runs/4c078f96577b my_city --precision 0.95
+    dinomix calibrate data/runs/4c078f96577b my_city --precision 0.99 --method spread
+    dinomix localize --model data/runs/4c078f96577b --database photos/ --query new/ \\
+        --reject calibration.json
+    """
+    from dinomix.exchange.opening import open_model, open_testset
+    from dinomix.localization import calibrate
+
+    opened = open_testset(test, split)
+    options = {"device": device, "workers": workers, "batch_size": batch_size}
+    options |= {"image_size": image_size}
+    chosen = open_model(model, trust=trust, image_size=image_size)
+    made = calibrate(chosen, opened, precision, method, **options)
+    made.save(out)
+    typer.echo(
+        f"{made.method} >= {made.threshold:.4f}: of {made.queries:,} queries, {made.answered:.1%} "
+        f"are answered, of these {made.precision:.1%} rightly\nwritten: {out}"
+    )
 
 
 def _model(model: str | None, preset: str | None, weights: str, **foreign: Any) -> Any:

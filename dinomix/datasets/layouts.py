@@ -25,8 +25,9 @@ def read_csv(
 
     Columns: `image`, a path relative to the CSV's folder; `latitude` and `longitude` in degrees
     (WGS 84) or `utm_east` and `utm_north` in metres; optionally `utm_zone` (such as 31T),
-    `condition` (of queries) and `place`, any text. Without coordinates, positives are the images
-    of the same place. Other columns are left aside.
+    `condition` and `group` (of queries: those of a group are not independent, see
+    `TestSet.groups`) and `place`, any text. Without coordinates, positives are the images of the
+    same place. Other columns are left aside.
 
     Args:
         name: of the data set in results tables; None takes that of the database file's folder.
@@ -38,7 +39,9 @@ def read_csv(
             lies outside of the CSV's folder or its name is there twice. The row is named.
     """
     listed, asked = tables = [ImageTable.read(Path(path)) for path in (database, queries)]
-    conditions = asked.columns["condition"] if asked.has("condition") else None
+    conditions, groups = asked.columns.get("condition"), asked.columns.get("group")
+    if groups is not None:
+        asked.require("group", [bool(name) for name in groups], "the name of a group")
     listed.require_distinct()
     asked.require_distinct(conditions)
     require_files(tables)
@@ -64,6 +67,7 @@ def read_csv(
         *positions,
         threshold,
         conditions=conditions,
+        groups=groups,
         unit=unit,
         positions_in_names=False,
     )

@@ -1,6 +1,7 @@
 """Figures made of tables."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,9 @@ from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from dinomix.confidence import average_precision
 from dinomix.figures.theme import (
+    DASHES,
     DATABASE_COLOUR,
     MARKERS,
     QUERY_COLOUR,
@@ -23,7 +26,6 @@ from dinomix.plumbing.tables import ALL
 from dinomix.study.results import overall
 
 PALETTE = THEME["palette"]
-SPREAD = ("pi", 100)  # over seeds: lowest to highest
 
 
 def test_map(database_utm: np.ndarray, query_utm: np.ndarray) -> Figure:
@@ -62,11 +64,12 @@ def training_curves(history: pd.DataFrame) -> Figure:
 def recall_bars(table: pd.DataFrame, k: int = 1) -> Figure:
     """Recall@k of each method on each condition of one test set, the mean over conditions last.
 
-    Seeds become one bar with its spread, lowest to highest.
+    Seeds become one bar with its spread, lowest to highest; of a table with intervals, their ends.
     """
-    chosen = _by_condition(table, k)
-    keys = {"index": "condition", "columns": "method", "values": "recall", "sort": False}
-    mean, low, high = (chosen.pivot_table(aggfunc=of, **keys) for of in ("mean", "min", "max"))
+    chosen = _with_ends(_by_condition(table, k))
+    keys = {"index": "condition", "columns": "method", "sort": False}
+    ends = {"recall": "mean", "low": "min", "high": "max"}
+    mean, low, high = (chosen.pivot_table(values=v, aggfunc=of, **keys) for v, of in ends.items())
     figure, ((axis,),) = panels(1, 1, (1.2 + 0.85 * len(mean), 3.2))
     reach = np.stack([mean - low, high - mean]).transpose(2, 0, 1)  # (methods, 2, conditions)
     look = {"width": 0.8, "rot": 0, "color": sns.color_palette(PALETTE), "grid": True}
@@ -113,9 +116,10 @@ def recall_heatmap(table: pd.DataFrame, k: int = 1) -> Figure:
 
 def recall_dots(table: pd.DataFrame, ks: Sequence[int] = (1, 5, 10)) -> Figure:
     """Recall at each k on one test set, a row a method: the mean over seeds as a dot, lowest to
-    highest as a line. Colour and marker tell the backbone apart (paper, Fig. 4, with its spread).
+    highest as a line; of a table with intervals, their ends. Colour and marker tell the backbone
+    apart (paper, Fig. 4, with its spread).
     """
-    mean = overall(table)
+    mean = _with_ends(overall(table))
     methods, backbones = mean["method"].unique(), mean["backbone"].unique()
     looks = zip(sns.color_palette(PALETTE), MARKERS, strict=False)
     look_of = dict(zip(backbones, looks, strict=False))
@@ -125,7 +129,8 @@ def recall_dots(table: pd.DataFrame, ks: Sequence[int] = (1, 5, 10)) -> Figure:
             chosen = mean[(mean["k"] == k) & (mean["method"] == method)]
             backbone, recall = chosen["backbone"].iloc[0], chosen["recall"]
             colour, marker = look_of[backbone]
-            axis.plot([recall.min(), recall.max()], [row, row], color=colour, lw=2)
+            ends = [chosen["low"].min(), chosen["high"].max()]
+            axis.plot(ends, [row, row], color=colour, lw=2)
             axis.plot(recall.mean(), row, marker, color=colour, ms=6, label=display_name(backbone))
         axis.set(title=f"R@{k} (%)", yticks=range(len(methods)), ylim=(len(methods) - 0.4, -0.6))
         axis.set_yticklabels(methods if axis is axes[0] else [])
@@ -147,7 +152,8 @@ def recall_curves(
     ks: Sequence[int] = (1,),
     costs: Mapping[str, str] | None = None,
 ) -> Figure:
-    """Recall on one test set over a setting: mean over seeds, and a band from lowest to highest.
+    """Recall on one test set over a setting: mean over seeds, and a band from lowest to highest
+    (of a table with intervals, between their ends).
 
     Args:
         x: the column of the setting, numbers.
@@ -157,7 +163,7 @@ def recall_curves(
     """
     costs = dict(costs or {})
     keys = [c for c in (x, hue, *costs) if c and c not in ("method", "backbone")]
-    mean = overall(table[table["k"].isin(ks)], also=keys)
+    mean = _with_ends(overall(table[table["k"].isin(ks)], also=keys))
     mean = mean.assign(R=[f"R@{k}" for k in mean["k"]]).astype({x: float})
     values = sorted(mean[x].unique())
     hue = hue or "R"
@@ -165,7 +171,11 @@ def recall_curves(
     lines = mean[hue].nunique()
     figure, (axes,) = panels(1, 1 + len(costs), (4.6 + 2.9 * len(costs), 3.1))
     looks = {"style": hue, "markers": MARKERS[:lines], "dashes": False, "palette": PALETTE}
-    sns.lineplot(mean, x=x, y="recall", hue=hue, ax=axes[0], errorbar=SPREAD, **looks)
+    sns.lineplot(mean, x=x, y="recall", hue=hue, ax=axes[0], errorbar=None, **looks)
+    colours = sns.color_palette(PALETTE)
+    for colour, (_, line) in zip(colours, mean.groupby(hue, sort=False), strict=False):
+        ends = line.groupby(x).agg({"low": "min", "high": "max"})
+        axes[0].fill_between(ends.index, ends["low"], ends["high"], color=colour, alpha=0.2, lw=0)
     axes[0].set(ylabel="recall (%)" if len(ks) > 1 else f"R@{ks[0]} (%)")
     columns = 3 if lines <= 3 else 2  # a legend wider than its panel would shrink it
     axes[0].legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=columns, frameon=False)
@@ -177,6 +187,23 @@ def recall_curves(
         if log:
             axis.set_xscale("log", base=2)
         axis.set(xlabel=xlabel, xticks=values, xticklabels=[f"{value:g}" for value in values])
+    return figure
+
+
+def precision_recall(curves: Mapping[str, pd.DataFrame]) -> Figure:
+    """Precision over recall, and over the share answered: of `Retrieval.precision_recall`.
+
+    A line each, from the surest answers, with its average precision (AP); all in percent.
+    """
+    figure, (axes,) = panels(1, 2, (9.6, 3.2), sharey=True)
+    looks = zip(sns.color_palette(PALETTE, len(curves)), cycle(DASHES), strict=False)
+    for (name, curve), (colour, dash) in zip(curves.items(), looks, strict=False):
+        label = f"{display_name(name)} (AP {100 * average_precision(curve):.0f})"
+        for axis, x in zip(axes, ("recall", "answered"), strict=True):
+            axis.plot(100 * curve[x], 100 * curve["precision"], dash, color=colour, label=label)
+            axis.set(xlabel=f"{x} (%)", xlim=(0, 102), ylim=(0, 102))
+    axes[0].set(ylabel="precision (%)")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
     return figure
 
 
@@ -216,6 +243,12 @@ def freezing_costs(costs: pd.DataFrame) -> Figure:
         axis.get_legend().remove()
     figure.legend(handles, names, loc="outside upper center", ncols=2, frameon=False)
     return figure
+
+
+def _with_ends(table: pd.DataFrame) -> pd.DataFrame:
+    """Columns low and high of each recall: of its interval, or without one the recall itself."""
+    ends = {n: table.get(n, table["recall"]).fillna(table["recall"]) for n in ("low", "high")}
+    return table.assign(**ends)
 
 
 def _by_condition(table: pd.DataFrame, k: int) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from dinomix.data import convention
 from dinomix.evaluation import Retrieval
 from dinomix.figures.theme import CLASS_COLOURS, NEAR, RIGHT, WRONG, display_name, panels
 from dinomix.images import read_image
-from dinomix.study.comparison import REACH, distance, verdicts
+from dinomix.study.comparison import REACH, verdicts
 
 FRAMES = {"right": RIGHT, "near": NEAR, "wrong": WRONG}
 
@@ -93,7 +93,7 @@ def comparison_rows(
     """
     made = list(retrievals.values())
     test = made[0].test
-    judged, apart = [verdicts(r)[:, 0] for r in made], [distance(r)[:, 0] for r in made]
+    judged, apart = [verdicts(r)[:, 0] for r in made], [r.distances()[:, 0] for r in made]
     images, frames, titles = [], [], []
     for query in queries:
         images.append(_photos(made[0], query, [r.ranked[query, 0] for r in made]))

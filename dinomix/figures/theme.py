@@ -22,6 +22,7 @@ CLASS_COLOURS = [
 RIGHT, NEAR, WRONG = "#0a9d58", "#f2c500", "#d1363b"  # frames of retrieved images
 QUERY_COLOUR, DATABASE_COLOUR = sns.color_palette("colorblind")[3], "0.6"
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]  # beside the colours, for who cannot tell these
+DASHES = ["-", "--", "-.", ":"]  # for them, too
 FAMILIES = {"toy": "stand-in", "dinov2": "DINOv2", "dinov3": "DINOv3"}
 NAMES = {"toy_resnet": "stand-in ResNet", "lowlight": "low light"}
 

@@ -3,6 +3,7 @@
 What reads positions, keeps descriptors, votes on a place and shows what was found belongs here.
 """
 
+from dinomix.localization.calibration import Calibration, calibrate
 from dinomix.localization.gallery import check_gallery, write_gallery
 from dinomix.localization.index import PhotoIndex
 from dinomix.localization.localizing import Localization, estimate_position, localize
@@ -10,9 +11,11 @@ from dinomix.localization.photos import Position, find_photos, read_position
 from dinomix.localization.untrained import stand_in, zero_shot
 
 __all__ = [
+    "Calibration",
     "Localization",
     "PhotoIndex",
     "Position",
+    "calibrate",
     "check_gallery",
     "estimate_position",
     "find_photos",

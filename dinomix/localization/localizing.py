@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
+from dinomix.localization.calibration import Calibration
 from dinomix.localization.index import PhotoIndex, default_file
 from dinomix.localization.photos import Position, find_photos, settle_zones
 from dinomix.plumbing.configs import real, whole
@@ -68,7 +69,7 @@ class Localization:
             (cosine), position, metres (to the estimate), agrees (the estimate is made of it).
         estimates: a row a query. Columns: query, position, agreeing (how many matches it is made
             of), error (metres from where the query itself says it was taken; NaN where it does
-            not).
+            not), rejected (why nothing is estimated, or "").
     """
 
     matches: pd.DataFrame
@@ -102,6 +103,8 @@ class Localization:
 
     def verdict(self, estimate: Mapping[str, Any], matches: Sequence[Mapping[str, Any]]) -> str:
         """In words, where a query was taken and how sure that is."""
+        if reason := estimate.get("rejected"):
+            return f"not found: {reason}"
         if not estimate["agreeing"]:
             return "position unknown: no match says where it was taken"
         text = "estimated at"
@@ -135,6 +138,7 @@ def localize(
     k: int = 5,
     radius: float = RADIUS,
     index: str | Path | Literal["auto"] | None = "auto",
+    reject: Calibration | None = None,
     progress: bool = True,
     on_error: str = "raise",
     **options: Any,
@@ -153,6 +157,7 @@ def localize(
         index: the file of the database's descriptors (see `PhotoIndex`). "auto": .dinomix.sqlite
             in the database's folder, or if nothing can be written there, a file in `localize` in
             the data folder. None keeps nothing.
+        reject: leave answers out that are less sure than it asks for (`calibrate`).
         on_error: "raise", or "skip": queries that are damaged are left out, and listed as skipped.
         options: of `describe`: image_size, batch_size, workers, device.
 
@@ -161,11 +166,14 @@ def localize(
         UnreadableImageError: a query is damaged. Damaged photos of the database are skipped with a
             `SkippedImageWarning` that counts and names them, and are listed in the result.
         ValueError: k or radius is not positive, no query or no photo of the database can be read, a
-            CSV file or positions in names are wrong, or the index is something else.
+            CSV file or positions in names are wrong, the index is something else, or `reject` was
+            calibrated for another model or image size.
     """
     k = whole("k", k, least=1)
     if not (radius := real("radius", radius)):
         raise ValueError("radius is 0; it should be more")
+    if reject is not None:
+        reject.require(model, options.get("image_size"))
     sources = [queries] if isinstance(queries, str | Path) else list(queries)
     if not sources:
         raise ValueError("there are no queries")
@@ -187,12 +195,15 @@ def localize(
         warnings.warn(complaint, SkippedImageWarning, stacklevel=2)
         if not known.paths:
             raise ValueError(f"no photo of {database} can be read; {complaint}")
-    similarities, ranked = search(known.descriptors, wanted, k)
+    searched = max(k, reject.matches if reject else 0)
+    similarities, ranked = search(known.descriptors, wanted, searched)
     at = {row: photos.position(known.paths[row]) for row in np.unique(ranked).tolist()}
     matches, estimates = [], []
     rankings = zip(asked, ranked.tolist(), similarities.tolist(), strict=True)
     for (source, path), rows, scores in rankings:
-        estimate = estimate_position([at[row] for row in rows], radius)
+        rejected = reject.complaint(scores, [at[row] for row in rows]) if reject else ""
+        rows, scores = rows[:k], scores[:k]
+        estimate = estimate_position([None if rejected else at[row] for row in rows], radius)
         for rank, (row, score) in enumerate(zip(rows, scores, strict=True)):
             position, image = at[row] or UNKNOWN, str(known.paths[row])
             found = {"query": str(path), "rank": rank + 1, "image": image, "similarity": score}
@@ -201,6 +212,7 @@ def localize(
         place, agreeing = asdict(estimate.position or UNKNOWN), int(estimate.agrees.sum())
         error = (source.position(path) or UNKNOWN).metres_to(estimate.position)
         estimates.append({"query": str(path), **place, "agreeing": agreeing, "error": error})
+        estimates[-1]["rejected"] = rejected
     tables = pd.DataFrame(matches), pd.DataFrame(estimates)
     kept_in = None if file is None else Path(file)
     skipped = list(dict.fromkeys([*known.skipped, *damaged]))  # a query may be in the database

@@ -123,6 +123,9 @@ def in_words(error: ValueError) -> str:
             lines.append(": ".join([*map(str, problem["loc"]), message]))
             continue
         field, *inside = problem["loc"]
+        if problem["type"] == "missing":
+            lines.append(f"{error.title}.{field} is missing")
+            continue
         if problem["type"] == "unexpected_keyword_argument":
             message = "left out: there is no such field"
         elif inside and isinstance(inside[-1], int):

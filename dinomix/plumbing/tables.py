@@ -19,7 +19,7 @@ MEAN = "mean"  # that of the mean over conditions, see `dinomix.study.results.ov
 NEEDED = {"dataset", "condition", "k", "recall"}
 # What was counted or measured. All other columns say what was measured: they tell rows apart.
 MEASURED = {
-    *("k", "recall", "seed", "run", "queries", "without_positives"),
+    *("k", "recall", "low", "high", "seed", "run", "queries", "without_positives"),
     *("parameters", "trained", "val_recall", "epoch"),
 }
 
@@ -61,19 +61,26 @@ def show(table: pd.DataFrame, decimals: int = 1) -> "Styler":
 
     A row for each method and condition, or whatever else differs between the table's rows, a
     column for each k; what is the same everywhere stands in the caption. Over several seeds a cell
-    is `mean_and_range`. The best on the same data set and condition is bold.
+    is `mean_and_range`, of one the recall with its interval if the table has one. The best on the
+    same data set and condition is bold.
 
     Raises:
         ValueError: the table lacks a column of `NEEDED`.
     """
     require_columns(table, NEEDED)
     names = [column for column in table.columns if column not in MEASURED]
-    table = pd.DataFrame(table).reset_index(drop=True)
+    table, error = pd.DataFrame(table).reset_index(drop=True), table.attrs.get("median_error")
     texts = table[names].map(_text)
     varying = [name for name in names if texts[name].nunique() > 1] or ["condition"]
     keys = [_in_order(texts[name]) for name in varying]
     cells = table["recall"].groupby([*keys, table["k"]], observed=True)  # of one seed or several
-    shown = cells.agg(mean_and_range, decimals=decimals).unstack("k").fillna("")
+    several = cells.size().max() > 1
+    written = cells.agg(mean_and_range, decimals=decimals)
+    if bounded := {"low", "high"} <= set(table) and not several:
+        ends = table[["low", "high"]].map(f"{{:.{decimals}f}}".format)
+        texts = " [" + ends["low"] + ", " + ends["high"] + "]"
+        written += texts.groupby([*keys, table["k"]], observed=True).first()
+    shown = written.unstack("k").fillna("")
     best = _best(cells.agg(fmean).unstack("k"))
     # names may come from anywhere: they are text, and never HTML
     titles = [html.escape(f"{name}") for name in varying]
@@ -82,7 +89,11 @@ def show(table: pd.DataFrame, decimals: int = 1) -> "Styler":
     css = np.where(best, "font-weight: bold", "")
     styled = shown.style.apply(lambda _: pd.DataFrame(css, shown.index, shown.columns), axis=None)
     constant = {name: texts[name].iloc[0] for name in names if name not in varying}
-    caption = html.escape(_caption(table, constant, several=cells.size().max() > 1))
+    brackets = ", mean [lowest, highest] over seeds" if several else ""
+    brackets = " [interval over queries]" if bounded else brackets
+    caption = html.escape(_caption(table, constant, brackets))
+    if error:  # of `evaluate`
+        caption += f"; median error over all queries {error[ALL]:.1f} m"
     return styled.format(escape="html").format_index(escape="html").set_caption(caption)
 
 
@@ -140,9 +151,9 @@ def _best(means: pd.DataFrame) -> pd.DataFrame:
     return means.eq(rivals.transform("max")) & (rivals.transform("count") > 1)
 
 
-def _caption(table: pd.DataFrame, constant: Mapping[str, str], several: bool) -> str:
+def _caption(table: pd.DataFrame, constant: Mapping[str, str], brackets: str) -> str:
     said = [f"{name} {text}" for name, text in constant.items() if text]
-    said.append("recall in percent" + (", mean [lowest, highest] over seeds" if several else ""))
+    said.append(f"recall in percent{brackets}")
     if "without_positives" in table and table["without_positives"].gt(0).any():
         said.append("some queries have no positive and count as failures")
     return "; ".join(said)

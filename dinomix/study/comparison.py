@@ -13,13 +13,6 @@ REACH = 3.0  # thresholds: up to this far a wrong image may still show the query
 TURN = 45.0  # degrees: up to this far apart two cameras look the same way
 
 
-def distance(retrieval: Retrieval) -> np.ndarray:
-    """Metres from each query to the images retrieved for it: float64 (Q, k), NaN where none is."""
-    found = retrieval.test.database_utm[retrieval.ranked]  # (Q, k, 2)
-    metres = np.linalg.norm(found - retrieval.test.query_utm[:, None], axis=2)
-    return np.where(retrieval.ranked < 0, np.nan, metres)
-
-
 def headings(paths: Sequence[Path]) -> np.ndarray:
     """Compass directions in degrees, field 9 of names in the UTM layout: (N,), NaN without one."""
     # A name begins with @, so its first field is index 1.
@@ -36,7 +29,7 @@ def verdicts(retrieval: Retrieval) -> np.ndarray:
     """
     test = retrieval.test
     seen, asked = headings(test.database)[retrieval.ranked], headings(test.queries)[:, None]
-    near = (distance(retrieval) <= REACH * test.threshold) & ~_turned_away(asked, seen)  # (Q, k)
+    near = (retrieval.distances() <= REACH * test.threshold) & ~_turned_away(asked, seen)  # (Q, k)
     right = hits(retrieval.ranked, retrieval.positives)
     return np.where(right, "right", np.where(near, "near", "wrong"))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from dinomix.plumbing.workspace import data_root
-from dinomix.study.results import leaders
+from dinomix.study.results import leaders, queries_beside
 
 KEYS = ["method", "dataset", "condition", "k", "seed", "window", "class"]
 DECIMALS = {"recall": 1, "val_recall": 1, "share": 3}  # that texts quote; a share is no percentage
@@ -28,10 +28,10 @@ def fingerprint(tables: list[pd.DataFrame]) -> str:
     return hashlib.sha256("".join(texts).encode()).hexdigest()[:12]
 
 
-def read_tables(results: Path, number: str) -> list[pd.DataFrame]:
+def read_tables(results: Path, number: str) -> dict[Path, pd.DataFrame]:
     """A notebook's tables of recalls or shares in a profile's folder; its number is as "03"."""
-    tables = map(pd.read_csv, sorted(results.glob(f"{number}_*.csv")))
-    return [table for table in tables if {"recall", "share"} & set(table)]
+    tables = {path: pd.read_csv(path) for path in sorted(results.glob(f"{number}_*.csv"))}
+    return {path: table for path, table in tables.items() if {"recall", "share"} & set(table)}
 
 
 def conclude(results: Path, number: str) -> str:
@@ -39,9 +39,14 @@ def conclude(results: Path, number: str) -> str:
     tables, path = read_tables(results, number), Path("conclusions.toml")
     texts = tomllib.loads(path.read_text("utf-8")) if path.is_file() else {}
     known = texts.get(number, {})
-    if (known.get("profile"), known.get("fingerprint")) == (results.name, fingerprint(tables)):
+    now = results.name, fingerprint(list(tables.values()))
+    if (known.get("profile"), known.get("fingerprint")) == now:
         return known["text"]
-    lines = [leaders(table) for table in tables if "backbone" in table]
+    lines = [
+        leaders(table, queries=queries_beside(path))
+        for path, table in tables.items()
+        if "backbone" in table
+    ]
     said = "\n".join(lines).replace("\n", "\n- ") or "no more than the tables above"
     return f"What the numbers of profile `{results.name}` say:\n- {said}"
 
@@ -50,4 +55,4 @@ if __name__ == "__main__":
     results = data_root() / "results" / (sys.argv[1] if sys.argv[1:] else "toy")
     for number in sorted({path.name[:2] for path in results.glob("*.csv")}):
         if tables := read_tables(results, number):
-            print(number, fingerprint(tables))
+            print(number, fingerprint(list(tables.values())))

@@ -19,7 +19,7 @@ from dinomix.plumbing.errors import did_you_mean
 from dinomix.plumbing.files import config_hash
 from dinomix.plumbing.settings import cell_values, refuse_unknown, refuse_unlike
 from dinomix.plumbing.workspace import data_root, require
-from dinomix.study.results import save_results
+from dinomix.study.results import QUERIES, QUERY_COLUMNS, save_results, save_table
 from dinomix.study.study import Study, Variant, variants
 from dinomix.training import TrainConfig
 
@@ -180,6 +180,18 @@ class Setup:
         """Write what `Study.run` gave as `<name>.csv`, and give it back with the profile."""
         table = results.assign(profile=self.parameters["profile"])
         return save_results([table], self.results / f"{name}.csv")
+
+    def measure(self, name: str, study: Study | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Run the notebook's variants in `study`, or its own, and save their results by `name`.
+
+        Returns:
+            the results as `save` gives them, and beside them the queries, as of `Study.queries`.
+        """
+        study, asked = study or self.study(), self.variants()
+        results = self.save(study.run(asked), name)
+        queries = study.queries(asked)
+        save_table(queries[QUERY_COLUMNS], self.results / f"{name}{QUERIES}")
+        return results, queries
 
     def found(self, number: str) -> Markdown:
         """What the notebook of this number concludes from its tables."""

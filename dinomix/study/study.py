@@ -18,13 +18,13 @@ from tqdm.auto import tqdm
 from dinomix.aggregators import Aggregator, own_aggregators, register_aggregator
 from dinomix.data import TWO, PlaceDataset, TestSet
 from dinomix.datasets.benchmarks import BENCHMARKS, open_benchmark
-from dinomix.evaluation import evaluate
+from dinomix.evaluation import judge
 from dinomix.exchange.foreign import ForeignModel
 from dinomix.images import size_text
 from dinomix.model import PRESETS, ModelConfig, PlaceModel, build_model, outline
 from dinomix.plumbing.configs import whole, wholes
 from dinomix.plumbing.errors import ExplainedError
-from dinomix.plumbing.files import atomic_path, config_hash
+from dinomix.plumbing.files import config_hash
 from dinomix.plumbing.summary import count_parameters
 from dinomix.plumbing.tables import ResultsTable
 from dinomix.retrieval import describe, pick_device
@@ -33,6 +33,7 @@ from dinomix.runs.prefix import prefix_features
 from dinomix.runs.run import Run, weights_id
 from dinomix.runs.train import find_run, train
 from dinomix.scale.descriptors import model_hash
+from dinomix.study.results import read_queries, save_table
 from dinomix.training import TrainConfig
 
 if TYPE_CHECKING:
@@ -192,13 +193,8 @@ class Study:
         nothing was trained.
         """
         run = None if variant.train is None else self.train(variant)
-        tables, model, last = [], None, {}
-        for test in self.test_sets():
-            path = self._table_path(variant, run, test)
-            if not path.is_file():
-                model = model or self.load(variant)
-                with atomic_path(path) as temporary:
-                    self._evaluate(variant, model, test, last).to_csv(temporary, index=False)
+        tables = []
+        for _, path in self._tested(variant, run, "recall"):
             table = pd.read_csv(path, keep_default_na=False, na_values={"mix_depth": [""]})
             tables.append(table.astype({"mix_depth": "Int64"}))
         return pd.concat(tables, ignore_index=True).assign(
@@ -209,6 +205,21 @@ class Study:
             val_recall=float("nan") if run is None else run.best["recall@1"],
             epoch=0 if run is None else int(run.best["epoch"]),
         )
+
+    def queries(self, variants: Sequence[Variant]) -> pd.DataFrame:
+        """What each variant found for each query of each test set: `Retrieval.queries`, beside it
+        dataset, method, backbone and seed.
+
+        Where a variant was tested before such tables were kept, they are made now; it is trained
+        only if it was not.
+        """
+        tables = []
+        for variant in variants:
+            run = None if variant.train is None else self.train(variant)
+            which = {"method": variant.method, "backbone": variant.model.backbone}
+            for name, path in self._tested(variant, run, "queries"):
+                tables.append(read_queries(path).assign(dataset=name, seed=variant.seed, **which))
+        return pd.concat(tables, ignore_index=True)
 
     def train(self, variant: Variant, progress: bool = False) -> Run:
         """The run of a variant that learns, trained now unless it is there."""
@@ -252,7 +263,9 @@ class Study:
         where = {"weights": variant.weights, "out": self.out}
         return find_run(*self._training(variant), **where, finished=False)
 
-    def _table_path(self, variant: Variant, run: Run | None, test: TestSet) -> Path:
+    def _table_path(
+        self, variant: Variant, run: Run | None, test: TestSet, kind: str = "recall"
+    ) -> Path:
         if isinstance(variant.model, ForeignModel):
             name = model_hash(variant.model)
         elif run is None:
@@ -260,11 +273,31 @@ class Study:
             name = config_hash(variant.model.to_dict(), weights, variant.seed)
         folder = run.folder if run else self.out / "untrained" / name
         what = test.name, test.fingerprint, list(self.ks), *filter(None, [variant.image_size])
-        return folder / f"recall-{config_hash(*what)}.csv"
+        return folder / f"{kind}-{config_hash(*what)}.csv"
+
+    def _tested(self, variant: Variant, run: Run | None, kind: str) -> list[tuple[str, Path]]:
+        """Each test set's table of a kind; where one lacks, the variant is tested now."""
+        paths, model, last = [], None, {}
+        for test in self.test_sets():
+            path = self._table_path(variant, run, test, kind)
+            paths.append((test.name, path))
+            if not path.is_file():
+                model = model or self.load(variant)
+                self._evaluate(variant, run, model, test, last)
+        return paths
 
     def _evaluate(
-        self, variant: Variant, model: PlaceModel, test: TestSet, last: dict[str, Any]
-    ) -> pd.DataFrame:
+        self,
+        variant: Variant,
+        run: Run | None,
+        model: PlaceModel,
+        test: TestSet,
+        last: dict[str, Any],
+    ) -> None:
+        """Write what is not there yet of a test's tables: of queries, and last that of recall.
+
+        `last` keeps the database of the test set before, which may be this one's, too.
+        """
         options = {"device": "auto", "progress": False, "image_size": variant.image_size}
         if variant.train is not None:
             options |= {"device": variant.train.device, "workers": variant.train.workers}
@@ -275,11 +308,15 @@ class Study:
                     model, images, self.out / "prefix", device=device, progress=False
                 )
         parameters, trained = count_parameters(model)
-        if test.labelled and last.get("images") != test.database:  # else it is the last one's
+        if test.labelled and last.get("images") != test.database:
             last["images"] = test.database
             last["descriptors"] = describe(model, test.database, **options)
-        table = evaluate(model, test, self.ks, database=last.get("descriptors"), **options)
-        return table.assign(parameters=parameters, trained=trained)
+        table, found = judge(model, test, self.ks, database=last.get("descriptors"), **options)
+        table = table.assign(parameters=parameters, trained=trained)
+        for kind, kept in (("queries", found.queries()), ("recall", table)):
+            path = self._table_path(variant, run, test, kind)
+            if not path.is_file():
+                save_table(kept, path)
 
 
 class _Watch:

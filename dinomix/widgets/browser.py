@@ -20,6 +20,7 @@ from dinomix.widgets.collection import Collection, Method, in_words, right_answe
 from dinomix.widgets.view import View, choice, number, offer, picture, set_range, show, steps
 
 EVERY = "every condition"
+BY_NUMBER = "by number"
 
 
 def retrieval_browser(
@@ -102,23 +103,34 @@ def _colours(retrieval: Retrieval, query: int) -> list[str | None]:
     return [RIGHT if hit else WRONG for hit in right]
 
 
-def asked_for(retrieval: Retrieval, condition: str, only_failures: bool) -> np.ndarray:
-    """Indices of a condition's queries, all or the failures: int64 (N,), rising.
+def asked_for(
+    retrieval: Retrieval, condition: str, only_failures: bool, order: str = BY_NUMBER
+) -> np.ndarray:
+    """Indices of a condition's queries, all or the failures: int64 (N,).
 
-    Of an unlabelled test set there are no failures, and all stay.
+    They rise, or, if `order` names a confidence, come from the surest on. Of an unlabelled test
+    set there are no failures, and all stay.
     """
     chosen = np.array([condition in (EVERY, name) for name in retrieval.test.conditions])
     if only_failures and retrieval.positives is not None:
         chosen &= ~hits(retrieval.ranked[:, :1], retrieval.positives)[:, 0]
-    return np.flatnonzero(chosen)
+    queries = np.flatnonzero(chosen)
+    if order == BY_NUMBER:
+        return queries
+    return queries[np.argsort(-retrieval.confidence(order)[queries], kind="stable")]
 
 
-def step(queries: np.ndarray, query: int, by: int) -> int | None:
+def step(queries: np.ndarray, query: int, by: int | None) -> int | None:
     """The query, or the next one where it is not among `queries`; by 1 the next, by -1 the one
-    before. After the last comes the first.
+    before, by None the first. After the last comes the first.
     """
-    at = np.searchsorted(queries, query + max(by, 0)) + min(by, 0)
-    return int(queries[at % len(queries)]) if len(queries) else None
+    if not len(queries):
+        return None
+    if by is None:
+        return int(queries[0])
+    here = np.flatnonzero(queries == query)
+    at = here[0] + by if len(here) else np.argmax(queries > query) + min(by, 0)
+    return int(queries[at % len(queries)])
 
 
 def query_in_words(retrieval: Retrieval, query: int | None, queries: np.ndarray) -> str:
@@ -128,7 +140,7 @@ def query_in_words(retrieval: Retrieval, query: int | None, queries: np.ndarray)
     test, count = retrieval.test, len(retrieval.test.queries)
     words = [f"query {query + 1} of {count}"]
     if len(queries) < count:
-        words[0] += f" ({np.searchsorted(queries, query) + 1} of {len(queries)} that are like this)"
+        words[0] += f" ({queries.tolist().index(query) + 1} of {len(queries)} that are like this)"
     words.append(test.conditions[query])
     if test.queries[query] in retrieval.skipped:
         words.append("a damaged image")
@@ -137,6 +149,7 @@ def query_in_words(retrieval: Retrieval, query: int | None, queries: np.ndarray)
         answers = len(retrieval.positives[query])
         first = f"first right one at rank {ranks[0]}" if len(ranks) else "none is right"
         words.append(f"{first} ({answers} right answers in the database)")
+    words += [f"{name} {retrieval.confidence(name)[query]:.3g}" for name in retrieval.confidences()]
     return ", ".join(filter(None, [*words, test.queries[query].name]))
 
 
@@ -177,10 +190,12 @@ class _RetrievalBrowser(QueryView):
         self.condition = choice("Condition", [EVERY])
         self.only_failures = ipywidgets.Checkbox(description="Only failures", indent=False)
         self.only_failures.layout.width = "10em"  # leaves room for messages
+        self.order = choice("Order", [BY_NUMBER])
         self.ranking, self.map = picture("ranking"), picture("map")
         self.watch(self.show, self.condition, self.only_failures)
+        self.watch(lambda: self.show(None), self.order)
         selects = [self.test_set, self.condition, self.method]
-        controls = [self.previous, self.next, self.number, self.only_failures]
+        controls = [self.previous, self.next, self.number, self.only_failures, self.order]
         self.compose(selects, controls, shown=[self.status, self.ranking, self.map])
         self.attempt(self.show)
 
@@ -190,7 +205,7 @@ class _RetrievalBrowser(QueryView):
             self.condition.value, self.only_failures.value = EVERY, False
             super().look_at(*what)
 
-    def show(self, by: int = 0) -> None:
+    def show(self, by: int | None = 0) -> None:
         test = self.collection.test_sets[self.test_set.value]
         offer(self.condition, [EVERY, *filter(None, dict.fromkeys(test.conditions))])
         self.step(0)
@@ -199,8 +214,11 @@ class _RetrievalBrowser(QueryView):
         work, draw = partial(self.collection.retrieval, *look), partial(self._draw, by)
         self.compute(look, work, draw, now=self.collection.knows(*look))
 
-    def _draw(self, by: int, retrieval: Retrieval) -> None:
-        queries = asked_for(retrieval, self.condition.value, self.only_failures.value)
+    def _draw(self, by: int | None, retrieval: Retrieval) -> None:
+        surest = [(f"surest first: {name}", name) for name in retrieval.confidences()]
+        offer(self.order, [(BY_NUMBER, BY_NUMBER), *surest])
+        wanted = self.condition.value, self.only_failures.value, self.order.value
+        queries = asked_for(retrieval, *wanted)
         query = step(queries, self.number.value - 1, by)
         self.tell(query_in_words(retrieval, query, queries))
         for place, draw in ((self.ranking, ranking), (self.map, place_map)):

@@ -13,7 +13,6 @@ from dinomix.model import PlaceModel
 from dinomix.plumbing.files import atomic_path
 from dinomix.retrieval import describe_batches
 from dinomix.scale.descriptors import images_hash, model_hash
-from dinomix.study.comparison import distance
 from dinomix.widgets.view import Report
 
 Method = PlaceModel | Callable[[], PlaceModel] | Retrieval | Sequence[Retrieval]
@@ -133,6 +132,6 @@ def in_words(retrieval: Retrieval, query: int, rank: int) -> str:
     if (right := right_answers(retrieval, query)) is not None:
         words.append("right" if right[rank] else "wrong")
         if unit != "places":
-            apart = distance(retrieval)[query, rank]
+            apart = retrieval.distances()[query, rank]
             words.append(f"{apart:.1f} m" if unit == "m" else f"{apart:.0f} {unit}")
     return ", ".join([*words, f"{retrieval.similarities[query, rank]:.2f}"])

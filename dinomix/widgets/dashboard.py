@@ -9,8 +9,10 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from dinomix.confidence import curve_of
+from dinomix.figures import precision_recall
 from dinomix.figures.theme import MARKERS, THEME, panels
-from dinomix.plumbing.tables import MEAN, require_columns
+from dinomix.plumbing.tables import ALL, MEAN, require_columns
 from dinomix.study.results import COLUMNS, overall
 from dinomix.widgets.view import NOTHING, View, choice, picture, show, text
 
@@ -27,7 +29,9 @@ ROWS_OF_A_FILTER = 5
 Filters = Mapping[str, Collection[str]]
 
 
-def ablation_dashboard(table: pd.DataFrame, marked: Filters | None = None) -> View:
+def ablation_dashboard(
+    table: pd.DataFrame, marked: Filters | None = None, queries: pd.DataFrame | None = None
+) -> View:
     """Draw a results table along axes of one's choice: means, and how far seeds lie apart.
 
     A filter stands for each setting that has several values; one with nothing marked lets
@@ -37,11 +41,26 @@ def ablation_dashboard(table: pd.DataFrame, marked: Filters | None = None) -> Vi
     Args:
         table: with some of `results.COLUMNS`, such as `gather_results` reads from a folder.
         marked: setting -> what is marked at first in its filter, as far as the table has it.
+        queries: rows of `Retrieval.queries`, with more of the settings, of which method, beside
+            them: of those that pass the filters, precision over recall is drawn, too.
 
     Raises:
         ValueError: the table lacks one of the columns `NEEDED`.
     """
-    return _AblationDashboard(Ablation(table), marked or {})
+    return _AblationDashboard(Ablation(table), marked or {}, queries)
+
+
+def curves(queries: pd.DataFrame, filters: Filters) -> dict[str, pd.DataFrame]:
+    """`precision_recall` by the margin for each method, of the queries that pass the filters.
+
+    Seeds, sets and conditions are taken together; the condition "mean" is all of them.
+    """
+    for column in set(filters) & set(queries):
+        wanted = set(filters[column]) - {MEAN, ALL}
+        if wanted:
+            queries = queries[queries[column].map(_as_text).isin(wanted)]
+    found = queries.groupby("method", sort=False)
+    return {method: curve_of(rows, "margin") for method, rows in found}
 
 
 def gather_results(folder: str | Path) -> pd.DataFrame:
@@ -163,9 +182,9 @@ def _is_number(value: str) -> bool:
 
 
 class _AblationDashboard(View):
-    def __init__(self, ablation: Ablation, marked: Filters) -> None:
+    def __init__(self, ablation: Ablation, marked: Filters, queries: pd.DataFrame | None) -> None:
         super().__init__("ablation-dashboard")
-        self.ablation = ablation
+        self.ablation, self.queries = ablation, queries
         self.x = choice("x axis", ablation.settings, value="method")
         self.metric = choice("Metric", ablation.metrics)
         self.hue = choice("Colour", [NOTHING, *ablation.settings])
@@ -182,10 +201,10 @@ class _AblationDashboard(View):
             )
             for setting, values in several.items()
         }
-        self.chart, self.table = picture("chart"), text("table")
+        self.chart, self.curves, self.table = picture("chart"), picture("precision"), text("table")
         controls, filters = [self.x, self.metric, self.hue, self.panel], [*self.filters.values()]
         self.watch(self._show, *controls, *filters)
-        self.compose(controls, filters, shown=[self.status, self.chart, self.table])
+        self.compose(controls, filters, shown=[self.status, self.chart, self.curves, self.table])
         self.attempt(self._show)
 
     def _show(self) -> None:
@@ -196,11 +215,14 @@ class _AblationDashboard(View):
         summary = self.ablation.summary(axes, metric, filters)
         if summary.empty:
             show(self.chart, None)
+            show(self.curves, None)
             self.table.value = ""
             left = "nothing is left: mark more in the filters"
             self.tell(left if len(self.ablation.table) else "there are no results yet")
             return
         show(self.chart, ablation_chart(summary, x, hue, panel, self._label(metric, filters)))
+        drawn = {} if self.queries is None else curves(self.queries, filters)
+        show(self.curves, precision_recall(drawn) if drawn else None)
         self.table.value = summary.round(2).to_html(index=False, border=0, justify="left")
         count = f"{len(summary)} point" + ("s" if len(summary) > 1 else "")
         words = [f"{count}: mean over seeds, lowest and highest"]

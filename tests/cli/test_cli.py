@@ -22,7 +22,7 @@ from dinomix.plumbing.errors import HubError
 from dinomix.weights import TOY_WEIGHTS
 
 COMMANDS = {
-    *("toy", "prepare", "train", "pretrain", "evaluate"),
+    *("toy", "prepare", "train", "pretrain", "evaluate", "calibrate"),
     *("models", "localize", "check", "run", "figures", "page"),
 }
 

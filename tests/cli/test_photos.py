@@ -13,7 +13,7 @@ from dinomix.localization import stand_in
 from dinomix.localization.index import NAME
 from dinomix.model import ModelConfig, build_model, save_model
 from tests.cli.test_cli import invoke, plain
-from tests.conftest import write_image
+from tests.conftest import write_image, write_testset
 
 localize = partial(invoke, "localize")
 
@@ -75,6 +75,25 @@ def test_json_and_files(here):
     assert table["image"].tolist() == [match["image"] for match in asked["matches"]]
     assert "data:image/jpeg" in (here / "out" / "g.html").read_text()
     assert not (here / "photos" / NAME).exists()
+
+
+def test_unsure_answers_are_left_out(here):
+    images = write_testset(here / "city") / "images" / "test"
+    for same, query in zip(
+        *(sorted((images / of).iterdir()) for of in ("database", "queries")), strict=True
+    ):
+        query.write_bytes(same.read_bytes())
+    made = invoke("calibrate", "m.safetensors", "city", "--precision", 0.1, "--method", "margin")
+    assert made.exit_code == 0 and "written: calibration.json" in made.stdout
+    fields = json.loads((here / "calibration.json").read_text())
+    assert plain(made.stdout).startswith(f"margin >= {fields['threshold']:.4f}: of 5 queries")
+    (here / "calibration.json").write_text(json.dumps(fields | {"threshold": 3}))
+    result = localize(*ASKED, *MODEL, "--reject", "calibration.json")
+    assert "q.jpg not found: its margin is" in plain(result.stdout)
+    result = localize(*ASKED, *MODEL, "--reject", "calibration.json", "--json")
+    assert json.loads(result.stdout)["queries"][0]["rejected"].endswith("right on city-test")
+    result = localize(*ASKED, "--reject", "calibration.json")  # by the stand-in
+    assert result.exit_code == 1 and "error: calibrated was model" in result.stderr
 
 
 def test_unreadable_photos_are_listed(here):

@@ -265,6 +265,21 @@ def test_evaluate_several(data, model, tmp_path):
     assert list(dict.fromkeys(found["dataset"])) == ["city-val", "town-val"]
 
 
+def test_evaluate_each_query(data, model, tmp_path):
+    write_testset(tmp_path / "town")
+    sets, file = (data / "city", tmp_path / "town"), tmp_path / "new" / "queries.csv"
+    result = invoke("evaluate", model, *sets, "--per-query", file)
+    assert result.exit_code == 0 and "median error" in result.stdout
+    found = pd.read_csv(file, keep_default_na=False)
+    assert found.columns[0] == "dataset" and found["condition"].iloc[-1] == ""
+    for name, folder in zip(("city-test", "town-test"), sets, strict=True):
+        made = dinomix.retrieve(dinomix.load_model(model), dinomix.TestSet(folder), progress=False)
+        chosen = found[found["dataset"] == name].reset_index(drop=True).drop(columns="dataset")
+        expected = made.queries()
+        assert list(chosen) == list(expected) and len(chosen) == len(expected)
+        pd.testing.assert_series_equal(chosen["error_m"], expected["error_m"])
+
+
 def test_evaluate_csv_files_and_frames(model, tmp_path):
     rng = np.random.default_rng(0)
     for side in ("database", "queries"):

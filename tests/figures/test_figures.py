@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from dinomix import figures
 from dinomix.attention.heatmaps import COLOURS
+from dinomix.confidence import precision_recall
 from dinomix.data import TestSet
 from dinomix.evaluation import Retrieval
 from dinomix.figures.theme import from_zero, panels, text_colour
@@ -240,6 +241,20 @@ def test_recall_curves_place_a_setting_by_its_value():
     axis = figures.recall_curves(doubled, "blocks", xlabel="dim", log=True).axes[0]
     assert axis.get_xscale() == "log"
     assert [tick.get_text() for tick in axis.get_xticklabels()] == ["1", "8", "512"]
+
+
+def test_precision_is_drawn_over_recall_and_over_the_share_answered():
+    right = np.array([True, False, True, False])
+    curve = precision_recall(np.array([0.9, 0.8, 0.7, 0.6]), right, np.array([True] * 4))
+    figure = figures.precision_recall({"mix": curve, "lowlight": curve[:2], "nothing": curve[:0]})
+    for axis, column in zip(figure.axes, ("recall", "answered"), strict=True):
+        assert axis.get_xlabel() == f"{column} (%)"
+        lines = [line.get_xydata() for line in axis.lines]
+        np.testing.assert_allclose(lines[0], 100 * curve[[column, "precision"]].to_numpy())
+        assert [len(line) for line in lines] == [4, 2, 0]
+    assert len({(line.get_linestyle(), line.get_color()) for line in axis.lines}) == 3
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["mix (AP 42)", "low light (AP 25)", "nothing (AP 0)"]
 
 
 def test_class_gains_are_means_over_images():

@@ -8,7 +8,7 @@ import pytest
 
 from dinomix.data import TestSet
 from dinomix.evaluation import Retrieval, positives
-from dinomix.study.comparison import choose_cases, distance, headings, matching_views, verdicts
+from dinomix.study.comparison import choose_cases, headings, matching_views, verdicts
 from toycity.names import utm_name
 
 
@@ -43,7 +43,7 @@ def test_distance_and_verdicts_equal_a_slow_loop():
     paths = [name(*place, looks[i % 7]) for i, place in enumerate(places)]
     database, queries = paths[:8], paths[8:]
     retrieval = made(database, queries, rng.permuted(np.tile(np.arange(8), (6, 1)), axis=1))
-    found, metres = verdicts(retrieval), distance(retrieval)
+    found, metres = verdicts(retrieval), retrieval.distances()
     assert set(found.ravel()) == {"right", "near", "wrong"}
     for q in range(6):
         for r, d in enumerate(retrieval.ranked[q]):
@@ -83,7 +83,7 @@ def test_where_nothing_was_retrieved_is_wrong_and_nowhere():
     """The last database image, which index -1 would be, is the right one."""
     retrieval = made([name(400), name(0)], [name(0), name(0)], [[-1, -1], [1, -1]])
     assert verdicts(retrieval).tolist() == [["wrong", "wrong"], ["right", "wrong"]]
-    np.testing.assert_array_equal(distance(retrieval), [[np.nan, np.nan], [0, np.nan]])
+    np.testing.assert_array_equal(retrieval.distances(), [[np.nan, np.nan], [0, np.nan]])
 
 
 def test_matching_views_face_the_same_way():

@@ -12,6 +12,7 @@ from dinomix.evaluation import Retrieval
 from dinomix.figures import RIGHT, WRONG
 from dinomix.model import ModelConfig, build_model
 from dinomix.widgets.browser import (
+    BY_NUMBER,
     EVERY,
     asked_for,
     place_map,
@@ -112,6 +113,26 @@ def test_failures_of_a_condition_in_a_circle(retrieval):
     assert step(failures[:0], 3, 1) is None
 
 
+def test_failures_from_the_surest_on(retrieval):
+    retrieval.similarities[[0, 3, 5, 8], 0] = 0.6, 0.9, 0.7, 0.9
+    assert asked_for(retrieval, EVERY, True).tolist() == [0, 3, 5, 8]
+    failures = asked_for(retrieval, EVERY, True, "similarity")
+    assert failures.tolist() == [3, 8, 5, 0]
+    assert [step(failures, 8, by) for by in (0, 1, -1, None)] == [8, 5, 3, 3]
+    assert [step(failures, 0, by) for by in (1, -1)] == [3, 5]
+
+    view = retrieval_browser([retrieval.test], {"a": retrieval}, k=2)
+    view.only_failures.value = True
+    view.number.value = 9
+    view.order.value = "similarity"
+    assert "query 4 of 10 (1 of 4 that are like this)" in view.status.value
+    assert "similarity 0.9, margin 0.4, spread -" in view.status.value
+    view.next.click()
+    assert view.number.value == 9
+    view.order.value = BY_NUMBER
+    assert view.number.value == 1
+
+
 def test_words_tell_number_rank_and_answers(retrieval):
     day = np.arange(5)
     assert query_in_words(retrieval, None, day) == "no query is like this"
@@ -194,6 +215,7 @@ def test_another_test_set_may_lack_conditions_and_labels(retrieval):
     view.only_failures.value = True
     view.test_set.value = "photos"
     assert view.condition.options == (EVERY,) and view.only_failures.disabled
+    assert [name for _, name in view.order.options] == [BY_NUMBER, "similarity"]
     assert "query 5 of 5" in view.status.value and view.map.layout.display == "none"
     view.test_set.value = test.name
     assert not view.only_failures.disabled and "(3 of 4" in view.status.value

@@ -6,11 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dinomix.confidence import curve_of
 from dinomix.study.results import COLUMNS, save_results
 from dinomix.widgets.dashboard import (
     Ablation,
     ablation_chart,
     ablation_dashboard,
+    curves,
     gather_results,
 )
 
@@ -177,3 +179,25 @@ def test_what_is_averaged_nothing_left_and_nothing_there_are_said(table, tmp_pat
     assert view.chart.layout.display is None
     empty = ablation_dashboard(gather_results(tmp_path), marked={"profile": ["toy"]})
     assert "there are no results yet" in empty.status.value and empty.message.value == ""
+
+
+def test_precision_over_recall_of_the_queries_that_pass(table):
+    rng = np.random.default_rng(0)
+    queries = pd.DataFrame(product(["mix", "GeM"], [0, 1], ["day", "night"], range(6)))
+    queries.columns = ["method", "seed", "condition", "query"]
+    queries["rank"] = pd.array(rng.integers(1, 3, len(queries)), "Int64")
+    queries["positives"], queries["confidence_margin"] = 1, rng.random(len(queries))
+    passing = {"condition": ["mean"], "k": ["1"], "seed": ["0"], "study": ["none"]}
+    found = curves(queries, passing)
+    assert list(found) == ["mix", "GeM"]
+    chosen = queries[(queries["method"] == "GeM") & (queries["seed"] == 0)]
+    pd.testing.assert_frame_equal(found["GeM"], curve_of(chosen, "margin"))
+    night = curves(queries, passing | {"condition": ["mean", "night"], "method": ["GeM"]})
+    assert list(night) == ["GeM"] and len(night["GeM"]) == 6
+
+    view = ablation_dashboard(table, queries=queries)
+    before = view.curves.value
+    assert "precision (%) over recall (%)" in before
+    view.filters["condition"].value = ["night"]
+    assert view.curves.value and view.curves.value != before
+    assert ablation_dashboard(table).curves.layout.display == "none"

@@ -231,6 +231,18 @@ def test_retrieval_browser_keeps_to_failures(opened):
         assert only_failures(), view.status()
     opened.shoot(view, "only-failures")
 
+    def similarity() -> float:
+        return float(re.search(r"similarity ([\d.]+)", view.status())[1])
+
+    view.control("Order").select_option(label="surest first: similarity")
+    wait_until(lambda: place()[0] == 1, "the surest failure", opened.page)
+    surest = similarity()
+    view.press("Next")
+    wait_until(lambda: place()[0] == min(2, place()[1]), "the next one", opened.page)
+    assert similarity() <= surest and only_failures(), view.status()
+    opened.shoot(view, "surest-failures")
+
+    view.control("Order").select_option(label="by number")
     view.control("Only failures").uncheck()
     wait_until(lambda: "that are like this" not in view.status(), "all queries", opened.page)
 
