@@ -88,8 +88,8 @@ def _present(device: str) -> str:
 
 
 MODELS = (
-    "a run's folder, a file of save_model, a folder of save_pretrained, a checkpoint that "
-    "its authors published (dinomix models lists them), or a repository of the hub, as user/name"
+    "a run's folder, a file of save_model, a folder of save_pretrained, the name or the file of a "
+    "published model (dinomix models lists them), or a repository of the hub, as user/name"
 )
 Json = Annotated[bool, typer.Option("--json", help="print JSON, for a script")]
 Overrides = Annotated[

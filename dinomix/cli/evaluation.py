@@ -85,7 +85,10 @@ def evaluate(
 
 @app.command()
 def models(as_json: Json = False) -> None:
-    """List the published models whose files can be evaluated, with licences and sources.
+    """List the published models that can be evaluated, with licences and sources.
+
+    By name, such as "dinomix evaluate megaloc pitts30k-test": its file is downloaded once into the
+    data folder, where its authors give a direct link. Those without a file are read by path.
 
     \b
     dinomix models
@@ -98,6 +101,8 @@ def models(as_json: Json = False) -> None:
         typer.echo(table.to_json(orient="records"))
     else:
         table["source"] = table["source"].str.removeprefix("https://")  # shorter
+        table["here"] = table["here"].map({"": ""}).fillna("yes")
+        table = table.drop(columns=["method", "url", "sha256"])
         print_table(
             [name.replace("_", " ") for name in table], table.to_numpy(), "Published models"
         )

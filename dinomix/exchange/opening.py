@@ -7,8 +7,9 @@ from pathlib import Path
 from dinomix.data import TestSet
 from dinomix.datasets.benchmarks import BENCHMARKS, open_benchmark
 from dinomix.datasets.layouts import read_csv
-from dinomix.exchange.published import load_published
+from dinomix.exchange.published import load_published, published_models
 from dinomix.model import PlaceModel, load_model
+from dinomix.plumbing.errors import did_you_mean
 from dinomix.plumbing.hub import WEIGHTS
 from dinomix.plumbing.tensorfiles import read_safetensors_header
 from dinomix.runs.run import CONFIG, Run
@@ -23,14 +24,17 @@ def open_model(source: str | Path) -> PlaceModel:
 
     Args:
         source: a run's folder (its best epoch), a file of `save_model`, a folder of
-            `save_pretrained`, a checkpoint that `load_published` reads, or, where there is no
-            folder "user", a repository of the hub, "user/name".
+            `save_pretrained`, a checkpoint or name that `load_published` reads, or, where there is
+            no folder "user", a repository of the hub, "user/name".
 
     Raises:
         FileNotFoundError: if there is no such model, or a run is not finished.
         HubError: if the hub gives nothing.
         ValueError: for a file that is damaged or holds no whole model.
     """
+    named = set(published_models().query("file != ''")["name"])
+    if str(source) in named:
+        return load_published(source)
     path = Path(source)
     if path.is_file():
         ours = path.suffix == ".safetensors" and "dinomix_config" in read_safetensors_header(path)
@@ -53,7 +57,8 @@ def open_model(source: str | Path) -> PlaceModel:
         )
     raise FileNotFoundError(
         f"there is no model {source}: give a run's folder, a file of save_model, a folder of "
-        "save_pretrained, a published checkpoint, or a repository of the hub as user/name"
+        "save_pretrained, a published checkpoint, a repository of the hub as user/name, or the "
+        f"name of a published model ({did_you_mean(str(source), named)})"
     )
 
 

@@ -62,7 +62,11 @@ def check(
     """
     data = data_root() if root is None else Path(root)
     asked = [step.values for step in load_profile(profile, overrides, notebooks)]
-    experiments = [each for p in asked for each in Setup(data, p).experiments()]
+    experiments = [
+        (study, [v for v in every if not isinstance(v.model, Path)])  # a file needs nothing else
+        for p in asked
+        for study, every in Setup(data, p).experiments()
+    ]
     rendered = _rendered(asked)
     rows = [
         _packages(),

@@ -19,6 +19,7 @@ from dinomix.aggregators import Aggregator, own_aggregators, register_aggregator
 from dinomix.data import TWO, PlaceDataset, TestSet
 from dinomix.datasets.benchmarks import BENCHMARKS, open_benchmark
 from dinomix.evaluation import evaluate
+from dinomix.exchange.published import load_published
 from dinomix.model import PRESETS, ModelConfig, PlaceModel, build_model
 from dinomix.plumbing.configs import whole, wholes
 from dinomix.plumbing.errors import ExplainedError
@@ -45,7 +46,7 @@ class Variant:
     """One model of a study, and how it is trained."""
 
     method: str  # its name in tables and figures, which several seeds share
-    model: ModelConfig
+    model: ModelConfig | Path  # a path: of a checkpoint that its authors published
     train: TrainConfig | None  # None: used as it is built
     weights: str | Path | None = "hub"  # of the backbone at the start, see `build_model`
     seed: int = 0  # of initial weights, batches and draws of images, in place of the recipe's
@@ -68,7 +69,7 @@ def variants(
         methods: name -> what is special about it: fields of ModelConfig that differ from `base`;
             `preset`: a name in `model.PRESETS` to start from instead; `train`: fields of
             TrainConfig that differ from `recipe`, or False for a model that does not learn;
-            `weights`: of its backbone.
+            `weights`: of its backbone. Or alone `published`: the path of a published checkpoint.
         weights: of `base`'s backbone; other backbones take "hub" where a method names none.
         seeds: each method is trained once with each; one that does not learn takes the first.
 
@@ -80,6 +81,11 @@ def variants(
     seeds, found = wholes("seeds", seeds), []
     for method, special in methods.items():
         fields = dict(special)
+        if path := fields.pop("published", None):
+            if fields:
+                raise ValueError(f"{method} is published as it is: leave out {', '.join(fields)}")
+            found.append(Variant(method, Path(path), None, None, seeds[0]))
+            continue
         train, preset = fields.pop("train", {}), fields.pop("preset", None)
         if preset not in (None, *PRESETS):
             raise ValueError(f"{method}: no preset {preset!r}; there are {', '.join(PRESETS)}")
@@ -203,6 +209,8 @@ class Study:
         """The model of a variant, trained now unless it is there."""
         if variant.train is not None:
             return self.train(variant).load()
+        if isinstance(variant.model, Path):
+            return load_published(variant.model)
         with reproducible(variant.seed):
             return build_model(variant.model, variant.weights).eval()
 
@@ -235,7 +243,9 @@ class Study:
         return find_run(*self._training(variant), **where, finished=False)
 
     def _table_path(self, variant: Variant, run: Run | None, test: TestSet) -> Path:
-        if run is None:
+        if isinstance(variant.model, Path):
+            name = _content(variant.model, variant.model.stat().st_mtime_ns)
+        elif run is None:
             weights = weights_id(variant.model.backbone, variant.weights)
             name = config_hash(variant.model.to_dict(), weights, variant.seed)
         folder = run.folder if run else self.out / "untrained" / name
@@ -292,6 +302,12 @@ def _test_elsewhere(
     for name, aggregator in own.items():
         register_aggregator(name)(aggregator)
     return study.test(variant)
+
+
+@lru_cache(maxsize=128)
+def _content(path: Path, modified: int) -> str | None:
+    """What names a file of weights by its content, which is read again once it is `modified`."""
+    return weights_id("", path)
 
 
 @lru_cache(maxsize=8)
