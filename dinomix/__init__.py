@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # for editors and type checkers; a test compares it with HOME
     from dinomix.datasets.benchmarks import BENCHMARKS, Benchmark, open_benchmark
     from dinomix.evaluation import evaluate, positives, recall_at_k, retrieve
     from dinomix.exchange.export import export_onnx, export_program
+    from dinomix.exchange.foreign import wrap_model
     from dinomix.exchange.opening import open_model, open_testset
     from dinomix.exchange.published import load_published
     from dinomix.localization import localize
@@ -52,6 +53,7 @@ HOMES = {
     "datasets.benchmarks": ["BENCHMARKS", "Benchmark", "open_benchmark"],
     "evaluation": ["evaluate", "positives", "recall_at_k", "retrieve"],
     "exchange.export": ["export_onnx", "export_program"],
+    "exchange.foreign": ["wrap_model"],
     "exchange.opening": ["open_model", "open_testset"],
     "exchange.published": ["load_published"],
     "localization": ["localize"],

@@ -10,6 +10,7 @@ from scipy.spatial import KDTree
 from torch import nn
 
 from dinomix.data import TestSet
+from dinomix.images import size_text
 from dinomix.plumbing.configs import real, whole, wholes
 from dinomix.plumbing.tables import ALL, ResultsTable
 from dinomix.retrieval import describe, search, skipped_images
@@ -139,7 +140,8 @@ def evaluate(
 
     Returns:
         the columns of `Retrieval.table`, and which model it was: method, backbone, trained_blocks,
-        mix_depth, dim. `attrs["skipped"]` lists damaged images.
+        mix_depth, dim, and image_size, the one described at. `attrs["skipped"]` lists damaged
+        images.
 
     Raises:
         ValueError: the test set is unlabelled, or a k is no whole number from 1 on.
@@ -147,6 +149,7 @@ def evaluate(
     ks = wholes("ks", ks, least=1)
     if not test.labelled:  # said before any image is described
         raise ValueError(f"{test.name}: {UNLABELLED}")
+    size = model.size_for(options.get("image_size"))
     found = retrieve(model, test, max(ks), **options)
     table, config = found.table(ks), model.config
     table.attrs["skipped"] = [str(path) for path in found.skipped]
@@ -156,4 +159,5 @@ def evaluate(
         trained_blocks=config.trained_blocks,
         mix_depth=config.mix_depth if config.aggregator == "mix" else pd.NA,
         dim=model.dim,
+        image_size=size_text(size),
     )

@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,6 +17,8 @@ from dinomix.plumbing.configs import plain
 from dinomix.plumbing.imagenames import image_formats
 
 Transform = Callable[[Image.Image], Tensor]
+NATIVE: Literal["native"] = "native"  # each image at its own size
+Size = tuple[int, int] | Literal["native"]  # height and width, in pixels
 
 
 class UnreadableImageError(OSError):
@@ -78,25 +81,44 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def as_size(image_size: int | Sequence[int]) -> tuple[int, int]:
-    """Height and width from one number (a square) or two; ValueError for anything else."""
+def as_size(image_size: int | Sequence[int] | str, *, native: bool = True) -> Size:
+    """Height and width from one number (a square) or two; "native" stays, where it is allowed.
+
+    ValueError for anything else.
+    """
+    if native and isinstance(image_size, str) and image_size == NATIVE:
+        return NATIVE
     size = plain(image_size)
     size = (size, size) if isinstance(size, int) else size
     if not isinstance(size, tuple | list) or len(size) != 2:
-        raise ValueError(f"image_size must be a number or (height, width), not {image_size!r}")
+        choice = f"a number or (height, width){' or the word native' if native else ''}"
+        raise ValueError(f"image_size must be {choice}, not {image_size!r}")
     if any(type(side) is not int or side < 1 for side in size):
         raise ValueError(f"image_size must be positive integers, not {image_size!r}")
     return tuple(size)
 
 
-def eval_transform(image_size: int | Sequence[int]) -> Transform:
+def size_text(size: Size) -> str:
+    """In words of tables: "322 x 322", height first, or "native"."""
+    return size if size == NATIVE else "{} x {}".format(*size)
+
+
+def eval_transform(image_size: int | Sequence[int] | str, step: int = 1) -> Transform:
     """From a PIL image to uint8 (3, H, W): the one transform of every evaluation.
 
-    The resize is antialiased and does not keep the aspect ratio, as in the paper: all images have
-    one size, so a descriptor never depends on what else is in its batch.
+    The resize is antialiased and does not keep the aspect ratio, as in the paper. "native" is
+    the image's own size, rounded down to multiples of `step` pixels, but not to 0.
     """
-    resize = v2.Resize(as_size(image_size), InterpolationMode.BILINEAR, antialias=True)
+    size = as_size(image_size)
+    if size == NATIVE:
+        return partial(_at_own_size, step)
+    resize = v2.Resize(size, InterpolationMode.BILINEAR, antialias=True)
     return v2.Compose([resize, v2.PILToTensor()])
+
+
+def _at_own_size(step: int, image: Image.Image) -> Tensor:
+    height, width = (max(side // step, 1) * step for side in (image.height, image.width))
+    return eval_transform((height, width))(image)
 
 
 def train_transform(image_size: int | Sequence[int], augment: str = "randaugment") -> Transform:

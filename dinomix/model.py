@@ -3,6 +3,7 @@
 Images (B, 3, H, W) become descriptors (B, D) of unit length.
 """
 
+import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from dinomix.aggregators import build_aggregator, check_options
 from dinomix.backbones import TOY, build_backbone, check_name, normalization
 from dinomix.backbones.names import is_vgg, timm_name
-from dinomix.images import as_size
+from dinomix.images import NATIVE, Size, as_size, size_text
 from dinomix.plumbing import __version__
 from dinomix.plumbing.configs import Config, strict_dataclass
 from dinomix.plumbing.files import atomic_path
@@ -90,7 +91,7 @@ class ModelConfig(Config):
                 raise ValueError(f"aggregator_options: {key} must be up to {most:,}, not {value!r}")
         object.__setattr__(self, "aggregator_options", tuple(sorted(options.items())))
 
-        height, width = as_size(self.image_size)
+        height, width = as_size(self.image_size, native=False)
         if max(height, width) > MOST_PIXELS:
             raise ValueError(f"image_size must be at most {MOST_PIXELS:,}, not {self.image_size!r}")
         # One way to write a square, so that equal configs are equal, and hash to one run.
@@ -100,6 +101,11 @@ class ModelConfig(Config):
     def size(self) -> tuple[int, int]:
         """Height and width of the images."""
         return as_size(self.image_size)
+
+    @property
+    def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of the images, as the backbone expects them."""
+        return normalization(self.backbone)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as literals for JSON or YAML; `from_dict` is the way back."""
@@ -176,6 +182,7 @@ class PlaceModel(nn.Module, HubMixin):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        check_own(config)
         self.config = config
         self.backbone = build_backbone(
             config.backbone,
@@ -210,6 +217,34 @@ class PlaceModel(nn.Module, HubMixin):
     def dim(self) -> int:
         """D, the descriptor's length."""
         return self.aggregator.dim
+
+    @property
+    def version(self) -> int:
+        """Of what it computes from equal weights: descriptors of others are not its own."""
+        return self.aggregator.version
+
+    @property
+    def size_step(self) -> int:
+        """The sides of images must be multiples of so many pixels."""
+        return self.backbone.size_step
+
+    def size_for(self, image_size: Any = None) -> Size:
+        """The size to describe images at: `image_size`, if the weights allow it, or the config's.
+
+        Raises:
+            ValueError: they fit one grid of maps, or the backbone does not take such sides.
+        """
+        own = self.config.size
+        size = own if image_size is None else as_size(image_size)
+        takes_grid = "grid" in inspect.signature(type(self.aggregator)).parameters
+        if size != own and (takes_grid or self.backbone.fixed_size):
+            raise ValueError(
+                f"the weights of {self.config.aggregator} on {self.config.backbone} fit images of "
+                f"{size_text(own)} only, not {size_text(size)}: train a model at that size"
+            )
+        if size != NATIVE and self.size_step > 1:
+            self.backbone.grid_of(size)
+        return size
 
     def forward(self, images: Tensor) -> Tensor:  # (B, 3, H, W)
         if images.ndim != 4 or images.shape[1] != 3:
@@ -267,7 +302,7 @@ class PlaceModel(nn.Module, HubMixin):
 
 def expected_input(config: ModelConfig) -> dict[str, Any]:
     """How an image becomes what the model takes, in literals for people and other programs."""
-    mean, std = normalization(config.backbone)
+    mean, std = config.normalization
     return {
         "shape": ["batch", 3, *config.size],
         "resize": "the whole image to (height, width), bilinear, antialiased, aspect not kept",
@@ -278,6 +313,15 @@ def expected_input(config: ModelConfig) -> dict[str, Any]:
     }
 
 
+def check_own(config: Any) -> None:
+    """Raise ValueError unless it is the config of a model that dinomix builds."""
+    if not isinstance(config, ModelConfig):
+        raise ValueError(
+            f"config must be a ModelConfig (see ModelConfig.from_dict), not {config!r}: only "
+            "models that dinomix builds can be trained, saved, exported or measured"
+        )
+
+
 def build_model(config: ModelConfig, weights: str | Path | None = None) -> PlaceModel:
     """The model that `config` describes, with `weights.load_backbone_weights(backbone, weights)`.
 
@@ -285,8 +329,6 @@ def build_model(config: ModelConfig, weights: str | Path | None = None) -> Place
         ValueError: for an option that the backbone does not have, or weights that do not fit it.
         FileNotFoundError: if `weights` names no file.
     """
-    if not isinstance(config, ModelConfig):
-        raise ValueError(f"config must be a ModelConfig, not {config!r}: see ModelConfig.from_dict")
     model = PlaceModel(config)
     load_backbone_weights(model.backbone, weights)
     return model
@@ -303,14 +345,16 @@ def save_model(model: PlaceModel, path: str | Path) -> Path:
     path = Path(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"a model is saved as .safetensors, not as {path}")
+    header = file_header(model.config)
     tensors = {key: tensor.contiguous() for key, tensor in model.state_dict().items()}
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata=file_header(model.config))
+        save_file(tensors, temporary, metadata=header)
     return path
 
 
 def file_header(config: ModelConfig) -> dict[str, str]:
     """What a file of a model says about it beside the tensors, as text by name."""
+    check_own(config)
     return {"dinomix_config": json.dumps(config.to_dict()), "dinomix_version": __version__}
 
 

@@ -11,8 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from dinomix.backbones import normalization
-from dinomix.images import Normalise, UnreadableImageError, as_size, eval_transform, read_image
+from dinomix.images import Normalise, UnreadableImageError, eval_transform, read_image, size_text
 from dinomix.plumbing.configs import whole
 
 Found = tuple[np.ndarray, np.ndarray]  # similarities (Q, k), falling along each row; indices (Q, k)
@@ -51,20 +50,22 @@ def check_on_error(on_error: str) -> None:
 class ImageFiles(Dataset):
     """Item i is file i as uint8 (3, H, W), and what is wrong with the file: "" if nothing is.
 
-    Options as of `describe_batches`: a damaged image is raised, or skipped, a black one in its
-    place; `frozen` is taken in place of the images.
+    Options as of `describe_batches`: a damaged image is raised, or skipped, with nothing, (0,), in
+    its place; `frozen` is taken in place of the images. `step` is of `eval_transform`.
     """
 
     def __init__(
         self,
         paths: Sequence[str | Path],
-        image_size: int | Sequence[int],
+        image_size: int | Sequence[int] | str,
         on_error: str = "raise",
         frozen: Mapping[Path, torch.Tensor] | None = None,
+        *,
+        step: int = 1,
     ) -> None:
         check_on_error(on_error)
         self.paths, self.on_error, self.frozen = list(paths), on_error, frozen
-        self.size, self.transform = as_size(image_size), eval_transform(image_size)
+        self.transform = eval_transform(image_size, step)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -77,17 +78,29 @@ class ImageFiles(Dataset):
         except UnreadableImageError as error:
             if self.on_error == "raise":
                 raise
-            return torch.zeros(3, *self.size, dtype=torch.uint8), str(error)
+            return torch.empty(0, dtype=torch.uint8), str(error)
+
+
+def _of_equal_size(
+    items: Sequence[tuple[torch.Tensor, str]],
+) -> tuple[list[tuple[list[int], torch.Tensor]], list[str]]:
+    """A batch of `ImageFiles`: the rows of each size with their images (b, 3, H, W); all faults."""
+    rows: dict[torch.Size, list[int]] = {}
+    for row, (image, fault) in enumerate(items):
+        if not fault:
+            rows.setdefault(image.shape, []).append(row)
+    groups = [(group, torch.stack([items[row][0] for row in group])) for group in rows.values()]
+    return groups, [fault for _, fault in items]
 
 
 def normaliser(model: nn.Module) -> Normalise:
     """What makes batches of `ImageFiles` into what `model` takes."""
-    return Normalise(*normalization(model.config.backbone))
+    return Normalise(*model.config.normalization)
 
 
 def load_images(model: nn.Module, paths: Sequence[str | Path]) -> torch.Tensor:
     """Image files as `model` takes them: normalised float32 (B, 3, H, W), on the CPU."""
-    files = ImageFiles(paths, model.config.image_size)
+    files = ImageFiles(paths, model.config.image_size, step=model.size_step)
     return normaliser(model)(torch.stack([files[i][0] for i in range(len(files))]))
 
 
@@ -108,6 +121,7 @@ def describe_batches(
     model: nn.Module,
     paths: Sequence[str | Path],
     *,
+    image_size: int | Sequence[int] | str | None = None,
     batch_size: int = 32,
     workers: int = 0,
     device: str | torch.device = "auto",
@@ -121,7 +135,10 @@ def describe_batches(
     depend on the batch it came in, up to rounding (about 1e-6).
 
     Args:
-        model: a PlaceModel; its config says the image size and the normalisation.
+        model: a PlaceModel or a wrapped one; its config says the image size and normalisation.
+        image_size: another one, a side or (height, width), or "native": each image's own, rounded
+            down to multiples of a transformer's patch. Images of one size in a batch are described
+            together. None: the model's.
         workers: processes that decode images; 0 decodes in this one.
         frozen: path -> what the backbone's frozen part made of it (`runs.prefix`), to go on from.
         on_error: "raise", or "skip": an image that cannot be decoded gets a row of NaN, which
@@ -129,29 +146,39 @@ def describe_batches(
             system cannot read, is an error all the same.
 
     Raises:
+        ValueError: the model cannot take images of this size, or `frozen` is of another one.
         UnreadableImageError, OSError: an image cannot be read; the file is named.
         FloatingPointError: a descriptor is not finite; the file is named.
     """
     batch_size, workers = whole("batch_size", batch_size, least=1), whole("workers", workers)
     device = pick_device(device)
     check_on_error(on_error)
+    size, own = model.size_for(image_size), model.size_for(None)
+    if frozen is not None and size != own:
+        raise ValueError(
+            f"frozen features are of images of {size_text(own)}: leave frozen out to describe "
+            f"at {size_text(size)}"
+        )
     # Faults come back beside the images: raised in a worker, they would bring its traceback.
-    files = ImageFiles(paths, model.config.image_size, "skip", frozen)
+    files = ImageFiles(paths, size, "skip", frozen, step=model.size_step)
     from_images = nn.Sequential(normaliser(model).to(device), model)
     forward = from_images if frozen is None else model.finish
     on_gpu = device.type == "cuda"
-    loader = DataLoader(files, batch_size=batch_size, num_workers=workers, pin_memory=on_gpu)
+    loading = {"num_workers": workers, "pin_memory": on_gpu, "collate_fn": _of_equal_size}
+    loader = DataLoader(files, batch_size, **loading)
     was_training, done = model.training, 0
     model.to(device).eval()  # outside of inference mode: moved weights must stay trainable
     try:
         with tqdm(total=len(files), desc="describe", unit="img", disable=not progress) as bar:
-            for images, faults in loader:
+            for groups, faults in loader:
                 if on_error == "raise" and (fault := next(filter(None, faults), "")):
                     way_out = 'on_error="skip" (--skip-damaged) leaves damaged images out'
                     raise UnreadableImageError(f"{fault.rstrip('.')}; {way_out}")
-                with torch.inference_mode():
-                    batch = forward(images.to(device, non_blocking=True))  # (b, D)
-                batch = batch.float().cpu().numpy()
+                batch = np.full((len(faults), model.dim), np.nan, np.float32)  # (b, D)
+                for rows, images in groups:
+                    with torch.inference_mode():
+                        found = forward(images.to(device, non_blocking=True))
+                    batch[rows] = found.float().cpu().numpy()
                 skipped = np.array([fault != "" for fault in faults])
                 broken = np.flatnonzero(~np.isfinite(batch).all(axis=1) & ~skipped)
                 if broken.size:
@@ -159,7 +186,6 @@ def describe_batches(
                         f"the descriptor of {paths[done + broken[0]]} is not finite: the model's "
                         "weights are broken."
                     )
-                batch[skipped] = np.nan
                 for fault in filter(None, faults):
                     warnings.warn(f"skipped: {fault}", SkippedImageWarning, stacklevel=2)
                 yield batch

@@ -172,7 +172,7 @@ def left_alone(model: nn.Module) -> Iterator[None]:
 
 def device_of(model: nn.Module) -> torch.device:
     """Where the model lies, and its input has to be."""
-    return next(model.parameters()).device
+    return next(model.backbone.parameters()).device
 
 
 def check_images(images: Tensor) -> None:

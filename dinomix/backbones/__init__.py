@@ -73,7 +73,7 @@ def build_backbone(
         ValueError: for a name, size or option that there is not.
     """
     check_name(name)
-    size = as_size(image_size)
+    size = as_size(image_size, native=False)
     if name in TOY_VITS:
         network = VisionTransformer(**TOY_VITS[name])
     else:

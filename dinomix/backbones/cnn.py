@@ -31,8 +31,8 @@ class MapBackbone(Backbone):
         if type(stage) is not int or not 0 <= stage <= last:
             raise ValueError(f"stage of {name} must be 0 to {last}, not {stage!r}")
         # Networks with a fixed input size, such as Swin, are built for it.
-        fixed = timm.get_pretrained_cfg(timm_name(name)).fixed_input_size
-        self._options = {"img_size": image_size} if fixed else OPTIONS.get(name, {})
+        self.fixed_size = timm.get_pretrained_cfg(timm_name(name)).fixed_input_size
+        self._options = {"img_size": image_size} if self.fixed_size else OPTIONS.get(name, {})
         # "getter" keeps timm's names of the tensors; the default renames some.
         cut = {"features_only": True, "feature_cls": "getter", "out_indices": (stage,)}
         features = timm.create_model(timm_name(name), **cut, **self._options)

@@ -1,6 +1,7 @@
 """A network cut to a feature map; of a vision transformer, its last patch tokens (paper, Eq. 1)."""
 
 import itertools
+import math
 from typing import Literal
 
 import timm
@@ -26,6 +27,8 @@ class Backbone(nn.Module):
         grid: (h, w) for images of the size given to `build_backbone`.
         num_blocks: how many blocks (or stages) `trained_blocks` chooses from.
         has_prefix: whether `frozen_features` does the frozen blocks' work.
+        size_step, fixed_size: images' sides must be multiples of so many pixels; or no other than
+            those given to `build_backbone`.
     """
 
     name: str
@@ -35,6 +38,8 @@ class Backbone(nn.Module):
     out_channels: int
     grid: tuple[int, int]
     num_blocks: int
+    size_step: int = 1
+    fixed_size: bool = False
     has_token: bool = False
     has_prefix: bool = False
     moving: tuple[nn.Module, ...] = ()  # frozen, but in training mode all the same
@@ -117,6 +122,7 @@ class ViTBackbone(Backbone):
         self.num_blocks = len(network.blocks)
         self.out_channels = network.embed_dim
         self.patch_size: tuple[int, int] = network.patch_embed.patch_size
+        self.size_step = math.lcm(*self.patch_size)
         self.grid = self.grid_of(image_size)
         self.has_token = network.cls_token is not None
         self.has_prefix = trained_blocks != "all" and not train_tokens

@@ -89,7 +89,8 @@ def _present(device: str) -> str:
 
 MODELS = (
     "a run's folder, a file of save_model, a folder of save_pretrained, the name or the file of a "
-    "published model (dinomix models lists them), or a repository of the hub, as user/name"
+    "published model (dinomix models lists them), a repository of the hub, as user/name, or code "
+    "of others, as torchhub:owner/repository:entry"
 )
 Json = Annotated[bool, typer.Option("--json", help="print JSON, for a script")]
 Overrides = Annotated[
@@ -97,6 +98,7 @@ Overrides = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps", callback=_present)]
 Workers = Annotated[int, typer.Option(min=0, help="processes that read images; 0: this one")]
+Trust = Annotated[bool, typer.Option("--trust", help="run the code that torchhub:... names")]
 BatchSize = Annotated[int, typer.Option(min=1, help="images that are described at once")]
 
 

@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dinomix.cli.app import MODELS, BatchSize, Device, Json, Workers, app, print_table, without_nan
+from dinomix.cli.app import (
+    MODELS,
+    BatchSize,
+    Device,
+    Json,
+    Trust,
+    Workers,
+    app,
+    print_table,
+    without_nan,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +40,7 @@ def evaluate(
     skip_damaged: Annotated[
         bool, typer.Option("--skip-damaged", help="leave damaged images out; such a query fails")
     ] = False,
+    trust: Trust = False,
     batch_size: BatchSize = 32,
     workers: Workers = 0,
     device: Device = "auto",
@@ -64,7 +75,7 @@ def evaluate(
         else read_frames(Path(test, "database"), Path(test, "queries"), frames)
         for test in tests
     ]
-    chosen = open_model(model)
+    chosen = open_model(model, trust=trust)
     for_people = not (as_json or as_csv)
     if for_people:
         typer.echo(str(chosen), err=True)

@@ -7,11 +7,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dinomix.cli.app import MODELS, BatchSize, Device, Json, Workers, app, print_table, without_nan
+from dinomix.cli.app import (
+    MODELS,
+    BatchSize,
+    Device,
+    Json,
+    Trust,
+    Workers,
+    app,
+    print_table,
+    without_nan,
+)
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from dinomix.localization import Localization
-    from dinomix.model import PlaceModel
 
 COLUMNS = ("", "similarity", "to estimate", "position", "image")
 
@@ -47,6 +58,7 @@ def localize(
     skip_damaged: Annotated[
         bool, typer.Option("--skip-damaged", help="leave damaged queries out, too")
     ] = False,
+    trust: Trust = False,
     device: Device = "auto",
     workers: Workers = 0,
     batch_size: BatchSize = 32,
@@ -72,7 +84,7 @@ def localize(
         check_gallery(gallery)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SkippedImageWarning)  # they are listed below
-        chosen = _model(model, preset, weights)
+        chosen = _model(model, preset, weights, trust)
         options = {"k": k, "radius": radius, "index": index or "auto", "progress": not as_json}
         options |= {"on_error": "skip" if skip_damaged else "raise", "device": device}
         options |= {"workers": workers, "batch_size": batch_size}
@@ -92,14 +104,14 @@ def localize(
             typer.echo(f"written: {written}")
 
 
-def _model(model: str | None, preset: str | None, weights: str) -> "PlaceModel":
+def _model(model: str | None, preset: str | None, weights: str, trust: bool) -> "nn.Module":
     from dinomix.exchange.opening import open_model
     from dinomix.localization import stand_in, zero_shot
 
     if model is not None and preset is not None:
         raise typer.BadParameter("give --model or --preset, not both")
     if model is not None:
-        return open_model(model)
+        return open_model(model, trust=trust)
     if preset is not None:
         return zero_shot(preset, weights)
     note = "no --model and no --preset, so a small stand-in searches that has learnt from rendered "

@@ -47,6 +47,7 @@ def train(
     dinomix train my_places --hold-out 0.2 --start published.ckpt --set "lr=1e-3"
     """
     from dinomix.data import PlaceDataset
+    from dinomix.exchange.foreign import HUB
     from dinomix.exchange.opening import open_model, open_testset
     from dinomix.plumbing.settings import parse_overrides
     from dinomix.runs.train import train
@@ -56,6 +57,8 @@ def train(
         raise typer.BadParameter("give one of the two: --val SET or --hold-out SHARE")
     if start is not None and weights is not None:
         raise typer.BadParameter("give one of the two: --weights or --start, which has all weights")
+    if (start or "").startswith(HUB):
+        raise typer.BadParameter(f"--start {start}: a foreign model cannot be trained here")
     begun = None if start is None else open_model(start)
     chosen = model_config(preset or (begun.config if begun else "dino_mix"), config)
     train_config = TrainConfig.preset(recipe, **parse_overrides(overrides))

@@ -47,14 +47,14 @@ def export_onnx(model: PlaceModel, path: str | Path, *, external_data: bool = Fa
         raise ImportError(f"{error}: pip install 'dinomix[export]'") from error
 
     options = {"input_names": [INPUT], "output_names": [OUTPUT], "opset_version": OPSET}
-    program = _trace(model)
+    metadata, program = _metadata(model), _trace(model)
     try:
         onnx = torch.onnx.export(program, (), dynamo=True, optimize=True, verbose=False, **options)
     except Exception as error:
         raise RuntimeError(f"{model!r} cannot be written as ONNX: {error}") from error
     for value in (*onnx.model.graph.inputs, *onnx.model.graph.outputs):
         value.shape = type(value.shape)(["batch", *value.shape[1:]])
-    onnx.model.metadata_props.update(_metadata(model))
+    onnx.model.metadata_props.update(metadata)
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as folder:
@@ -83,10 +83,11 @@ def export_program(model: PlaceModel, path: str | Path) -> Path:
         RuntimeError: as `export_onnx`.
     """
     path, model = _require_suffix(path, ".pt2"), _copy(model)
+    extra = {METADATA: json.dumps(_metadata(model))}
     program = _trace(model)
     _compare(program.module(), model)
     with atomic_path(path) as temporary:
-        torch.export.save(program, temporary, extra_files={METADATA: json.dumps(_metadata(model))})
+        torch.export.save(program, temporary, extra_files=extra)
     return path
 
 

@@ -2,11 +2,13 @@
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from dinomix.data import TestSet
 from dinomix.datasets.benchmarks import BENCHMARKS, open_benchmark
 from dinomix.datasets.layouts import read_csv
+from dinomix.exchange.foreign import HUB, IMAGE_SIZE, ForeignModel, from_torch_hub
 from dinomix.exchange.published import load_published, published_models
 from dinomix.model import PlaceModel, load_model
 from dinomix.plumbing.errors import did_you_mean
@@ -19,19 +21,26 @@ TABLES = ("database.csv", "queries.csv")
 MODEL_SUFFIXES = (".safetensors", ".ckpt", ".pth", ".pt")
 
 
-def open_model(source: str | Path) -> PlaceModel:
+def open_model(
+    source: str | Path, *, trust: bool = False, image_size: int | Sequence[int] | str | None = None
+) -> PlaceModel | ForeignModel:
     """The trained model that `source` stands for, on the CPU, in evaluation mode.
 
     Args:
         source: a run's folder (its best epoch), a file of `save_model`, a folder of
             `save_pretrained`, a checkpoint or name that `load_published` reads, or, where there is
             no folder "user", a repository of the hub, "user/name".
+            "torchhub:owner/repository:entry" is a foreign model, which comes as code.
+        trust: run that code; see `foreign.from_torch_hub`.
+        image_size: of a foreign model, see `wrap_model`; others know theirs.
 
     Raises:
         FileNotFoundError: if there is no such model, or a run is not finished.
         HubError: if the hub gives nothing.
-        ValueError: for a file that is damaged or holds no whole model.
+        ValueError: for a file that is damaged or holds no whole model, or code without trust.
     """
+    if str(source).startswith(HUB):
+        return from_torch_hub(str(source), image_size or IMAGE_SIZE, trust=trust)
     named = set(published_models().query("file != ''")["name"])
     if str(source) in named:
         return load_published(source)
@@ -57,8 +66,9 @@ def open_model(source: str | Path) -> PlaceModel:
         )
     raise FileNotFoundError(
         f"there is no model {source}: give a run's folder, a file of save_model, a folder of "
-        "save_pretrained, a published checkpoint, a repository of the hub as user/name, or the "
-        f"name of a published model ({did_you_mean(str(source), named)})"
+        "save_pretrained, a published checkpoint, a repository of the hub as user/name, "
+        "torchhub:owner/repository:entry, or the name of a published model "
+        f"({did_you_mean(str(source), named)})"
     )
 
 

@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from dinomix.backbones import TOY
-from dinomix.model import ModelConfig, PlaceModel, load_model, save_model
+from dinomix.model import ModelConfig, PlaceModel, check_own, load_model, save_model
 from dinomix.plumbing import __version__
 from dinomix.plumbing.files import atomic_path, config_hash, to_json
 from dinomix.plumbing.tensorfiles import read_torch
@@ -281,6 +281,7 @@ def weights_id(backbone: str, weights: str | Path | None) -> str | None:
 
 def open_start(start: str | Path | PlaceModel, config: ModelConfig) -> tuple[PlaceModel, str]:
     """`start` of `train` as a model, and what names its weights; ValueError: not of `config`."""
+    check_own(getattr(start, "config", config))
     if not isinstance(start, PlaceModel):
         start = Run.open(start).load() if Path(start).is_dir() else load_model(start)
     its, mine = vars(start.config), vars(config)

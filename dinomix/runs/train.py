@@ -9,7 +9,7 @@ import torch
 
 from dinomix.data import PlaceDataset, TestSet
 from dinomix.images import train_transform
-from dinomix.model import ModelConfig, PlaceModel, build_model
+from dinomix.model import ModelConfig, PlaceModel, build_model, check_own
 from dinomix.plumbing.errors import ExplainedError
 from dinomix.plumbing.files import config_hash
 from dinomix.plumbing.workspace import NO_TRAINING, data_root
@@ -112,6 +112,7 @@ def find_run(
 
 def _asked(model_config, places, val, train_config, weights, start, out):
     """The run in its folder, be it there or not, and the model that it starts from, if any."""
+    check_own(model_config)
     identity = {
         "model": model_config.to_dict(),
         "train": train_config.identity(),

@@ -29,7 +29,7 @@ import torch
 from torch import nn
 
 from dinomix.images import UnreadableImageError
-from dinomix.model import load_model, save_model
+from dinomix.model import PlaceModel, load_model, save_model
 from dinomix.plumbing.files import atomic_path, config_hash, new_array
 from dinomix.retrieval import check_on_error, describe_batches, skipped_images
 
@@ -93,6 +93,11 @@ def describe_to(
     if not len(paths):
         raise ValueError("there are no images to describe")
     check_on_error(on_error)
+    if client is not None and not isinstance(model, PlaceModel):
+        raise ValueError(
+            f"{model!r} cannot be sent to a cluster, whose workers load a file of save_model: "
+            "start a process for each shard instead"
+        )
     identity = {"model": model_hash(model), "images": images_hash(paths), "dtype": dtype}
     array = ChunkedArray(file, identity | {"shape": [len(paths), model.dim], "chunk": CHUNK})
     if not array.is_finished():
@@ -145,8 +150,7 @@ def open_skipped(file: str | Path) -> list[str]:
 
 def model_hash(model: nn.Module) -> str:
     """Names what a model computes: its config and the content of its weights."""
-    version = model.aggregator.version
-    parts = [model.config.to_dict(), *([version] if version > 1 else [])]
+    parts = [model.config.to_dict(), *([model.version] if model.version != 1 else [])]
     digest = hashlib.sha256(config_hash(*parts).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
@@ -189,7 +193,9 @@ class ChunkedArray:
             return
         fresh = self.part.with_name(f".{self.part.name}-{uuid.uuid4().hex[:8]}")
         try:
-            save_model(model, fresh / MODEL)  # for the workers of a cluster
+            if isinstance(model, PlaceModel):
+                save_model(model, fresh / MODEL)  # for the workers of a cluster
+            fresh.mkdir(parents=True, exist_ok=True)
             new_array(fresh / ARRAY, self.identity["dtype"], tuple(self.identity["shape"]))
             try:
                 fresh.rename(self.part)

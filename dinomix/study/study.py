@@ -19,6 +19,7 @@ from dinomix.aggregators import Aggregator, own_aggregators, register_aggregator
 from dinomix.data import TWO, PlaceDataset, TestSet
 from dinomix.datasets.benchmarks import BENCHMARKS, open_benchmark
 from dinomix.evaluation import evaluate
+from dinomix.exchange.foreign import ForeignModel
 from dinomix.exchange.published import load_published
 from dinomix.model import PRESETS, ModelConfig, PlaceModel, build_model
 from dinomix.plumbing.configs import whole, wholes
@@ -31,6 +32,7 @@ from dinomix.runs.machine import reproducible
 from dinomix.runs.prefix import prefix_features
 from dinomix.runs.run import Run, weights_id
 from dinomix.runs.train import find_run, train
+from dinomix.scale.descriptors import model_hash
 from dinomix.training import TrainConfig
 
 if TYPE_CHECKING:
@@ -46,10 +48,21 @@ class Variant:
     """One model of a study, and how it is trained."""
 
     method: str  # its name in tables and figures, which several seeds share
-    model: ModelConfig | Path  # a path: of a checkpoint that its authors published
-    train: TrainConfig | None  # None: used as it is built
+    model: ModelConfig | ForeignModel | Path  # a path: of a checkpoint that its authors published
+    train: TrainConfig | None  # None: used as it is built, as those of others always are
     weights: str | Path | None = "hub"  # of the backbone at the start, see `build_model`
     seed: int = 0  # of initial weights, batches and draws of images, in place of the recipe's
+
+    def __post_init__(self) -> None:
+        if self.train is not None and not isinstance(self.model, ModelConfig):
+            raise ValueError(
+                f"{self.method} is a model of others, which does not learn here: train is None"
+            )
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether it is tested as it comes, here, since its code may be in no other process."""
+        return isinstance(self.model, ForeignModel)
 
     def __str__(self) -> str:
         return f"{self.method}, seed {self.seed}"
@@ -151,7 +164,8 @@ class Study:
         _places.cache_clear()  # data may have changed since, but does not change on the way
         _test_set.cache_clear()
         results = {i: self.test(v) for i, v in enumerate(variants) if self.is_done(v)}
-        todo = {i: variant for i, variant in enumerate(variants) if i not in results}
+        left = {i: variant for i, variant in enumerate(variants) if i not in results}
+        todo = {i: variant for i, variant in left.items() if not variant.is_foreign}
         if todo:
             from dinomix.runs import cluster  # loads Dask
 
@@ -166,6 +180,7 @@ class Study:
                     results |= found
                     bar.n = len(results)
                     bar.set_postfix_str(watch.in_words(variants, results.keys()))
+        results |= {i: self.test(variant) for i, variant in left.items() if variant.is_foreign}
         tables = [results[i] for i in range(len(variants))]
         failed = {i: table for i, table in enumerate(tables) if isinstance(table, BaseException)}
         if failed:
@@ -205,8 +220,10 @@ class Study:
         where = {"weights": variant.weights, "out": self.out}
         return train(*self._training(variant), **where, progress=progress)
 
-    def load(self, variant: Variant) -> PlaceModel:
+    def load(self, variant: Variant) -> PlaceModel | ForeignModel:
         """The model of a variant, trained now unless it is there."""
+        if variant.is_foreign:
+            return variant.model
         if variant.train is not None:
             return self.train(variant).load()
         if isinstance(variant.model, Path):
@@ -245,6 +262,8 @@ class Study:
     def _table_path(self, variant: Variant, run: Run | None, test: TestSet) -> Path:
         if isinstance(variant.model, Path):
             name = _content(variant.model, variant.model.stat().st_mtime_ns)
+        elif variant.is_foreign:
+            name = model_hash(variant.model)
         elif run is None:
             weights = weights_id(variant.model.backbone, variant.weights)
             name = config_hash(variant.model.to_dict(), weights, variant.seed)
