@@ -82,17 +82,16 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def as_size(image_size: int | Sequence[int] | str, *, native: bool = True) -> Size:
-    """Height and width from one number (a square) or two; "native" stays, where it is allowed.
-
-    ValueError for anything else.
-    """
-    if native and isinstance(image_size, str) and image_size == NATIVE:
-        return NATIVE
+    """Height and width from a number (a square) or two, or "native"; ValueError for all else."""
     size = plain(image_size)
+    if native and size == NATIVE:
+        return size
     size = (size, size) if isinstance(size, int) else size
     if not isinstance(size, tuple | list) or len(size) != 2:
-        choice = f"a number or (height, width){' or the word native' if native else ''}"
-        raise ValueError(f"image_size must be {choice}, not {image_size!r}")
+        also = " or 'native'" if native else ""
+        raise ValueError(
+            f"image_size must be a number or (height, width){also}, not {image_size!r}"
+        )
     if any(type(side) is not int or side < 1 for side in size):
         raise ValueError(f"image_size must be positive integers, not {image_size!r}")
     return tuple(size)

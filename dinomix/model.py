@@ -158,15 +158,19 @@ PRESETS: dict[str, ModelConfig] = {
     "cosplace_dinov2": replace(_DINOV2, aggregator="cosplace", out_channels=768),
     # Ali-bey et al. 2023, MixVPR: four layers of the same mixer on the map of stage 3.
     "mixvpr_resnet50": replace(_RESNET50, stage=3, trained_blocks=1, mix_depth=4),
-    # Izquierdo & Civera 2024: four trained blocks and DINOv2's last norm, 224 px in training. They
-    # test at 322 px.
+    # Izquierdo & Civera 2024: four trained blocks and DINOv2's last norm, 224 px in training.
     "salad": replace(_DINOV2, aggregator="salad", trained_blocks=4, final_norm=True),
-    # Ali-bey et al. 2024: in their release the last two blocks or stages train, at 224 and 320 px,
-    # and tests are at 322 and 384 px.
+    # Ali-bey et al. 2024: in their release the last two blocks or stages train, at 224 and 320 px.
     "boq_resnet50": replace(_RESNET50, aggregator="boq", stage=3),
     "boq": replace(
         _DINOV2, aggregator="boq", trained_blocks=2, aggregator_options={"channels": 384}
     ),
+}
+
+# Pixels at which papers test what they train at its preset's image_size, where that differs.
+TEST_SIZES: dict[str, int | tuple[int, int]] = {
+    **{"salad": 322, "boq": 322, "boq_resnet50": 384},
+    **{"cosplace_resnet50": (480, 640), "netvlad_resnet50": (480, 640)},
 }
 
 
@@ -220,7 +224,7 @@ class PlaceModel(nn.Module, HubMixin):
 
     @property
     def version(self) -> int:
-        """Of what it computes from equal weights: descriptors of others are not its own."""
+        """Of what it computes from its weights."""
         return self.aggregator.version
 
     @property

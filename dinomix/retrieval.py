@@ -153,7 +153,7 @@ def describe_batches(
     batch_size, workers = whole("batch_size", batch_size, least=1), whole("workers", workers)
     device = pick_device(device)
     check_on_error(on_error)
-    size, own = model.size_for(image_size), model.size_for(None)
+    size, own = model.size_for(image_size), model.size_for()
     if frozen is not None and size != own:
         raise ValueError(
             f"frozen features are of images of {size_text(own)}: leave frozen out to describe "
@@ -176,8 +176,11 @@ def describe_batches(
                     raise UnreadableImageError(f"{fault.rstrip('.')}; {way_out}")
                 batch = np.full((len(faults), model.dim), np.nan, np.float32)  # (b, D)
                 for rows, images in groups:
-                    with torch.inference_mode():
-                        found = forward(images.to(device, non_blocking=True))
+                    try:
+                        with torch.inference_mode():
+                            found = forward(images.to(device, non_blocking=True))
+                    except ValueError as error:  # at its own size, an image may be too small
+                        raise ValueError(f"{paths[done + rows[0]]}: {error}") from error
                     batch[rows] = found.float().cpu().numpy()
                 skipped = np.array([fault != "" for fault in faults])
                 broken = np.flatnonzero(~np.isfinite(batch).all(axis=1) & ~skipped)

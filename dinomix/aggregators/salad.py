@@ -64,7 +64,8 @@ class SALAD(Aggregator):
         if x.shape[1] <= self.clusters:
             raise ValueError(
                 f"SALAD's dustbin takes what {self.clusters} clusters leave of the positions, and "
-                f"maps of {maps.shape[2]}x{maps.shape[3]} leave nothing: take fewer clusters"
+                f"maps of {maps.shape[2]}x{maps.shape[3]} leave nothing: take fewer clusters "
+                "or larger images"
             )
         plan = self._transport(at_least_float32(self.score(x)))  # (B, n, m)
         reduced = at_least_float32(self.reduce(x))  # (B, n, l)

@@ -87,6 +87,17 @@ def _present(device: str) -> str:
     return device
 
 
+def as_pixels(text: str) -> Any:
+    """An image size as people write it: 112, 96x128 (height first; or 96,128), or native."""
+    if text == "native":
+        return text
+    try:
+        sides = [int(side) for side in str(text).replace(",", "x").split("x")]
+    except ValueError:
+        raise typer.BadParameter(f"{text!r}: write pixels, as 112 or 96x128") from None
+    return sides[0] if len(sides) == 1 else tuple(sides)
+
+
 MODELS = (
     "a run's folder, a file of save_model, a folder of save_pretrained, the name or the file of a "
     "published model (dinomix models lists them), a repository of the hub, as user/name, or code "
@@ -98,6 +109,14 @@ Overrides = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps", callback=_present)]
 Workers = Annotated[int, typer.Option(min=0, help="processes that read images; 0: this one")]
+ImageSize = Annotated[
+    Any,
+    typer.Option(
+        parser=as_pixels,
+        metavar="PIXELS",
+        help="side, heightxwidth, or native: each image's own; default: the model's",
+    ),
+]
 Trust = Annotated[bool, typer.Option("--trust", help="run the code that torchhub:... names")]
 BatchSize = Annotated[int, typer.Option(min=1, help="images that are described at once")]
 

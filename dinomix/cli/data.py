@@ -7,17 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from dinomix.cli.app import Json, app
+from dinomix.cli.app import Json, app, as_pixels
 
 SETS = "pitts30k, pitts250k, tokyo247, nordland, sfxl, sfxl-small or msls"
-
-
-def _size(text: str) -> Any:
-    try:
-        sides = [int(side) for side in str(text).split(",")]
-    except ValueError:
-        raise typer.BadParameter(f"{text!r}: write pixels, as 112 or 96,128") from None
-    return sides[0] if len(sides) == 1 else tuple(sides)
 
 
 @app.command()
@@ -26,7 +18,7 @@ def toy(
         Path | None, typer.Option(help="default: toycity (toycity-small) in the data folder")
     ] = None,
     image_size: Annotated[
-        Any, typer.Option(parser=_size, metavar="PIXELS", help="side, or height,width")
+        Any, typer.Option(parser=as_pixels, metavar="PIXELS", help="side, or heightxwidth")
     ] = "112",
     small: Annotated[bool, typer.Option("--small", help="a set that renders in seconds")] = False,
     workers: Annotated[int | None, typer.Option(help="processes; default: one a core")] = None,
@@ -36,7 +28,7 @@ def toy(
 
     \b
     dinomix toy
-    dinomix toy --small --image-size 96,128 --out /tmp/town
+    dinomix toy --small --image-size 96x128 --out /tmp/town
     """
     from dinomix.plumbing.workspace import data_root
     from toycity import ToyCityConfig, write_toycity

@@ -10,6 +10,7 @@ from dinomix.cli.app import (
     MODELS,
     BatchSize,
     Device,
+    ImageSize,
     Json,
     Trust,
     Workers,
@@ -41,6 +42,7 @@ def evaluate(
         bool, typer.Option("--skip-damaged", help="leave damaged images out; such a query fails")
     ] = False,
     trust: Trust = False,
+    image_size: ImageSize = None,
     batch_size: BatchSize = 32,
     workers: Workers = 0,
     device: Device = "auto",
@@ -56,6 +58,7 @@ def evaluate(
     dinomix evaluate data/runs/4c078f96577b data/toycity
     dinomix evaluate dinov2_vitb14_mix.ckpt pitts30k tokyo247 --k 1,5,20
     dinomix evaluate dinov2_vitb14_mix.ckpt railway --frames 10
+    dinomix evaluate dino_salad.ckpt pitts30k --image-size 322
     dinomix evaluate you/my-dino-mix my_city --csv > recall.csv
     """
     import pandas as pd
@@ -75,12 +78,13 @@ def evaluate(
         else read_frames(Path(test, "database"), Path(test, "queries"), frames)
         for test in tests
     ]
-    chosen = open_model(model, trust=trust)
+    chosen = open_model(model, trust=trust, image_size=image_size)
     for_people = not (as_json or as_csv)
     if for_people:
         typer.echo(str(chosen), err=True)
     options = {"batch_size": batch_size, "workers": workers, "device": device}
     options |= {"on_error": "skip" if skip_damaged else "raise", "progress": for_people}
+    options |= {"image_size": image_size}
     tables = []
     for test in opened:
         tables.append(evaluate(chosen, test, counts, **options))
@@ -138,5 +142,6 @@ def _print_recall(test: "TestSet", table: "pd.DataFrame") -> None:
         numbers = [f"{recall[k]:.1f}" for k in ks]
         rows.append([condition, *numbers, f"{first['queries']:,}", f"{first.without_positives:,}"])
     title = f"{test.name}, {len(test.database):,} database images, positives: {test.convention}"
+    title += f", image size: {table['image_size'].iloc[0]}"
     columns = [f"R@{k}" for k in ks] + ["queries", "without a positive"]
     print_table(["condition", *columns], rows, title=title, right=columns)

@@ -3,7 +3,7 @@
 import json
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +11,7 @@ from dinomix.cli.app import (
     MODELS,
     BatchSize,
     Device,
+    ImageSize,
     Json,
     Trust,
     Workers,
@@ -61,6 +62,7 @@ def localize(
     trust: Trust = False,
     device: Device = "auto",
     workers: Workers = 0,
+    image_size: ImageSize = None,
     batch_size: BatchSize = 32,
     as_json: Json = False,
 ) -> None:
@@ -84,10 +86,10 @@ def localize(
         check_gallery(gallery)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SkippedImageWarning)  # they are listed below
-        chosen = _model(model, preset, weights, trust)
+        chosen = _model(model, preset, weights, trust=trust, image_size=image_size)
         options = {"k": k, "radius": radius, "index": index or "auto", "progress": not as_json}
         options |= {"on_error": "skip" if skip_damaged else "raise", "device": device}
-        options |= {"workers": workers, "batch_size": batch_size}
+        options |= {"workers": workers, "batch_size": batch_size, "image_size": image_size}
         found = localize(chosen, database, query, **options)
     for path in found.skipped:
         typer.echo(f"skipped, for it cannot be read: {path}", err=True)
@@ -104,14 +106,14 @@ def localize(
             typer.echo(f"written: {written}")
 
 
-def _model(model: str | None, preset: str | None, weights: str, trust: bool) -> "nn.Module":
+def _model(model: str | None, preset: str | None, weights: str, **foreign: Any) -> "nn.Module":
     from dinomix.exchange.opening import open_model
     from dinomix.localization import stand_in, zero_shot
 
     if model is not None and preset is not None:
         raise typer.BadParameter("give --model or --preset, not both")
     if model is not None:
-        return open_model(model, trust=trust)
+        return open_model(model, **foreign)
     if preset is not None:
         return zero_shot(preset, weights)
     note = "no --model and no --preset, so a small stand-in searches that has learnt from rendered "

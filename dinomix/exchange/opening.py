@@ -8,7 +8,7 @@ from pathlib import Path
 from dinomix.data import TestSet
 from dinomix.datasets.benchmarks import BENCHMARKS, open_benchmark
 from dinomix.datasets.layouts import read_csv
-from dinomix.exchange.foreign import HUB, IMAGE_SIZE, ForeignModel, from_torch_hub
+from dinomix.exchange.foreign import HUB, ForeignModel, from_torch_hub
 from dinomix.exchange.published import load_published, published_models
 from dinomix.model import PlaceModel, load_model
 from dinomix.plumbing.errors import did_you_mean
@@ -31,8 +31,8 @@ def open_model(
             `save_pretrained`, a checkpoint or name that `load_published` reads, or, where there is
             no folder "user", a repository of the hub, "user/name".
             "torchhub:owner/repository:entry" is a foreign model, which comes as code.
-        trust: run that code; see `foreign.from_torch_hub`.
-        image_size: of a foreign model, see `wrap_model`; others know theirs.
+        trust: run that code, which may do whatever you may.
+        image_size: of a foreign model, as of `wrap_model`; others know theirs.
 
     Raises:
         FileNotFoundError: if there is no such model, or a run is not finished.
@@ -40,7 +40,7 @@ def open_model(
         ValueError: for a file that is damaged or holds no whole model, or code without trust.
     """
     if str(source).startswith(HUB):
-        return from_torch_hub(str(source), image_size or IMAGE_SIZE, trust=trust)
+        return from_torch_hub(str(source), image_size, trust=trust)
     named = set(published_models().query("file != ''")["name"])
     if str(source) in named:
         return load_published(source)

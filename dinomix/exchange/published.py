@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from dinomix.model import PRESETS, ModelConfig, PlaceModel, build_model, outline
+from dinomix.model import PRESETS, TEST_SIZES, ModelConfig, PlaceModel, build_model, outline
 from dinomix.plumbing.errors import HubError, did_you_mean
 from dinomix.plumbing.files import atomic_path
 from dinomix.plumbing.tensorfiles import Tensors, beginnings, read_tensors, without_prefix
@@ -148,24 +148,19 @@ VLAD = Part(
 )
 
 # CosPlace and the benchmark describe images as they are: of most test sets, this is their size.
-FULL = replace(PRESETS["cosplace_resnet50"], image_size=(480, 640))
-VLAD64 = replace(PRESETS["netvlad_resnet50"], image_size=(480, 640))
+TESTED = {name: replace(PRESETS[name], image_size=size) for name, size in TEST_SIZES.items()}
+FULL, VLAD64 = TESTED["cosplace_resnet50"], TESTED["netvlad_resnet50"]
 CONV5 = {"backbone": "timm/vgg16.tv_in1k", "stage": None, "trained_blocks": 1}
-SALAD322 = replace(PRESETS["salad"], image_size=322)
 MASK, NORM = {"mask_token": (1,)}, {"norm.weight": (), "norm.bias": ()}
 LAYOUTS = (
     Layout("DINO-Mix", "backbone.dino_model.", DINOV2, MIXER, PRESETS["dino_mix"], MASK),
     Layout("MixVPR", "backbone.model.", RESNET, MIXER, PRESETS["mixvpr_resnet50"]),
     # with 2 x 2 cells, as in all published files
     Layout("Conv-AP", "backbone.model.", RESNET, POOL, PRESETS["convap_resnet50"]),
-    Layout(
-        "BoQ", "backbone.dino.", DINOV2, BAGS, replace(PRESETS["boq"], image_size=322), MASK | NORM
-    ),
-    Layout(
-        "BoQ", "backbone.net.", CHILDREN, BAGS, replace(PRESETS["boq_resnet50"], image_size=384)
-    ),
-    Layout("SALAD or CliqueMining", "backbone.model.", DINOV2, SALAD, SALAD322, MASK),
-    Layout("MegaLoc", "backbone.model.", DINOV2, MEGALOC, SALAD322, MASK),
+    Layout("BoQ", "backbone.dino.", DINOV2, BAGS, TESTED["boq"], MASK | NORM),
+    Layout("BoQ", "backbone.net.", CHILDREN, BAGS, TESTED["boq_resnet50"]),
+    Layout("SALAD or CliqueMining", "backbone.model.", DINOV2, SALAD, TESTED["salad"], MASK),
+    Layout("MegaLoc", "backbone.model.", DINOV2, MEGALOC, TESTED["salad"], MASK),
     Layout("CosPlace or EigenPlaces", "backbone.", CHILDREN, GEM_FC, FULL),
     Layout("CosPlace or EigenPlaces", "backbone.", VGG, GEM_FC, replace(FULL, **CONV5)),
     Layout("GeM of GSV-Cities", "backbone.model.", RESNET, GEM, PRESETS["gem_resnet50"]),
@@ -175,7 +170,7 @@ LAYOUTS = (
     Layout(
         "GeM of the benchmark", "backbone.", CONV, BENCHMARK_FC, replace(FULL, trained_blocks=1)
     ),
-    Layout("MegaLoc", "backbone.", DINOV2, MEGALOC, SALAD322),
+    Layout("MegaLoc", "backbone.", DINOV2, MEGALOC, TESTED["salad"]),
 )
 # Names of tensors by which a file is known, and why it cannot be read.
 REFUSED = {
@@ -232,6 +227,34 @@ def load_published(path_or_name: str | Path) -> PlaceModel:
     except FileNotFoundError as error:
         hint = did_you_mean(name, models.index)
         raise FileNotFoundError(f"{error}, and no published model has that name: {hint}") from None
+    layout, tensors, config = _identify(tensors, path)
+    skeleton = outline(config)
+    own = skeleton.state_dict()
+    zeros = {key: torch.zeros(own[key].shape) for key in layout.head.zeros}
+    names = {key: layout.name_in_file(key, config.backbone) for key in own if key not in zeros}
+    for key, name in names.items():  # a linear layer over channels is a convolution of 1x1
+        if name in tensors and tensors[name].shape == (*own[key].shape, 1, 1):
+            tensors[name] = tensors[name].flatten(1)
+    expected = {name: own[key] for key, name in names.items()}
+    for name, axes in layout.unused.items():
+        expected[layout.trunk + name] = torch.empty(*axes, skeleton.backbone.out_channels)
+    read = {source[0] for source in layout.head.reads.values() if isinstance(source, tuple)}
+    described = " and ".join(f"{key}, {shape_of(tensors[key])}," for key in sorted(read))
+    misfit = f"{path} does not fit {layout.method}"
+    check_tensors(tensors, expected, f"{misfit} as {described or 'its names'} describe it")
+    model = build_model(config)
+    found = {key: tensors[name] for key, name in names.items() if name in tensors}
+    model.load_state_dict(found | zeros)
+    return model.eval()
+
+
+def published_config(path: str | Path) -> ModelConfig:
+    """What `load_published` makes of a file, by names and shapes; raises as it does for these."""
+    return _identify(read_tensors(path), path)[2]
+
+
+def _identify(tensors: Tensors, path: str | Path) -> tuple[Layout, Tensors, ModelConfig]:
+    """The layout of a file's tensors, these without a prefix, and the config they describe."""
     marks = (layout.head.mark for layout in LAYOUTS)
     found = (key[key.find(mark) :] for mark in marks for key in tensors if mark in key)
     tensors = without_prefix(tensors, next(found, ROWS), path)
@@ -252,28 +275,12 @@ def load_published(path_or_name: str | Path) -> PlaceModel:
             "of a dinomix model alone are read by load_model(path, config), those of a backbone by "
             "build_model(config, weights=path)"
         )
-    misfit = f"{path} does not fit {layout.method}"
     try:
         config = _config(layout, tensors)
-        skeleton = outline(config)
+        outline(config)
     except ValueError as error:
-        raise ValueError(f"{misfit}:\n  {error}") from error
-    own = skeleton.state_dict()
-    zeros = {key: torch.zeros(own[key].shape) for key in layout.head.zeros}
-    names = {key: layout.name_in_file(key, config.backbone) for key in own if key not in zeros}
-    for key, name in names.items():  # a linear layer over channels is a convolution of 1x1
-        if name in tensors and tensors[name].shape == (*own[key].shape, 1, 1):
-            tensors[name] = tensors[name].flatten(1)
-    expected = {name: own[key] for key, name in names.items()}
-    for name, axes in layout.unused.items():
-        expected[layout.trunk + name] = torch.empty(*axes, skeleton.backbone.out_channels)
-    read = {source[0] for source in layout.head.reads.values() if isinstance(source, tuple)}
-    described = " and ".join(f"{key}, {shape_of(tensors[key])}," for key in sorted(read))
-    check_tensors(tensors, expected, f"{misfit} as {described or 'its names'} describe it")
-    model = build_model(config)
-    found = {key: tensors[name] for key, name in names.items() if name in tensors}
-    model.load_state_dict(found | zeros)
-    return model.eval()
+        raise ValueError(f"{path} does not fit {layout.method}:\n  {error}") from error
+    return layout, tensors, config
 
 
 def _find_or_download(model: pd.Series) -> Path:

@@ -95,7 +95,7 @@ class PhotoIndex:
             FloatingPointError: a descriptor is not finite.
             OSError: the index cannot be written.
         """
-        name, paths = model_hash(model), photos.paths
+        name, paths = model_hash(model, options.get("image_size")), photos.paths
         keys, states = [self._key(path) for path in paths], [_state(path) for path in paths]
         row_of = {key: row for row, key in enumerate(keys)}
         new = {row for row, state in enumerate(states) if state is not None}

@@ -154,7 +154,7 @@ def localize(
             in the database's folder, or if nothing can be written there, a file in `localize` in
             the data folder. None keeps nothing.
         on_error: "raise", or "skip": queries that are damaged are left out, and listed as skipped.
-        options: of `describe`: batch_size, workers, device.
+        options: of `describe`: image_size, batch_size, workers, device.
 
     Raises:
         FileNotFoundError: no such photo, folder or CSV file, or no image in a folder.

@@ -62,11 +62,7 @@ def check(
     """
     data = data_root() if root is None else Path(root)
     asked = [step.values for step in load_profile(profile, overrides, notebooks)]
-    experiments = [
-        (study, [v for v in every if not isinstance(v.model, Path)])  # a file needs nothing else
-        for p in asked
-        for study, every in Setup(data, p).experiments()
-    ]
+    experiments = [each for p in asked for each in Setup(data, p).experiments()]
     rendered = _rendered(asked)
     rows = [
         _packages(),
@@ -198,7 +194,8 @@ def _short(error: Exception) -> str:
 
 def _weights(experiments: Iterable[Experiment]) -> Iterator[Row]:
     """The backbones' weights: each tensor with its name and shape, or a whole file in the cache."""
-    models = {(v.model.backbone, v.weights): v.model for _, every in experiments for v in every}
+    asked = [v for _, every in experiments for v in every if not v.published]
+    models = {(v.model.backbone, v.weights): v.model for v in asked}
     for (name, source), config in models.items():
         if source is None:
             continue

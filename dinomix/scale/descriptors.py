@@ -68,7 +68,7 @@ def describe_to(
             worker that dies costs its chunk alone.
         on_error: "raise", or "skip" for a row of NaN where an image cannot be decoded;
             `open_skipped` lists them.
-        options: of `describe`: batch_size, workers, device.
+        options: of `describe`: image_size, batch_size, workers, device.
 
     Returns:
         (N, D), read-only; None where other shards are still at work.
@@ -98,7 +98,8 @@ def describe_to(
             f"{model!r} cannot be sent to a cluster, whose workers load a file of save_model: "
             "start a process for each shard instead"
         )
-    identity = {"model": model_hash(model), "images": images_hash(paths), "dtype": dtype}
+    name = model_hash(model, options.get("image_size"))
+    identity = {"model": name, "images": images_hash(paths), "dtype": dtype}
     array = ChunkedArray(file, identity | {"shape": [len(paths), model.dim], "chunk": CHUNK})
     if not array.is_finished():
         array.prepare(model)
@@ -148,9 +149,11 @@ def open_skipped(file: str | Path) -> list[str]:
     return read_record(Path(file))["skipped"]
 
 
-def model_hash(model: nn.Module) -> str:
-    """Names what a model computes: its config and the content of its weights."""
-    parts = [model.config.to_dict(), *([model.version] if model.version != 1 else [])]
+def model_hash(model: nn.Module, image_size: Any = None) -> str:
+    """Names what a model computes: its config, the content of its weights, another image size."""
+    version, size = model.version, model.size_for(image_size)
+    parts = [model.config.to_dict(), *([version] if version != 1 else [])]
+    parts += [size] if size != model.size_for() else []
     digest = hashlib.sha256(config_hash(*parts).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
@@ -193,9 +196,9 @@ class ChunkedArray:
             return
         fresh = self.part.with_name(f".{self.part.name}-{uuid.uuid4().hex[:8]}")
         try:
+            fresh.mkdir(parents=True)
             if isinstance(model, PlaceModel):
                 save_model(model, fresh / MODEL)  # for the workers of a cluster
-            fresh.mkdir(parents=True, exist_ok=True)
             new_array(fresh / ARRAY, self.identity["dtype"], tuple(self.identity["shape"]))
             try:
                 fresh.rename(self.part)

@@ -19,6 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from dinomix.aggregators.base import check_counts
+from dinomix.images import size_text
 from dinomix.model import ModelConfig, PlaceModel, outline
 from dinomix.plumbing.summary import count_parameters
 from dinomix.retrieval import pick_device
@@ -66,7 +67,7 @@ def costs(
         "backbone": config.backbone,
         "aggregator": config.aggregator,
         "dim": model.dim,
-        "image_size": "{} x {}".format(*config.size),
+        "image_size": size_text(config.size),
         "parameters": parameters,
         "trained_parameters": trained,
         "flops": flops,

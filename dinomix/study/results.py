@@ -10,6 +10,7 @@ from dinomix.plumbing.tables import ALL, MEAN, mean_and_range
 
 COLUMNS = [
     *("profile", "method", "backbone", "trained_blocks", "mix_depth", "dim"),
+    "image_size",  # at which images were described
     *("dataset", "convention", "condition", "k", "recall", "queries", "without_positives"),
     *("seed", "run"),
     *("parameters", "trained"),  # of the whole model; of these, those that learned

@@ -20,8 +20,9 @@ from dinomix.data import TWO, PlaceDataset, TestSet
 from dinomix.datasets.benchmarks import BENCHMARKS, open_benchmark
 from dinomix.evaluation import evaluate
 from dinomix.exchange.foreign import ForeignModel
-from dinomix.exchange.published import load_published
-from dinomix.model import PRESETS, ModelConfig, PlaceModel, build_model
+from dinomix.exchange.published import load_published, published_config
+from dinomix.images import size_text
+from dinomix.model import PRESETS, ModelConfig, PlaceModel, build_model, outline
 from dinomix.plumbing.configs import whole, wholes
 from dinomix.plumbing.errors import ExplainedError
 from dinomix.plumbing.files import atomic_path, config_hash
@@ -48,21 +49,18 @@ class Variant:
     """One model of a study, and how it is trained."""
 
     method: str  # its name in tables and figures, which several seeds share
-    model: ModelConfig | ForeignModel | Path  # a path: of a checkpoint that its authors published
-    train: TrainConfig | None  # None: used as it is built, as those of others always are
+    model: ModelConfig | ForeignModel
+    train: TrainConfig | None  # None: used as it is built, as a foreign model always is
     weights: str | Path | None = "hub"  # of the backbone at the start, see `build_model`
     seed: int = 0  # of initial weights, batches and draws of images, in place of the recipe's
+    image_size: Any = None  # to test at, as of `describe`; None: the model's
+    published: bool = False  # `weights` is a whole model's file, as `load_published` reads it
 
     def __post_init__(self) -> None:
-        if self.train is not None and not isinstance(self.model, ModelConfig):
-            raise ValueError(
-                f"{self.method} is a model of others, which does not learn here: train is None"
-            )
-
-    @property
-    def is_foreign(self) -> bool:
-        """Whether it is tested as it comes, here, since its code may be in no other process."""
-        return isinstance(self.model, ForeignModel)
+        if self.image_size is not None:  # what does not fit is said before hours of training
+            model = self.model if isinstance(self.model, ForeignModel) else outline(self.model)
+            size = model.size_for(self.image_size)
+            object.__setattr__(self, "image_size", None if size == self.model.size else size)
 
     def __str__(self) -> str:
         return f"{self.method}, seed {self.seed}"
@@ -82,7 +80,8 @@ def variants(
         methods: name -> what is special about it: fields of ModelConfig that differ from `base`;
             `preset`: a name in `model.PRESETS` to start from instead; `train`: fields of
             TrainConfig that differ from `recipe`, or False for a model that does not learn;
-            `weights`: of its backbone. Or alone `published`: the path of a published checkpoint.
+            `weights`: of its backbone; `test_size`: the images' size in tests, as of `describe`.
+            Or `published`: the path of a published checkpoint, with no more than its `test_size`.
         weights: of `base`'s backbone; other backbones take "hub" where a method names none.
         seeds: each method is trained once with each; one that does not learn takes the first.
 
@@ -94,11 +93,11 @@ def variants(
     seeds, found = wholes("seeds", seeds), []
     for method, special in methods.items():
         fields = dict(special)
-        if path := fields.pop("published", None):
-            if fields:
-                raise ValueError(f"{method} is published as it is: leave out {', '.join(fields)}")
-            found.append(Variant(method, Path(path), None, None, seeds[0]))
-            continue
+        test_size, path = fields.pop("test_size", None), fields.pop("published", None)
+        if path and fields:
+            raise ValueError(f"{method} is published as it is: leave out {', '.join(fields)}")
+        if path:
+            fields = {"train": False, "weights": path}
         train, preset = fields.pop("train", {}), fields.pop("preset", None)
         if preset not in (None, *PRESETS):
             raise ValueError(f"{method}: no preset {preset!r}; there are {', '.join(PRESETS)}")
@@ -106,12 +105,13 @@ def variants(
         default = weights if fields.get("backbone", start["backbone"]) == base.backbone else "hub"
         chosen = fields.pop("weights", default)
         try:
-            model = ModelConfig.from_dict(start | fields)
+            model = published_config(path) if path else ModelConfig.from_dict(start | fields)
             learns = None if train is False else TrainConfig.from_dict(recipe.to_dict() | train)
+            several = seeds if learns else seeds[:1]
+            of_all = (test_size, bool(path))
+            found += [Variant(method, model, learns, chosen, seed, *of_all) for seed in several]
         except ValueError as error:
             raise ValueError(f"{method}: {error}") from error
-        several = seeds if learns else seeds[:1]
-        found += [Variant(method, model, learns, chosen, seed) for seed in several]
     return found
 
 
@@ -163,9 +163,12 @@ class Study:
         """
         _places.cache_clear()  # data may have changed since, but does not change on the way
         _test_set.cache_clear()
-        results = {i: self.test(v) for i, v in enumerate(variants) if self.is_done(v)}
-        left = {i: variant for i, variant in enumerate(variants) if i not in results}
-        todo = {i: variant for i, variant in left.items() if not variant.is_foreign}
+        results = {  # a foreign model stays here: other processes may not have its code
+            i: self.test(v)
+            for i, v in enumerate(variants)
+            if isinstance(v.model, ForeignModel) or self.is_done(v)
+        }
+        todo = {i: variant for i, variant in enumerate(variants) if i not in results}
         if todo:
             from dinomix.runs import cluster  # loads Dask
 
@@ -180,7 +183,6 @@ class Study:
                     results |= found
                     bar.n = len(results)
                     bar.set_postfix_str(watch.in_words(variants, results.keys()))
-        results |= {i: self.test(variant) for i, variant in left.items() if variant.is_foreign}
         tables = [results[i] for i in range(len(variants))]
         failed = {i: table for i, table in enumerate(tables) if isinstance(table, BaseException)}
         if failed:
@@ -209,6 +211,7 @@ class Study:
             tables.append(table.astype({"mix_depth": "Int64"}))
         return pd.concat(tables, ignore_index=True).assign(
             method=variant.method,
+            image_size=size_text(variant.image_size or variant.model.size),  # not in older tables
             seed=variant.seed,
             run="untrained" if run is None else run.folder.name,
             val_recall=float("nan") if run is None else run.best["recall@1"],
@@ -222,12 +225,12 @@ class Study:
 
     def load(self, variant: Variant) -> PlaceModel | ForeignModel:
         """The model of a variant, trained now unless it is there."""
-        if variant.is_foreign:
+        if isinstance(variant.model, ForeignModel):
             return variant.model
         if variant.train is not None:
             return self.train(variant).load()
-        if isinstance(variant.model, Path):
-            return load_published(variant.model)
+        if variant.published:
+            return load_published(variant.weights)
         with reproducible(variant.seed):
             return build_model(variant.model, variant.weights).eval()
 
@@ -260,21 +263,22 @@ class Study:
         return find_run(*self._training(variant), **where, finished=False)
 
     def _table_path(self, variant: Variant, run: Run | None, test: TestSet) -> Path:
-        if isinstance(variant.model, Path):
-            name = _content(variant.model, variant.model.stat().st_mtime_ns)
-        elif variant.is_foreign:
+        if isinstance(variant.model, ForeignModel):
             name = model_hash(variant.model)
         elif run is None:
             weights = weights_id(variant.model.backbone, variant.weights)
             name = config_hash(variant.model.to_dict(), weights, variant.seed)
         folder = run.folder if run else self.out / "untrained" / name
-        return folder / f"recall-{config_hash(test.name, test.fingerprint, list(self.ks))}.csv"
+        asked = [variant.image_size] if variant.image_size else []
+        name = config_hash(test.name, test.fingerprint, list(self.ks), *asked)
+        return folder / f"recall-{name}.csv"
 
     def _evaluate(self, variant: Variant, model: PlaceModel, test: TestSet) -> pd.DataFrame:
-        options = {"device": "auto", "progress": False}
+        options = {"device": "auto", "progress": False, "image_size": variant.image_size}
         if variant.train is not None:
             options |= {"device": variant.train.device, "workers": variant.train.workers}
-            if variant.train.cache_prefix and model.backbone.has_prefix:
+            cached = variant.train.cache_prefix and variant.image_size is None
+            if cached and model.backbone.has_prefix:
                 images, device = [*test.database, *test.queries], pick_device(options["device"])
                 options["frozen"] = prefix_features(
                     model, images, self.out / "prefix", device=device, progress=False
@@ -321,12 +325,6 @@ def _test_elsewhere(
     for name, aggregator in own.items():
         register_aggregator(name)(aggregator)
     return study.test(variant)
-
-
-@lru_cache(maxsize=128)
-def _content(path: Path, modified: int) -> str | None:
-    """What names a file of weights by its content, which is read again once it is `modified`."""
-    return weights_id("", path)
 
 
 @lru_cache(maxsize=8)
