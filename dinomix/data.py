@@ -45,6 +45,7 @@ class TestSet:
         split: "val" or "test"; None takes "test" where there are splits.
         name: of the data set in results tables; None takes it from the folder.
         threshold: a database image within this many metres of a query is a positive.
+        condition: the queries of this alone, "" for those in `queries`; None takes all.
 
     Attributes:
         database, queries: paths, sorted by name (queries: by condition, then name).
@@ -67,6 +68,7 @@ class TestSet:
         split: str | None = None,
         name: str | None = None,
         threshold: float = 25.0,
+        condition: str | None = None,
     ) -> None:
         folder = Path(folder)
         root = _split_folder(folder, split)
@@ -75,15 +77,15 @@ class TestSet:
         self.database = list_images(root / "database")
         self.queries: list[Path] = []
         self.conditions: list[str] = []
-        for query_folder in sorted(path for path in root.glob("queries*") if path.is_dir()):
+        wanted = "queries*" if condition is None else f"queries_{condition}".removesuffix("_")
+        for query_folder in sorted(path for path in root.glob(wanted) if path.is_dir()):
             images = list_images(query_folder)
-            condition = query_folder.name.removeprefix("queries").removeprefix("_")
+            which = query_folder.name.removeprefix("queries").removeprefix("_")
             self.queries += images
-            self.conditions += [condition] * len(images)
+            self.conditions += [which if condition is None else ""] * len(images)
         if not self.queries:
-            raise FileNotFoundError(
-                f"{root} has no query folder; expected `queries` or `queries_<condition>`."
-            )
+            expected = "`queries` or `queries_<condition>`" if condition is None else f"`{wanted}`"
+            raise FileNotFoundError(f"{root} has no query folder; expected {expected}.")
         metres = read_utm([*self.database, *self.queries])
         self.database_utm, self.query_utm = np.split(metres, [len(self.database)])
         self.positions_in_names = True

@@ -106,15 +106,19 @@ class Retrieval:
         return ResultsTable(rows, columns=COLUMNS)
 
 
-def retrieve(model: nn.Module, test: TestSet, k: int = 10, **options) -> Retrieval:
+def retrieve(
+    model: nn.Module, test: TestSet, k: int = 10, database: np.ndarray | None = None, **options
+) -> Retrieval:
     """Describe and search a test set, be it labelled or not.
 
+    `database`: descriptors of its database, (N, D), where they are known; test sets may share one.
     With `on_error="skip"`, a damaged database image is never found, and a damaged query finds
     nothing (-1), which counts as a failure: no damage makes a recall look better. The other
     options are those of `describe`, too.
     """
     k = whole("k", k, least=1)
-    database = describe(model, test.database, **options)
+    if database is None:
+        database = describe(model, test.database, **options)
     queries = describe(model, test.queries, **options)
     return retrieve_described(test, database, queries, k)
 
@@ -123,6 +127,10 @@ def retrieve_described(
     test: TestSet, database: np.ndarray, queries: np.ndarray, k: int
 ) -> Retrieval:
     """Search a test set by its descriptors (N, D) and (Q, D), as `describe` gives them."""
+    if len(database) != (wanted := len(test.database)):
+        raise ValueError(
+            f"{len(database)} descriptors of the {wanted} database images of {test.name}"
+        )
     similarities, ranked = search(database, queries, k)
     truth = None
     if test.labelled:

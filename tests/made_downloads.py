@@ -111,6 +111,7 @@ def write_sfxl(raw: Path, version: str = "processed", subfolder: str = "") -> Pa
     for folder, count in (
         *(("val/database", 5), ("val/queries", 2)),
         *(("test/database", 5), ("test/queries_v1", 2), ("test/queries_v2", 1)),
+        *(("test/queries_night", 3), ("test/queries_occlusion", 1)),
     ):
         names = [
             f"@0543{i}58.27@4180593.76@10@S@037.77166@-122.50995@pano{i}@@206@@@@201311@@.jpg"
@@ -156,4 +157,77 @@ def write_msls(raw: Path, subtasks: bool = True) -> Path:
             (folder / "postprocessed.csv").write_text("\n".join(derived_rows) + "\n")
             if subtasks:
                 (folder / "subtask_index.csv").write_text("\n".join(marks) + "\n")
+    return raw
+
+
+def write_svox(raw: Path) -> Path:
+    """A gallery of four, as the archive has it, and queries of three weathers."""
+    for folder, count in (
+        ("gallery", 4),
+        ("queries_night", 2),
+        ("queries_snow", 1),
+        ("queries", 3),
+    ):
+        names = [f"@062010{i}.00@5734500.00@30@U@@@{folder}{i}@@@@@@@@.jpg" for i in range(count)]
+        write_images(raw / "svox" / "images" / "test" / folder, names)
+    return raw
+
+
+def write_amstertime(raw: Path, pairs: int = 3) -> Path:
+    """Street views as .png, archive photos as .jpg, and the tables beside them."""
+    write_images(raw / "new", [f"{i:04d}.png" for i in range(pairs)])
+    write_images(raw / "old", [f"{i:04d}.jpg" for i in range(pairs)])
+    (raw / "image_pairs.csv").write_text("id\n")
+    return raw
+
+
+def write_sped(raw: Path, pairs: int = 3) -> Path:
+    """As VPR-Bench's archive has it, with a ground truth that is a pickle."""
+    for folder in ("ref", "query"):
+        write_images(raw / "SPEDTEST" / folder, [f"{i:07d}.jpg" for i in range(pairs)])
+    truth = np.array([[i, [i]] for i in range(pairs)], dtype=object)
+    np.save(raw / "SPEDTEST" / "ground_truth_new.npy", truth, allow_pickle=True)
+    return raw
+
+
+EYNSHAM_LONLAT = [((-1.37, 51.78), (-1.36, 51.79))[i % 2] for i in range(5)]
+
+
+def write_eynsham(raw: Path) -> Path:
+    """Five panoramas of five tiles and as many positions, on one line of a KML file."""
+    names = [f"grab_{1_195_144_400 + 5 * i}.{i:06d}_{t}.ppm" for i in range(5) for t in range(5)]
+    write_images(raw / "Eynsham" / "Images", names)
+    points = " ".join(f"{lon},{lat},0" for lon, lat in EYNSHAM_LONLAT)
+    kml = f"<coordinates>0,0</coordinates>\n<kml>\n<coordinates>{points} </coordinates>"
+    path = raw / "Eynsham" / "Route_map" / "Eynsham.kml"
+    path.parent.mkdir()
+    path.write_text(kml)
+    return raw
+
+
+ST_LUCIA_STEPS = {"100909_0845": [0, 3, 6, 10, 12], "180809_1545": [0], "210809_1210": [2, 4, 8]}
+
+
+def write_st_lucia(raw: Path) -> Path:
+    """Three drives: metres north of the start for each frame, latitudes without their sign."""
+    for drive, metres in ST_LUCIA_STEPS.items():
+        write_images(raw / drive / "frames", [f"{i:05d}.png" for i in range(len(metres))])
+        latlon = [utm.to_latlon(500_000.0, 6_956_000.0 + m, 56, "J") for m in metres]
+        rows = [f"{-latitude:.9f},{longitude:.9f}" for latitude, longitude in latlon]
+        (raw / drive / "fGPS.txt").write_text("\n".join([*rows, rows[-1]]) + "\n")
+    return raw
+
+
+CHALLENGE = ("miami", "athens", "buenosaires", "stockholm", "bengaluru", "kampala")
+
+
+def write_msls_challenge(raw: Path) -> Path:
+    """Two database images and two queries a city, of which one query is of no task."""
+    for city in CHALLENGE:
+        for side in ("database", "query"):
+            keys = [f"{city}-{side[0]}{i}_22characters" for i in range(2)]
+            folder = raw / "test" / city / side
+            write_images(folder / "images", [f"{key}.jpg" for key in keys])
+            rows = [f"{i},{key},{side == 'database' or i == 0}" for i, key in enumerate(keys)]
+            (folder / "subtask_index.csv").write_text("\n".join([",key,all", *rows]) + "\n")
     return raw

@@ -398,6 +398,21 @@ def test_reads_the_utm_layout_with_conditions(test_root):
     assert "conditions: day, night" in repr(test)
 
 
+def test_one_condition_alone(tmp_path):
+    root = write_testset(tmp_path / "city", conditions=("night",))
+    write_testset(tmp_path / "city", places=3)  # and `queries`
+    everything = TestSet(root)
+    for condition, folder, count in (("night", "queries_night", 5), ("", "queries", 3)):
+        test = TestSet(root, condition=condition)
+        chosen = [i for i, each in enumerate(everything.conditions) if each == condition]
+        assert test.queries == [everything.queries[i] for i in chosen] and len(chosen) == count
+        np.testing.assert_array_equal(test.query_utm, everything.query_utm[chosen])
+        assert {path.parent.name for path in test.queries} == {folder}
+        assert test.conditions == [""] * count and test.database == everything.database
+    with pytest.raises(FileNotFoundError, match=r"no query folder; expected `queries_nigh`"):
+        TestSet(root, condition="nigh")
+
+
 def test_folder_of_the_split_itself_and_a_plain_query_folder(tmp_path):
     root = write_testset(tmp_path / "plain", split="val")
     test = TestSet(root / "images" / "val", name="mine", threshold=10)

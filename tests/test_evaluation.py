@@ -1,6 +1,7 @@
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -112,6 +113,24 @@ def test_unlabelled_images_are_retrieved_but_not_judged(model, test_root, monkey
     for judge in (retrieval.table, lambda: evaluate(model, bare, progress=False)):
         with pytest.raises(ValueError, match=r"bare: it is unknown where .*retrieve works"):
             judge()
+
+
+def test_a_described_database_is_not_described_again(model, test_root, monkeypatch):
+    test = TestSet(test_root)
+    expected = evaluate(model, test, progress=False)
+    database, described = describe(model, test.database, progress=False), []
+
+    def noting(model, paths, **options):
+        described.append(paths)
+        return describe(model, paths, **options)
+
+    monkeypatch.setattr("dinomix.evaluation.describe", noting)
+    pd.testing.assert_frame_equal(
+        evaluate(model, test, database=database, progress=False), expected
+    )
+    assert described == [test.queries]
+    with pytest.raises(ValueError, match="3 descriptors of the 5 database images"):
+        evaluate(model, test, database=database[:3], ks=[1], progress=False)
 
 
 @pytest.mark.parametrize("ks", [np.array([1, 2]), torch.tensor([1, 2]), range(1, 3)], ids=repr)

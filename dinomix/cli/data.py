@@ -9,7 +9,8 @@ import typer
 
 from dinomix.cli.app import Json, app, as_pixels
 
-SETS = "pitts30k, pitts250k, tokyo247, nordland, sfxl, sfxl-small or msls"
+SETS = """pitts30k, pitts250k, tokyo247, nordland, sfxl, sfxl-small, svox, msls, msls-challenge,
+amstertime, sped, eynsham or st_lucia"""
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """Evaluation: recall of a model on test sets."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -43,6 +44,13 @@ def evaluate(
     ] = False,
     trust: Trust = False,
     image_size: ImageSize = None,
+    store: Annotated[
+        Path | None,
+        typer.Option(help="folder that keeps the database's descriptors for the next time"),
+    ] = None,
+    submission: Annotated[
+        Path | None, typer.Option(help="write the MSLS challenge's file for one test set")
+    ] = None,
     batch_size: BatchSize = 32,
     workers: Workers = 0,
     device: Device = "auto",
@@ -53,6 +61,7 @@ def evaluate(
 
     In percent, for each condition; a test set is judged by its own convention. CSV files are
     database.csv and queries.csv (image, latitude, longitude); frames lie in database and queries.
+    Test sets named one after the other that share a database, as those of SF-XL, describe it once.
 
     \b
     dinomix evaluate data/runs/4c078f96577b data/toycity
@@ -60,13 +69,17 @@ def evaluate(
     dinomix evaluate dinov2_vitb14_mix.ckpt railway --frames 10
     dinomix evaluate dino_salad.ckpt pitts30k --image-size 322
     dinomix evaluate you/my-dino-mix my_city --csv > recall.csv
+    dinomix evaluate megaloc.torch sfxl-testv1 sfxl-testv2 sfxl-night sfxl-occlusion --store sfxl
+    dinomix evaluate dinov2_vitb14_mix.ckpt msls-challenge --submission predictions.csv
     """
     import pandas as pd
 
-    from dinomix.datasets.benchmarks import BENCHMARKS
+    from dinomix.datasets.benchmarks import BENCHMARKS, SUBMITTED, write_submission
     from dinomix.datasets.layouts import read_frames
-    from dinomix.evaluation import evaluate
+    from dinomix.evaluation import evaluate, retrieve
     from dinomix.exchange.opening import open_model, open_testset
+    from dinomix.retrieval import describe
+    from dinomix.scale.descriptors import describe_to, images_hash, model_hash
 
     if as_json and as_csv:
         raise typer.BadParameter("--json and --csv exclude each other: give one")
@@ -78,6 +91,12 @@ def evaluate(
         else read_frames(Path(test, "database"), Path(test, "queries"), frames)
         for test in tests
     ]
+    hidden = [test.name for test in opened if not test.labelled]
+    if (hidden or submission) and not (hidden and submission and len(opened) == 1):
+        raise typer.BadParameter(
+            "--submission FILE goes with one test set whose truth is not public, as msls-challenge "
+            f"is, and such a set with it; of {len(opened)} named here, {len(hidden)} are such"
+        )
     chosen = open_model(model, trust=trust, image_size=image_size)
     for_people = not (as_json or as_csv)
     if for_people:
@@ -85,9 +104,18 @@ def evaluate(
     options = {"batch_size": batch_size, "workers": workers, "device": device}
     options |= {"on_error": "skip" if skip_damaged else "raise", "progress": for_people}
     options |= {"image_size": image_size}
-    tables = []
+    tables, images = [], None
     for test in opened:
-        tables.append(evaluate(chosen, test, counts, **options))
+        if images != test.database:  # else it is that of the test set before
+            images = test.database
+            file = store and store / f"{model_hash(chosen)}-{images_hash(images)}.npy"
+            describer = partial(describe_to, file) if file else describe
+            database = describer(chosen, images, **options)
+        if submission:
+            found = retrieve(chosen, test, SUBMITTED, database=database, **options)
+            write_submission(found, submission)
+            return typer.echo(f"{submission}, to be sent to the challenge's server", err=True)
+        tables.append(evaluate(chosen, test, counts, database=database, **options))
         if for_people:
             _print_recall(test, tables[-1])
     table = pd.concat(tables, ignore_index=True)

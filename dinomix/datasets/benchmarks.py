@@ -14,7 +14,10 @@ import numpy as np
 import pandas as pd
 
 from dinomix.data import TestSet, convention
+from dinomix.datasets.layouts import read_folders
 from dinomix.datasets.prepare.nordland import SPACING
+from dinomix.evaluation import Retrieval
+from dinomix.plumbing.files import atomic_path
 from dinomix.plumbing.workspace import data_root
 
 
@@ -31,8 +34,11 @@ class Benchmark:
     licence: str  # as the source page states it
     source: str  # page of the data set's own project
     citation: str
+    counts: str  # where the numbers of images stand
     threshold: float = 25.0  # a database image at most this far from a query is a positive
     unit: str = "m"  # of the threshold, as in `TestSet`
+    condition: str | None = None  # which of the folder's queries: "night" for queries_night
+    labelled: bool = True  # else the truth is not public: see `write_submission`
     swapped: bool = False  # the folder's database images are asked, and its queries searched
     stride: int = 1  # of frames, only those whose number it divides are asked
     slack: int = 0  # by how much `database` may differ, where only a rounded number is published
@@ -41,7 +47,7 @@ class Benchmark:
     @property
     def convention(self) -> str:
         """How a positive is decided, as it stands in results tables."""
-        return convention(self.threshold, self.unit)
+        return convention(self.threshold, self.unit) if self.labelled else "no positions"
 
 
 FACTS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
@@ -57,6 +63,7 @@ def _from_facts(name: str, own: dict[str, Any]) -> Benchmark:
 
 BENCHMARKS = {name: _from_facts(name, own) for name, own in FACTS["benchmarks"].items()}
 GSV_CITIES: list[str] = FACTS["gsv_cities"]  # of the published training set
+SUBMITTED = 20  # images a query, as many as the evaluation of the MSLS challenge looks at
 ROUNDING = 0.11  # metres: some formatters cut the names' numbers off after one digit
 
 
@@ -82,13 +89,17 @@ def open_benchmark(name: str, root: str | Path | None = None, strict: bool = Tru
     benchmark = BENCHMARKS[name]
     folder = (data_root() if root is None else Path(root)) / benchmark.folder
     try:
-        test = TestSet(folder, benchmark.split, name=name)
+        if benchmark.labelled:
+            test = TestSet(folder, benchmark.split, name, condition=benchmark.condition)
+        else:
+            root = folder / "images" / benchmark.split
+            test = read_folders(root / "database", root / "queries", name)
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"{name} is not there: {error} Get it from {benchmark.source} ({benchmark.licence}), "
             f"then run `dinomix prepare {benchmark.folder} <the download>`."
         ) from error
-    test.threshold = benchmark.threshold
+    test.threshold, test.unit = benchmark.threshold, benchmark.unit
     if benchmark.unit == "frames":
         test = _by_frames(test, benchmark)
 
@@ -112,9 +123,28 @@ def open_benchmark(name: str, root: str | Path | None = None, strict: bool = Tru
 
 def table() -> pd.DataFrame:
     """The benchmarks, a row each, under their names."""
-    columns = ["database", "queries", "convention", "challenge", "licence", "source", "citation"]
+    columns = ["database", "queries", "convention", "challenge"]
+    columns += ["licence", "source", "citation", "counts"]
     rows = [[getattr(b, column) for column in columns] for b in BENCHMARKS.values()]
     return pd.DataFrame(rows, index=list(BENCHMARKS), columns=columns)
+
+
+def write_submission(found: Retrieval, file: str | Path) -> None:
+    """What was retrieved, at least `SUBMITTED` images a query, as the MSLS challenge's server reads
+    it: a line a query, its key and those of the images, nearest first, divided by spaces.
+
+    Source: evaluate.py and the example files of https://github.com/mapillary/mapillary_sls
+    Raises ValueError where a query found nothing.
+    """
+    lost = np.flatnonzero((found.ranked < 0).any(axis=1))
+    if len(lost):
+        raise ValueError(f"{found.test.queries[lost[0]]} found nothing, for it is damaged")
+    queries, database = (
+        np.array([p.stem for p in s]) for s in (found.test.queries, found.test.database)
+    )
+    rows = np.column_stack([queries, database[found.ranked]])  # (Q, 1 + k)
+    with atomic_path(Path(file)) as temporary:
+        np.savetxt(temporary, rows, "%s")
 
 
 def _meaning(test: TestSet, benchmark: Benchmark, wrong: Mapping[str, int]) -> str:

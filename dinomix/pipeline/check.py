@@ -159,7 +159,8 @@ def _test_sets(
 
 def _benchmark(name: str, split: str) -> Benchmark | None:
     """The published test set that a name, or a folder and a split, stands for."""
-    same = [b for b in BENCHMARKS.values() if (b.folder, b.split) == (name, split)]
+    known = [b for b in BENCHMARKS.values() if not b.condition]
+    same = [b for b in known if (b.folder, b.split) == (name, split)]
     return BENCHMARKS.get(name) or next(iter(same), None)
 
 

@@ -1,10 +1,12 @@
 """`dinomix train` and `dinomix evaluate`: from arguments to runs and recalls."""
 
+import dataclasses
 import io
 import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,10 +16,14 @@ import torch
 
 import dinomix
 from dinomix.cli.training import model_config
+from dinomix.datasets.benchmarks import BENCHMARKS
+from dinomix.datasets.prepare import prepare
+from dinomix.images import read_image
 from dinomix.runs import train as training
 from dinomix.training import DivergedError
 from tests.cli.test_cli import invoke, plain
 from tests.conftest import write_image, write_places, write_testset
+from tests.made_downloads import write_msls_challenge, write_sfxl
 
 MODEL = {"backbone": "toy_vits14", "image_size": 28, "out_channels": 4, "out_rows": 2}
 RECIPE = "epochs=1; places_per_batch=4; lr=1e-3; device=cpu"
@@ -262,6 +268,67 @@ def test_evaluate_benchmarks(data, model, tmp_path, monkeypatch):
         result = invoke("evaluate", model, "tokyo247", "--other-counts", "--split", "val", "--json")
     told = json.loads(result.stdout)
     assert told[0]["dataset"] == "tokyo247 (5 database images, 5 queries)"
+
+
+def test_sets_that_share_a_database_describe_it_once(model, tmp_path, monkeypatch):
+    monkeypatch.setenv("DINOMIX_DATA", str(tmp_path))
+    names = ["sfxl-testv1", "sfxl-testv2", "sfxl-night", "sfxl-occlusion"]
+    prepare("sfxl", write_sfxl(tmp_path / "raw"), tmp_path / "sfxl", progress=False)
+    for name, queries in zip(names, (2, 1, 3, 1), strict=True):
+        changed = dataclasses.replace(BENCHMARKS[name], database=5, queries=queries, slack=0)
+        monkeypatch.setitem(BENCHMARKS, name, changed)
+    read = []
+
+    def reading(path, *args):
+        read.append(Path(path))
+        return read_image(path, *args)
+
+    monkeypatch.setattr(dinomix.retrieval, "read_image", reading)
+    found, counts = [], []
+    kept = [*names, "--store", tmp_path / "kept"]
+    for arguments in (names[:1], names, kept, kept):
+        read.clear()
+        result = invoke("evaluate", model, *arguments, "--k", 1, "--csv")
+        assert result.exit_code == 0, result.stderr
+        found.append(pd.read_csv(io.StringIO(result.stdout)))
+        counts.append(sum(path.parent.name == "database" for path in read))
+    assert counts == [5, 5, 5, 0]
+    assert len(list((tmp_path / "kept").glob("*.npy"))) == 1
+    assert found[1]["dataset"].tolist() == names
+    pd.testing.assert_frame_equal(found[1], found[2])
+    pd.testing.assert_frame_equal(found[1], found[3])
+    loaded, tests = dinomix.load_model(model), map(dinomix.open_benchmark, names)
+    alone = [dinomix.evaluate(loaded, test, [1], progress=False) for test in tests]
+    assert found[1]["recall"].tolist() == [table["recall"].item() for table in alone]
+
+
+def test_a_submission(model, tmp_path, monkeypatch):
+    monkeypatch.setenv("DINOMIX_DATA", str(tmp_path))
+    raw = write_msls_challenge(tmp_path / "raw")
+    prepare("msls-challenge", raw, tmp_path / "msls-challenge", progress=False)
+    changed = dataclasses.replace(BENCHMARKS["msls-challenge"], database=12, queries=6)
+    monkeypatch.setitem(BENCHMARKS, "msls-challenge", changed)
+    town = write_testset(tmp_path / "town")
+    result = invoke("evaluate", model, "msls-challenge", "--submission", tmp_path / "made.csv")
+    assert result.exit_code == 0 and "made.csv" in result.stderr
+    rows = np.loadtxt(tmp_path / "made.csv", ndmin=2, dtype=str)
+    test = dinomix.open_benchmark("msls-challenge")
+    found = dinomix.retrieve(dinomix.load_model(model), test, 20, progress=False)
+    expected = [
+        [query.stem, *(test.database[i].stem for i in ranked)]
+        for query, ranked in zip(test.queries, found.ranked, strict=True)
+    ]
+    assert rows.tolist() == expected
+    for arguments in (
+        ["msls-challenge"],
+        ["msls-challenge", town],
+        ["msls-challenge", town, "--submission", tmp_path / "x.csv"],
+        ["msls-challenge", "msls-challenge", "--submission", tmp_path / "x.csv"],
+        [town, "--submission", tmp_path / "x.csv"],
+    ):
+        result = invoke("evaluate", model, *arguments)
+        assert result.exit_code == 2 and "one test set whose truth is" in plain(result.stderr)
+    assert not (tmp_path / "x.csv").exists()
 
 
 def test_damaged_images(data, model, tmp_path):

@@ -9,13 +9,22 @@ import pytest
 
 from dinomix.data import TestSet
 from dinomix.datasets import benchmarks
-from dinomix.datasets.benchmarks import BENCHMARKS, CountError, open_benchmark
-from dinomix.evaluation import positives
+from dinomix.datasets.benchmarks import BENCHMARKS, CountError, open_benchmark, write_submission
+from dinomix.datasets.prepare import PREPARERS, planning, prepare
+from dinomix.evaluation import Retrieval, positives
 from dinomix.study import reported
 from dinomix.study import study as studies
-from tests.conftest import write_testset
+from tests.conftest import SHARED, write_testset
+from tests.made_downloads import (
+    write_amstertime,
+    write_msls_challenge,
+    write_sfxl,
+    write_sped,
+    write_svox,
+)
 
 SPACING = 25 / 10.5
+SPED = SHARED / "realplaces" / "sped_test"
 
 
 def counted(monkeypatch, name, database, queries, **changes):
@@ -50,7 +59,7 @@ def truth(test):
 def pretend(monkeypatch, database, queries):
     """Every folder gives a test set of so many images, at frames 0, 1, 2 and so on."""
 
-    def test_set(folder, split, name):
+    def test_set(folder, split, name, condition):
         positions = [np.arange(n)[:, None] * [SPACING, 0] for n in (database, queries)]
         return TestSet.from_lists(name, [folder] * database, [folder] * queries, *positions)
 
@@ -61,14 +70,17 @@ def pretend(monkeypatch, database, queries):
 def test_registry():
     assert list(BENCHMARKS) == [
         *("pitts30k-val", "pitts30k-test", "pitts250k-val", "pitts250k-test", "tokyo247"),
-        *("nordland", "nordland-1", "sfxl-val", "sfxl-testv1", "sfxl-testv1-small", "msls-val"),
+        *("nordland", "nordland-1", "sfxl-val", "sfxl-testv1", "sfxl-testv2", "sfxl-night"),
+        *("sfxl-occlusion", "sfxl-testv1-small", "msls-val", "msls-challenge"),
+        *(f"svox-{weather}" for weather in ("night", "overcast", "rain", "snow", "sun")),
+        *("amstertime", "sped", "eynsham", "st_lucia"),
     ]
-    assert {b.folder for b in BENCHMARKS.values()} == {
-        *("pitts30k", "pitts250k", "tokyo247", "nordland", "sfxl", "sfxl-small", "msls")
-    }
+    assert {b.folder for b in BENCHMARKS.values()} == set(PREPARERS)
     conventions = {name: b.convention for name, b in BENCHMARKS.items()}
     assert conventions.pop("nordland") == "+-10 frames"
     assert conventions.pop("nordland-1") == "+-1 frame"
+    assert {conventions.pop(name) for name in ("amstertime", "sped")} == {"same place"}
+    assert conventions.pop("msls-challenge") == "no positions"
     assert set(conventions.values()) == {"25 m"}
     # Pittsburgh's panoramas have 24 cut-outs, Tokyo's have 12
     for name, tiles in {"pitts250k-val": 24, "pitts250k-test": 24, "tokyo247": 12}.items():
@@ -78,6 +90,21 @@ def test_registry():
     assert table.loc["msls-val", ["database", "queries"]].tolist() == [18_871, 740]
     assert table["source"].str.startswith("http").all() and (table["citation"] != "").all()
     assert (table["licence"] != "").all() and (table["challenge"] != "").all()
+    assert (table["counts"] != "").all()
+    assert BENCHMARKS["eynsham"].database % 5 == 0  # tiles
+
+
+def test_conditions_that_share_a_database_share_its_folder_and_counts():
+    for group in ("sfxl-testv1 sfxl-testv2 sfxl-night sfxl-occlusion", "svox-night svox-sun"):
+        same = [BENCHMARKS[name] for name in group.split()]
+        assert len({(b.folder, b.split, b.database, b.slack) for b in same}) == 1
+        assert len({b.condition for b in same}) == len(same)
+    for folder, downloaded in {"sfxl": "sfxl", "svox": "svox"}.items():
+        wanted = {
+            f"queries_{b.condition}".rstrip("_") for b in BENCHMARKS.values() if b.folder == folder
+        }
+        prepared = {name.partition("/")[2] for name in planning.LAYOUTS["named"][downloaded]}
+        assert wanted <= prepared
 
 
 def test_reported_sets_have_the_same_counts():
@@ -124,8 +151,11 @@ def test_other_counts_are_an_error_or_another_name(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "database", "queries", "meaning"),
     [
+        ("sfxl-testv2", 27_191, 598, "27,191 database images: this is SF-XL small"),
         ("sfxl-testv1", 27_191, 1_000, "27,191 database images: this is SF-XL small"),
         ("sfxl-testv1", 2_805_815, 598, "598 queries: .*test v2"),
+        ("sfxl-night", 27_191, 466, "27,191 database images: this is SF-XL small"),
+        ("svox-rain", 17_166, 870, "counts of svox-snow"),
         ("sfxl-val", 8_015, 7_983, "7,983 queries: .*ten queries fewer"),
         ("tokyo247", 6_332, 315, "6,332 database images: .*one cut-out"),
         ("tokyo247", 75_984, 1_125, "1,125 queries: .*315"),
@@ -212,6 +242,90 @@ def test_names_that_tell_no_frame(tmp_path, monkeypatch, odd):
     (tmp_path / "nordland" / "images" / "test" / "queries" / odd).touch()
     with pytest.raises(ValueError, match=rf"{re.escape(odd)} gives no frame of its own"):
         open_benchmark("nordland", tmp_path, strict=False)
+
+
+def test_the_sets_of_sfxl_share_a_database_and_have_their_own_queries(tmp_path, monkeypatch):
+    prepare("sfxl", write_sfxl(tmp_path / "raw"), tmp_path / "sfxl", progress=False)
+    tests = []
+    for name, queries in {"testv1": 2, "testv2": 1, "night": 3, "occlusion": 1}.items():
+        counted(monkeypatch, f"sfxl-{name}", 5, queries, slack=0)
+        tests.append(open_benchmark(f"sfxl-{name}", tmp_path))
+        assert tests[-1].name == f"sfxl-{name}" and len(tests[-1].queries) == queries
+        assert len(tests[-1].query_utm) == queries == len(truth(tests[-1]))
+    assert all(test.database == tests[0].database for test in tests)
+    folders = [{path.parent.name for path in test.queries} for test in tests]
+    assert folders == [{"queries"}, {"queries_v2"}, {"queries_night"}, {"queries_occlusion"}]
+    everything = TestSet(tmp_path / "sfxl", "test")
+    assert sorted(everything.queries) == sorted(path for test in tests for path in test.queries)
+
+
+def test_a_condition_that_is_not_there_says_how_to_get_it(tmp_path):
+    prepare("svox", write_svox(tmp_path / "raw"), tmp_path / "svox", progress=False)
+    with pytest.raises(FileNotFoundError, match=r"expected `queries_rain`.*dinomix prepare svox"):
+        open_benchmark("svox-rain", tmp_path)
+    with pytest.raises(CountError, match=r"17,166 database images and 823 queries, but .* 4 and 2"):
+        open_benchmark("svox-night", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "write"), [("amstertime", write_amstertime), ("sped", write_sped)]
+)
+@pytest.mark.parametrize("formatter", [False, True])
+def test_pairs_are_of_the_same_place(tmp_path, monkeypatch, name, write, formatter):
+    if formatter:  # what the field's one makes of it
+        for side in ("database", "queries"):
+            folder = tmp_path / name / "images" / "test" / side
+            folder.mkdir(parents=True)
+            for i in range(3):
+                (folder / f"@0@{1000 * i}@@@@@{i:04d}@@@@@@@@.jpg").touch()
+    else:
+        prepare(name, write(tmp_path / "raw"), tmp_path / name, progress=False)
+    counted(monkeypatch, name, 3, 3)
+    test = open_benchmark(name, tmp_path)
+    assert (test.convention, test.unit) == ("same place", "places")
+    assert truth(test) == [[0], [1], [2]]
+
+
+@pytest.mark.skipif(not SPED.is_dir(), reason="no real photographs here")
+def test_a_sample_of_sped(tmp_path, monkeypatch):
+    for side, folder in (("database", "ref"), ("queries", "query")):
+        images = sorted((SPED / "images" / "test" / side).iterdir())[:40]
+        (tmp_path / "raw" / folder).mkdir(parents=True)
+        for i, image in enumerate(images):
+            (tmp_path / "raw" / folder / f"{i:07d}.jpg").symlink_to(image)
+    prepare("sped", tmp_path / "raw", tmp_path / "sped", progress=False)
+    with pytest.warns(UserWarning, match=r"607 database images and 607 queries, but .* 40 and 40"):
+        test = open_benchmark("sped", tmp_path, strict=False)
+    assert test.name == "sped (40 database images, 40 queries)"
+    assert truth(test) == [[i] for i in range(40)]
+
+
+@pytest.fixture
+def challenge(tmp_path, monkeypatch):
+    raw = write_msls_challenge(tmp_path / "raw")
+    prepare("msls-challenge", raw, tmp_path / "msls-challenge", progress=False)
+    counted(monkeypatch, "msls-challenge", 12, 6)
+    return open_benchmark("msls-challenge", tmp_path)
+
+
+def test_the_challenge_gives_a_submission_and_no_recall(challenge, tmp_path):
+    assert not challenge.labelled and challenge.convention == "no positions"
+    rng = np.random.default_rng(0)
+    ranked = np.array([rng.permutation(12)[:5] for _ in range(6)])
+    found = Retrieval(challenge, ranked, np.zeros((6, 5), np.float32), None)
+    with pytest.raises(ValueError, match="recall does not"):
+        found.table()
+    write_submission(found, tmp_path / "made" / "submission.csv")
+    # as the official evaluation reads it
+    rows = np.loadtxt(tmp_path / "made" / "submission.csv", ndmin=2, dtype=str)
+    assert rows.shape == (6, 6)
+    for row, query, indices in zip(rows, challenge.queries, ranked, strict=True):
+        keys = [f"{challenge.database[i].name.removesuffix('.jpg')}" for i in indices]
+        assert row.tolist() == [query.name.removesuffix(".jpg"), *keys]
+    ranked[4] = -1
+    with pytest.raises(ValueError, match=f"{challenge.queries[4].name} found nothing"):
+        write_submission(found, tmp_path / "other.csv")
+    assert not (tmp_path / "other.csv").exists()
 
 
 def test_studies_name_benchmarks(tmp_path, monkeypatch):

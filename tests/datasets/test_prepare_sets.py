@@ -13,15 +13,24 @@ from dinomix.datasets.prepare import MissingImagesError
 from dinomix.datasets.prepare import prepare as prepare_loudly
 from dinomix.evaluation import positives as positives_of
 from tests.made_downloads import (
+    CHALLENGE,
+    EYNSHAM_LONLAT,
     MSLS_CENTRES,
     PITTS_UTM,
+    ST_LUCIA_STEPS,
     TOKYO_LATLON,
     cells,
+    write_amstertime,
+    write_eynsham,
     write_images,
     write_msls,
+    write_msls_challenge,
     write_nordland,
     write_pitts,
     write_sfxl,
+    write_sped,
+    write_st_lucia,
+    write_svox,
     write_tokyo,
 )
 
@@ -303,17 +312,19 @@ def test_nordland_list_with_other_content(tmp_path, listed, complaint):
 def test_sfxl(tmp_path, name, version):
     raw = write_sfxl(tmp_path / "raw", version, subfolder="37.77")
     summary = prepare(name, raw, tmp_path / "out")
+    more = {"test/queries_v2": 1, "test/queries_night": 3, "test/queries_occlusion": 1}
     assert summary.counts == {
         **{"val/database": 5, "val/queries": 2},
         **{"test/database": 5, "test/queries": 2},
+        **(more if version == "processed" else {}),
     }
-    test = dinomix.TestSet(tmp_path / "out", split="test")
+    test = dinomix.TestSet(tmp_path / "out", split="test", condition="")
     assert {path.name for path in test.queries} == set(
         os.listdir(raw / version / "test" / "queries_v1")
     )
     np.testing.assert_allclose(test.database_utm[1], (543158.27, 4180593.76))
     again = prepare(name, raw / version, tmp_path / "out")  # the version's own folder will do
-    assert (again.made, again.kept) == (0, 14)
+    assert (again.made, again.kept) == (0, sum(summary.counts.values()))
 
 
 def test_sfxl_reads_the_lists_of_its_folders(tmp_path):
@@ -324,7 +335,7 @@ def test_sfxl_reads_the_lists_of_its_folders(tmp_path):
     listing.write_text("\n".join(names[:3]))
     assert prepare("sfxl", raw, tmp_path / "out").counts["test/database"] == 3
     (folder / names[0]).unlink()
-    with pytest.raises(MissingImagesError, match=r"1 of the 12 .*processed/test/database/@0543058"):
+    with pytest.raises(MissingImagesError, match=r"1 of the 17 .*processed/test/database/@0543058"):
         prepare("sfxl", raw, tmp_path / "elsewhere")
     listing.write_text("../queries_v1/@1@.jpg\n")
     with pytest.raises(ValueError, match=r"database_images_paths.txt names 1 images that lead out"):
@@ -336,9 +347,9 @@ def test_sfxl_with_one_split_only(tmp_path):
     (raw / "small" / "val").rename(tmp_path / "val")
     summary = prepare("sfxl-small", raw, tmp_path / "out")
     assert set(summary.counts) == {"test/database", "test/queries"}
-    assert "no folder val" in str(summary)
+    assert "no folder val/database, so val/database was not prepared" in str(summary)
     (raw / "small" / "test" / "queries_v1").rename(tmp_path / "queries")
-    with pytest.raises(FileNotFoundError, match=r"no folder .*small/test/queries_v1.*https"):
+    with pytest.raises(ValueError, match=r"no image for test/queries.*no folder test/queries_v1"):
         prepare("sfxl-small", raw, tmp_path / "out")
 
 
@@ -357,7 +368,179 @@ def test_sfxl_names_without_a_position_or_twice(tmp_path, name):
         prepare("sfxl", raw, tmp_path / "out")
 
 
+def test_sfxl_may_have_the_night_alone(tmp_path):
+    raw = write_sfxl(tmp_path / "raw")
+    for folder in ("queries_v1", "queries_v2", "queries_occlusion"):
+        (raw / "processed" / "test" / folder).rename(tmp_path / folder)
+    summary = prepare("sfxl", raw, tmp_path / "out")
+    assert {name for name in summary.counts if name.startswith("test")} == {
+        *("test/database", "test/queries_night"),
+    }
+    (tmp_path / "queries_v2").rename(raw / "processed" / "test" / "queries_v2")
+    assert prepare("sfxl", raw, tmp_path / "out").made == 1  # it is added to the others
+
+
+# SVOX
+
+
+@pytest.mark.parametrize("inner", [".", "svox"])
+def test_svox(tmp_path, inner):
+    raw = write_svox(tmp_path / "raw")
+    summary = prepare("svox", raw / inner, tmp_path / "out")
+    assert summary.counts == {"test/database": 4, "test/queries_night": 2, "test/queries_snow": 1}
+    assert "no folder images/test/queries_rain, so test/queries_rain was not prepared" in str(
+        summary
+    )
+    night = dinomix.TestSet(tmp_path / "out", condition="night")
+    np.testing.assert_array_equal(night.query_utm, [[620_100, 5_734_500], [620_101, 5_734_500]])
+    assert len(night.database) == 4 and night.conditions == ["", ""]
+
+
+# Pairs
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "sides", "inner"),
+    [
+        ("amstertime", write_amstertime, ("new", "old"), "AmsterTime-v1.0"),
+        ("sped", write_sped, ("ref", "query"), "."),
+    ],
+)
+def test_pairs(tmp_path, name, write, sides, inner):
+    raw = write(tmp_path / "raw" / inner).resolve()
+    summary = prepare(name, tmp_path / "raw", tmp_path / "out")
+    assert summary.counts == {"test/database": 3, "test/queries": 3} and not summary.notes
+    test = dinomix.TestSet(tmp_path / "out", threshold=0)
+    for images, side in zip((test.database, test.queries), sides, strict=True):
+        for number, path in enumerate(images):
+            source = Path(os.readlink(path))
+            assert source.parent.name == side and raw in source.parents
+            assert int(source.stem) == number and fields(path)[6] == source.stem
+            assert fields(path)[-1] == source.suffix
+    found = positives_of(test.database_utm, test.query_utm, 0)
+    assert [list(indices) for indices in found] == [[0], [1], [2]]
+    assert len(positives_of(test.database_utm, test.query_utm, 999)[1]) == 1
+
+
+def test_pairs_that_are_none(tmp_path):
+    raw = write_amstertime(tmp_path / "raw")
+    (raw / "old" / "0001.jpg").unlink()
+    with pytest.raises(MissingImagesError, match=r"1 of the 6 .*old/0001\.jpg"):
+        prepare("amstertime", raw, tmp_path / "out")
+    write_images(raw / "old", ["IMG_0001.jpg"])
+    with pytest.raises(
+        ValueError, match=r"'IMG_0001' has no number, expected such as 0042\. It is"
+    ):
+        prepare("amstertime", raw, tmp_path / "out")
+    with pytest.raises(FileNotFoundError, match=r"no folder ref or SPEDTEST/ref of images.*VPR-B"):
+        prepare("sped", raw, tmp_path / "out")
+
+
+# Eynsham, St Lucia
+
+
+@pytest.mark.parametrize("inner", [".", "Eynsham"])
+@pytest.mark.parametrize("positions", [5, 4])
+def test_eynsham(tmp_path, inner, positions):
+    """Of five panoramas, the first has no position: two are the first loop, two the second."""
+    raw = write_eynsham(tmp_path / "raw")
+    if positions == 4:
+        lon, lat = EYNSHAM_LONLAT[-1]
+        edit(raw / "Eynsham" / "Route_map" / "Eynsham.kml", f"{lon},{lat},0 <", "<")
+    summary = prepare("eynsham", raw / inner, tmp_path / "out")
+    assert summary.counts == {"test/database": 10, "test/queries": 10}
+    test = dinomix.TestSet(tmp_path / "out")
+    tiles = sorted((raw / "Eynsham" / "Images").iterdir())
+    for path, utms in zip(
+        [*test.database, *test.queries], [*test.database_utm, *test.query_utm], strict=True
+    ):
+        pano, tile = int(fields(path)[6]), int(fields(path)[7])
+        assert os.readlink(path) == str(tiles[5 * (pano + 1) + tile])
+        assert path.parent.name == ("database" if pano < 2 else "queries")
+        lon, lat = EYNSHAM_LONLAT[pano]
+        assert np.abs(utms - utm.from_latlon(lat, lon)[:2]).max() <= 0.005
+    found = positives_of(test.database_utm, test.query_utm, 25)
+    for query, indices in zip(test.queries, found, strict=True):  # position 2 is position 0 again
+        panos = {int(fields(test.database[i])[6]) for i in indices}
+        assert panos == {int(fields(query)[6]) - 2} and len(indices) == 5
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ("-1.37,", "-1.37;", r"Eynsham\.kml: latitude and longitude of .* out of range"),
+        ("-1.37,51.78,0 -1.36,51.79,0 -1.37", "-1.37", "holds 25 images and .* 3 positions"),
+        ("coordinates", "points", "holds 25 images and .* 0 positions; .*zenodo"),
+    ],
+)
+def test_eynsham_with_another_route(tmp_path, old, new, complaint):
+    raw = write_eynsham(tmp_path / "raw")
+    edit(raw / "Eynsham" / "Route_map" / "Eynsham.kml", old, new)
+    with pytest.raises(ValueError, match=complaint):
+        prepare("eynsham", raw, tmp_path / "out")
+
+
+def test_eynsham_with_a_tile_less(tmp_path):
+    raw = write_eynsham(tmp_path / "raw")
+    max((raw / "Eynsham" / "Images").iterdir()).unlink()
+    with pytest.raises(ValueError, match=r"holds 24 images .* expected 5 images for each"):
+        prepare("eynsham", raw, tmp_path / "out")
+
+
+def test_st_lucia(tmp_path):
+    """Frames at least 5 m after the one that was used before: of 0, 3, 6, 10, 12 m three are."""
+    raw = write_st_lucia(tmp_path / "raw")
+    summary = prepare("st_lucia", raw, tmp_path / "out")
+    assert summary.counts == {"test/database": 3, "test/queries": 2}
+    test = dinomix.TestSet(tmp_path / "out")
+    used = [
+        (side, fields(path)[6]) for side in ("database", "queries") for path in getattr(test, side)
+    ]
+    assert sorted(used) == [
+        *(("database", f"100909_0845_{i:05d}") for i in (0, 2, 4)),
+        *(("queries", f"210809_1210_{i:05d}") for i in (0, 2)),
+    ]
+    for path, metres in zip(test.database, test.database_utm, strict=True):
+        drive, _, frame = fields(path)[6].rpartition("_")
+        assert os.readlink(path) == str(raw / drive / "frames" / f"{frame}.png")
+        north = 6_956_000 + ST_LUCIA_STEPS[drive][int(frame)]
+        assert np.abs(metres - (500_000, north)).max() <= 0.02 and fields(path)[2:4] == ["56", "J"]
+
+
+def test_st_lucia_incomplete(tmp_path):
+    raw = write_st_lucia(tmp_path / "raw")
+    frames = raw / "210809_1210" / "frames"
+    (frames / "00000.png").rename(frames / "00003.png")  # as ffmpeg numbers them, unless told
+    with pytest.raises(MissingImagesError, match=r"1 of the 5 .*210809_1210/frames/00000\.png"):
+        prepare("st_lucia", raw, tmp_path / "out")
+    frames.rename(raw / "210809_1210" / "pictures")
+    with pytest.raises(FileNotFoundError, match=r"no folder frames of images\. .*ffmpeg -i webcam"):
+        prepare("st_lucia", raw, tmp_path / "out")
+    (raw / "100909_0845" / "fGPS.txt").write_text("27.5;153.0\n")
+    with pytest.raises(ValueError, match=r"100909_0845/fGPS\.txt: latitude .* of 1 images"):
+        prepare("st_lucia", raw, tmp_path / "out")
+    with pytest.raises(FileNotFoundError, match=r"no two folders with fGPS\.txt.*100909_0845 and"):
+        prepare("st_lucia", raw / "100909_0845", tmp_path / "out")
+
+
 # MSLS
+
+
+def test_msls_challenge(tmp_path):
+    raw = write_msls_challenge(tmp_path / "raw")
+    summary = prepare("msls-challenge", raw, tmp_path / "out")
+    assert summary.counts == {"test/database": 12, "test/queries": 6}  # those of some task
+    found = {path.name for path in (tmp_path / "out" / "images" / "test" / "queries").iterdir()}
+    assert found == {f"{city}-q0_22characters.jpg" for city in CHALLENGE}
+    again = prepare("msls-challenge", raw / "test", tmp_path / "out")
+    assert (again.made, again.kept) == (0, 18)
+    index = raw / "test" / "kampala" / "query" / "subtask_index.csv"
+    edit(index, "kampala-q0", "../q0")
+    with pytest.raises(ValueError, match=r"subtask_index.csv names 1 images that lead out"):
+        prepare("msls-challenge", raw, tmp_path / "out")
+    index.unlink()
+    with pytest.raises(FileNotFoundError, match=r"no file test/kampala/query/subtask.*mapillary"):
+        prepare("msls-challenge", raw, tmp_path / "out")
 
 
 def msls_keys(out: Path, side: str) -> list[str]:

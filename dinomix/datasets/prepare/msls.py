@@ -1,8 +1,9 @@
-"""Mapillary Street-Level Sequences (Warburg et al., CVPR 2020): the validation cities.
+"""Mapillary Street-Level Sequences (Warburg et al., CVPR 2020): validation and challenge cities.
 
 The download: `train_val/{cph,sf}/{database,query}`, each with `images/<key>.jpg`, `raw.csv`
 (key, lon, lat, ca, captured_at, pano) and `postprocessed.csv` (key, easting, northing,
-unique_cluster, control_panel, night, view_direction), from images_vol_*.zip and metadata.zip.
+unique_cluster, control_panel, night, view_direction), from images_vol_*.zip and metadata.zip; and
+`test/<city>` of the challenge, with `images` and `subtask_index.csv` alone.
 """
 
 from pathlib import Path
@@ -25,6 +26,7 @@ from dinomix.plumbing.errors import first_of
 from dinomix.plumbing.positions import LATLON_LIMITS, UTM_LIMITS, refuse_positions
 
 CITIES = ("cph", "sf")
+CHALLENGE = ("miami", "athens", "buenosaires", "stockholm", "bengaluru", "kampala")
 SIDES = {"database": "database", "query": "queries"}
 HINT = "It is given at https://www.mapillary.com/dataset/places"
 APART = 1_000.0  # metres
@@ -59,6 +61,23 @@ def plan(raw: Path) -> Plan:
     images = [image for city in cities for image in city.database.images.values()]
     asked = {key: image for city in cities for key, image in city.queries.images.items()}
     return Plan(images + [image for key, image in asked.items() if key in chosen], [note])
+
+
+def plan_challenge(raw: Path) -> Plan:
+    """The test cities as one split, test, without positions: those images that are marked `all`."""
+    planned = Plan([])
+    for city in CHALLENGE:
+        for side, folder in SIDES.items():
+            inner = f"{city}/{side}/{INDEX}"
+            path = find_file(raw, [f"test/{inner}", inner], HINT)
+            marks = read_table(path, ("all",))
+            refuse_outside_paths(list(marks), path)
+            planned.images += [
+                Image(f"test/{folder}", f"{key}.jpg", str(path.parent / "images" / f"{key}.jpg"))
+                for key, mark in marks.items()
+                if mark["all"] == "True"
+            ]
+    return planned
 
 
 def _read_side(root: Path, city: str, side: str) -> Side:

@@ -5,35 +5,25 @@ on, and the clean list of 27,592 of them, without tunnels and stops
 (`nordland_imageNames.txt`, also spread as `cleanImageNames.txt`).
 """
 
-import os
 import re
 from collections import Counter
 from pathlib import Path, PureWindowsPath
 
 from dinomix.datasets.prepare.planning import (
+    LAYOUTS,
     Image,
     Plan,
+    find_images,
     read_lines,
     refuse_outside_paths,
     utm_name,
 )
 from dinomix.plumbing.errors import first_of
-from dinomix.plumbing.imagenames import is_visible_image
 
 FRAMES = 27_592
 SPACING = 25 / 10.5  # metres a frame: ten frames away is within 25 m, eleven are not
 SIDES = {"database": "summer", "queries": "winter"}
-_LISTS = ("nordland_imageNames.txt", "cleanImageNames.txt", "nordland_imageNames_index.txt")
-LISTS = tuple(
-    str(Path(folder, name))
-    for folder in (".", "dataset_imageNames", "dataset_imagenames")
-    for name in _LISTS
-)
-HINT = (
-    "Videos and frames: https://nrkbeta.no/2013/01/15/nordlandsbanen-minute-by-minute-season-by-"
-    "season/; the clean list: https://github.com/QVPR/Patch-NetVLAD (folders called ref and query "
-    "are VPR-Bench's edition with 2,760 queries, which is another test set)"
-)
+LAYOUT = LAYOUTS["nordland"]
 
 
 def plan(raw: Path) -> Plan:
@@ -42,8 +32,11 @@ def plan(raw: Path) -> Plan:
     Frames count from 0 in the list's order, or without a list in the order of their numbers; the
     note field has the frame, the pano_id field the original name.
     """
-    seasons = {side: _frames(raw, season) for side, season in SIDES.items()}
-    path = next((raw / name for name in LISTS if (raw / name).is_file()), None)
+    seasons = {
+        side: find_images(raw, [season, f"{season}/{season}", f"data/{season}"], LAYOUT["hint"])
+        for side, season in SIDES.items()
+    }
+    path = next((raw / name for name in LAYOUT["lists"] if (raw / name).is_file()), None)
     if path is not None:
         listed = read_lines(path)
         refuse_outside_paths(listed, path)
@@ -53,7 +46,9 @@ def plan(raw: Path) -> Plan:
         origin = f"{path.name} lists {len(stems):,} frames"
     else:
         stems = sorted(set().union(*(frames for _, frames in seasons.values())), key=_number)
-        origin = f"there is no clean list ({LISTS[0]}), so all {len(stems):,} frames are used"
+        origin = (
+            f"there is no clean list ({LAYOUT['lists'][0]}), so all {len(stems):,} frames are used"
+        )
     planned = Plan([])
     if len(stems) != FRAMES:
         planned.notes.append(f"{origin}; results do not compare with those on the clean {FRAMES:,}")
@@ -65,16 +60,6 @@ def plan(raw: Path) -> Plan:
             )
             planned.images.append(Image(f"test/{side}", name, str(source)))
     return planned
-
-
-def _frames(raw: Path, season: str) -> tuple[Path, dict[str, str]]:
-    """The folder of a season, and its images' names by their stem."""
-    for folder in (raw / season, raw / season / season, raw / "data" / season):
-        if folder.is_dir():
-            names = list(filter(is_visible_image, os.listdir(folder)))
-            if names:
-                return folder, {Path(name).stem: name for name in sorted(names)}
-    raise FileNotFoundError(f"{raw} holds no folder {season} with frames in it. {HINT}")
 
 
 def _number(stem: str) -> tuple[int, str]:

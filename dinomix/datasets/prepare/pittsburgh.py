@@ -12,35 +12,28 @@ import numpy as np
 import utm
 
 from dinomix.datasets.prepare.dbstruct import SPECIFICATIONS, read_dbstruct
-from dinomix.datasets.prepare.planning import Image, Plan, find_file, find_folder, utm_name
+from dinomix.datasets.prepare.planning import LAYOUTS, Image, Plan, find_file, find_folder, utm_name
 
 ZONE, LETTER = 17, "T"
-MATS = ("datasets", ".", "netvlad_v100_datasets/datasets", "netvlad_v100_datasets")
-DATABASES = (".", "images", "Pittsburgh/images", "Pittsburgh", "Pittsburgh250k")
-QUERIES = (
-    *("queries_real", "queries", "Pittsburgh/queries"),
-    *("Pittsburgh/queries_real", "Pittsburgh250k/queries_real"),
-)
-HINT = (
-    "The images are given on request by the authors of the data set: "
-    "http://www.ok.ctrl.titech.ac.jp/~torii/project/repttile/"
-)
+LAYOUT = LAYOUTS["pittsburgh"]
 
 
 def plan(name: str, raw: Path) -> Plan:
     """Database and queries of each split of "pitts30k" or "pitts250k"; train may be absent."""
     planned = Plan([])
     for split in ("train", "val", "test"):
-        candidates = [str(Path(folder, f"{name}_{split}.mat")) for folder in MATS]
+        candidates = [
+            str(Path(folder, f"{name}_{split}.mat")) for folder in LAYOUT["specifications"]
+        ]
         if split == "train" and not any((raw / candidate).is_file() for candidate in candidates):
             planned.notes.append(f"there is no {name}_train.mat, so no train split was prepared")
             continue
         struct = read_dbstruct(find_file(raw, candidates, SPECIFICATIONS))
         for side, folders, names, positions in (
-            ("database", DATABASES, struct.database, struct.database_utm),
-            ("queries", QUERIES, struct.queries, struct.query_utm),
+            ("database", LAYOUT["database"], struct.database, struct.database_utm),
+            ("queries", LAYOUT["queries"], struct.queries, struct.query_utm),
         ):
-            folder = find_folder(raw, folders, names, HINT)
+            folder = find_folder(raw, folders, names, LAYOUT["hint"])
             planned.images += _images(f"{split}/{side}", folder, names, positions)
     return planned
 

@@ -5,13 +5,17 @@ formatter, VPR-datasets-downloader, gives them:
 `@UTM_east@UTM_north@zone@letter@lat@lon@pano_id@tile@heading@pitch@roll@height@timestamp@note@.jpg`
 """
 
+import os
+import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from dinomix.plumbing.csvtables import Table
 from dinomix.plumbing.errors import first_of
-from dinomix.plumbing.imagenames import stays_inside
+from dinomix.plumbing.imagenames import is_visible_image, stays_inside
+
+LAYOUTS = tomllib.loads(Path(__file__).with_name("layouts.toml").read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,16 @@ def find_folder(raw: Path, candidates: Sequence[str], names: Iterable[str], hint
     raise FileNotFoundError(
         f"{raw} holds no folder {places} with {first_of(heads, 3)} in it. {hint}"
     )
+
+
+def find_images(raw: Path, candidates: Sequence[str], hint: str) -> tuple[Path, dict[str, str]]:
+    """The first of `candidates`, paths relative to `raw`, with images in it, and their names by
+    stem, in order.
+    """
+    for folder in (raw / candidate for candidate in candidates):
+        if folder.is_dir() and (names := sorted(filter(is_visible_image, os.listdir(folder)))):
+            return folder, {Path(name).stem: name for name in names}
+    raise FileNotFoundError(f"{raw} holds no folder {' or '.join(candidates)} of images. {hint}")
 
 
 def read_lines(path: Path) -> list[str]:

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from dinomix.datasets.prepare import msls, nordland, pittsburgh, sfxl, tokyo247
-from dinomix.datasets.prepare.planning import Image, Plan
+from dinomix.datasets.prepare import drives, msls, named, nordland, pairs, pittsburgh, tokyo247
+from dinomix.datasets.prepare.planning import LAYOUTS, Image, Plan
 from dinomix.plumbing.errors import first_of
 from dinomix.plumbing.files import atomic_path
 from dinomix.plumbing.imagenames import is_visible_image
@@ -28,9 +28,12 @@ PREPARERS: dict[str, Callable[[Path], Plan]] = {
     "pitts250k": partial(pittsburgh.plan, "pitts250k"),
     "tokyo247": tokyo247.plan,
     "nordland": nordland.plan,
-    "sfxl": partial(sfxl.plan, "processed"),
-    "sfxl-small": partial(sfxl.plan, "small"),
+    **{name: partial(named.plan, name) for name in LAYOUTS["named"]},
+    **{name: partial(pairs.plan, name) for name in LAYOUTS["pairs"]},
     "msls": msls.plan,
+    "msls-challenge": msls.plan_challenge,
+    "eynsham": drives.plan_eynsham,
+    "st_lucia": drives.plan_st_lucia,
 }
 MISSING = "missing.txt"
 
@@ -99,7 +102,7 @@ def prepare(
         raise FileNotFoundError(f"there is no folder {raw}; expected the unpacked download")
 
     plan = PREPARERS[name](raw)
-    _refuse_empty_sides(plan.images, raw)
+    _refuse_empty_sides(plan, raw)
     _refuse_duplicates(plan.images)
     images = [image for image in plan.images if os.path.isfile(image.source)]
     there = set(images)
@@ -122,13 +125,14 @@ def prepare(
     return Summary(name, out, counts, len(todo), kept, tuple(missing), tuple(notes))
 
 
-def _refuse_empty_sides(images: list[Image], raw: Path) -> None:
-    folders = {image.folder for image in images}
+def _refuse_empty_sides(plan: Plan, raw: Path) -> None:
+    folders = {image.folder for image in plan.images}
     splits = sorted({folder.partition("/")[0] for folder in folders})
     sides = [f"{split}/{side}" for split in splits for side in ("database", "queries")]
-    if empty := [side for side in sides if side not in folders]:
-        raise ValueError(f"the lists or folders in {raw} name no image for {', '.join(empty)}")
-    if not images:
+    if empty := [side for side in sides if not any(f.startswith(side) for f in folders)]:
+        why = "".join(f"; {note}" for note in plan.notes)
+        raise ValueError(f"the lists or folders in {raw} name no image for {', '.join(empty)}{why}")
+    if not plan.images:
         raise ValueError(f"the lists or folders in {raw} name no image")
 
 

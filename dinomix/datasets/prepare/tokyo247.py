@@ -15,6 +15,7 @@ import utm
 
 from dinomix.datasets.prepare.dbstruct import SPECIFICATIONS, DbStruct, read_dbstruct
 from dinomix.datasets.prepare.planning import (
+    LAYOUTS,
     Image,
     Plan,
     find_file,
@@ -25,34 +26,20 @@ from dinomix.datasets.prepare.planning import (
 from dinomix.plumbing.positions import LATLON_LIMITS, refuse_positions
 
 ZONE, LETTER = 54, "S"
-MATS = ("datasets/tokyo247.mat", "tokyo247.mat", "netvlad_v100_datasets/datasets/tokyo247.mat")
-DATABASES = (
-    *(".", "tokyo247", "images", "tokyo247/images"),
-    *("database_gsv_vga", "247_Tokyo_GSV_Perspective"),
-)
-_QUERIES = ("247query_subset_v2", "247query_v3", "247query_v2", "query", "queries")
-QUERIES = (
-    *_QUERIES,
-    *(f"{name}/{name}" for name in _QUERIES[:3]),  # what some unzip programs make of it
-    *(f"tokyo247/{name}" for name in _QUERIES),
-)
-HINT = (
-    "The images are given by the authors of the data set: "
-    "http://www.ok.ctrl.titech.ac.jp/~torii/project/247/"
-)
-PIXELS = (
-    "the originals are used as they are; the field's standard formatter saves the database as "
-    "JPEG and shrinks queries to 480 pixels, so its users' recall can differ a little"
-)
+LAYOUT = LAYOUTS["tokyo247"]
 
 
 def plan(raw: Path) -> Plan:
     """All 12 cut-outs of every panorama, and the 315 queries that the .mat lists."""
-    path = find_file(raw, MATS, SPECIFICATIONS)
+    path = find_file(raw, LAYOUT["specifications"], SPECIFICATIONS)
     struct = read_dbstruct(path)
-    planned = Plan([], [PIXELS])
-    _add_database(planned, struct, find_folder(raw, DATABASES, struct.database, HINT))
-    _add_queries(planned, struct, find_folder(raw, QUERIES, struct.queries, HINT), path)
+    planned = Plan([], [LAYOUT["note"]])
+    folders = [
+        find_folder(raw, LAYOUT[side], getattr(struct, side), LAYOUT["hint"])
+        for side in ("database", "queries")
+    ]
+    _add_database(planned, struct, folders[0])
+    _add_queries(planned, struct, folders[1], path)
     return planned
 
 
