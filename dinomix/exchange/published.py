@@ -174,10 +174,10 @@ LAYOUTS = (
 )
 # Names of tensors by which a file is known, and why it cannot be read.
 REFUSED = {
-    "aggregation.1.p": "GeM of the benchmark without a linear layer, whose descriptors have "
-    "lengths that its search by distance counts; here all have length 1, and recall would differ",
     "encoder.layers.": "a model with an encoder across images, such as CricaVPR, whose descriptor "
     "of an image depends on the others in its batch",
+    "aggregation.1.p": "GeM without a linear layer, as of the benchmark: its descriptors differ in "
+    "length, which a search by distance counts. Here all have length 1, and recall would differ",
 }
 CHECKPOINTS = "checkpoints"  # of authors' releases, under the data folder
 
@@ -227,9 +227,8 @@ def load_published(path_or_name: str | Path) -> PlaceModel:
     except FileNotFoundError as error:
         hint = did_you_mean(name, models.index)
         raise FileNotFoundError(f"{error}, and no published model has that name: {hint}") from None
-    layout, tensors, config = _identify(tensors, path)
-    skeleton = outline(config)
-    own = skeleton.state_dict()
+    layout, tensors, skeleton = _identify(tensors, path)
+    config, own = skeleton.config, skeleton.state_dict()
     zeros = {key: torch.zeros(own[key].shape) for key in layout.head.zeros}
     names = {key: layout.name_in_file(key, config.backbone) for key in own if key not in zeros}
     for key, name in names.items():  # a linear layer over channels is a convolution of 1x1
@@ -250,11 +249,11 @@ def load_published(path_or_name: str | Path) -> PlaceModel:
 
 def published_config(path: str | Path) -> ModelConfig:
     """What `load_published` makes of a file, by names and shapes; raises as it does for these."""
-    return _identify(read_tensors(path), path)[2]
+    return _identify(read_tensors(path), path)[2].config
 
 
-def _identify(tensors: Tensors, path: str | Path) -> tuple[Layout, Tensors, ModelConfig]:
-    """The layout of a file's tensors, these without a prefix, and the config they describe."""
+def _identify(tensors: Tensors, path: str | Path) -> tuple[Layout, Tensors, PlaceModel]:
+    """The layout of a file's tensors, these without a prefix, and an outline of their model."""
     marks = (layout.head.mark for layout in LAYOUTS)
     found = (key[key.find(mark) :] for mark in marks for key in tensors if mark in key)
     tensors = without_prefix(tensors, next(found, ROWS), path)
@@ -276,11 +275,9 @@ def _identify(tensors: Tensors, path: str | Path) -> tuple[Layout, Tensors, Mode
             "build_model(config, weights=path)"
         )
     try:
-        config = _config(layout, tensors)
-        outline(config)
+        return layout, tensors, outline(_config(layout, tensors))
     except ValueError as error:
         raise ValueError(f"{path} does not fit {layout.method}:\n  {error}") from error
-    return layout, tensors, config
 
 
 def _find_or_download(model: pd.Series) -> Path:

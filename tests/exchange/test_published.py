@@ -704,8 +704,11 @@ def test_another_layout(tmp_path, shapes, seen):
 @pytest.mark.parametrize(
     ("shapes", "reason"),
     [
-        ({"module.encoder.layers.0.norm1.bias": (1,)}, "CricaVPR.* depends on the others"),
-        ({"aggregation.1.p": (1,)}, "GeM of the benchmark.* lengths that its search"),
+        (
+            {"module.encoder.layers.0.norm1.bias": (1,), "module.aggregation.1.p": (1,)},
+            "CricaVPR.* depends on the others",
+        ),
+        ({"aggregation.1.p": (1,)}, "GeM without a linear layer.* descriptors differ in length"),
     ],
 )
 def test_what_cannot_be_given_as_its_authors_do_is_refused_with_the_reason(
