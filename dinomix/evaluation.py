@@ -148,8 +148,7 @@ def evaluate(
 
     Returns:
         the columns of `Retrieval.table`, and which model it was: method, backbone, trained_blocks,
-        mix_depth, dim, and image_size, the one described at. `attrs["skipped"]` lists damaged
-        images.
+        mix_depth, dim, image_size (of the test). `attrs["skipped"]` lists damaged images.
 
     Raises:
         ValueError: the test set is unlabelled, or a k is no whole number from 1 on.
@@ -157,7 +156,6 @@ def evaluate(
     ks = wholes("ks", ks, least=1)
     if not test.labelled:  # said before any image is described
         raise ValueError(f"{test.name}: {UNLABELLED}")
-    size = model.size_for(options.get("image_size"))
     found = retrieve(model, test, max(ks), **options)
     table, config = found.table(ks), model.config
     table.attrs["skipped"] = [str(path) for path in found.skipped]
@@ -167,5 +165,5 @@ def evaluate(
         trained_blocks=config.trained_blocks,
         mix_depth=config.mix_depth if config.aggregator == "mix" else pd.NA,
         dim=model.dim,
-        image_size=size_text(size),
+        image_size=size_text(model.size_for(options.get("image_size"))),
     )

@@ -197,6 +197,7 @@ class PlaceModel(nn.Module, HubMixin):
             final_norm=config.final_norm,
             moving_statistics=config.moving_statistics,
         )
+        self.size_step = self.backbone.size_step  # pixels: sides of images are multiples of it
         self.aggregator = build_aggregator(
             config.aggregator,
             self.backbone.out_channels,
@@ -206,6 +207,7 @@ class PlaceModel(nn.Module, HubMixin):
             out_rows=config.out_rows,
             **dict(config.aggregator_options),
         )
+        self.version = self.aggregator.version
         if self.aggregator.takes_token and not self.backbone.has_token:
             raise ValueError(
                 f"{config.aggregator} needs a class token, and {config.backbone} has none: "
@@ -221,16 +223,6 @@ class PlaceModel(nn.Module, HubMixin):
     def dim(self) -> int:
         """D, the descriptor's length."""
         return self.aggregator.dim
-
-    @property
-    def version(self) -> int:
-        """Of what it computes from its weights."""
-        return self.aggregator.version
-
-    @property
-    def size_step(self) -> int:
-        """The sides of images must be multiples of so many pixels."""
-        return self.backbone.size_step
 
     def size_for(self, image_size: Any = None) -> Size:
         """The size to describe images at: `image_size`, if the weights allow it, or the config's.

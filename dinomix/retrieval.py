@@ -81,10 +81,8 @@ class ImageFiles(Dataset):
             return torch.empty(0, dtype=torch.uint8), str(error)
 
 
-def _of_equal_size(
-    items: Sequence[tuple[torch.Tensor, str]],
-) -> tuple[list[tuple[list[int], torch.Tensor]], list[str]]:
-    """A batch of `ImageFiles`: the rows of each size with their images (b, 3, H, W); all faults."""
+def _of_equal_size(items: Sequence[tuple[torch.Tensor, str]]) -> tuple[list[Any], list[str]]:
+    """A batch of `ImageFiles`: for each size, rows and their images (b, 3, H, W); all faults."""
     rows: dict[torch.Size, list[int]] = {}
     for row, (image, fault) in enumerate(items):
         if not fault:
@@ -101,7 +99,10 @@ def normaliser(model: nn.Module) -> Normalise:
 def load_images(model: nn.Module, paths: Sequence[str | Path]) -> torch.Tensor:
     """Image files as `model` takes them: normalised float32 (B, 3, H, W), on the CPU."""
     files = ImageFiles(paths, model.config.image_size, step=model.size_step)
-    return normaliser(model)(torch.stack([files[i][0] for i in range(len(files))]))
+    images = [files[i][0] for i in range(len(files))]
+    if len({image.shape for image in images}) > 1:
+        raise ValueError("images of several sizes are no batch, so native is no size for this")
+    return normaliser(model)(torch.stack(images))
 
 
 def describe(model: nn.Module, paths: Sequence[str | Path], **options: Any) -> np.ndarray:
@@ -155,10 +156,7 @@ def describe_batches(
     check_on_error(on_error)
     size, own = model.size_for(image_size), model.size_for()
     if frozen is not None and size != own:
-        raise ValueError(
-            f"frozen features are of images of {size_text(own)}: leave frozen out to describe "
-            f"at {size_text(size)}"
-        )
+        raise ValueError(f"frozen features are of {size_text(own)} images, not {size_text(size)}")
     # Faults come back beside the images: raised in a worker, they would bring its traceback.
     files = ImageFiles(paths, size, "skip", frozen, step=model.size_step)
     from_images = nn.Sequential(normaliser(model).to(device), model)

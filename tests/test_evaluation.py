@@ -85,8 +85,8 @@ def test_evaluate_gives_a_tidy_table(model, test_root):
     mean = table[table.condition != "all"].groupby("k")["recall"].mean()
     assert table[table.condition == "all"]["recall"].tolist() == pytest.approx(mean.tolist())
     first = table.iloc[0]
-    named = first[["method", "backbone", "dim", "mix_depth"]].tolist()
-    assert named == ["mix", "toy_vits14", 16, 2]
+    named = first[["method", "backbone", "dim", "mix_depth", "image_size"]].tolist()
+    assert named == ["mix", "toy_vits14", 16, 2, "28 x 28"]
     assert (first.convention, first.dataset) == ("25 m", "city-test")
 
 

@@ -57,7 +57,7 @@ TRAIN_PART = """{"accumulation": 1, "alpha": 1.0, "augment": "none", "base": 0.0
  "schedule": "cosine", "seed": 0, "warmup_steps": 20, "weight_decay": 0.01}"""
 HISTORY = "epoch,step,loss,mined_share,lr,recall@1,recall@5,seconds,images_per_second\n"
 RECALL = words("dataset convention condition k recall queries without_positives")
-MODEL = words("method backbone trained_blocks mix_depth dim")
+MODEL = words("method backbone trained_blocks mix_depth dim image_size")
 STAND_IN = "67bd5439473f00b3"  # the content of `stand_in()`: its config and the shipped weights
 
 

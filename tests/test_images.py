@@ -67,6 +67,18 @@ def test_images_travel_as_bytes_and_end_in_the_same_numbers():
     np.testing.assert_allclose(ours[0].numpy(), expected.transpose(2, 0, 1), atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("width", "height", "step", "expected"),
+    [(60, 47, 1, (47, 60)), (60, 47, 14, (42, 56)), (28, 42, 14, (42, 28)), (5, 30, 14, (28, 14))],
+)
+def test_native_is_the_image_s_own_size_rounded_down(width, height, step, expected):
+    image = blobs((width, height))
+    pixels = eval_transform("native", step)(image)
+    assert torch.equal(pixels, eval_transform(expected)(image))
+    if expected == (height, width):
+        assert (pixels.permute(1, 2, 0).numpy() == np.asarray(image)).all()
+
+
 @pytest.mark.parametrize("augment", AUGMENTATIONS)
 def test_augmented_images_end_in_the_same_numbers(augment):
     transform, image = train_transform((28, 28), augment), blobs()

@@ -60,7 +60,7 @@ WRONG = {
     "mix_depth": [-1, "2"],
     "out_channels": [0, 64.0],
     "out_rows": [0, None],
-    "image_size": ["224", 0, (224,), (224, 224.0)],
+    "image_size": ["224", "native", 0, (224,), (224, 224.0)],
     "stage": [-1, "last"],
     "final_norm": [1],
     "moving_statistics": ["no"],

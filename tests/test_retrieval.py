@@ -1,5 +1,6 @@
 import os
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from dinomix.retrieval import (
     skipped_images,
 )
 from dinomix.scale.search import search
-from tests.conftest import write_testset
+from tests.conftest import write_image, write_testset
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +85,115 @@ def test_broken_weights_are_noticed_and_never_skipped(test_root, on_error):
         model.aggregator.row_proj.bias.fill_(float("nan"))
     with pytest.raises(FloatingPointError, match="not finite"):
         describe(model, TestSet(test_root).queries, on_error=on_error, progress=False)
+
+
+# ---------------------------------------------------------------------------------- image sizes
+
+SALAD = {"clusters": 5, "cluster_dim": 4, "token_dim": 4, "hidden": 8}
+SIZES = [(60, 57), (31, 90), (60, 57), (30, 94), (28, 28), (57, 60)]  # width, height
+
+
+def built(backbone, aggregator, size=28, **options):
+    torch.manual_seed(0)
+    fields = {"out_channels": 8, "image_size": size, "aggregator_options": options}
+    return build_model(ModelConfig(backbone=backbone, aggregator=aggregator, **fields))
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    """Images of several sizes, as `SIZES`."""
+    paths = [tmp_path / f"{i}.jpg" for i in range(len(SIZES))]
+    for path, size in zip(paths, SIZES, strict=True):
+        write_image(path, np.random.default_rng(size), size)
+    return paths
+
+
+@pytest.mark.parametrize(
+    ("backbone", "aggregator", "options"),
+    [
+        ("toy_vits14", "gem", {}),
+        ("toy_vits14", "netvlad", {"clusters": 3}),
+        ("toy_vits14", "convap", {}),
+        ("toy_vits14", "cosplace", {}),
+        ("toy_vits14", "salad", SALAD),
+        ("toy_vits14", "boq", {"channels": 8, "queries": 3}),
+        ("dinov2_vits14", "gem", {}),
+        ("dinov2_vits14_reg", "gem", {}),  # resizes positions another way
+        ("dinov3_vits16", "gem", {}),
+        ("toy_resnet", "gem", {}),
+    ],
+)
+def test_another_size_is_as_if_the_model_were_built_for_it(mixed, backbone, aggregator, options):
+    size = (64, 80) if backbone.startswith("dinov3") else (56, 84)
+    model = built(backbone, aggregator, size[0], **options)
+    there = build_model(replace(model.config, image_size=size))
+    there.load_state_dict(model.state_dict())
+    found = describe(model, mixed, image_size=size, progress=False)
+    assert np.array_equal(found, describe(there, mixed, progress=False))
+    assert not np.allclose(found, describe(model, mixed, progress=False), atol=1e-4)
+    assert np.array_equal(found, describe(there, mixed, image_size=size, progress=False))
+
+
+@pytest.mark.parametrize("backbone", ["toy_vits14", "toy_resnet"])
+@pytest.mark.parametrize(("batch_size", "workers"), [(1, 0), (4, 2), (32, 0)])
+def test_each_image_at_its_own_size(mixed, backbone, batch_size, workers):
+    """As each alone, on a model built at its size; rows in the order of the paths."""
+    model = built(backbone, "gem")
+    expected = []
+    for path, (width, height) in zip(mixed, SIZES, strict=True):
+        size = (height, width)
+        if backbone == "toy_vits14":
+            size = (height // 14 * 14, width // 14 * 14)
+        alone = build_model(replace(model.config, image_size=size))
+        alone.load_state_dict(model.state_dict())
+        expected.append(alone.eval()(load_images(alone, [path]))[0].detach().numpy())
+    options = {"batch_size": batch_size, "workers": workers, "progress": False}
+    found = describe(model, mixed, image_size="native", **options)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    mixed[1].write_bytes(b"broken")
+    with pytest.warns(SkippedImageWarning, match="1.jpg"):
+        again = describe(model, mixed, image_size="native", on_error="skip", **options)
+    assert skipped_images(mixed, again) == [mixed[1]] and np.isnan(again[1]).all()
+    np.testing.assert_allclose(np.delete(again, 1, 0), np.delete(expected, 1, 0), atol=1e-6)
+
+
+SWIN = "timm/swin_tiny_patch4_window7_224"
+
+
+@pytest.mark.parametrize(
+    ("backbone", "aggregator", "image_size", "complaint"),
+    [
+        ("toy_vits14", "mix", 56, r"of mix on toy_vits14 fit images of 28 x 28 only, not 56 x 56"),
+        ("toy_vits14", "mix", "native", r"fit images of 28 x 28 only, not native"),
+        ("toy_resnet", "mix", (28, 56), r"fit images of 28 x 28 only, not 28 x 56"),
+        (SWIN, "gem", 224, r"gem on timm/swin\S* fit images of 64 x 64 only, not 224 x 224"),
+        ("toy_vits14", "gem", (28, 40), r"multiples of 14 .* not 28x40: .* 28x28, 28x42"),
+        ("toy_vits14", "gem", "nativ", r"image_size must be .*'native', not 'nativ'"),
+        ("toy_vits14", "gem", 0, r"image_size must be positive integers, not 0"),
+    ],
+)
+def test_a_size_that_does_not_fit_is_said_before_an_image_is_read(
+    backbone, aggregator, image_size, complaint
+):
+    model = built(backbone, aggregator, 64 if backbone == SWIN else 28)
+    with pytest.raises(ValueError, match=complaint):
+        describe(model, ["nowhere.jpg"], image_size=image_size, progress=False)
+
+
+def test_the_own_size_of_a_mixer_may_be_asked_for(model, mixed):
+    found = describe(model, mixed, image_size=(28, 28), progress=False)
+    assert np.array_equal(found, describe(model, mixed, progress=False))
+
+
+def test_an_image_that_is_too_small_at_its_own_size_is_named(mixed):
+    model = built("toy_vits14", "salad", 56, **SALAD)
+    with pytest.raises(ValueError, match=r"4\.jpg: SALAD.* maps of 2x2 .*larger images"):
+        describe(model, mixed, image_size="native", progress=False)
+
+
+def test_frozen_features_are_of_one_size(mixed):
+    with pytest.raises(ValueError, match=r"of 28 x 28 images, not 56 x 56"):
+        describe(built("toy_vits14", "gem"), mixed, image_size=56, frozen={}, progress=False)
 
 
 def test_device_by_name():

@@ -109,14 +109,8 @@ Overrides = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps", callback=_present)]
 Workers = Annotated[int, typer.Option(min=0, help="processes that read images; 0: this one")]
-ImageSize = Annotated[
-    Any,
-    typer.Option(
-        parser=as_pixels,
-        metavar="PIXELS",
-        help="side, heightxwidth, or native: each image's own; default: the model's",
-    ),
-]
+SIZES = "side, heightxwidth, or native: each image's own; default: the model's"
+ImageSize = Annotated[Any, typer.Option(parser=as_pixels, metavar="PIXELS", help=SIZES)]
 Trust = Annotated[bool, typer.Option("--trust", help="run the code that torchhub:... names")]
 BatchSize = Annotated[int, typer.Option(min=1, help="images that are described at once")]
 

@@ -68,6 +68,8 @@ def evaluate(
     dinomix evaluate dinov2_vitb14_mix.ckpt pitts30k tokyo247 --k 1,5,20
     dinomix evaluate dinov2_vitb14_mix.ckpt railway --frames 10
     dinomix evaluate dino_salad.ckpt pitts30k --image-size 322
+    dinomix evaluate torchhub:gmberton/MegaLoc:get_trained_model pitts30k \\
+        --image-size 322 --trust
     dinomix evaluate you/my-dino-mix my_city --csv > recall.csv
     dinomix evaluate megaloc.torch sfxl-testv1 sfxl-testv2 sfxl-night sfxl-occlusion --store sfxl
     dinomix evaluate dinov2_vitb14_mix.ckpt msls-challenge --submission predictions.csv

@@ -16,7 +16,7 @@ from dinomix.model import PlaceModel
 from dinomix.plumbing.configs import Config, strict_dataclass
 from dinomix.plumbing.errors import HubError
 
-HUB = "torchhub:"  # before owner/repository:entry
+HUB, GITHUB = "torchhub:", "https://github.com/"  # before owner/repository
 IMAGE_SIZE = 322  # pixels: at which most successors of DINOv2 are tested, and a CNN takes any
 
 Loose = Field(strict=False)  # a list will do for a tuple
@@ -34,10 +34,11 @@ class ForeignConfig(Config):
     multiple_of: Annotated[int, Field(ge=1)]
     normalise: bool
 
-    # Else as a ModelConfig. Its name stands for its backbone, which it shares with nobody.
-    aggregator = backbone = property(lambda self: self.name)
-    mix_depth, trained_blocks = None, 0
-    normalization = property(lambda self: (self.mean, self.std))
+    mix_depth, trained_blocks = None, 0  # in tables, as the property
+    aggregator = backbone = property(
+        lambda self: self.name, doc="It shares a backbone with nobody."
+    )
+    normalization = property(lambda self: (self.mean, self.std), doc="As of a ModelConfig.")
     to_dict = asdict
 
     def __post_init__(self) -> None:
@@ -54,6 +55,7 @@ class ForeignModel(nn.Module):
     def __init__(self, module: Callable[[Tensor], Tensor], config: ForeignConfig, dim: int | None):
         super().__init__()
         self.config, self.dim, self.module = config, dim, module
+        self.size, self.size_step = config.image_size, config.multiple_of
         self.is_module = isinstance(module, nn.Module)
         self.eval()
         self._made = self._probe()
@@ -65,16 +67,6 @@ class ForeignModel(nn.Module):
         Of a function it is found out anew, for what it calls may have changed meanwhile.
         """
         return self._made if self.is_module else self._probe()
-
-    @property
-    def size_step(self) -> int:
-        """The sides of images of native size are multiples of so many pixels."""
-        return self.config.multiple_of
-
-    @property
-    def size(self) -> Size:
-        """Of images, unless they are described at another one."""
-        return self.config.image_size
 
     def size_for(self, image_size: Any = None) -> Size:
         """The size to describe images at; `forward` raises where the module does not take it."""
@@ -158,8 +150,6 @@ def wrap_model(
         ValueError: the module makes anything but finite (B, D), or another descriptor of an image
             in another batch; or the size or the normalisation is none.
     """
-    if not callable(module):
-        raise ValueError(f"a module or function is wrapped, not {module!r}")
     name = name or getattr(module, "__name__", type(module).__name__)
     options = {"mean": mean, "std": std, "multiple_of": multiple_of, "normalise": normalise}
     return ForeignModel(module, ForeignConfig(name, image_size, **options), dim)
@@ -174,10 +164,10 @@ def from_torch_hub(
     if not repository or not entry:
         raise ValueError(f"{source} should be {HUB}owner/repository:entry, or {HUB}folder:entry")
     if not trust:
-        place = repository if local else f"https://github.com/{repository}"
         raise ValueError(
-            f"{source} would run code, {entry}() in hubconf.py of {place}: read it, and if you "
-            "trust it, say trust=True (dinomix evaluate, dinomix localize: --trust)"
+            f"{source} would run code, {entry}() in hubconf.py of {'' if local else GITHUB}"
+            f"{repository}: read it, and if you trust it, say trust=True (dinomix evaluate, "
+            "dinomix localize: --trust)"
         )
     try:
         where = {"source": "local" if local else "github", "trust_repo": True, "verbose": False}

@@ -269,9 +269,8 @@ class Study:
             weights = weights_id(variant.model.backbone, variant.weights)
             name = config_hash(variant.model.to_dict(), weights, variant.seed)
         folder = run.folder if run else self.out / "untrained" / name
-        asked = [variant.image_size] if variant.image_size else []
-        name = config_hash(test.name, test.fingerprint, list(self.ks), *asked)
-        return folder / f"recall-{name}.csv"
+        what = test.name, test.fingerprint, list(self.ks), *filter(None, [variant.image_size])
+        return folder / f"recall-{config_hash(*what)}.csv"
 
     def _evaluate(self, variant: Variant, model: PlaceModel, test: TestSet) -> pd.DataFrame:
         options = {"device": "auto", "progress": False, "image_size": variant.image_size}

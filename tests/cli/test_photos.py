@@ -48,6 +48,15 @@ def test_table(here):
     assert "(0 described now" in plain(localize(*ASKED, *MODEL).stdout)
 
 
+def test_another_image_size(here):
+    model = build_model(ModelConfig(backbone="toy_vits14", image_size=28, aggregator="gem"))
+    save_model(model, "gem.safetensors")
+    asked = (*ASKED, "--model", "gem.safetensors", "--json")
+    for size, fresh in (("28", 3), ("28x42", 3), ("native", 3), ("28x42", 0)):
+        result = localize(*asked, "--image-size", size)
+        assert json.loads(result.stdout)["fresh"] == fresh
+
+
 def test_a_program_that_reads_the_table_finds_whole_names(here):
     long = here / "photos" / f"{'name' * 40}.jpg"
     (here / "q.jpg").rename(long)

@@ -227,11 +227,34 @@ def test_evaluate_prints_what_the_package_measures(data, model):
 def test_evaluate_shows_convention_and_recall(data, model):
     result = invoke("evaluate", model, data / "city", "--k", "1,5")
     text = plain(result.stdout)
-    assert "city-test, 5 database images, positives: 25 m" in text
+    assert "city-test, 5 database images, positives: 25 m, image size: 28 x 28" in text
     assert all(w in text for w in ("condition", "R@1", "R@5", "day", "night", "all", "queries"))
     lines = [line for line in result.stdout.splitlines() if "all" in line]
     assert "100.0" in lines[-1]  # of R@5, with five images in the database
     assert "toy_vits14" in result.stderr and "describe" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("written", "size"),
+    [("42", 42), ("28x56", (28, 56)), ("28,56", (28, 56)), ("native", "native")],
+)
+def test_evaluate_at_another_image_size(data, tmp_path, written, size):
+    built = dinomix.build_model(dinomix.ModelConfig(**MODEL, aggregator="gem"))
+    model = dinomix.save_model(built, tmp_path / "gem.safetensors")
+    result = invoke("evaluate", model, data / "city", "--image-size", written, "--csv")
+    test = dinomix.TestSet(data / "city")
+    expected = dinomix.evaluate(built, test, image_size=size, progress=False)
+    assert result.stdout == expected.to_csv(index=False)
+    text = {"42": "42 x 42", "native": "native"}.get(written, "28 x 56")
+    assert set(expected["image_size"]) == {text}
+    result = invoke("evaluate", model, data / "city", "--image-size", written)
+    assert f"image size: {text}" in plain(result.stdout)
+
+
+def test_an_image_size_that_the_weights_do_not_fit(data, model):
+    result = invoke("evaluate", model, data / "city", "--image-size", "native")
+    assert result.exit_code == 1 and result.stdout == ""
+    assert "error: the weights of mix on toy_vits14 fit images of 28 x 28 only" in result.stderr
 
 
 def test_evaluate_several(data, model, tmp_path):
@@ -352,6 +375,7 @@ def test_damaged_images(data, model, tmp_path):
         (["--device", "gpu"], "'gpu' cannot be used here"),
         (["--batch-size", "0"], "Invalid value for '--batch-size'"),
         (["--workers", "-1"], "Invalid value for '--workers'"),
+        (["--image-size", "large"], "'large': write pixels, as 112 or 96x128"),
     ],
 )
 def test_wrong_usage_of_evaluate(data, model, options, complaint):

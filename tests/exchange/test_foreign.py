@@ -101,6 +101,9 @@ def test_native_size_other_normalisation_and_length(net, tmp_path):
     options = {"mean": list(MEAN), "std": np.array(STD), "normalise": False, "dim": 6}
     native = dinomix.wrap_model(net, "native", **options)
     found = dinomix.describe(native, paths, progress=False)
+    assert load_images(native, paths[::2]).shape == (2, 3, 28, 42)
+    with pytest.raises(ValueError, match="several sizes are no batch, so native is no size"):
+        load_images(native, paths)
     pairs = zip(paths, sizes, strict=True)
     expected = np.array([slowly(net, path, size, MEAN, STD) for path, size in pairs])
     assert found == pytest.approx(expected, abs=1e-5)
@@ -259,7 +262,7 @@ def train(config, root, **options):
         (lambda images: torch.rand(len(images), 9), "in other company, or every time"),
         (lambda images: (images - images.mean(0)).mean((2, 3)), "put whatever it calls into eval"),
         (nn.Linear(9, 9), r"Linear cannot take images \(1, 3, 28, 28\): RuntimeError"),
-        ("net", "a module or function is wrapped, not 'net'"),
+        ("net", "str cannot take images.*'str' object is not callable"),
     ],
 )
 def test_wrong_modules(made, message):

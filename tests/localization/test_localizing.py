@@ -13,6 +13,7 @@ from dinomix.images import UnreadableImageError
 from dinomix.localization import Position, estimate_position, write_gallery
 from dinomix.localization.index import NAME
 from dinomix.localization.localizing import distance_text
+from dinomix.model import ModelConfig, build_model
 from dinomix.retrieval import SkippedImageWarning, describe
 from tests.conftest import write_image
 from tests.localization.conftest import find
@@ -168,6 +169,17 @@ def test_the_index_lies_beside_the_database_or_where_one_says(model, root, query
     assert find(model, root, query, index=kept).fresh == 7
     assert find(model, root, query, index=kept).fresh == 0
     assert find(model, root, query, index=None).fresh == 7
+
+
+def test_descriptors_of_another_image_size_are_others(root, query):
+    model = build_model(ModelConfig(backbone="toy_vits14", image_size=28, aggregator="gem"))
+    sizes = (None, (42, 56), "native", (42, 56), 28)
+    found = [find(model, root, query, image_size=size) for size in sizes]
+    assert [each.fresh for each in found] == [7, 7, 7, 0, 0]
+    for size, each in zip(sizes, found, strict=True):
+        alone = find(model, root, query, image_size=size, index=None)
+        assert each.matches["similarity"].tolist() == alone.matches["similarity"].tolist()
+    assert found[0].matches["similarity"].tolist() != found[1].matches["similarity"].tolist()
 
 
 def test_damaged_photos_are_listed(model, root, query):

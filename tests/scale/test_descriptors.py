@@ -209,6 +209,18 @@ def test_the_hashes_see_weights_config_and_files(model, paths):
     assert images_hash(paths) != images_hash(paths[1:])
 
 
+def test_another_image_size_never_reads_the_wrong_descriptors(paths, tmp_path):
+    model, file = build_model(replace(CONFIG, aggregator="gem")), tmp_path / "d.npy"
+    own = model_hash(model)
+    assert own == model_hash(model, 28) == model_hash(model, [28, 28])
+    assert len({own, *(model_hash(model, size) for size in (42, (28, 42), "native"))}) == 4
+    for size in (None, 42, "native", None):
+        found = describe_to(file, model, paths, image_size=size, progress=False)
+        expected = describe(model, paths, image_size=size, progress=False)
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert not np.allclose(found, describe(model, paths, image_size=42, progress=False), atol=1e-4)
+
+
 def test_another_version_of_a_formula_has_another_hash(model, monkeypatch):
     """SALAD's entries were in another order: its stored descriptors must not meet new ones."""
     options = {"clusters": 3, "cluster_dim": 2, "token_dim": 2, "hidden": 4}

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import dinomix
-from dinomix.model import outline
+from dinomix.images import as_size
+from dinomix.model import TEST_SIZES, outline
 from dinomix.plumbing.errors import MissingDataError
 from dinomix.study.designs import Setup, lineup, open_profile
 from dinomix.study.results import COLUMNS
@@ -184,6 +185,9 @@ def test_every_model_of_a_line_up_builds(name):
         assert ("frozen" in variant.method) == (variant.train is None)
         on_vit = "ViT" in variant.method or variant.method in ("DINO-Mix", "SALAD", "BoQ")
         assert model.backbone.has_token == on_vit
+        preset = lineup(name)[variant.method].get("preset")
+        size = TEST_SIZES.get(preset)
+        assert variant.image_size == (as_size(size) if size else None)
         if name == "toy" and variant.model.aggregator != "gem":
             assert model.dim == 512, variant.method
 

@@ -129,6 +129,33 @@ def test_published_checkpoints_are_tested_as_they_are(study, tmp_path, monkeypat
     assert not study.is_done(variant)  # another file is another model
 
 
+@pytest.mark.parametrize("learns", [None, dataclasses.replace(RECIPE, cache_prefix=True)])
+def test_a_variant_is_tested_at_the_size_it_asks_for(study, learns):
+    """From the same run or start, in a table of its own."""
+    asked = {None: "28 x 28", 28: "28 x 28", 42: "42 x 42", (28, 56): "28 x 56", "native": "native"}
+    tables = {}
+    for size, text in asked.items():
+        variant = Variant("gem", config(aggregator="gem"), learns, image_size=size)
+        tables[text] = study.test(variant)
+        assert set(tables[text]["image_size"]) == {text}
+        test, model = dinomix.TestSet(study.val), study.load(variant)
+        expected = dinomix.evaluate(model, test, (1, 2), image_size=size, progress=False)
+        first = tables[text][tables[text]["dataset"] == "city-test"]
+        assert first["recall"].tolist() == expected["recall"].tolist()
+    assert len({*map(str, tables["28 x 28"]["run"])}) == 1
+    assert len(list(study.out.glob("**/recall-*.csv"))) == 8  # two sets, four sizes
+    assert len(list(study.out.glob("*/config.json"))) == (learns is not None)
+
+
+def test_tables_from_before_there_was_an_image_size_are_read(study):
+    table = study.test(VARIANTS[0])
+    for path in study.out.glob("**/recall-*.csv"):
+        old = pd.read_csv(path, keep_default_na=False)
+        old.drop(columns="image_size").to_csv(path, index=False)
+    again = study.test(VARIANTS[0])
+    assert "image_size" in again and again[table.columns].equals(table)
+
+
 def test_numbers_of_numpy_name_the_same_work(study):
     numpy = dataclasses.replace(study, images_per_place=np.int64(2), ks=np.array([1, 2]))
     assert numpy == study and numpy.test(VARIANTS[0]).equals(study.test(VARIANTS[0]))
@@ -261,6 +288,9 @@ def test_variants_are_read_from_literals():
     assert frozen.model == config(aggregator="gem", trained_blocks=0) and frozen.train is None
     assert frozen.weights == "w" and large.weights == "hub" and mixvpr.weights == "file"
     assert large.train == dataclasses.replace(RECIPE, lr=0.5)
+    assert mixvpr.image_size is None
+    (sized,) = variants({"gem": {"aggregator": "gem", "test_size": [28, 56]}}, config(), RECIPE)
+    assert sized.image_size == (28, 56) and sized.model == config(aggregator="gem")
     assert mixvpr.model == dataclasses.replace(dinomix.PRESETS["mixvpr_resnet50"], image_size=224)
 
 
@@ -269,6 +299,8 @@ def test_variants_are_read_from_literals():
     [
         ({"mix_dept": 3}, "deep: ModelConfig .*'mix_dept'"),
         ({"train": {"lr": -1.0}}, "deep: TrainConfig.lr is -1.0"),
+        ({"test_size": 56}, "deep: the weights of mix on toy_vits14 fit images of 28 x 28 only"),
+        ({"aggregator": "gem", "test_size": 30}, "deep: .*multiples of 14"),
         ({"preset": "mixvpr"}, "deep: .*'mixvpr'; .*mixvpr_resnet50"),
     ],
 )
