@@ -71,7 +71,7 @@ def evaluate(
     dinomix evaluate torchhub:gmberton/MegaLoc:get_trained_model pitts30k \\
         --image-size 322 --trust
     dinomix evaluate you/my-dino-mix my_city --csv > recall.csv
-    dinomix evaluate megaloc.torch sfxl-testv1 sfxl-testv2 sfxl-night sfxl-occlusion --store sfxl
+    dinomix evaluate megaloc sfxl-testv1 sfxl-testv2 sfxl-night sfxl-occlusion --store sfxl
     dinomix evaluate dinov2_vitb14_mix.ckpt msls-challenge --submission predictions.csv
     """
     import pandas as pd
