@@ -29,11 +29,11 @@ def dino_mix_toy(pretrained="backbone", **changes):
     return _build("dino_mix_toy", pretrained, changes)
 
 
-def published(path):
-    """The model in a file that its authors published, see `dinomix.load_published`."""
+def published(path_or_name):
+    """A model that its authors published, see `dinomix.load_published`."""
     from dinomix.exchange.published import load_published
 
-    return load_published(path)
+    return load_published(path_or_name)
 
 
 def _build(preset, pretrained, changes):

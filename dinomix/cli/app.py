@@ -99,9 +99,9 @@ def as_pixels(text: str) -> Any:
 
 
 MODELS = (
-    "a run's folder, a file of save_model, a folder of save_pretrained, a checkpoint that "
-    "its authors published (dinomix models lists them), a repository of the hub, as user/name, "
-    "or code of others, as torchhub:owner/repository:entry"
+    "a run's folder, a file of save_model, a folder of save_pretrained, the name or the file of a "
+    "published model (dinomix models lists them), a repository of the hub, as user/name, or code "
+    "of others, as torchhub:owner/repository:entry"
 )
 Json = Annotated[bool, typer.Option("--json", help="print JSON, for a script")]
 Overrides = Annotated[

@@ -77,7 +77,7 @@ def evaluate(
     dinomix evaluate torchhub:gmberton/MegaLoc:get_trained_model pitts30k \\
         --image-size 322 --trust
     dinomix evaluate you/my-dino-mix my_city --csv > recall.csv
-    dinomix evaluate megaloc.torch sfxl-testv1 sfxl-testv2 sfxl-night sfxl-occlusion --store sfxl
+    dinomix evaluate megaloc sfxl-testv1 sfxl-testv2 sfxl-night sfxl-occlusion --store sfxl
     dinomix evaluate dinov2_vitb14_mix.ckpt msls-challenge --submission predictions.csv
     dinomix evaluate you/my-dino-mix my_city --per-query queries.csv
     """
@@ -186,7 +186,10 @@ def compare(
 
 @app.command()
 def models(as_json: Json = False) -> None:
-    """List the published models whose files can be evaluated, with licences and sources.
+    """List the published models that can be evaluated, with licences and sources.
+
+    By name, such as "dinomix evaluate megaloc pitts30k-test": its file is downloaded once into the
+    data folder, where its authors give a direct link. Those without a file are read by path.
 
     \b
     dinomix models
@@ -199,6 +202,8 @@ def models(as_json: Json = False) -> None:
         typer.echo(table.to_json(orient="records"))
     else:
         table["source"] = table["source"].str.removeprefix("https://")  # shorter
+        table["here"] = table["here"].map({"": ""}).fillna("yes")
+        table = table.drop(columns=["method", "url", "sha256"])
         print_table(
             [name.replace("_", " ") for name in table], table.to_numpy(), "Published models"
         )

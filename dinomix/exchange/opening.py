@@ -9,8 +9,9 @@ from dinomix.data import TestSet
 from dinomix.datasets.benchmarks import BENCHMARKS, open_benchmark
 from dinomix.datasets.layouts import read_csv
 from dinomix.exchange.foreign import HUB, ForeignModel, from_torch_hub
-from dinomix.exchange.published import load_published
+from dinomix.exchange.published import load_published, published_models
 from dinomix.model import PlaceModel, load_model
+from dinomix.plumbing.errors import did_you_mean
 from dinomix.plumbing.hub import WEIGHTS
 from dinomix.plumbing.tensorfiles import read_safetensors_header
 from dinomix.runs.run import CONFIG, Run
@@ -27,9 +28,9 @@ def open_model(
 
     Args:
         source: a run's folder (its best epoch), a file of `save_model`, a folder of
-            `save_pretrained`, a checkpoint that `load_published` reads, or, where there is no
-            folder "user", a repository of the hub, "user/name". "torchhub:owner/repository:entry"
-            is a foreign model, which comes as code.
+            `save_pretrained`, a checkpoint or name that `load_published` reads, or, where there is
+            no folder "user", a repository of the hub, "user/name".
+            "torchhub:owner/repository:entry" is a foreign model, which comes as code.
         trust: run that code, which may do whatever you may.
         image_size: of a foreign model, as of `wrap_model`; others know theirs.
 
@@ -40,6 +41,9 @@ def open_model(
     """
     if str(source).startswith(HUB):
         return from_torch_hub(str(source), image_size, trust=trust)
+    named = set(published_models().query("file != ''")["name"])
+    if str(source) in named:
+        return load_published(source)
     path = Path(source)
     if path.is_file():
         ours = path.suffix == ".safetensors" and "dinomix_config" in read_safetensors_header(path)
@@ -62,8 +66,9 @@ def open_model(
         )
     raise FileNotFoundError(
         f"there is no model {source}: give a run's folder, a file of save_model, a folder of "
-        "save_pretrained, a published checkpoint, a repository of the hub as user/name, or "
-        "torchhub:owner/repository:entry"
+        "save_pretrained, a published checkpoint, a repository of the hub as user/name, "
+        "torchhub:owner/repository:entry, or the name of a published model "
+        f"({did_you_mean(str(source), named)})"
     )
 
 

@@ -1,21 +1,28 @@
 """Models that others have published: their files as models of ours.
 
-`LAYOUTS` says which files are read, and how each names what we name otherwise; models.csv, what the
-authors say about them. Such a file may come from PyTorch Lightning, with much beside the tensors:
-all of it is read as data, see `dinomix.plumbing.tensorfiles`.
+`LAYOUTS` says which files are read, and how each names what we name otherwise; models.csv, which
+files there are, where they lie and what their authors say about them. Such a file may come from
+PyTorch Lightning, with much beside the tensors: all of it is read as data, see
+`dinomix.plumbing.tensorfiles`.
 """
 
 import dataclasses
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from http.client import HTTPException
 from pathlib import Path
 
 import pandas as pd
 import torch
+from tqdm.auto import tqdm
 
 from dinomix.model import PRESETS, TEST_SIZES, ModelConfig, PlaceModel, build_model, outline
+from dinomix.plumbing.errors import HubError, did_you_mean
+from dinomix.plumbing.files import atomic_path
 from dinomix.plumbing.tensorfiles import Tensors, beginnings, read_tensors, without_prefix
+from dinomix.plumbing.workspace import data_root
 from dinomix.weights import OURS, check_tensors, shape_of
 
 # A tensor's name in the file and one of its axes; or, of names that begin so, how many different
@@ -68,6 +75,8 @@ RESNET = Part("", {"backbone": "layer3."}, backbones=RESNETS)
 PLACES = {"conv1": 0, "bn1": 1, "layer1": 4, "layer2": 5, "layer3": 6, "layer4": 7}
 PLACES = {f"{OURS}{name}.": f"{OURS}{place}." for name, place in PLACES.items()}
 CHILDREN = Part("6.", {"backbone": "6."}, PLACES, backbones=RESNETS)
+# The benchmark's end with layer3 (conv4) or layer4 (conv5): its children tell.
+CONV = replace(CHILDREN, reads={**CHILDREN.reads, "stage": ""})
 VGG = Part("28.", {}, {f"{OURS}features.": OURS})
 
 CHANNELS, ROWS = "aggregator.channel_proj.", "aggregator.row_proj."
@@ -140,7 +149,7 @@ VLAD = Part(
 
 # CosPlace and the benchmark describe images as they are: of most test sets, this is their size.
 TESTED = {name: replace(PRESETS[name], image_size=size) for name, size in TEST_SIZES.items()}
-FULL, STAGE3 = TESTED["cosplace_resnet50"], TESTED["netvlad_resnet50"]
+FULL, VLAD64 = TESTED["cosplace_resnet50"], TESTED["netvlad_resnet50"]
 CONV5 = {"backbone": "timm/vgg16.tv_in1k", "stage": None, "trained_blocks": 1}
 MASK, NORM = {"mask_token": (1,)}, {"norm.weight": (), "norm.bias": ()}
 LAYOUTS = (
@@ -155,67 +164,71 @@ LAYOUTS = (
     Layout("CosPlace or EigenPlaces", "backbone.", CHILDREN, GEM_FC, FULL),
     Layout("CosPlace or EigenPlaces", "backbone.", VGG, GEM_FC, replace(FULL, **CONV5)),
     Layout("GeM of GSV-Cities", "backbone.model.", RESNET, GEM, PRESETS["gem_resnet50"]),
-    # Deep Visual Geo-localization Benchmark, on ResNets up to stage 3. Its GeM without a linear
-    # layer is left out: the lengths of its descriptors matter, and ours all have length 1.
-    Layout("NetVLAD of the benchmark", "backbone.", CHILDREN, VLAD, STAGE3),
-    Layout("NetVLAD of the benchmark", "backbone.", VGG, VLAD, replace(STAGE3, **CONV5)),
+    # Deep Visual Geo-localization Benchmark
+    Layout("NetVLAD of the benchmark", "backbone.", CONV, VLAD, VLAD64),
+    Layout("NetVLAD of the benchmark", "backbone.", VGG, VLAD, replace(VLAD64, **CONV5)),
     Layout(
-        "GeM of the benchmark",
-        "backbone.",
-        CHILDREN,
-        BENCHMARK_FC,
-        replace(FULL, stage=3, trained_blocks=1),
+        "GeM of the benchmark", "backbone.", CONV, BENCHMARK_FC, replace(FULL, trained_blocks=1)
     ),
     Layout("MegaLoc", "backbone.", DINOV2, MEGALOC, TESTED["salad"]),
 )
+# Names of tensors by which a file is known, and why it cannot be read.
+REFUSED = {
+    "encoder.layers.": "a model with an encoder across images, such as CricaVPR, whose descriptor "
+    "of an image depends on the others in its batch",
+    "aggregation.1.p": "GeM without a linear layer, as of the benchmark: its descriptors differ in "
+    "length, which a search by distance counts. Here all have length 1, and recall would differ",
+}
+CHECKPOINTS = "checkpoints"  # of authors' releases, under the data folder
 
 
 def published_models() -> pd.DataFrame:
-    """What authors have published that `load_published` reads: a row each, from models.csv."""
-    return pd.read_csv(Path(__file__).with_name("models.csv"))
+    """What authors have published that `load_published` reads: a row each, from models.csv.
+
+    `load_published` knows those by `name` that have a `file`, and takes the others' paths. `here`
+    is where that file lies in the data folder, if it does. All columns are text, or empty.
+    """
+    table = pd.read_csv(Path(__file__).with_name("models.csv"), dtype=str).fillna("")
+    lying = [data_root() / CHECKPOINTS / file for file in table["file"]]
+    return table.assign(here=[str(path) if path.is_file() else "" for path in lying])
 
 
-def load_published(path: str | Path) -> PlaceModel:
-    """The model in a file that its authors published, on the CPU, in evaluation mode.
+def files_here(data: Path) -> dict[str, Path]:
+    """The files in the folder `checkpoints` of a data folder, by the model's name or their own."""
+    known = published_models().set_index("file")["name"].to_dict()
+    files = sorted((data / CHECKPOINTS).glob("[!.]*"))
+    return {known.get(path.name, path.stem): path for path in files if path.is_file()}
+
+
+def load_published(path_or_name: str | Path) -> PlaceModel:
+    """The model that its authors published, on the CPU, in evaluation mode.
 
     Backbone and descriptor are read off the tensors' names and shapes. The image size is the one at
     which the authors test, unless the mixer's shapes fix another.
 
     Args:
-        path: of a PyTorch file, such as `dinov2_vitb14_mix.ckpt` or `ResNet50_2048_cosplace.pth`,
-            or of a .safetensors file of the same tensors.
+        path_or_name: of a PyTorch file, such as `ResNet50_2048_cosplace.pth`, or of a .safetensors
+            file of the same tensors; or a name in `published_models()`, such as "dino-mix" or
+            "megaloc", whose file is downloaded once into the folder `checkpoints` of the data
+            folder. "./megaloc" is a path even so.
 
     Raises:
-        FileNotFoundError: if there is no such file.
+        FileNotFoundError: if there is no such file or name.
+        HubError: if a file cannot be downloaded whole, or its authors give no link to it.
         ValueError: for a file that is damaged, holds objects of other types, or is in no layout
             known here; and for each tensor that does not fit, by its name in the file.
     """
-    tensors = read_tensors(path)
-    marks = (layout.head.mark for layout in LAYOUTS)
-    found = (key[key.find(mark) :] for mark in marks for key in tensors if mark in key)
-    tensors = without_prefix(tensors, next(found, ROWS), path)
-
-    def begins(mark: str) -> bool:
-        return any(key.startswith(mark) for key in tensors)
-
-    layout = next((layout for layout in LAYOUTS if all(map(begins, layout.marks))), None)
-    if layout is None:
-        known = "; ".join(f"{each.method} ({'*, '.join(each.marks)}*)" for each in LAYOUTS)
-        trunks = {"dinomix": OURS} | {each.method: each.marks[0] for each in LAYOUTS}
-        near = (name for name, trunk in trunks.items() if any(trunk in key for key in tensors))
-        raise ValueError(
-            f"{path} is in no published layout known here. Known are {known}; the nearest is "
-            f"{next(near, 'none')}. It holds {len(tensors)} tensors: {beginnings(tensors)}. Those "
-            "of a dinomix model alone are read by load_model(path, config), those of a backbone by "
-            "build_model(config, weights=path)"
-        )
-    misfit = f"{path} does not fit {layout.method}"
+    models = published_models().query("file != ''").set_index("name", drop=False)
+    name, path = str(path_or_name), Path(path_or_name)
+    if name in models.index:
+        path = _find_or_download(models.loc[name])
     try:
-        config = _config(layout, tensors)
-        skeleton = outline(config)
-    except ValueError as error:
-        raise ValueError(f"{misfit}:\n  {error}") from error
-    own = skeleton.state_dict()
+        tensors = read_tensors(path)
+    except FileNotFoundError as error:
+        hint = did_you_mean(name, models.index)
+        raise FileNotFoundError(f"{error}, and no published model has that name: {hint}") from None
+    layout, tensors, skeleton = _identify(tensors, path)
+    config, own = skeleton.config, skeleton.state_dict()
     zeros = {key: torch.zeros(own[key].shape) for key in layout.head.zeros}
     names = {key: layout.name_in_file(key, config.backbone) for key in own if key not in zeros}
     for key, name in names.items():  # a linear layer over channels is a convolution of 1x1
@@ -226,6 +239,7 @@ def load_published(path: str | Path) -> PlaceModel:
         expected[layout.trunk + name] = torch.empty(*axes, skeleton.backbone.out_channels)
     read = {source[0] for source in layout.head.reads.values() if isinstance(source, tuple)}
     described = " and ".join(f"{key}, {shape_of(tensors[key])}," for key in sorted(read))
+    misfit = f"{path} does not fit {layout.method}"
     check_tensors(tensors, expected, f"{misfit} as {described or 'its names'} describe it")
     model = build_model(config)
     found = {key: tensors[name] for key, name in names.items() if name in tensors}
@@ -233,16 +247,75 @@ def load_published(path: str | Path) -> PlaceModel:
     return model.eval()
 
 
+def published_config(path: str | Path) -> ModelConfig:
+    """What `load_published` makes of a file, by names and shapes; raises as it does for these."""
+    return _identify(read_tensors(path), path)[2].config
+
+
+def _identify(tensors: Tensors, path: str | Path) -> tuple[Layout, Tensors, PlaceModel]:
+    """The layout of a file's tensors, these without a prefix, and an outline of their model."""
+    marks = (layout.head.mark for layout in LAYOUTS)
+    found = (key[key.find(mark) :] for mark in marks for key in tensors if mark in key)
+    tensors = without_prefix(tensors, next(found, ROWS), path)
+
+    def begins(mark: str) -> bool:
+        return any(key.startswith(mark) for key in tensors)
+
+    layout = next((layout for layout in LAYOUTS if all(map(begins, layout.marks))), None)
+    if layout is None:
+        if reason := next((REFUSED[m] for m in REFUSED if any(m in key for key in tensors)), None):
+            raise ValueError(f"{path} holds {reason}")
+        known = "; ".join(f"{each.method} ({'*, '.join(each.marks)}*)" for each in LAYOUTS)
+        trunks = {"dinomix": OURS} | {each.method: each.marks[0] for each in LAYOUTS}
+        near = (name for name, trunk in trunks.items() if any(trunk in key for key in tensors))
+        raise ValueError(
+            f"{path} is in no published layout known here. Known are {known}; the nearest is "
+            f"{next(near, 'none')}. It holds {len(tensors)} tensors: {beginnings(tensors)}. Those "
+            "of a dinomix model alone are read by load_model(path, config), those of a backbone by "
+            "build_model(config, weights=path)"
+        )
+    try:
+        return layout, tensors, outline(_config(layout, tensors))
+    except ValueError as error:
+        raise ValueError(f"{path} does not fit {layout.method}:\n  {error}") from error
+
+
+def _find_or_download(model: pd.Series) -> Path:
+    """The file of a row of `published_models`: in the data folder, in torch.hub's, or from its url.
+
+    A file that does not come whole, or not with its hash, leaves nothing.
+    """
+    path = data_root() / CHECKPOINTS / model["file"]
+    for there in (path, Path(torch.hub.get_dir(), CHECKPOINTS, path.name)):
+        if there.is_file():
+            return there
+    by_hand = f"get {path.name} from {model['source']} and put it into {path.parent}"
+    if not model["url"]:
+        raise HubError(f"the authors of {model['name']} give no direct link to its file: {by_hand}")
+    tqdm.write(f"{path.name} from {model['url']}, licence: {model['licence']}", file=sys.stderr)
+    try:
+        with atomic_path(path) as temporary:
+            torch.hub.download_url_to_file(model["url"], str(temporary), model["sha256"] or None)
+            read_tensors(temporary)  # torch takes a download that breaks off for a whole one
+    except (OSError, ValueError, RuntimeError, HTTPException) as error:
+        why = f"{error}".replace(temporary.name, path.name)
+        raise HubError(f"{model['url']} gave no whole file ({why}): {by_hand}") from error
+    return path
+
+
 def _config(layout: Layout, tensors: Tensors) -> ModelConfig:
     """The layout's config with what names and shapes say; a mixer's map is square."""
     fields, options = {}, dict(layout.config.aggregator_options)
     for field, source in (layout.network.reads | layout.head.reads).items():
-        number, shown = _number(tensors, source, layout.trunk if field == "backbone" else "")
+        of_trunk = field in layout.network.reads
+        number, shown = _number(tensors, source, layout.trunk if of_trunk else "")
         if field == "backbone":
             known = layout.network.backbones
             if number not in known:
                 raise ValueError(f"{shown}, and no backbone of {layout.method} is so: {known}")
             fields[field] = known[number]
+        elif field == "stage":
+            fields[field] = number - 2  # conv1, bn1
         elif field == "positions":
             if (side := math.isqrt(number)) ** 2 != number:
                 raise ValueError(f"{shown}, and {number} positions are no square map")

@@ -195,7 +195,8 @@ def _short(error: Exception) -> str:
 
 def _weights(experiments: Iterable[Experiment]) -> Iterator[Row]:
     """The backbones' weights: each tensor with its name and shape, or a whole file in the cache."""
-    models = {(v.model.backbone, v.weights): v.model for _, every in experiments for v in every}
+    asked = [v for _, every in experiments for v in every if not v.published]
+    models = {(v.model.backbone, v.weights): v.model for v in asked}
     for (name, source), config in models.items():
         if source is None:
             continue

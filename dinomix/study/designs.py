@@ -14,8 +14,9 @@ import pandas as pd
 from IPython.display import Markdown
 
 from dinomix.datasets.benchmarks import BENCHMARKS
+from dinomix.exchange.published import CHECKPOINTS, files_here
 from dinomix.model import ModelConfig
-from dinomix.plumbing.errors import did_you_mean
+from dinomix.plumbing.errors import MissingDataError, did_you_mean
 from dinomix.plumbing.files import config_hash
 from dinomix.plumbing.settings import cell_values, refuse_unknown, refuse_unlike
 from dinomix.plumbing.workspace import data_root, require
@@ -25,6 +26,7 @@ from dinomix.training import TrainConfig
 
 Methods = Mapping[str, Mapping[str, Any]]
 
+PUBLISHED = "published"  # a line-up
 MODEL_FIELDS = ("backbone", "trained_blocks", "train_tokens", "mix_depth", "out_channels")
 MODEL_FIELDS += ("out_rows", "image_size")
 MADE = "run notebook 00 or `make demo` for the toy city, `dinomix prepare` for a benchmark"
@@ -32,13 +34,25 @@ AS_TEXT = " (papermill's -y reads lists, its -p takes them for text)"
 PAPERMILL = "# Parameters\n"  # how the cell begins that it puts below the one of parameters
 
 
-def lineup(name: str, methods: Iterable[str] | None = None) -> Methods:
+def lineup(name: str, methods: Iterable[str] | None = None, data: Path | None = None) -> Methods:
     """The methods of a line-up in `lineups.toml`, in the order asked for; None means all of them.
 
+    "published" is every checkpoint that lies in the folder `checkpoints` of the data folder.
+
     Raises:
+        MissingDataError: there is none.
         ValueError: no such line-up or method.
     """
     lineups = tomllib.loads(Path(__file__).with_name("lineups.toml").read_text("utf-8"))
+    lineups[PUBLISHED] = {}
+    if name == PUBLISHED:
+        data = data or data_root()
+        lineups[name] = {each: {"published": path} for each, path in files_here(data).items()}
+        if not lineups[name]:
+            raise MissingDataError(
+                f"no published checkpoint lies in {data / CHECKPOINTS}: load_published(name) gets "
+                "one (`dinomix models` lists the names), or put files of their authors there"
+            )
     if name not in lineups:
         raise ValueError(f"no line-up {name!r}; there are {', '.join(lineups)}")
     every = lineups[name]
@@ -120,7 +134,7 @@ class Setup:
         if "lineup" in p:  # Tables 2 and 3
             changes = p.get("robust_changes")  # the future work
             robust = {"DINO-Mix, robust": {"train": changes}} if changes else {}
-            return {**lineup(p["lineup"], p["methods"]), **robust}
+            return {**lineup(p["lineup"], p["methods"], self.data), **robust}
         if "depths" in p:  # Fig. 5
             return {f"L = {depth}": {"mix_depth": depth} for depth in p["depths"]}
         if "shapes" in p:  # Fig. 6
@@ -159,7 +173,8 @@ class Setup:
         """Folders under the data folder that the notebook reads: how to make them."""
         p = self.parameters
         tests = [test if isinstance(test, str) else test[0] for test in p.get("test_folders", ())]
-        named = [p.get(f"{use}_folder") for use in ("train", "val", "test", "city")] + tests
+        uses = ("train", "val", "test", "city")[2 * (p.get("lineup") == PUBLISHED) :]  # none learns
+        named = [p.get(f"{use}_folder") for use in uses] + tests
         folders = [BENCHMARKS[n].folder if n in BENCHMARKS else n for n in named if n]
         rendered = p["city_folder"] if "city" in p else None  # by the notebook itself
         return {top: MADE for f in folders if (top := Path(f).parts[0]) != rendered}

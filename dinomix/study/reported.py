@@ -1,9 +1,11 @@
 """What others report: numbers to stand beside measured ones, never among them.
 
 From the DINO-Mix paper (Sci Rep 14, 22100, 2024), its authors' published code and logs, and the
-README files of the other methods' repositories. Recall in percent lies in `reported.csv`, and what
-counts as right in `reported_sets.csv`: its first six test sets are the paper's (Table 2), and the
-last three, which others report under the same names, cannot be compared with these.
+repositories of the other methods. Recall in percent lies in `reported.csv`; what counts as right in
+`reported_sets.csv`: its first six test sets are the paper's (Table 2), and others of nearly the
+same names cannot be compared with these. What a method is, and the source, stands in
+`reported_methods.csv`, empty where the source does not say it. No method is here whose descriptor
+of a query depends on the other queries.
 """
 
 from pathlib import Path
@@ -28,6 +30,12 @@ def test_sets() -> pd.DataFrame:
     return table[["database", "queries", "convention", "challenge"]]
 
 
+def methods() -> pd.DataFrame:
+    """The methods: dimension, image_size, training_data, source; text, a row each."""
+    path = Path(__file__).with_name("reported_methods.csv")
+    return pd.read_csv(path, dtype=str).fillna("").set_index("method").rename_axis(None)
+
+
 def recalls() -> pd.DataFrame:
     """Columns method, dataset, convention, k, recall: what is reported, and only that."""
     table = _read("reported.csv")
@@ -36,9 +44,10 @@ def recalls() -> pd.DataFrame:
 
 
 def table() -> pd.DataFrame:
-    """`recalls` as papers print them: a row a method, R@1 / R@5 / R@10 in each column."""
+    """`recalls` as papers print them, R@1 / R@5 / R@10 in a cell, beside what each method is."""
     found = recalls()
-    cells = found.groupby(["method", "dataset"])["recall"].agg(
-        lambda values: " / ".join(f"{value:g}" for value in values)
-    )
-    return cells.unstack().loc[found["method"].unique(), test_sets().index].fillna("")
+    numbers = found.pivot(index=["method", "dataset"], columns="k", values="recall")
+    texts = numbers.map("{:g}".format, na_action="ignore").fillna("-")  # a R@5 that is not reported
+    cells = texts.agg(" / ".join, axis=1).str.removesuffix(" / - / -")
+    wide = cells.unstack().reindex(columns=test_sets().index)
+    return methods().drop(columns="source").join(wide).fillna("")

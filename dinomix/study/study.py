@@ -20,6 +20,7 @@ from dinomix.data import TWO, PlaceDataset, TestSet
 from dinomix.datasets.benchmarks import BENCHMARKS, open_benchmark
 from dinomix.evaluation import judge
 from dinomix.exchange.foreign import ForeignModel
+from dinomix.exchange.published import load_published, published_config
 from dinomix.images import size_text
 from dinomix.model import PRESETS, ModelConfig, PlaceModel, build_model, outline
 from dinomix.plumbing.configs import whole, wholes
@@ -54,6 +55,7 @@ class Variant:
     weights: str | Path | None = "hub"  # of the backbone at the start, see `build_model`
     seed: int = 0  # of initial weights, batches and draws of images, in place of the recipe's
     image_size: Any = None  # to test at, as of `describe`; None: the model's
+    published: bool = False  # `weights` is a whole model's file, as `load_published` reads it
 
     def __post_init__(self) -> None:
         if self.image_size is not None:  # what does not fit is said before hours of training
@@ -80,6 +82,7 @@ def variants(
             `preset`: a name in `model.PRESETS` to start from instead; `train`: fields of
             TrainConfig that differ from `recipe`, or False for a model that does not learn;
             `weights`: of its backbone; `test_size`: the images' size in tests, as of `describe`.
+            Or `published`: the path of a published checkpoint, with no more than its `test_size`.
         weights: of `base`'s backbone; other backbones take "hub" where a method names none.
         seeds: each method is trained once with each; one that does not learn takes the first.
 
@@ -91,18 +94,23 @@ def variants(
     seeds, found = wholes("seeds", seeds), []
     for method, special in methods.items():
         fields = dict(special)
+        test_size, path = fields.pop("test_size", None), fields.pop("published", None)
+        if path and fields:
+            raise ValueError(f"{method} is published as it is: leave out {', '.join(fields)}")
+        if path:
+            fields = {"train": False, "weights": path}
         train, preset = fields.pop("train", {}), fields.pop("preset", None)
-        test_size = fields.pop("test_size", None)
         if preset not in (None, *PRESETS):
             raise ValueError(f"{method}: no preset {preset!r}; there are {', '.join(PRESETS)}")
         start = PRESETS.get(preset, base).to_dict()
         default = weights if fields.get("backbone", start["backbone"]) == base.backbone else "hub"
         chosen = fields.pop("weights", default)
         try:
-            model = ModelConfig.from_dict(start | fields)
+            model = published_config(path) if path else ModelConfig.from_dict(start | fields)
             learns = None if train is False else TrainConfig.from_dict(recipe.to_dict() | train)
             several = seeds if learns else seeds[:1]
-            found += [Variant(method, model, learns, chosen, seed, test_size) for seed in several]
+            of_all = (test_size, bool(path))
+            found += [Variant(method, model, learns, chosen, seed, *of_all) for seed in several]
         except ValueError as error:
             raise ValueError(f"{method}: {error}") from error
     return found
@@ -232,6 +240,8 @@ class Study:
             return variant.model
         if variant.train is not None:
             return self.train(variant).load()
+        if variant.published:
+            return load_published(variant.weights)
         with reproducible(variant.seed):
             return build_model(variant.model, variant.weights).eval()
 

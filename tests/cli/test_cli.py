@@ -101,9 +101,10 @@ def test_every_command_explains_itself_and_the_module_is_the_command():
 
 def test_models():
     rows = json.loads(invoke("models", "--json").output)
-    assert {"name": "MegaLoc", "image_size": "322", "licence": "MIT"}.items() <= rows[8].items()
+    found = {row["name"]: row for row in rows}["megaloc"]
+    assert {"dimension": "8448", "image_size": "322", "licence": "MIT"}.items() <= found.items()
     text = plain(invoke("models").output)
-    assert all(word in text for word in ("image size", "CosPlace", "GPL-3.0", "480 x 640"))
+    assert all(word in text for word in ("image size", "cosplace-resnet50-512", "GPL-3.0", "here"))
 
 
 # ------------------------------------------------------------------------------- prepare

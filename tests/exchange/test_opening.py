@@ -73,6 +73,19 @@ def test_published_checkpoints(tmp_path, monkeypatch, suffix):
     assert asked == [path]
 
 
+def test_published_models_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("dinomix.exchange.opening.load_published", lambda name: f"the {name}")
+    (tmp_path / "megaloc").mkdir()
+    assert open_model("megaloc") == "the megaloc"
+    with pytest.raises(FileNotFoundError, match="megaloc holds no model"):
+        open_model("./megaloc")
+    with pytest.raises(FileNotFoundError, match="did you mean 'megaloc'"):
+        open_model("MegaLok")
+    with pytest.raises(FileNotFoundError, match="there is no model GeM of GSV-Cities"):
+        open_model("GeM of GSV-Cities")  # in the table, by path alone
+
+
 def test_a_mistyped_run_is_not_sought_on_the_hub(tmp_path, monkeypatch):
     (tmp_path / "runs").mkdir()
     monkeypatch.chdir(tmp_path)

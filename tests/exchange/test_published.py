@@ -1,7 +1,11 @@
 """Published checkpoints, made up in their layouts, against their authors' code written out."""
 
+import hashlib
+import io
+import threading
 from collections import Counter, OrderedDict
 from functools import partial
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from unittest import mock
 
@@ -12,7 +16,8 @@ import torchvision
 from torch import Tensor
 
 import dinomix
-from dinomix.exchange.published import LAYOUTS, load_published, published_models
+from dinomix.exchange.published import LAYOUTS, files_here, load_published, published_models
+from dinomix.plumbing.errors import HubError
 from tests.backbones.slowly import tokens_slowly
 from tests.test_weights import dinov2_shapes
 
@@ -398,10 +403,15 @@ CNNS = {
     "convap": ("resnet50", 4, "backbone.model.", False, convap_shapes(2048, 8), convap),
     "boq": ("resnet50", 3, "backbone.net.", True, boq_shapes(1024, 128, 6, 4), boq),
     "netvlad r18": ("resnet18", 3, "backbone.", True, vlad_shapes(256, 5), netvlad),
+    "netvlad r18 conv5": ("resnet18", 4, "backbone.", True, vlad_shapes(512, 5), netvlad),
     "netvlad r101": ("resnet101", 3, "backbone.", True, vlad_shapes(1024, 5), netvlad),
     "netvlad vgg16": ("vgg16", 4, "backbone.", True, vlad_shapes(512, 5), netvlad),
     "gem fc": (
         *("resnet50", 3, "backbone.", True, fc_shapes(1024, 8, **benchmark_fc)),
+        partial(gem_fc, **benchmark_fc),
+    ),
+    "gem fc conv5": (
+        *("resnet18", 4, "backbone.", True, fc_shapes(512, 8, **benchmark_fc)),
         partial(gem_fc, **benchmark_fc),
     ),
     "gem": ("resnet50", 4, "backbone.model.", False, {"aggregator.p": (1,)}, gem),
@@ -613,7 +623,7 @@ COSPLACE, VLAD, VGG, BOQ = map(
         ),
         (dino_mix_shapes, f"{DINO}norm.weight", (3,), "unexpected {name}"),
         (dino_mix_shapes, "loss_fn.margin", (3,), "unexpected {name}"),
-        (VLAD, "backbone.7.0.bn1.bias", (3,), "unexpected {name}"),
+        (VLAD, "backbone.6.0.bn3.bias", (3,), "unexpected {name}"),
         (VLAD, "aggregation.conv.bias", (5,), "unexpected {name}"),
         (COSPLACE, "aggregation.1.p", (512,), "expected (1,)"),
         (VLAD, "aggregation.conv.weight", (5, 256, 3, 3), "expected (5, 256)"),
@@ -667,18 +677,21 @@ def test_names_and_shapes_that_no_method_has(tmp_path, shapes, complaint):
 
 
 def test_every_layout_is_in_the_table_of_models():
-    names = set(published_models()["name"])
-    assert {name for layout in LAYOUTS for name in layout.method.split(" or ")} == names
+    table = published_models()
+    methods = set(table["method"])
+    assert {name for layout in LAYOUTS for name in layout.method.split(" or ")} == methods
+    named = table.query("file != ''")
+    assert named["name"].is_unique and named["file"].is_unique
+    assert {"dino-mix", "megaloc", "boq-resnet50", "cosplace-vgg16-64"} <= set(named["name"])
+    for row in named.query("url != ''").itertuples():
+        assert row.url.startswith(f"{row.source}/releases/download/v1.0")
+        assert row.url.endswith(f"/{row.file}") and row.licence != "none stated"
 
 
 @pytest.mark.parametrize(
     ("shapes", "seen"),
     [
         ({"module.conv.weight": (3,), "module.conv.bias": (3,)}, "2 tensors: module.conv (2)"),
-        # CricaVPR: a descriptor depends on the others in its batch
-        ({"backbone.cls_token": (3,), "encoder.layers.0.norm1.bias": (1,)}, "encoder.layers (1)"),
-        # GeM of the benchmark without a linear layer: the descriptors' lengths matter
-        ({"backbone.6.0.bn1.bias": (3,), "aggregation.1.p": (1,)}, "aggregation.1 (1)"),
         ({}, "0 tensors: none"),
     ],
 )
@@ -686,6 +699,23 @@ def test_another_layout(tmp_path, shapes, seen):
     with pytest.raises(ValueError, match="in no published layout") as error:
         load_shapes(tmp_path / "a.ckpt", shapes)
     assert seen in str(error.value) and "DINO-Mix (backbone.dino_model.*" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "reason"),
+    [
+        (
+            {"module.encoder.layers.0.norm1.bias": (1,), "module.aggregation.1.p": (1,)},
+            "CricaVPR.* depends on the others",
+        ),
+        ({"aggregation.1.p": (1,)}, "GeM without a linear layer.* descriptors differ in length"),
+    ],
+)
+def test_what_cannot_be_given_as_its_authors_do_is_refused_with_the_reason(
+    tmp_path, shapes, reason
+):
+    with pytest.raises(ValueError, match=rf"a\.ckpt holds .*{reason}"):
+        load_shapes(tmp_path / "a.ckpt", {"module.backbone.cls_token": (3,)} | shapes)
 
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "backbone.", "net.module."])
@@ -734,6 +764,124 @@ def test_tensors_of_our_own_go_straight_to_a_model(tmp_path):
     ] * 2
 
 
-def test_a_file_that_is_not_there(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no\.ckpt"):
-        load_published(tmp_path / "no.ckpt")
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("no.ckpt", r"no file of weights at no\.ckpt"),
+        ("salda", "no published model has that name: did you mean 'salad'"),
+        ("./salad", "no file of weights at salad"),
+        ("NetVLAD of the benchmark", "no file of weights"),  # in the table, by path alone
+    ],
+)
+def test_neither_a_file_nor_a_name(tmp_path, monkeypatch, name, complaint):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=complaint):
+        load_published(name)
+
+
+# By name
+
+
+@pytest.fixture
+def release(tmp_path, monkeypatch):
+    """Say where the file of the model "made" is published; the data folder and torch.hub's."""
+    monkeypatch.setenv("DINOMIX_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    row = published_models().iloc[:1].assign(name="made", file="made.ckpt", licence="X11")
+
+    def publish(url: str, sha256: str = "") -> None:
+        table = row.assign(url=url, sha256=sha256)
+        monkeypatch.setattr("dinomix.exchange.published.published_models", lambda: table)
+
+    return publish
+
+
+def test_a_name_is_downloaded_once(tmp_path, release, capsys):
+    torch.save(tensors := random_tensors(mixvpr_shapes(n=16, depth=2, d=8, r=2)), tmp_path / "a")
+    digest = hashlib.sha256((tmp_path / "a").read_bytes()).hexdigest()
+    release((tmp_path / "a").as_uri(), digest[:8])
+    model = load_published("made")
+    assert model.aggregator.row_proj.bias.equal(tensors["aggregator.row_proj.bias"])
+    told = capsys.readouterr().err
+    assert f"made.ckpt from {(tmp_path / 'a').as_uri()}, licence: X11" in told
+    (tmp_path / "a").unlink()
+    assert load_published("made").config == model.config  # without its source
+    assert capsys.readouterr().err == ""
+    lying = list((tmp_path / "data" / "checkpoints").iterdir())
+    assert [path.name for path in lying] == ["made.ckpt"]
+    # torch.hub's own folder serves as well
+    kept = tmp_path / "torch" / "hub" / "checkpoints" / "made.ckpt"
+    kept.parent.mkdir(parents=True)
+    lying[0].rename(kept)
+    assert load_published("made").config == model.config
+
+
+class Server(BaseHTTPRequestHandler):
+    """A path says what goes wrong with a file of tensors."""
+
+    def do_GET(self):
+        if self.path == "/gone":
+            return self.send_error(404)
+        file = io.BytesIO()
+        torch.save({"a": torch.zeros(1000)}, file)
+        body = file.getvalue()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        html = b"<html>please log in</html>".ljust(len(body))
+        sent = {"/whole": body, "/cut": body[: len(body) // 2], "/html": html}
+        self.wfile.write(sent[self.path])
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def server():
+    with HTTPServer(("127.0.0.1", 0), Server) as made:
+        thread = threading.Thread(target=made.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{made.server_port}"
+        made.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("path", "sha256", "reason"),
+    [
+        ("/cut", "", r"made\.ckpt is damaged"),
+        ("/html", "", r"made\.ckpt is damaged"),
+        ("/whole", "0123abcd", "invalid hash value"),
+        ("/gone", "", "404"),
+        (None, "", "refused"),  # no network
+    ],
+)
+def test_a_download_that_fails_leaves_nothing(tmp_path, release, server, path, sha256, reason):
+    url = f"{server}{path}" if path else "http://127.0.0.1:1/made.ckpt"
+    release(url, sha256)
+    folder = tmp_path / "data" / "checkpoints"
+    with pytest.raises(HubError, match=rf"{url} gave no whole file .*{reason}") as error:
+        load_published("made")
+    assert str(error.value).endswith(
+        f"get made.ckpt from https://github.com/GaoShuang98/DINO-Mix and put it into {folder}"
+    )
+    assert not list(folder.iterdir())
+
+
+def test_without_a_direct_link_it_says_what_to_put_where(tmp_path, release):
+    release(url="")
+    folder = tmp_path / "data" / "checkpoints"
+    with pytest.raises(HubError, match=rf"no direct link.*made\.ckpt .*put it into {folder}"):
+        load_published("made")
+
+
+def test_the_table_tells_what_lies_in_the_data_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("DINOMIX_DATA", str(tmp_path))
+    assert not published_models()["here"].any()
+    path = tmp_path / "checkpoints" / "megaloc.torch"
+    path.parent.mkdir()
+    path.touch()
+    (path.parent / "mine.pth").touch()
+    here = published_models().set_index("name")["here"]
+    assert here[here != ""].to_dict() == {"megaloc": str(path)}
+    assert files_here(tmp_path) == {"megaloc": path, "mine": path.with_name("mine.pth")}

@@ -20,6 +20,7 @@ from dinomix.pipeline import check as module
 from dinomix.pipeline.check import check
 from dinomix.pipeline.notebooks import load_profile
 from tests.conftest import write_places, write_testset
+from tests.exchange.test_published import mixvpr_shapes, random_tensors
 
 SETS = {"train_folder": "places", "val_folder": "city", "test_folders": ["city"]}
 SIZES = {"image_size": 28, "mix_depth": 1, "out_channels": 8, "out_rows": 2, "images_per_place": 4}
@@ -209,6 +210,15 @@ def test_weights_from_a_file(tmp_path, data, suffix):
     path.write_bytes(path.read_bytes()[:1000])
     found = checked(tmp_path, data, weights=f"weights/w{suffix}")
     assert "is damaged" in found["weights of toy_vits14"].found
+
+
+def test_published_checkpoints_need_no_weights_of_a_backbone(tmp_path, data):
+    path = data / "checkpoints" / "mine.pth"
+    path.parent.mkdir()
+    torch.save(random_tensors(mixvpr_shapes(n=4, depth=1, d=8, r=2)), path)
+    found = checked(tmp_path, data, lineup="published", methods=None)
+    assert not any("weights" in what for what in found)
+    assert "1 without training" in found["models"].found
 
 
 def test_weights_of_another_backbone_are_told_tensor_by_tensor(tmp_path, data):

@@ -4,13 +4,16 @@ import dataclasses
 
 import pandas as pd
 import pytest
+import torch
 
 import dinomix
 from dinomix.images import as_size
 from dinomix.model import TEST_SIZES, outline
+from dinomix.plumbing.errors import MissingDataError
 from dinomix.study.designs import Setup, lineup, open_profile
 from dinomix.study.results import COLUMNS
 from dinomix.study.study import Study, Variant, variants
+from tests.exchange.test_published import mixvpr_shapes, random_tensors
 
 COMMON = {
     **{"profile": "p", "required": {}, "train_folder": "city/train", "val_folder": "city"},
@@ -195,3 +198,37 @@ def test_methods_of_a_line_up_are_chosen_by_name():
         lineup("toy", ["Vlad"])
     with pytest.raises(ValueError, match="no line-up 'real'; there are toy, paper"):
         lineup("real")
+
+
+def test_the_published_line_up_is_what_lies_in_the_data_folder(setup, tmp_path):
+    made = setup(lineup="published", methods=None)
+    with pytest.raises(MissingDataError, match=r"no published checkpoint lies in .*checkpoints: "):
+        made.variants()
+    folder = tmp_path / "data" / "checkpoints"
+    folder.mkdir(parents=True)
+    tensors = random_tensors(mixvpr_shapes(n=16, depth=1, d=8, r=2))
+    for name in ("resnet50_MixVPR_128_channels(64)_rows(2).ckpt", "mine.pth"):
+        torch.save(tensors, folder / name)
+    found = made.variants()
+    assert [(v.method, v.weights.name) for v in found] == [
+        ("mine", "mine.pth"),
+        ("mixvpr-128", "resnet50_MixVPR_128_channels(64)_rows(2).ckpt"),
+    ]
+    assert {v.model for v in found} == {dinomix.load_published(folder / "mine.pth").config}
+    assert all(v.train is None and v.published for v in found)
+    assert list(made.sets()) == ["city"]  # its tests alone, see below
+    assert list(lineup("published", ["mine"], tmp_path / "data")) == ["mine"]
+    with pytest.raises(ValueError, match=r"no methods \['mixvpr'\]; did you mean 'mixvpr-128'"):
+        lineup("published", ["mixvpr"], tmp_path / "data")
+
+    apart = {"train_folder": "gsv-cities", "val_folder": "pitts30k-val"}
+    assert list(setup(lineup="published", methods=None, **apart).sets()) == ["city"]
+    assert set(setup(lineup="toy", methods=None, **apart).sets()) == {
+        *("gsv-cities", "pitts30k", "city")
+    }
+    method = {"mine": {"published": folder / "mine.pth", "out_channels": 4}}
+    with pytest.raises(ValueError, match="mine is published as it is: leave out out_channels"):
+        variants(method, BASE, dinomix.TrainConfig())
+    (folder / "mine.pth").write_bytes(b"not tensors")
+    with pytest.raises(ValueError, match=r"mine: .*mine\.pth is damaged"):
+        made.variants()

@@ -14,6 +14,12 @@ def test_numbers_stand_with_their_sets():
         ("BoQ, DINOv2-B, 12288-d", "Pitts250k-test", 1, 96.6),
         ("BoQ, DINOv2-B, 12288-d", "Nordland, +-1", 1, 81.3),
         ("FoL, ViT-L, global", "SF-XL-testv1, full", 1, 91.5),
+        ("FoL, ViT-L, re-ranked", "SF-XL-night", 1, 60.5),
+        ("SAGE, ViT-L", "Nordland, +-10, others", 1, 94.8),
+        ("SAGE, ViT-B", "SF-XL-testv1, small", 1, 88.8),
+        ("ImAge, ViT-B, unified", "Nordland, not stated", 1, 97.7),
+        ("SelaVPR++, ViT-L", "MSLS-val", 1, 94.3),
+        ("MegaLoc", "MSLS-val, others", 10, 95.8),
     ]:
         assert found[method, dataset, k] == recall
 
@@ -33,4 +39,13 @@ def test_nothing_is_made_up_and_tables():
     wide = reported.table()
     assert wide.loc["DINO-Mix, ViT-B, 4096-d (log)", "Nordland"] == "80.18 / 90.86 / 93.97"
     assert wide.loc["Conv-AP, ResNet-50", "Nordland"] == ""
-    assert wide.columns.tolist() == reported.test_sets().index.tolist()
+    facts = ["dimension", "image_size", "training_data"]
+    assert wide.columns.tolist() == facts + reported.test_sets().index.tolist()
+    assert wide.index.tolist() == found["method"].unique().tolist()
+    assert wide.loc["ImAge, ViT-B, GSV-Cities", facts].tolist() == ["6144", "322", "GSV-Cities"]
+    assert wide.loc["FoL, ViT-L, global", facts].tolist() == ["", "504", ""]  # as much as is said
+    assert wide.loc["MegaLoc", "MSLS-val, others"] == "91 / - / 95.8"
+    assert reported.methods()["source"].all()
+    ranks = found.groupby(["method", "dataset"])["recall"]  # R@1 <= R@5 <= R@10
+    assert ranks.apply(lambda group: group.is_monotonic_increasing).all()
+    assert not found.duplicated(["method", "dataset", "k"]).any()

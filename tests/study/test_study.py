@@ -20,6 +20,7 @@ from dinomix.runs import cluster
 from dinomix.runs.run import COLUMNS
 from dinomix.study.study import Study, Variant, _Watch, variants
 from tests.conftest import write_places, write_testset
+from tests.exchange.test_published import mixvpr_shapes, random_tensors
 from tests.made_downloads import write_svox
 
 RECIPE = dinomix.TrainConfig.preset("toy", epochs=2, places_per_batch=3, device="cpu")
@@ -108,6 +109,27 @@ def test_untrained_variants_leave_no_run(study):
     assert set(table["run"]) == {"untrained"} and set(table["epoch"]) == {0}
     assert table["mix_depth"].isna().all() and table["val_recall"].isna().all()
     assert not list(study.out.glob("*/config.json"))
+
+
+def test_published_checkpoints_are_tested_as_they_are(study, tmp_path, monkeypatch):
+    path = tmp_path / "mine.pth"
+    shapes = mixvpr_shapes(n=4, depth=1, d=8, r=2)  # for 32 pixels
+    torch.save(random_tensors(shapes), path)
+    (variant,) = variants({"mine": {"published": path}}, config(), RECIPE, seeds=(3, 4))
+    table = study.test(variant)
+    expected = dinomix.evaluate(
+        dinomix.load_published(path), dinomix.TestSet(study.val), (1, 2), progress=False
+    )
+    first = table[table["dataset"] == "city-test"]
+    assert first["recall"].tolist() == expected["recall"].tolist()
+    assert set(table["dim"]) == {16} and set(table["run"]) == {"untrained"}
+    assert study.is_done(variant)
+
+    monkeypatch.setattr("dinomix.study.study.load_published", lambda _: pytest.fail("loaded again"))
+    pd.testing.assert_frame_equal(study.run([variant], progress=False), table)
+    tensors = random_tensors(shapes)
+    torch.save(tensors | {"aggregator.row_proj.bias": torch.ones(2)}, path)
+    assert not study.is_done(variant)  # another file is another model
 
 
 @pytest.mark.parametrize("learns", [None, dataclasses.replace(RECIPE, cache_prefix=True)])
