@@ -9,22 +9,33 @@ import statistics
 import subprocess
 import sys
 import timeit
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from dinomix.aggregators.base import check_counts
+from dinomix.data import TestSet
+from dinomix.evaluation import UNLABELLED, retrieve_described
 from dinomix.model import ModelConfig, PlaceModel, outline
+from dinomix.plumbing.configs import whole
 from dinomix.plumbing.summary import count_parameters
-from dinomix.retrieval import pick_device
+from dinomix.retrieval import describe, pick_device
+from dinomix.scale.approximate import ApproximateIndex
+from dinomix.scale.compression import Projection
 from dinomix.scale.search import search
+from dinomix.study.results import overall
 
 MIB = 2**20
+CODES = {"float32": "Flat", "int8": "SQ8", "binary": "LSHt"}  # in FAISS' words
 WARM_UP = 3  # passes before the first one that is timed
 
 
@@ -92,6 +103,73 @@ def search_ms(dim: int, *, database: int = 10_000, queries: int = 100, repeats: 
         descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
     seconds = _median_seconds(lambda: search(stored, asked), torch.device("cpu"), repeats)
     return 1000 * seconds / queries
+
+
+def price(
+    model: nn.Module,
+    training: Sequence[Path],
+    test: TestSet,
+    dims: Sequence[int] = (),
+    *,
+    k: int = 1,
+    candidates: int = 100,
+    repeats: int = 3,
+    **options,
+) -> pd.DataFrame:
+    """What smaller descriptors of a model cost, and what they save.
+
+    Descriptors as they are, and by PCA and PCA-whitening to each of `dims`; each in float32, in
+    int8 (a byte an entry) and binary (a bit: above the training median or not), and these again
+    with the first candidates of each query compared in float32.
+
+    Args:
+        model: any that `describe` takes.
+        training: images that it was trained on, or like them: all is fitted on their descriptors,
+            nothing on those of the test set. More than the largest of `dims`.
+        candidates: how many are compared again.
+        options: of `describe`.
+
+    Returns:
+        a row each: reduction ("none", "PCA", "whitening"), dim, code, again, and
+        bytes: of an image in what is searched; to compare again needs 4 * dim more, maybe on disk.
+        recall: recall@k in percent, `results.overall`; lost: what float32 without reduction has
+            more, in points.
+        search_ms: a query, of all queries at once: the median of `repeats` searches of an index
+            that is there, all of it for the best k.
+
+    Raises:
+        ValueError: the test set is unlabelled, a number below 1, a dim exceeds the model's, or
+            there are too few training images.
+    """
+    check_counts(k=k, candidates=candidates, repeats=repeats)
+    if not test.labelled:
+        raise ValueError(f"{test.name}: {UNLABELLED}")
+    dims = [whole("dims", dim, least=1) for dim in dims]
+    learned = describe(model, training, **options)
+    reductions = {("none", learned.shape[1]): lambda descriptors: descriptors}
+    for name, whiten in {"PCA": False, "whitening": True}.items() if dims else ():
+        largest = Projection.fit(learned, max(dims), whiten=whiten)
+        reductions |= {(name, dim): largest.first(dim) for dim in dims}
+    described = [describe(model, paths, **options) for paths in (test.database, test.queries)]
+    found = retrieve_described(test, *described, k)
+    rows = []
+    for (name, dim), reduce in reductions.items():
+        database, queries = map(reduce, described)
+        for (code, factory), again in product(CODES.items(), (False, True)):
+            if again and code == "float32":
+                continue
+            index = ApproximateIndex.build(database, factory, learn_from=reduce(learned))
+            more = {"database": database, "candidates": candidates} if again else {}
+            look = partial(index.search, queries, k, **more)
+            seconds = _median_seconds(look, torch.device("cpu"), repeats)
+            similarities, ranked = look()
+            table = replace(found, ranked=ranked, similarities=similarities).table([k])
+            recall, took = overall(table)["recall"].item(), 1000 * seconds / len(queries)
+            rows.append((name, dim, code, again, index.bytes_per_image, recall, took))
+    columns = ["reduction", "dim", "code", "again", "bytes", "recall", "search_ms"]
+    table = pd.DataFrame(rows, columns=columns)
+    table.insert(6, "lost", table["recall"].iloc[0] - table["recall"])
+    return table
 
 
 def peak_memory() -> int:
