@@ -6,6 +6,7 @@ from dinomix.figures.charts import recall_bars as recall_bars
 from dinomix.figures.charts import recall_curves as recall_curves
 from dinomix.figures.charts import recall_dots as recall_dots
 from dinomix.figures.charts import recall_heatmap as recall_heatmap
+from dinomix.figures.charts import recall_over_bytes as recall_over_bytes
 from dinomix.figures.charts import test_map as test_map
 from dinomix.figures.charts import training_curves as training_curves
 from dinomix.figures.pictures import attention_rows as attention_rows
