@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dinomix.cli.app import Json, app
+from dinomix.cli.app import MODELS, Device, Json, app, print_table
 
 SETS = "pitts30k, pitts250k, tokyo247, nordland, sfxl, sfxl-small or msls"
 
@@ -70,3 +70,48 @@ def prepare(
     folder, options = out or data_root() / name, {"copy": copy, "allow_missing": allow_missing}
     summary = prepare(name, raw, folder, progress=not as_json, **options)
     typer.echo(json.dumps(dataclasses.asdict(summary), default=str) if as_json else summary)
+
+
+@app.command()
+def audit(
+    training: Annotated[Path, typer.Argument(help="GSV-Cities layout, or a folder of images")],
+    test: Annotated[str, typer.Argument(help="a test set's folder, or a benchmark")],
+    split: Annotated[str | None, typer.Option(help="of a folder: test (default) or val")] = None,
+    model: Annotated[str | None, typer.Option(help=f"compare descriptors of {MODELS}")] = None,
+    bits: Annotated[int, typer.Option(help="of 256 in which the same picture may differ")] = 32,
+    similarity: Annotated[float, typer.Option(help="of descriptors that are alike")] = 0.95,
+    out: Annotated[Path | None, typer.Option(help="CSV file of all pairs")] = None,
+    gallery: Annotated[Path | None, typer.Option(help="picture of the worst pairs")] = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Look for images that training and test set share, and for queries in the database.
+
+    Same files, copies of another size or quality, training images near a test image's position
+    and, with a model, whatever has nearly the same descriptor.
+
+    \b
+    dinomix audit data/gsv-cities pitts30k --out leaks.csv --gallery leaks.png
+    dinomix audit my_photos my_city --model data/runs/4c078f96577b --similarity 0.9
+    """
+    from dinomix.exchange.opening import open_model, open_testset
+    from dinomix.figures import look_alikes, save_figure
+    from dinomix.plumbing.files import atomic_path
+    from dinomix.study import leaks
+
+    images, tested = leaks.open_images(training), open_testset(test, split)
+    limits = {"bits": bits, "similarity": similarity, "progress": not as_json}
+    chosen, options = (open_model(model), {"device": device}) if model else (None, {})
+    table = leaks.audit(images, tested, chosen, **limits, **options)
+    if out:
+        with atomic_path(out) as partial:
+            table.to_csv(partial, index=False)
+    if gallery and len(table):
+        save_figure(look_alikes(table), gallery)
+    by = ["part", "other_part", "finding"]
+    found = table.groupby(by, observed=True, sort=False)["image"].agg(["nunique", "size"])
+    if as_json:
+        return typer.echo(found.reset_index().to_json(orient="records"))
+    columns = ["images of", "shared with", "finding", "images", "pairs"]
+    rows = found.reset_index().astype(str).to_numpy()
+    print_table(columns, rows, f"{tested.name} and {training}", right=columns[3:])

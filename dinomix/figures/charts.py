@@ -180,34 +180,6 @@ def recall_curves(
     return figure
 
 
-def recall_over_bytes(table: pd.DataFrame, k: int = 1) -> Figure:
-    """Recall on one test set over the bytes of an image in the search, a panel a code: dimensions
-    that were trained are a line, those that they were reduced to are others.
-
-    Of rows of `costs.price`, of one model or several. Dashed is compared again in float32.
-    """
-    mean = table.groupby(["reduction", "again", "code", "bytes"], sort=False)["recall"].mean()
-    codes, reductions = table["code"].unique(), table["reduction"].unique()
-    colours = dict(zip(reductions, sns.color_palette(PALETTE), strict=False))
-    markers = dict(zip(reductions, MARKERS, strict=False))
-    figure, (axes,) = panels(1, len(codes), (1 + 2.9 * len(codes), 3.4), sharey=True)
-    drawn = {}
-    for axis, code in zip(axes, codes, strict=True):
-        for (name, again), line in mean.xs(code, level="code").groupby(level=[0, 1], sort=False):
-            line = line.droplevel([0, 1]).sort_index()
-            label = "trained" if name == "none" else name
-            look = {"color": colours[name], "marker": markers[name], "ms": 5}
-            look |= {"ls": "--" if again else "-", "label": label + ", compared again" * again}
-            drawn[look["label"]] = axis.plot(line.index, line, **look)[0]
-        axis.set_xscale("log", base=2)
-        axis.xaxis.set_major_formatter("{x:,.0f}")
-        axis.set(title=code, xlabel="bytes an image")
-    axes[0].set_ylabel(f"R@{k} (%)")
-    above = {"loc": "outside upper center", "ncols": len(reductions), "frameon": False}
-    figure.legend(drawn.values(), drawn, **above)
-    return figure
-
-
 def class_gains(shares: pd.DataFrame) -> Figure:
     """How much more attention a class gets than it has area, a mark a method.
 

@@ -12,7 +12,6 @@ import timeit
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +23,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dinomix.aggregators.base import check_counts
 from dinomix.data import TestSet
-from dinomix.evaluation import UNLABELLED, retrieve_described
+from dinomix.evaluation import retrieve_described
 from dinomix.model import ModelConfig, PlaceModel, outline
-from dinomix.plumbing.configs import whole
 from dinomix.plumbing.summary import count_parameters
 from dinomix.retrieval import describe, pick_device
 from dinomix.scale.approximate import ApproximateIndex
@@ -35,7 +33,13 @@ from dinomix.scale.search import search
 from dinomix.study.results import overall
 
 MIB = 2**20
-CODES = {"float32": "Flat", "int8": "SQ8", "binary": "LSHt"}  # in FAISS' words
+# What is searched in FAISS' words, and whether the first candidates are compared again.
+CODES = {
+    "": ("Flat", False),
+    "int8": ("SQ8", False),
+    "binary": ("LSHt", False),
+    "binary, compared again": ("LSHt", True),
+}
 WARM_UP = 3  # passes before the first one that is timed
 
 
@@ -116,60 +120,49 @@ def price(
     repeats: int = 3,
     **options,
 ) -> pd.DataFrame:
-    """What smaller descriptors of a model cost, and what they save.
+    """What smaller descriptors of a model save, and what they cost.
 
-    Descriptors as they are, and by PCA and PCA-whitening to each of `dims`; each in float32, in
-    int8 (a byte an entry) and binary (a bit: above the training median or not), and these again
-    with the first candidates of each query compared in float32.
+    As they are, and by PCA and whitening to each of `dims`; each of these in float32, in int8 (a
+    byte an entry) and in bits (above the training median or not), the latter also with the first
+    `candidates` compared again in float32.
 
     Args:
-        model: any that `describe` takes.
-        training: images that it was trained on, or like them: all is fitted on their descriptors,
-            nothing on those of the test set. More than the largest of `dims`.
-        candidates: how many are compared again.
+        training: images like those that it was trained on, more than the largest of `dims`. All
+            is fitted on their descriptors, nothing on those of the test set.
         options: of `describe`.
 
     Returns:
-        a row each: reduction ("none", "PCA", "whitening"), dim, code, again, and
-        bytes: of an image in what is searched; to compare again needs 4 * dim more, maybe on disk.
-        recall: recall@k in percent, `results.overall`; lost: what float32 without reduction has
-            more, in points.
-        search_ms: a query, of all queries at once: the median of `repeats` searches of an index
-            that is there, all of it for the best k.
+        a row each: method, dim; bytes of an image in what is searched (to compare again takes
+        4 * dim more, maybe on disk); dataset, condition, k and recall as of `results.overall`;
+        lost, in points, to the first row, where nothing is reduced; search_ms of a query among
+        all at once, the median of `repeats` searches in an index that is there.
 
     Raises:
-        ValueError: the test set is unlabelled, a number below 1, a dim exceeds the model's, or
-            there are too few training images.
+        ValueError: as `Retrieval.table`, `Projection.fit` and `ApproximateIndex.search`.
     """
-    check_counts(k=k, candidates=candidates, repeats=repeats)
-    if not test.labelled:
-        raise ValueError(f"{test.name}: {UNLABELLED}")
-    dims = [whole("dims", dim, least=1) for dim in dims]
     learned = describe(model, training, **options)
-    reductions = {("none", learned.shape[1]): lambda descriptors: descriptors}
+    reductions = {("", learned.shape[1]): np.asarray}
     for name, whiten in {"PCA": False, "whitening": True}.items() if dims else ():
         largest = Projection.fit(learned, max(dims), whiten=whiten)
         reductions |= {(name, dim): largest.first(dim) for dim in dims}
     described = [describe(model, paths, **options) for paths in (test.database, test.queries)]
-    found = retrieve_described(test, *described, k)
-    rows = []
-    for (name, dim), reduce in reductions.items():
-        database, queries = map(reduce, described)
-        for (code, factory), again in product(CODES.items(), (False, True)):
-            if again and code == "float32":
-                continue
-            index = ApproximateIndex.build(database, factory, learn_from=reduce(learned))
+    found, tables = retrieve_described(test, *described, k), []
+    for (name, dim), reduced in reductions.items():
+        database, queries = map(reduced, described)
+        for code, (factory, again) in CODES.items():
+            index = ApproximateIndex.build(database, factory, learn_from=reduced(learned))
             more = {"database": database, "candidates": candidates} if again else {}
             look = partial(index.search, queries, k, **more)
             seconds = _median_seconds(look, torch.device("cpu"), repeats)
-            similarities, ranked = look()
-            table = replace(found, ranked=ranked, similarities=similarities).table([k])
-            recall, took = overall(table)["recall"].item(), 1000 * seconds / len(queries)
-            rows.append((name, dim, code, again, index.bytes_per_image, recall, took))
-    columns = ["reduction", "dim", "code", "again", "bytes", "recall", "search_ms"]
-    table = pd.DataFrame(rows, columns=columns)
-    table.insert(6, "lost", table["recall"].iloc[0] - table["recall"])
-    return table
+            row = overall(replace(found, ranked=look()[1]).table([k])).assign(
+                method=", ".join(filter(None, [name, code])) or "as it is",
+                dim=dim,
+                bytes=index.bytes_per_image,
+                search_ms=1000 * seconds / len(queries),
+            )
+            tables.append(row)
+    table = pd.concat(tables, ignore_index=True)
+    return table.assign(lost=table["recall"].iloc[0] - table["recall"])
 
 
 def peak_memory() -> int:

@@ -30,7 +30,6 @@ from dinomix.runs.machine import reproducible
 from dinomix.runs.prefix import prefix_features
 from dinomix.runs.run import Run, weights_id
 from dinomix.runs.train import find_run, train
-from dinomix.study.costs import price
 from dinomix.training import TrainConfig
 
 if TYPE_CHECKING:
@@ -207,19 +206,6 @@ class Study:
         with reproducible(variant.seed):
             return build_model(variant.model, variant.weights).eval()
 
-    def price(self, variant: Variant, dims: Sequence[int] = (), images: int = 4000) -> pd.DataFrame:
-        """`costs.price` of a variant on every test set, by recall@1; learned from `images` of the
-        training places. A column `dataset` names the set.
-        """
-        model, tables = self.load(variant), []
-        every = _places(self.places, self.images_per_place, 0).paths
-        training = every[:: max(1, len(every) // whole("images", images, least=1))]
-        for test in self.test_sets():
-            options = self._describing(variant, model, [*training, *test.database, *test.queries])
-            table = price(model, training, test, dims, **options)
-            tables.append(table.assign(dataset=test.name))
-        return pd.concat(tables, ignore_index=True)
-
     def is_trained(self, variant: Variant) -> bool:
         """Whether the variant is trained, or does not learn."""
         run = self._asked(variant)
@@ -256,22 +242,17 @@ class Study:
         return folder / f"recall-{config_hash(test.name, test.fingerprint, list(self.ks))}.csv"
 
     def _evaluate(self, variant: Variant, model: PlaceModel, test: TestSet) -> pd.DataFrame:
-        options = self._describing(variant, model, [*test.database, *test.queries])
-        parameters, trained = count_parameters(model)
-        table = evaluate(model, test, self.ks, **options)
-        return table.assign(parameters=parameters, trained=trained)
-
-    def _describing(
-        self, variant: Variant, model: PlaceModel, images: Sequence[Path]
-    ) -> dict[str, Any]:
-        """Options of `describe`: as the variant was trained, its frozen prefix once for all."""
         options = {"device": "auto", "progress": False}
         if variant.train is not None:
             options |= {"device": variant.train.device, "workers": variant.train.workers}
             if variant.train.cache_prefix and model.backbone.has_prefix:
-                where = {"folder": self.out / "prefix", "device": pick_device(options["device"])}
-                options["frozen"] = prefix_features(model, images, **where, progress=False)
-        return options
+                images, device = [*test.database, *test.queries], pick_device(options["device"])
+                options["frozen"] = prefix_features(
+                    model, images, self.out / "prefix", device=device, progress=False
+                )
+        parameters, trained = count_parameters(model)
+        table = evaluate(model, test, self.ks, **options)
+        return table.assign(parameters=parameters, trained=trained)
 
 
 class _Watch:
