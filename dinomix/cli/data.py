@@ -112,6 +112,8 @@ def audit(
     found = table.groupby(by, observed=True, sort=False)["image"].agg(["nunique", "size"])
     if as_json:
         return typer.echo(found.reset_index().to_json(orient="records"))
+    if not len(table):
+        return typer.echo(f"{tested.name} and {training}: nothing was found")
     columns = ["images of", "shared with", "finding", "images", "pairs"]
     rows = found.reset_index().astype(str).to_numpy()
     print_table(columns, rows, f"{tested.name} and {training}", right=columns[3:])

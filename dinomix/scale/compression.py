@@ -16,23 +16,20 @@ class Projection:
     """PCA of descriptors: `projection(descriptors)` is (N, d) of unit length, from (N, D)."""
 
     mean: np.ndarray  # float32 (D,), of the training descriptors
-    directions: np.ndarray  # float32 (d, D), by falling variance; of whitening divided by its root
+    directions: np.ndarray  # float32 (d, D), by falling variance
+    deviations: np.ndarray  # float32 (d,), of the training descriptors, relative to the first
 
     @classmethod
-    def fit(cls, training: np.ndarray, dim: int, *, whiten: bool = False) -> Self:
-        """The `dim` directions in which training descriptors vary most. One in which they do not
-        vary at all becomes 0: it would hold rounding alone.
+    def fit(cls, training: np.ndarray, dim: int) -> Self:
+        """The `dim` directions in which training descriptors, float32 (n, D), vary most.
 
-        Args:
-            training: float32 (n, D), of images that are trained on: fitted on what is tested, a
-                recall would be too good. Rows of NaN are left out.
-            whiten: give all directions the same variance (Jegou and Chum, ECCV 2012).
+        Fitted on what is tested, a recall would be too good. Rows of NaN are left out. A direction
+        in which nothing varies becomes 0: it would hold rounding alone.
 
         Raises:
             ValueError: dim exceeds D, or there are no more than dim descriptors.
         """
-        dim, sample = whole("dim", dim, least=1), np.asarray(training, np.float32)
-        sample = sample[described(sample)]  # (n, D)
+        dim, sample = whole("dim", dim, least=1), training[described(training)]  # (n, D)
         if dim > sample.shape[1]:
             raise ValueError(f"dim is {dim}, but the descriptors have {sample.shape[1]} entries")
         if dim >= len(sample):
@@ -43,18 +40,21 @@ class Projection:
         centred = sample - mean
         wide = len(centred) < centred.shape[1]  # then the smaller matrix has the same variances
         products = (centred @ centred.T if wide else centred.T @ centred).astype(np.float64)
-        variances, vectors = (x[..., ::-1][..., :dim] for x in np.linalg.eigh(products))
+        variances, vectors = (each[..., : -dim - 1 : -1] for each in np.linalg.eigh(products))
         directions = vectors.T @ centred if wide else vectors.T.copy()  # (d, D)
         varies = variances > FLAT * variances[0]
         directions[~varies] = 0
-        lengths = np.linalg.norm(directions[varies], axis=1)
-        scales = np.sqrt(variances[varies] / variances[0]) if whiten else 1
-        directions[varies] /= (lengths * scales)[:, None]
-        return cls(mean, directions.astype(np.float32))
+        directions[varies] /= np.linalg.norm(directions[varies], axis=1, keepdims=True)
+        deviations = np.sqrt(np.where(varies, variances, 1) / max(variances[0], 1e-30))
+        return cls(mean, directions.astype(np.float32), deviations.astype(np.float32))
 
-    def first(self, dim: int) -> Self:
-        """The projection to the first `dim` of the d directions, as `fit` would give it."""
-        return replace(self, directions=self.directions[:dim])
+    def whitened(self) -> "Projection":
+        """The same, but all directions vary alike (Jegou and Chum, ECCV 2012). Of `fit` only."""
+        return replace(self, directions=self.directions / self.deviations[:, None])
+
+    def first(self, dim: int) -> "Projection":
+        """To the first `dim` of the d directions, as `fit` would give it."""
+        return Projection(self.mean, self.directions[:dim], self.deviations[:dim])
 
     def __call__(self, descriptors: np.ndarray) -> np.ndarray:
         """float32 (N, d), rows of unit length; of NaN where (N, D) has one, as of skipped images.

@@ -142,9 +142,10 @@ def price(
     """
     learned = describe(model, training, **options)
     reductions = {("", learned.shape[1]): np.asarray}
-    for name, whiten in {"PCA": False, "whitening": True}.items() if dims else ():
-        largest = Projection.fit(learned, max(dims), whiten=whiten)
-        reductions |= {(name, dim): largest.first(dim) for dim in dims}
+    if dims:
+        pca = Projection.fit(learned, max(dims))
+        for name, largest in {"PCA": pca, "whitening": pca.whitened()}.items():
+            reductions |= {(name, dim): largest.first(dim) for dim in dims}
     described = [describe(model, paths, **options) for paths in (test.database, test.queries)]
     found, tables = retrieve_described(test, *described, k), []
     for (name, dim), reduced in reductions.items():

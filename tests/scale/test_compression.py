@@ -20,6 +20,11 @@ def descriptors(count, rank=D, seed=0):
     return unit(rng.normal(size=(count, rank)) * 0.9 ** np.arange(rank) @ directions + 2)
 
 
+def fitted(training, dim, whiten):
+    projection = Projection.fit(training, dim)
+    return projection.whitened() if whiten else projection
+
+
 def with_nan(rows, count):
     rows[:count, 5] = np.nan
     return rows
@@ -30,7 +35,7 @@ def with_nan(rows, count):
 @pytest.mark.parametrize("dim", [1, 8, 19])
 def test_a_projection_is_scikit_learns(count, whiten, dim):
     training, asked = descriptors(count), descriptors(40, seed=1)
-    ours = Projection.fit(training, dim, whiten=whiten)(asked)
+    ours = fitted(training, dim, whiten)(asked)
     theirs = unit(PCA(dim, whiten=whiten, svd_solver="full").fit(training).transform(asked))
     assert ours.dtype == np.float32 and ours.shape == (40, dim)
     np.testing.assert_allclose(ours @ ours.T, theirs @ theirs.T, atol=2e-3)  # signs are free
@@ -40,8 +45,7 @@ def test_a_projection_is_scikit_learns(count, whiten, dim):
 def test_the_first_directions_are_those_of_a_smaller_projection():
     training, asked = descriptors(500), descriptors(10, seed=1)
     for whiten in (False, True):
-        whole = Projection.fit(training, 12, whiten=whiten)
-        few = Projection.fit(training, 5, whiten=whiten)
+        whole, few = (fitted(training, dim, whiten) for dim in (12, 5))
         np.testing.assert_allclose(whole.first(5)(asked), few(asked), atol=1e-5)
 
 
@@ -52,11 +56,11 @@ def test_directions_without_variance_stay_0(count):
     flat = training @ np.diag(np.arange(D) < 6).astype(np.float32)  # 6 entries: 6 directions
     asked = asked @ np.diag(np.arange(D) < 6).astype(np.float32)
     for whiten in (False, True):
-        wide, narrow = (Projection.fit(flat, dim, whiten=whiten)(asked) for dim in (15, 6))
+        wide, narrow = (fitted(flat, dim, whiten)(asked) for dim in (15, 6))
         assert not wide[:, 6:].any()
         np.testing.assert_allclose(wide[:, :6], narrow, atol=1e-5)
     same = np.ones((40, D), np.float32)
-    assert not Projection.fit(same, 4, whiten=True)(same).any()  # and no NaN
+    assert not fitted(same, 4, whiten=True)(same).any()  # and no NaN
 
 
 def test_skipped_images_neither_teach_nor_get_a_descriptor():
