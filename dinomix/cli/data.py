@@ -108,12 +108,13 @@ def audit(
             table.to_csv(partial, index=False)
     if gallery and len(table):
         save_figure(look_alikes(table), gallery)
-    by = ["part", "other_part", "finding"]
-    found = table.groupby(by, observed=True, sort=False)["image"].agg(["nunique", "size"])
+    by = table.groupby(["part", "other_part", "finding"], observed=True, sort=False)["image"]
+    found = by.agg(images="nunique", pairs="size").reset_index()
     if as_json:
-        return typer.echo(found.reset_index().to_json(orient="records"))
-    if not len(table):
-        return typer.echo(f"{tested.name} and {training}: nothing was found")
-    columns = ["images of", "shared with", "finding", "images", "pairs"]
-    rows = found.reset_index().astype(str).to_numpy()
-    print_table(columns, rows, f"{tested.name} and {training}", right=columns[3:])
+        typer.echo(found.to_json(orient="records"))
+    elif len(found):
+        columns = ["images of", "shared with", "finding", "images", "pairs"]
+        title = f"{tested.name} and {training}"
+        print_table(columns, found.astype(str).to_numpy(), title, right=columns[3:])
+    else:
+        typer.echo(f"{tested.name} and {training}: nothing was found")

@@ -25,6 +25,7 @@ from dinomix.aggregators.base import check_counts
 from dinomix.data import TestSet
 from dinomix.evaluation import retrieve_described
 from dinomix.model import ModelConfig, PlaceModel, outline
+from dinomix.plumbing.configs import wholes
 from dinomix.plumbing.summary import count_parameters
 from dinomix.retrieval import describe, pick_device
 from dinomix.scale.approximate import ApproximateIndex
@@ -33,13 +34,7 @@ from dinomix.scale.search import search
 from dinomix.study.results import overall
 
 MIB = 2**20
-# What is searched in FAISS' words, and whether the first candidates are compared again.
-CODES = {
-    "": ("Flat", False),
-    "int8": ("SQ8", False),
-    "binary": ("LSHt", False),
-    "binary, compared again": ("LSHt", True),
-}
+PRICE = ["method", "dim", "bytes", "recall", "lost", "search_ms", "dataset", "condition", "k"]
 WARM_UP = 3  # passes before the first one that is timed
 
 
@@ -123,8 +118,8 @@ def price(
     """What smaller descriptors of a model save, and what they cost.
 
     As they are, and by PCA and whitening to each of `dims`; each of these in float32, in int8 (a
-    byte an entry) and in bits (above the training median or not), the latter also with the first
-    `candidates` compared again in float32.
+    byte an entry) and binary (a bit: above the training median or not; after PCA of entries that
+    are rotated at random), and the latter with the first `candidates` compared in float32, too.
 
     Args:
         training: images like those that it was trained on, more than the largest of `dims`. All
@@ -132,14 +127,15 @@ def price(
         options: of `describe`.
 
     Returns:
-        a row each: method, dim; bytes of an image in what is searched (to compare again takes
-        4 * dim more, maybe on disk); dataset, condition, k and recall as of `results.overall`;
-        lost, in points, to the first row, where nothing is reduced; search_ms of a query among
-        all at once, the median of `repeats` searches in an index that is there.
+        a row each, of columns `PRICE`; bytes: of an image in what is searched (to compare again
+        takes 4 * dim more, maybe on disk); recall: `results.overall`; lost: points of it, to the
+        first row, where nothing is reduced; search_ms: of a query among all at once, the median
+        of `repeats` searches in an index that is there.
 
     Raises:
         ValueError: as `Retrieval.table`, `Projection.fit` and `ApproximateIndex.search`.
     """
+    dims = wholes("dims", dims, least=1) if len(dims) else []
     learned = describe(model, training, **options)
     reductions = {("", learned.shape[1]): np.asarray}
     if dims:
@@ -150,20 +146,25 @@ def price(
     found, tables = retrieve_described(test, *described, k), []
     for (name, dim), reduced in reductions.items():
         database, queries = map(reduced, described)
-        for code, (factory, again) in CODES.items():
+        rotated = "r" if name else ""  # else the bits of the last components would say little
+        again = {"database": database, "candidates": candidates}
+        codes = {"": "Flat", "int8": "SQ8", "binary": f"LSH{rotated}t"}
+        for code, factory in codes.items():
             index = ApproximateIndex.build(database, factory, learn_from=reduced(learned))
-            more = {"database": database, "candidates": candidates} if again else {}
-            look = partial(index.search, queries, k, **more)
-            seconds = _median_seconds(look, torch.device("cpu"), repeats)
-            row = overall(replace(found, ranked=look()[1]).table([k])).assign(
-                method=", ".join(filter(None, [name, code])) or "as it is",
-                dim=dim,
-                bytes=index.bytes_per_image,
-                search_ms=1000 * seconds / len(queries),
-            )
-            tables.append(row)
+            ways = {code: {}} | ({f"{code}, compared again": again} if code == "binary" else {})
+            for way, more in ways.items():
+                look = partial(index.search, queries, k, **more)
+                seconds = _median_seconds(look, torch.device("cpu"), repeats)
+                row = overall(replace(found, ranked=look()[1]).table([k])).assign(
+                    method=", ".join(filter(None, [name, way])) or "as it is",
+                    dim=dim,
+                    bytes=index.bytes_per_image,
+                    search_ms=1000 * seconds / len(queries),
+                )
+                tables.append(row)
     table = pd.concat(tables, ignore_index=True)
-    return table.assign(lost=table["recall"].iloc[0] - table["recall"])
+    table["lost"] = table["recall"].iloc[0] - table["recall"]
+    return table[PRICE]
 
 
 def peak_memory() -> int:
