@@ -1,6 +1,7 @@
 """Leaks: training images that a test set shows again, and queries that lie in its database."""
 
 import filecmp
+import warnings
 from collections.abc import Sequence
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -10,6 +11,7 @@ import faiss
 import numpy as np
 import pandas as pd
 import utm
+from numpy import cos, sin
 from PIL import Image
 from scipy.fft import dctn
 from scipy.spatial import KDTree
@@ -30,7 +32,7 @@ RADIUS = 6_371_000.0  # metres: on a round Earth, short ways are at most 0.6 % w
 
 
 class Images(NamedTuple):
-    """Image files and where they were taken: metres in space (N, 3), NaN where it is unknown."""
+    """Image files and where they were taken: metres in space (N, 3); NaN: unknown."""
 
     paths: list[Path]
     points: np.ndarray
@@ -50,8 +52,8 @@ def named_images(paths: Sequence[Path]) -> Images:
     signed = read_zones(zones, metres[:, 1])
     points = np.full((len(paths), 3), np.nan)
     for zone in set(signed.tolist()) - {0}:
-        rows, north = signed == zone, zone > 0
-        degrees = utm.to_latlon(*metres[rows].T, abs(zone), northern=north, strict=False)
+        rows = signed == zone
+        degrees = utm.to_latlon(*metres[rows].T, abs(zone), northern=zone > 0, strict=False)
         points[rows] = _on_earth(np.stack(degrees, axis=1))
     return Images(list(paths), points)
 
@@ -59,14 +61,12 @@ def named_images(paths: Sequence[Path]) -> Images:
 def _on_earth(latlon: np.ndarray) -> np.ndarray:
     """Degrees (N, 2) as metres in space (N, 3)."""
     phi, lam = np.radians(latlon).T
-    around = np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)
-    return RADIUS * np.stack(around, axis=1)
+    return RADIUS * np.stack([cos(phi) * cos(lam), cos(phi) * sin(lam), sin(phi)], axis=1)
 
 
 def fingerprint(path: str | Path) -> np.ndarray:
-    """256 bits of what a picture shows, uint8 (32,); of a smaller or recompressed copy few differ.
-
-    Of the 16 x 16 coarsest waves of its cosine transform, those above the median (pHash).
+    """pHash, uint8 (32,): which of a picture's 16 x 16 coarsest waves are above the median. Of the
+    256 bits, few differ in a copy of another size or quality, unless there is no detail to see.
     """
     grey = read_image(path).convert("L").resize((64, 64), Image.Resampling.LANCZOS)
     waves = dctn(np.asarray(grey, dtype=np.float64), norm="ortho")[:16, :16].ravel()
@@ -94,20 +94,22 @@ def audit(
     Returns:
         a row a pair, the worst first, with `COLUMNS`. finding: "same file", byte by byte; "same
         picture", by bits; "alike", by similarity (NaN without a model); or "near": within the test
-        set's threshold of a training image, as far as both positions are known. Of each image,
-        the nearest `MOST` others are looked at by each measure.
+        set's threshold of a training image, as far as both positions stand in the layout's names
+        or tables; a warning says where none does. Of each image, the nearest `MOST` others are
+        looked at by each measure.
 
     Raises:
         UnreadableImageError, OSError: an image cannot be read; the file is named.
     """
     sides = {"training": training}
     sides |= {part: named_images(getattr(test, part)) for part in ("database", "queries")}
+    if nowhere := [part for part, images in sides.items() if np.isnan(images.points).all()]:
+        warnings.warn(f"no positions are compared: those of {nowhere} are unknown", stacklevel=2)
     prints, descriptors, tables = {}, {}, []
     for part, images in sides.items():
         with ThreadPool() as pool:
-            read = pool.imap(fingerprint, images.paths, chunksize=16)
-            look = {"total": len(images.paths), "unit": "img", "disable": not progress}
-            prints[part] = np.array(list(tqdm(read, desc=f"look at {part}", **look)))  # (N, 32)
+            read, count = pool.imap(fingerprint, images.paths, 16), len(images.paths)
+            prints[part] = np.array([*tqdm(read, part, count, disable=not progress)])  # (N, 32)
         if model is not None:
             descriptors[part] = describe(model, images.paths, progress=progress, **options)
     for part, other in PAIRS:
@@ -127,11 +129,11 @@ def audit(
             "similarity": np.full(len(i), np.nan),
         }
         if descriptors:
-            two = descriptors[part], descriptors[other]
-            measures["similarity"] = [two[0][a] @ two[1][b] for a, b in zip(i, j, strict=True)]
-        for name, side, chosen in (("image", part, i), ("other", other, j)):
-            measures[name] = [sides[side].paths[n] for n in chosen]
-        tables.append(pd.DataFrame(measures).assign(part=part, other_part=other))
+            a, b = descriptors[part], descriptors[other]
+            measures["similarity"] = [a[m] @ b[n] for m, n in zip(i, j, strict=True)]
+        paths = np.array(sides[part].paths, object)[i], np.array(sides[other].paths, object)[j]
+        names = {"image": paths[0], "other": paths[1], "part": part, "other_part": other}
+        tables.append(pd.DataFrame(names | measures))
     table = pd.concat(tables, ignore_index=True)
     files = zip(table["bits"], table["image"], table["other"], strict=True)
     same = [not apart and filecmp.cmp(a, b, shallow=False) for apart, a, b in files]

@@ -165,7 +165,8 @@ def test_where_positions_are_unknown_pictures_are_compared(planted):
     training, test = planted
     unknown = Images(training.paths, np.full_like(training.points, np.nan))
     rest = {row for row in EXPECTED if row[0] != "near"}
-    assert pairs(audit(unknown, test, progress=False)) == rest
+    with pytest.warns(UserWarning, match=r"those of \['training'\] are unknown"):
+        assert pairs(audit(unknown, test, progress=False)) == rest
     frames = TestSet.from_lists("line", test.database, test.queries, None, None, unit="frames")
     assert pairs(audit(training, frames, progress=False)) == rest
 
