@@ -49,8 +49,9 @@ class Projection:
         return cls(mean, directions.astype(np.float32), deviations.astype(np.float32))
 
     def whitened(self) -> "Projection":
-        """The same, but all directions vary alike (Jegou and Chum, ECCV 2012). Of `fit` only."""
-        return replace(self, directions=self.directions / self.deviations[:, None])
+        """The same, but all directions vary alike (Jegou and Chum, ECCV 2012)."""
+        even = np.ones_like(self.deviations)
+        return replace(self, directions=self.directions / self.deviations[:, None], deviations=even)
 
     def first(self, dim: int) -> "Projection":
         """To the first `dim` of the d directions, as `fit` would give it."""

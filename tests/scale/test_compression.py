@@ -47,6 +47,8 @@ def test_the_first_directions_are_those_of_a_smaller_projection():
     for whiten in (False, True):
         whole, few = (fitted(training, dim, whiten) for dim in (12, 5))
         np.testing.assert_allclose(whole.first(5)(asked), few(asked), atol=1e-5)
+    twice = whole.whitened()  # is white already
+    np.testing.assert_array_equal(twice(asked), whole(asked))
 
 
 @pytest.mark.parametrize("count", [500, 20])
