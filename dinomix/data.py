@@ -312,6 +312,11 @@ class PlaceDataset(Dataset):
         """All images, place by place."""
         return [path for place in self.places for path in self._under_root(place)]
 
+    @property
+    def latlon(self) -> np.ndarray:
+        """Where the images of `paths` were taken: degrees, float64 (N, 2)."""
+        return np.concatenate(self._latlon)
+
     def with_transform(self, transform: Transform) -> Self:
         """A copy whose images go through `transform`."""
         other = copy.copy(self)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dinomix.cli.app import Json, app, as_pixels
+from dinomix.cli.app import MODELS, Device, Json, Trust, app, as_pixels, print_table
 
 SETS = """pitts30k, pitts250k, tokyo247, nordland, sfxl, sfxl-small, svox, msls, msls-challenge,
 amstertime, sped, eynsham or st_lucia"""
@@ -63,3 +63,53 @@ def prepare(
     folder, options = out or data_root() / name, {"copy": copy, "allow_missing": allow_missing}
     summary = prepare(name, raw, folder, progress=not as_json, **options)
     typer.echo(json.dumps(dataclasses.asdict(summary), default=str) if as_json else summary)
+
+
+@app.command()
+def audit(
+    training: Annotated[Path, typer.Argument(help="GSV-Cities layout, or a folder of images")],
+    test: Annotated[str, typer.Argument(help="a test set's folder, or a benchmark")],
+    split: Annotated[str | None, typer.Option(help="of a folder: test (default) or val")] = None,
+    model: Annotated[str | None, typer.Option(help=f"compare descriptors of {MODELS}")] = None,
+    bits: Annotated[int, typer.Option(help="of 256 in which the same picture may differ")] = 32,
+    similarity: Annotated[float, typer.Option(help="of descriptors that are alike")] = 0.95,
+    out: Annotated[Path | None, typer.Option(help="CSV file of all pairs")] = None,
+    gallery: Annotated[Path | None, typer.Option(help="picture of the worst pairs")] = None,
+    trust: Trust = False,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Look for images that training and test set share, and for queries in the database.
+
+    Same files, copies of another size or quality, training images near a test image's position
+    and, with a model, whatever has nearly the same descriptor.
+
+    \b
+    dinomix audit data/gsv-cities pitts30k --out leaks.csv --gallery leaks.png
+    dinomix audit my_photos my_city --model data/runs/4c078f96577b --similarity 0.9
+    """
+    from dinomix.exchange.opening import open_model, open_testset
+    from dinomix.figures import look_alikes, save_figure
+    from dinomix.plumbing.files import atomic_path
+    from dinomix.study import leaks
+
+    images, tested = leaks.open_images(training), open_testset(test, split)
+    limits = {"bits": bits, "similarity": similarity, "progress": not as_json}
+    if model:
+        limits |= {"model": open_model(model, trust=trust), "device": device}
+    table = leaks.audit(images, tested, **limits)
+    if out:
+        with atomic_path(out) as partial:
+            table.to_csv(partial, index=False)
+    if gallery and len(table):
+        save_figure(look_alikes(table), gallery)
+    by = table.groupby(["part", "other_part", "finding"], observed=True, sort=False)["image"]
+    found = by.agg(images="nunique", pairs="size").reset_index()
+    if as_json:
+        typer.echo(found.to_json(orient="records"))
+    elif len(found):
+        columns = ["images of", "shared with", "finding", "images", "pairs"]
+        title = f"{tested.name} and {training}"
+        print_table(columns, found.astype(str).to_numpy(), title, right=columns[3:])
+    else:
+        typer.echo(f"{tested.name} and {training}: nothing was found")

@@ -13,6 +13,7 @@ from dinomix.figures.pictures import attention_rows as attention_rows
 from dinomix.figures.pictures import class_colours as class_colours
 from dinomix.figures.pictures import comparison_rows as comparison_rows
 from dinomix.figures.pictures import image_grid as image_grid
+from dinomix.figures.pictures import look_alikes as look_alikes
 from dinomix.figures.pictures import token_colours as token_colours
 from dinomix.figures.theme import CLASS_COLOURS as CLASS_COLOURS
 from dinomix.figures.theme import NEAR as NEAR

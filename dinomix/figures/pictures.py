@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 
 import numpy as np
+import pandas as pd
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -109,6 +110,14 @@ def comparison_rows(
     for axis, name in zip(figure.axes, ["query", *retrievals], strict=False):
         axis.set_title(f"{name}\n{axis.get_title()}", fontsize=8)
     return figure
+
+
+def look_alikes(leaks: pd.DataFrame, most: int = 8) -> Figure:
+    """The first pairs of a table of `study.leaks.audit`, one below the other."""
+    rows = leaks.head(most)
+    images = [[np.asarray(read_image(path)) for path in rows[side]] for side in ("image", "other")]
+    parts = [rows["part"] + "\n" + rows["finding"].astype(str), rows["other_part"]]
+    return image_grid(images, titles=parts, cell=1.7)
 
 
 def attention_rows(

@@ -33,6 +33,7 @@ class ApproximateIndex:
         database: np.ndarray,
         factory: str,
         *,
+        learn_from: np.ndarray | None = None,
         training: int = 50_000,
         seed: int = 0,
         block_bytes: int = BLOCK_BYTES,
@@ -43,9 +44,11 @@ class ApproximateIndex:
             database: (N, D), rows of unit length; may be a memory map larger than memory. Rows of
                 NaN are left out.
             factory: FAISS' description of an index: "PCA256,IVF1024,PQ64" keeps 256 dimensions,
-                divides the rest into 1024 cells, and describes an image by 64 bytes there.
-            training: how many descriptors the index learns from, drawn at random by `seed`, all in
-                memory; FAISS asks for 39 a cell at least.
+                divides the rest into 1024 cells, and describes an image by 64 bytes there. "SQ8"
+                keeps a byte of each entry, "LSHt" a bit: whether it is above the median.
+            learn_from: (n, D), descriptors that the index learns from; None takes the database's.
+            training: how many of these, drawn at random by `seed`, all in memory; FAISS asks for
+                39 a cell at least.
             block_bytes: of a block of the database in float32.
 
         Raises:
@@ -54,14 +57,17 @@ class ApproximateIndex:
         if database.ndim != 2 or not len(database):
             raise ValueError(f"descriptors should be (N, D), but are {database.shape}")
         training, seed = whole("training", training, least=1), whole("seed", seed)
-        drawn = np.random.default_rng(seed).permutation(len(database))[:training]
-        sample = np.ascontiguousarray(database[np.sort(drawn)], np.float32)  # (n, D)
+        source = database if learn_from is None else learn_from
+        drawn = np.random.default_rng(seed).permutation(len(source))[:training]
+        sample = np.ascontiguousarray(source[np.sort(drawn)], np.float32)  # (n, D)
         sample = sample[described(sample)]
         with _explained(
             f"FAISS cannot build the index {factory!r} from {len(sample)} descriptors of "
             f"{database.shape[1]} entries; {FACTORY} explains the names"
         ):
-            index = faiss.index_factory(database.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
+            in_bits = "LSH" in str(factory)  # compared by how many differ
+            metric = faiss.METRIC_L2 if in_bits else faiss.METRIC_INNER_PRODUCT
+            index = faiss.index_factory(database.shape[1], factory, metric)
             index.train(sample)
             named = faiss.IndexIDMap(index)  # rows keep their numbers where some are left out
             rows = max(1, block_bytes // (4 * database.shape[1]))
@@ -72,6 +78,11 @@ class ApproximateIndex:
 
     def __len__(self) -> int:
         return self.index.ntotal
+
+    @property
+    def bytes_per_image(self) -> int:
+        """Of what the index keeps of a descriptor, without its graph or lists."""
+        return self.index.index.sa_code_size()
 
     def search(
         self,
@@ -90,7 +101,8 @@ class ApproximateIndex:
                 "efSearch=64" walks further through a graph. They stay until others are given.
             database: what the index was built from; then the index only proposes `candidates` for
                 each query, and their similarities are computed from the descriptors themselves.
-                Else the similarities are the index's own, as coarse as what it keeps.
+                Else the similarities are the index's own, as coarse as what it keeps: of bits,
+                minus how many differ.
 
         Returns:
             as `search` returns; -inf and -1 where the index found fewer.
@@ -124,6 +136,8 @@ class ApproximateIndex:
         indices[unknown] = -1
         if database is not None:
             return compare_again(database, queries, indices, k)
+        if self.index.metric_type == faiss.METRIC_L2:
+            similarities = -similarities
         similarities[indices < 0] = -np.inf  # FAISS has the lowest float there
         return similarities, indices
 

@@ -9,23 +9,33 @@ import statistics
 import subprocess
 import sys
 import timeit
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from dinomix.aggregators.base import check_counts
+from dinomix.data import TestSet
+from dinomix.evaluation import retrieve_described
 from dinomix.images import size_text
 from dinomix.model import ModelConfig, PlaceModel, outline
+from dinomix.plumbing.configs import wholes
 from dinomix.plumbing.summary import count_parameters
-from dinomix.retrieval import pick_device
+from dinomix.retrieval import describe, pick_device
+from dinomix.scale.approximate import ApproximateIndex
+from dinomix.scale.compression import Projection
 from dinomix.scale.search import search
+from dinomix.study.results import overall
 
 MIB = 2**20
+PRICE = ["method", "dim", "bytes", "recall", "lost", "search_ms", "dataset", "condition", "k"]
 WARM_UP = 3  # passes before the first one that is timed
 
 
@@ -93,6 +103,69 @@ def search_ms(dim: int, *, database: int = 10_000, queries: int = 100, repeats: 
         descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
     seconds = _median_seconds(lambda: search(stored, asked), torch.device("cpu"), repeats)
     return 1000 * seconds / queries
+
+
+def price(
+    model: nn.Module,
+    training: Sequence[Path],
+    test: TestSet,
+    dims: Sequence[int] = (),
+    *,
+    k: int = 1,
+    candidates: int = 100,
+    repeats: int = 3,
+    **options,
+) -> pd.DataFrame:
+    """What smaller descriptors of a model save, and what they cost.
+
+    As they are, and by PCA and whitening to each of `dims`; each of these in float32, in int8 (a
+    byte an entry) and binary (a bit: above the training median or not; after PCA of entries that
+    are rotated at random), and the latter with the first `candidates` compared in float32, too.
+
+    Args:
+        training: images like those that it was trained on, more than the largest of `dims`. All
+            is fitted on their descriptors, nothing on those of the test set.
+        options: of `describe`.
+
+    Returns:
+        a row each, of columns `PRICE`; bytes: of an image in what is searched (to compare again
+        takes 4 * dim more, maybe on disk); recall: `results.overall`; lost: points of it, to the
+        first row, where nothing is reduced; search_ms: of a query among all at once, the median
+        of `repeats` searches in an index that is there.
+
+    Raises:
+        ValueError: as `Retrieval.table`, `Projection.fit` and `ApproximateIndex.search`.
+    """
+    dims = wholes("dims", dims, least=1) if len(dims) else []
+    learned = describe(model, training, **options)
+    reductions = {("", learned.shape[1]): np.asarray}
+    if dims:
+        pca = Projection.fit(learned, max(dims))
+        for name, largest in {"PCA": pca, "whitening": pca.whitened()}.items():
+            reductions |= {(name, dim): largest.first(dim) for dim in dims}
+    described = [describe(model, paths, **options) for paths in (test.database, test.queries)]
+    found, tables = retrieve_described(test, *described, k), []
+    for (name, dim), reduced in reductions.items():
+        database, queries = map(reduced, described)
+        rotated = "r" if name else ""  # else the bits of the last components would say little
+        again = {"database": database, "candidates": candidates}
+        codes = {"": "Flat", "int8": "SQ8", "binary": f"LSH{rotated}t"}
+        for code, factory in codes.items():
+            index = ApproximateIndex.build(database, factory, learn_from=reduced(learned))
+            ways = {code: {}} | ({f"{code}, compared again": again} if code == "binary" else {})
+            for way, more in ways.items():
+                look = partial(index.search, queries, k, **more)
+                seconds = _median_seconds(look, torch.device("cpu"), repeats)
+                row = overall(replace(found, ranked=look()[1]).table([k])).assign(
+                    method=", ".join(filter(None, [name, way])) or "as it is",
+                    dim=dim,
+                    bytes=index.bytes_per_image,
+                    search_ms=1000 * seconds / len(queries),
+                )
+                tables.append(row)
+    table = pd.concat(tables, ignore_index=True)
+    table["lost"] = table["recall"].iloc[0] - table["recall"]
+    return table[PRICE]
 
 
 def peak_memory() -> int:

@@ -2,12 +2,16 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 import dinomix.datasets.prepare
@@ -16,13 +20,15 @@ import dinomix.standins.pretrain
 import toycity
 from dinomix.cli import app
 from dinomix.datasets.prepare import PREPARERS, Summary
+from dinomix.model import ModelConfig, build_model, save_model
 from dinomix.pipeline import notebooks as pipeline
 from dinomix.pipeline.notebooks import NotebookFailedError
 from dinomix.plumbing.errors import HubError
 from dinomix.weights import TOY_WEIGHTS
+from tests.conftest import write_image, write_testset
 
 COMMANDS = {
-    *("toy", "prepare", "train", "pretrain", "evaluate", "calibrate"),
+    *("toy", "prepare", "train", "pretrain", "evaluate", "calibrate", "compare", "audit"),
     *("models", "localize", "check", "run", "figures", "page"),
 }
 
@@ -105,6 +111,42 @@ def test_models():
     assert {"dimension": "8448", "image_size": "322", "licence": "MIT"}.items() <= found.items()
     text = plain(invoke("models").output)
     assert all(word in text for word in ("image size", "cosplace-resnet50-512", "GPL-3.0", "here"))
+
+
+# ------------------------------------------------------------------------------- audit
+
+
+def test_audit(tmp_path):
+    root, training = write_testset(tmp_path / "city"), tmp_path / "training"
+    write_image(training / "other.jpg", np.random.default_rng(7))
+    assert "city-test and" in plain(invoke("audit", training, root).stdout)
+    assert json.loads(invoke("audit", training, root, "--json").stdout) == []
+    query = next((root / "images/test/queries").iterdir())
+    shutil.copy(query, training / "copy.jpg")
+    files = "--out", tmp_path / "leaks.csv", "--gallery", tmp_path / "leaks.png"
+    text = plain(invoke("audit", training, root, *files, "--bits", 0).stdout)
+    assert "queries training same file 1 1" in text
+    table = pd.read_csv(tmp_path / "leaks.csv")
+    assert table[["image", "other"]].iloc[0].tolist() == [str(query), str(training / "copy.jpg")]
+    assert Image.open(tmp_path / "leaks.png").width > 100
+    row = {"part": "queries", "other_part": "training", "finding": "same file"}
+    rows = json.loads(invoke("audit", training, root, "--bits", 0, "--json").stdout)
+    assert rows == [row | {"images": 1, "pairs": 1}]
+
+
+def test_audit_compares_descriptors(tmp_path):
+    root, training = write_testset(tmp_path / "city"), tmp_path / "training"
+    write_image(training / "other.jpg", np.random.default_rng(7))
+    torch.manual_seed(0)
+    config = ModelConfig(backbone="toy_vits14", image_size=28, out_channels=4, out_rows=2)
+    model = save_model(build_model(config), tmp_path / "model.safetensors")
+    limits = "--bits", 0, "--similarity", -1, "--device", "cpu"  # whatever is nearest
+    rows = json.loads(invoke("audit", training, root, "--model", model, *limits, "--json").stdout)
+    assert {tuple(row.values()) for row in rows} == {
+        ("queries", "training", "alike", 5, 5),
+        ("database", "training", "alike", 5, 5),
+        ("queries", "database", "alike", 5, 25),
+    }
 
 
 # ------------------------------------------------------------------------------- prepare

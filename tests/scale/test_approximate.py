@@ -65,6 +65,44 @@ def test_comparing_candidates_again_gives_exact_similarities_and_finds_more(plac
     assert np.abs(rough - again).max() > 0.01  # the index's own similarities are coarse
 
 
+def test_bytes_equal_a_loop_and_learn_from_others_alone(places):
+    database, queries = (part[:30] for part in places)
+    training = unit(np.random.default_rng(5).normal(size=(50, D)))
+    index = ApproximateIndex.build(database, "SQ8", learn_from=training)
+    assert index.bytes_per_image == D
+    low, high = training.min(axis=0), training.max(axis=0)
+    expected = np.zeros((30, 30))
+    for row, descriptor in enumerate(database):
+        for entry, value in enumerate(descriptor):
+            share = (value - low[entry]) / (high[entry] - low[entry])
+            code = int(255 * min(max(share, 0), 1))
+            kept = low[entry] + (code + 0.5) / 255 * (high[entry] - low[entry])
+            expected[:, row] += queries[:, entry] * kept
+    similarities, ranked = index.search(queries, 30)
+    np.testing.assert_allclose(np.take_along_axis(expected, ranked, 1), similarities, atol=1e-5)
+
+
+def test_bits_are_compared_by_how_many_differ(places):
+    database, queries = places
+    training = unit(np.random.default_rng(5).normal(size=(51, D)) + 1)  # odd: a median is an entry
+    index = ApproximateIndex.build(database, "LSHt", learn_from=training)
+    assert index.bytes_per_image == D // 8
+    bits = [np.packbits(part >= np.median(training, axis=0), axis=1) for part in places]
+    similarities, ranked = index.search(queries, 20)
+    for i, (row, found) in enumerate(zip(ranked, similarities, strict=True)):
+        differ = [int(np.unpackbits(bits[0][j] ^ bits[1][i]).sum()) for j in range(len(database))]
+        assert [-differ[j] for j in row] == found.tolist()
+        assert sorted(differ)[:20] == [differ[j] for j in row]
+    exact = search(database, queries, 5)[1]
+    again = index.search(queries, 5, database=database, candidates=200)[1]
+    assert share_found(again, exact) > share_found(ranked[:, :5], exact)
+    lost = queries.copy()
+    lost[0, 3] = np.nan
+    similarities, ranked = index.search(lost, 2500)
+    assert (ranked[0] == -1).all() and (similarities[0] == -np.inf).all()
+    assert (ranked[1:] >= 0).all()
+
+
 @pytest.mark.parametrize("again", [False, True])
 def test_neighbours_that_were_not_found_are_minus_one(places, again):
     database, queries = places

@@ -2,14 +2,20 @@
 
 import math
 import time
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from dinomix.aggregators import AGGREGATORS
+from dinomix.data import PlaceDataset, TestSet
+from dinomix.evaluation import evaluate
 from dinomix.model import ModelConfig, build_model, outline
 from dinomix.study import costs as module
-from dinomix.study.costs import costs, search_ms
+from dinomix.study.costs import costs, price, search_ms
+from dinomix.study.results import overall
+from tests.conftest import write_places
 
 TOY = ModelConfig(backbone="toy_vits14", image_size=(70, 42), out_channels=8, out_rows=2)
 
@@ -133,3 +139,59 @@ def test_numbers_below_one(number):
             search_ms(**{"dim": 4, name: number})
     with pytest.raises(ValueError, match="trained_blocks of toy_vits14"):  # fits no model
         costs(ModelConfig(backbone="toy_vits14", trained_blocks=13, image_size=112))
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return build_model(replace(TOY, image_size=28)).eval()  # 16 numbers
+
+
+def test_price_of_smaller_descriptors(model, test_root, tmp_path):
+    places, test = PlaceDataset(write_places(tmp_path / "places")), TestSet(test_root)
+    found = price(model, places.paths, test, [4, 8], repeats=1, progress=False)
+    whole = overall(evaluate(model, test, [1], progress=False))
+    assert found["recall"].iloc[0] == pytest.approx(whole["recall"].item())  # as it is
+    np.testing.assert_allclose(found["lost"], found["recall"].iloc[0] - found["recall"])
+    sizes = found.set_index(["method", "dim"])["bytes"]
+    assert len(sizes) == sizes.index.nunique() == 20 and (found["search_ms"] > 0).all()
+    expected = {("as it is", 16): 64, ("int8", 16): 16, ("binary", 16): 2, ("PCA", 8): 32}
+    expected |= {("whitening, int8", 4): 4, ("PCA, binary, compared again", 8): 1}
+    assert {key: sizes[key] for key in expected} == expected
+    # the few images of this test set are all compared again: nothing is lost by the bits
+    recalls = found.set_index(["method", "dim"])["recall"]
+    for name, dim in (("PCA", 4), ("whitening", 8)):
+        assert recalls[f"{name}, binary, compared again", dim] == recalls[name, dim]
+
+
+def test_price_learns_from_training_images_alone(model, test_root, tmp_path, monkeypatch):
+    places, test = PlaceDataset(write_places(tmp_path / "places")), TestSet(test_root)
+    fitted, coded = [], []
+    fit, build = module.Projection.fit, module.ApproximateIndex.build
+    monkeypatch.setattr(module.Projection, "fit", lambda *args: fitted.append(args) or fit(*args))
+    monkeypatch.setattr(
+        module.ApproximateIndex,
+        "build",
+        lambda *args, learn_from: coded.append(learn_from) or build(*args, learn_from=learn_from),
+    )
+    price(model, places.paths, test, [4], repeats=1, progress=False)
+    learned = module.describe(model, places.paths, progress=False)
+    ((sample, dim),) = fitted
+    np.testing.assert_allclose(sample, learned, atol=1e-6)
+    assert dim == 4 and len(coded) == 9 and all(len(part) == len(learned) for part in coded)
+
+
+@pytest.mark.parametrize(
+    ("words", "dims", "options"),
+    [
+        ("dim is 17, .* have 16", [4, 17], {}),
+        ("more than 8 training descriptors, not 8", [8], {}),
+        ("dims is -3", [4, -3], {}),
+        ("candidates is 0", [], {"candidates": 0}),
+        ("k is 0", [], {"k": 0}),
+    ],
+)
+def test_what_cannot_be_priced(model, test_root, words, dims, options):
+    test = TestSet(test_root)
+    with pytest.raises(ValueError, match=words):
+        price(model, test.queries[:8], test, dims, repeats=1, progress=False, **options)

@@ -1,0 +1,158 @@
+"""Leaks: training images that a test set shows again, and queries that lie in its database."""
+
+import filecmp
+import warnings
+from collections.abc import Sequence
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+from typing import NamedTuple
+
+import faiss
+import numpy as np
+import pandas as pd
+import utm
+from numpy import cos, sin
+from PIL import Image
+from scipy.fft import dctn
+from scipy.spatial import KDTree
+from torch import nn
+from tqdm.auto import tqdm
+
+from dinomix.data import PlaceDataset, TestSet
+from dinomix.images import read_image
+from dinomix.plumbing.imagenames import list_images
+from dinomix.plumbing.positions import read_names, read_zones
+from dinomix.retrieval import describe, search
+
+MOST = 5  # others that are looked at for an image, by each measure
+FINDINGS = ["same file", "same picture", "alike", "near"]  # the worst first
+COLUMNS = ["finding", "image", "part", "other", "other_part", "bits", "similarity", "metres"]
+PAIRS = [("queries", "training"), ("database", "training"), ("queries", "database")]
+RADIUS = 6_371_000.0  # metres: on a round Earth, short ways are at most 0.6 % wrong
+
+
+class Images(NamedTuple):
+    """Image files and where they were taken: metres in space (N, 3); NaN: unknown."""
+
+    paths: list[Path]
+    points: np.ndarray
+
+
+def open_images(folder: str | Path) -> Images:
+    """Places in the layout of GSV-Cities, or any folder of images, with those below it."""
+    if (Path(folder) / "Dataframes").is_dir():
+        places = PlaceDataset(folder, images_per_place=2)  # with less, nothing is trained
+        return Images(places.paths, _on_earth(places.latlon))
+    return named_images(list_images(Path(folder), nested=True))
+
+
+def named_images(paths: Sequence[Path]) -> Images:
+    """Images whose names may say where they were taken, as in the UTM layout, with a zone."""
+    metres, zones = read_names(paths)
+    signed = read_zones(zones, metres[:, 1])
+    points = np.full((len(paths), 3), np.nan)
+    for zone in set(signed.tolist()) - {0}:
+        rows = signed == zone
+        degrees = utm.to_latlon(*metres[rows].T, abs(zone), northern=zone > 0, strict=False)
+        points[rows] = _on_earth(np.stack(degrees, axis=1))
+    return Images(list(paths), points)
+
+
+def _on_earth(latlon: np.ndarray) -> np.ndarray:
+    """Degrees (N, 2) as metres in space (N, 3)."""
+    phi, lam = np.radians(latlon).T
+    return RADIUS * np.stack([cos(phi) * cos(lam), cos(phi) * sin(lam), sin(phi)], axis=1)
+
+
+def fingerprint(path: str | Path) -> np.ndarray:
+    """pHash, uint8 (32,): which of a picture's 16 x 16 coarsest waves are above the median. Of the
+    256 bits, few differ in a copy of another size or quality, unless there is no detail to see.
+    """
+    grey = read_image(path).convert("L").resize((64, 64), Image.Resampling.LANCZOS)
+    waves = dctn(np.asarray(grey, dtype=np.float64), norm="ortho")[:16, :16].ravel()
+    return np.packbits(waves > np.median(waves))
+
+
+def audit(
+    training: Images,
+    test: TestSet,
+    model: nn.Module | None = None,
+    *,
+    bits: int = 32,
+    similarity: float = 0.95,
+    progress: bool = True,
+    **options,
+) -> pd.DataFrame:
+    """What a test set shares with the training images, and its queries with its database.
+
+    Args:
+        model: whose descriptors are compared, too; `options` are those of `describe`.
+        bits: by which the `fingerprint` of the same picture differs at most.
+        similarity: of descriptors that are alike, at least. What else comes so near depends on
+            the model: look at what is found.
+
+    Returns:
+        a row a pair, the worst first, with `COLUMNS`. finding: "same file", byte by byte; "same
+        picture", by bits; "alike", by similarity (NaN without a model); or "near": within the test
+        set's threshold of a training image, as far as both positions stand in the layout's names
+        or tables; a warning says where none does. Of each image, the nearest `MOST` others are
+        looked at by each measure.
+
+    Raises:
+        UnreadableImageError, OSError: an image cannot be read; the file is named.
+    """
+    sides = {"training": training}
+    sides |= {part: named_images(getattr(test, part)) for part in ("database", "queries")}
+    if nowhere := [part for part, images in sides.items() if np.isnan(images.points).all()]:
+        warnings.warn(f"no positions are compared: those of {nowhere} are unknown", stacklevel=2)
+    prints, descriptors, tables = {}, {}, []
+    for part, images in sides.items():
+        with ThreadPool() as pool:
+            read, count = pool.imap(fingerprint, images.paths, 16), len(images.paths)
+            prints[part] = np.array([*tqdm(read, part, count, disable=not progress)])  # (N, 32)
+        if model is not None:
+            descriptors[part] = describe(model, images.paths, progress=progress, **options)
+    for part, other in PAIRS:
+        index = faiss.IndexBinaryFlat(256)
+        index.add(prints[other])
+        apart, found = index.search(prints[part], min(MOST, len(prints[other])))
+        pairs = [_pairs(found, apart <= bits)]
+        if descriptors:
+            cosines, found = search(descriptors[other], descriptors[part], MOST)
+            pairs.append(_pairs(found, cosines >= similarity))
+        if other == "training" and test.unit == "m":
+            pairs.append(_near(sides[other].points, sides[part].points, test.threshold))
+        i, j = np.unique(np.concatenate(pairs), axis=0).T
+        measures = {
+            "bits": np.bitwise_count(prints[part][i] ^ prints[other][j]).sum(axis=1, dtype=int),
+            "metres": np.linalg.norm(sides[part].points[i] - sides[other].points[j], axis=1),
+            "similarity": np.full(len(i), np.nan),
+        }
+        if descriptors:
+            a, b = descriptors[part], descriptors[other]
+            measures["similarity"] = [a[m] @ b[n] for m, n in zip(i, j, strict=True)]
+        paths = np.array(sides[part].paths, object)[i], np.array(sides[other].paths, object)[j]
+        names = {"image": paths[0], "other": paths[1], "part": part, "other_part": other}
+        tables.append(pd.DataFrame(names | measures))
+    table = pd.concat(tables, ignore_index=True)
+    files = zip(table["bits"], table["image"], table["other"], strict=True)
+    same = [not apart and filecmp.cmp(a, b, shallow=False) for apart, a, b in files]
+    judged = [np.array(same, bool), table["bits"] <= bits, table["similarity"] >= similarity]
+    finding = np.select(judged, FINDINGS[:3], FINDINGS[3])
+    table["finding"] = pd.Categorical(finding, FINDINGS, ordered=True)
+    return table.sort_values(["finding", "bits"], ignore_index=True)[COLUMNS]
+
+
+def _near(others: np.ndarray, asked: np.ndarray, reach: float) -> np.ndarray:
+    """Pairs (n, 2) of points at most `reach` apart, the nearest MOST of each."""
+    known = [np.flatnonzero(np.isfinite(points[:, 0])) for points in (asked, others)]
+    tree = KDTree(others[known[1]])
+    bound = np.nextafter(reach, np.inf)  # which is left out
+    apart, found = tree.query(asked[known[0]], MOST, distance_upper_bound=bound)
+    pairs = _pairs(found, np.isfinite(apart))
+    return np.stack([known[side][pairs[:, side]] for side in (0, 1)], axis=1)
+
+
+def _pairs(found: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """(n, 2): the row of each chosen one in (Q, k), and its number."""
+    return np.stack([np.nonzero(chosen)[0], found[chosen]], axis=1)
