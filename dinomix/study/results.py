@@ -1,5 +1,6 @@
 """The one tidy table that every figure is drawn from, and beside it which queries were right."""
 
+import gzip
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,9 +43,9 @@ def save_results(tables: list[pd.DataFrame], path: str | Path) -> pd.DataFrame:
 
 def save_table(table: pd.DataFrame, path: str | Path) -> None:
     """Write a table as CSV, packed where the path ends in .gz; all of it or nothing."""
-    packed = {"method": "gzip", "mtime": 0} if f"{path}".endswith(".gz") else None
-    with atomic_path(path) as temporary:
-        table.to_csv(temporary, index=False, compression=packed, errors="surrogateescape")
+    text = table.to_csv(index=False).encode(errors="surrogateescape")
+    with atomic_path(path) as temporary:  # a packed file holds no name or time: bytes are the same
+        temporary.write_bytes(gzip.compress(text, mtime=0) if f"{path}".endswith(".gz") else text)
 
 
 def read_queries(path: str | Path) -> pd.DataFrame:
