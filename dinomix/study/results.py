@@ -206,6 +206,6 @@ def chance(wide: pd.DataFrame, before: str, after: str) -> str:
     """What `statistics.paired` says of two methods in a table of `answers`, in words."""
     test = paired(wide[before], wide[after], wide["group"], weights=wide["weight"])
     count, groups = f"{len(wide):,} queries", wide["group"].nunique()
-    over = count if groups == len(wide) else f"{groups:,} groups of {count}"
+    over = count if groups == len(wide) else f"{groups:,} group{'s' * (groups > 1)} of {count}"
     p = "p < 0.001" if test.p < 0.001 else f"p = {test.p:.3f}"
     return f"[{100 * test.low:+.1f}, {100 * test.high:+.1f}] over {over}, {p}"

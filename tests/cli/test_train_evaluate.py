@@ -243,7 +243,7 @@ def test_evaluate_at_another_image_size(data, tmp_path, written, size):
     model = dinomix.save_model(built, tmp_path / "gem.safetensors")
     result = invoke("evaluate", model, data / "city", "--image-size", written, "--csv")
     test = dinomix.TestSet(data / "city")
-    expected = dinomix.evaluate(built, test, image_size=size, progress=False)
+    expected = dinomix.evaluate(built, test, interval=0.95, image_size=size, progress=False)
     assert result.stdout == expected.to_csv(index=False)
     text = {"42": "42 x 42", "native": "native"}.get(written, "28 x 56")
     assert set(expected["image_size"]) == {text}

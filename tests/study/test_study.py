@@ -103,8 +103,10 @@ def test_a_variant_is_trained_and_evaluated_as_by_hand(study):
 @pytest.mark.parametrize("variant", VARIANTS[:2], ids=str)
 def test_queries_are_kept_beside_recalls_and_made_for_finished_runs(study, variant):
     table = study.test(variant)
-    recalls = {path: path.read_bytes() for path in study.out.glob("**/recall-*.csv")}
-    kept = {path: path.read_bytes() for path in study.out.glob("**/queries-*.csv")}
+    recalls, kept = (
+        {path: path.read_bytes() for path in sorted(study.out.glob(f"**/{kind}-*.csv"))}
+        for kind in ("recall", "queries")
+    )
     assert [p.name.replace("queries", "recall") for p in kept] == [p.name for p in recalls]
     found = study.queries([variant])
     assert set(found["dataset"]) == {"city-test", "city-val"}
