@@ -2,8 +2,7 @@
 
 Queries of one group (`TestSet.groups`) share their place, and so their fate. So groups are drawn,
 not queries: the cluster bootstrap (Davison and Hinkley, Bootstrap Methods, 1997, section 3.8). It
-is about other queries of the same kind; what another training would give, only seeds show. Below
-some twenty groups, intervals are too narrow.
+is about other queries of the same kind; what another training would give, only seeds show.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.special import ndtri
+from scipy.special import ndtr, ndtri, stdtrit
 from scipy.stats import binomtest
 
 from dinomix.plumbing.configs import real, whole
@@ -40,8 +39,10 @@ def bootstrap(
     *,
     weights: Values | None = None,
 ) -> tuple[float, float]:
-    """The interval of a mean over queries, had other groups of them been drawn (percentiles).
+    """The interval of a mean over queries, had other groups of them been drawn.
 
+    Its ends are percentiles of the draws, further out the fewer groups there are, as Student's t is
+    (Hesterberg, What Teachers Should Know about the Bootstrap, 2015, section 5.3).
     Where every draw is the same, as where all queries are right or there is one group, it claims
     no certainty: a share z^2 / (G + z^2) of queries, Wilson's bound for what was not seen in G
     groups, might be all right or all wrong. Without queries both ends are NaN.
@@ -134,16 +135,19 @@ def _interval(
     if not len(table):
         return float("nan"), float("nan")
     # Groups of the same sums are drawn together: of right and wrong there are few kinds.
-    kinds, count = np.unique(table, axis=0, return_counts=True)  # (U, 2), (U,)
+    kinds, alike = np.unique(table, axis=0, return_counts=True)  # (U, 2), (U,)
     rng, means = np.random.default_rng(seed), []
     for block in _blocks(draws, len(kinds)):
-        drawn = rng.multinomial(len(table), count / len(table), block)  # (block, U)
+        drawn = rng.multinomial(len(table), alike / len(table), block)  # (block, U)
         total, weight = (drawn @ kinds).T
         means.append(total / weight)
-    low, high = np.quantile(np.concatenate(means), [0.5 - level / 2, 0.5 + level / 2])
+    count, tail = len(table), 0.5 - level / 2
+    if count > 1:
+        tail = ndtr((count / (count - 1)) ** 0.5 * stdtrit(count - 1, tail))
+    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
     if np.ptp(table[:, 0] / table[:, 1]) < 10.0**-ALIKE:
-        z2 = ndtri(0.5 + level / 2) ** 2
-        unseen = z2 / (len(table) + z2)
+        z2 = ndtri(0.5 - level / 2) ** 2
+        unseen = z2 / (count + z2)
         low, high = low - unseen * (low - lowest), high + unseen * (1 - high)
     return float(low), float(high)
 

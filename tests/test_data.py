@@ -545,3 +545,35 @@ def test_hidden_files_are_no_images(test_root):
     image = TestSet(test_root).database[0]
     (image.parent / f".{image.stem}-0123abcd.jpg").write_bytes(b"half of an image")
     assert len(TestSet(test_root).database) == before
+
+
+def test_queries_of_one_place_are_a_group(test_root):
+    """In every condition; without a positive, each is its own."""
+    far = min((test_root / "images" / "test" / "queries_night").iterdir())
+    far.rename(far.with_name(far.name.replace("@400005", "@490005")))
+    before, test = TestSet(test_root).fingerprint, TestSet(test_root)
+    number = {path.name: i for i, path in enumerate(test.database)}
+    expected = []
+    for condition, path, at in zip(test.conditions, test.queries, test.query_utm, strict=True):
+        apart = np.linalg.norm(test.database_utm - at, axis=1)
+        near = test.database[apart.argmin()].name
+        expected.append(near if apart.min() <= 25 else f"{condition}/{path.name}")
+    assert test.groups == expected and test.fingerprint == before
+    assert sum(group in number for group in test.groups) == len(test.queries) - 1
+
+
+def test_groups_of_panoramas_drives_and_what_is_unlabelled():
+    names = ["02-0000@", "02-0001@", "03-0000@", "a", "b", "c"]
+    asked, seen = [Path(f"{name}.jpg") for name in names], [Path(f"{i}.jpg") for i in range(4)]
+    east = np.array([0.0, 40, 1, 41, 42, 80])
+    where = [np.stack([x, 0 * x], axis=1) for x in (np.array([0.0, 40, 40, 300]), east)]
+    test = TestSet.from_lists("city", seen, asked, *where)
+    # two cut-outs of one panorama at 40 m; the drives begin at one place; c is far from all
+    assert test.groups == ["0.jpg", "0.jpg", "0.jpg", "1.jpg", "1.jpg", "/c.jpg"]
+    assert len(set(TestSet.from_lists("city", seen, asked[3:], None, None).groups)) == 3
+    places = TestSet.from_lists("p", seen, asked, where[0], where[0][[0, 1, 1, 2, 3, 3]], 0.0)
+    assert places.groups[3:] == ["1.jpg", "3.jpg", "3.jpg"]
+    given = TestSet.from_lists("city", seen, asked, *where, groups=list("aabbcc"))
+    assert given.groups == list("aabbcc") and given.fingerprint == test.fingerprint
+    with pytest.raises(ValueError, match="2 groups for 6 queries"):
+        TestSet.from_lists("city", seen, asked, *where, groups=["a", "b"])

@@ -20,6 +20,7 @@ from dinomix.evaluation import (
 )
 from dinomix.model import ModelConfig, build_model
 from dinomix.retrieval import describe
+from dinomix.statistics import bootstrap
 from tests.conftest import write_image
 
 
@@ -324,3 +325,19 @@ def test_what_is_evaluated_can_be_looked_at(model, test_root):
     error = np.median(found.queries()["error_m"])
     assert table.attrs["median_error"]["all"] == error
     assert f"median error over all queries {error:.1f} m" in repr(table[table["k"] == 1])
+
+
+def test_a_table_with_intervals_over_groups(model, test_root):
+    test = TestSet(test_root)
+    found = retrieve(model, test, 2, progress=False)
+    table, plain = found.table((1, 2), 0.9), found.table((1, 2))
+    assert table.drop(columns=["low", "high"]).equals(plain)
+    asked = found.queries()
+    assert asked["group"].tolist() == test.groups
+    for row in table.itertuples():
+        chosen = asked if row.condition == "all" else asked[asked["condition"] == row.condition]
+        right = (chosen["rank"] <= row.k).fillna(False)
+        ends = bootstrap(right, chosen["group"], level=0.9)
+        assert (row.low, row.high) == pytest.approx([100 * end for end in ends])
+    whole = evaluate(model, test, (1, 2), interval=0.9, progress=False)
+    assert whole[["low", "high"]].equals(table[["low", "high"]])

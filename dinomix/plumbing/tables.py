@@ -78,8 +78,8 @@ def show(table: pd.DataFrame, decimals: int = 1) -> "Styler":
     written = cells.agg(mean_and_range, decimals=decimals)
     if bounded := {"low", "high"} <= set(table) and not several:
         ends = table[["low", "high"]].map(f"{{:.{decimals}f}}".format)
-        texts = " [" + ends["low"] + ", " + ends["high"] + "]"
-        written += texts.groupby([*keys, table["k"]], observed=True).first()
+        brackets = " [" + ends["low"] + ", " + ends["high"] + "]"
+        written += brackets.groupby([*keys, table["k"]], observed=True).first()
     shown = written.unstack("k").fillna("")
     best = _best(cells.agg(fmean).unstack("k"))
     # names may come from anywhere: they are text, and never HTML
@@ -89,9 +89,9 @@ def show(table: pd.DataFrame, decimals: int = 1) -> "Styler":
     css = np.where(best, "font-weight: bold", "")
     styled = shown.style.apply(lambda _: pd.DataFrame(css, shown.index, shown.columns), axis=None)
     constant = {name: texts[name].iloc[0] for name in names if name not in varying}
-    brackets = ", mean [lowest, highest] over seeds" if several else ""
-    brackets = " [interval over queries]" if bounded else brackets
-    caption = html.escape(_caption(table, constant, brackets))
+    said = ", mean [lowest, highest] over seeds" if several else ""
+    said = " [interval over queries]" if bounded else said
+    caption = html.escape(_caption(table, constant, said))
     if error:  # of `evaluate`
         caption += f"; median error over all queries {error[ALL]:.1f} m"
     return styled.format(escape="html").format_index(escape="html").set_caption(caption)

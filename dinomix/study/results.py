@@ -1,5 +1,6 @@
 """The one tidy table that every figure is drawn from, and beside it which queries were right."""
 
+import gzip
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,9 +43,9 @@ def save_results(tables: list[pd.DataFrame], path: str | Path) -> pd.DataFrame:
 
 def save_table(table: pd.DataFrame, path: str | Path) -> None:
     """Write a table as CSV, packed where the path ends in .gz; all of it or nothing."""
-    packed = {"method": "gzip", "mtime": 0} if f"{path}".endswith(".gz") else None
-    with atomic_path(path) as temporary:
-        table.to_csv(temporary, index=False, compression=packed, errors="surrogateescape")
+    text = table.to_csv(index=False).encode(errors="surrogateescape")
+    with atomic_path(path) as temporary:  # a packed file holds no name or time: bytes are the same
+        temporary.write_bytes(gzip.compress(text, mtime=0) if f"{path}".endswith(".gz") else text)
 
 
 def read_queries(path: str | Path) -> pd.DataFrame:
@@ -205,6 +206,6 @@ def chance(wide: pd.DataFrame, before: str, after: str) -> str:
     """What `statistics.paired` says of two methods in a table of `answers`, in words."""
     test = paired(wide[before], wide[after], wide["group"], weights=wide["weight"])
     count, groups = f"{len(wide):,} queries", wide["group"].nunique()
-    over = count if groups == len(wide) else f"{groups:,} groups of {count}"
+    over = count if groups == len(wide) else f"{groups:,} group{'s' * (groups > 1)} of {count}"
     p = "p < 0.001" if test.p < 0.001 else f"p = {test.p:.3f}"
     return f"[{100 * test.low:+.1f}, {100 * test.high:+.1f}] over {over}, {p}"

@@ -71,7 +71,7 @@ def gather_results(folder: str | Path) -> pd.DataFrame:
     empty = {column: [""] for column in ("mix_depth", *METRICS)}  # the others are text
     for path in sorted(Path(folder).rglob("*.csv")):
         table = pd.read_csv(path, keep_default_na=False, na_values=empty)
-        if set(COLUMNS) <= set(table):
+        if set(COLUMNS) - {"image_size"} <= set(table):  # which older tables do not name
             study = re.sub(r"^\d+_", "", path.stem).replace("_", " ")
             tables.append(table.assign(study=study))
     return pd.concat(tables[1:] or tables, ignore_index=True)

@@ -20,6 +20,7 @@ from dinomix.datasets.benchmarks import BENCHMARKS
 from dinomix.datasets.prepare import prepare
 from dinomix.images import read_image
 from dinomix.runs import train as training
+from dinomix.statistics import mcnemar, paired
 from dinomix.training import DivergedError
 from tests.cli.test_cli import invoke, plain
 from tests.conftest import write_image, write_places, write_testset
@@ -213,7 +214,11 @@ def test_errors_in_a_config_name_the_file(data, tmp_path, content, complaint):
 
 def test_evaluate_prints_what_the_package_measures(data, model):
     expected = dinomix.evaluate(
-        dinomix.load_model(model), dinomix.TestSet(data / "city"), [1, 5], progress=False
+        dinomix.load_model(model),
+        dinomix.TestSet(data / "city"),
+        [1, 5],
+        interval=0.95,
+        progress=False,
     )
     result = invoke("evaluate", model, data / "city", "--k", "5,1", "--json")
     assert result.stderr == ""
@@ -230,6 +235,7 @@ def test_evaluate_shows_convention_and_recall(data, model):
     assert "city-test, 5 database images, positives: 25 m, image size: 28 x 28" in text
     assert all(w in text for w in ("condition", "R@1", "R@5", "day", "night", "all", "queries"))
     lines = [line for line in result.stdout.splitlines() if "all" in line]
+    assert re.search(r"\d \[\d+\.\d, \d+\.\d\]", lines[-1])  # the interval of R@1
     assert "100.0" in lines[-1]  # of R@5, with five images in the database
     assert "toy_vits14" in result.stderr and "describe" in result.stderr
 
@@ -243,7 +249,7 @@ def test_evaluate_at_another_image_size(data, tmp_path, written, size):
     model = dinomix.save_model(built, tmp_path / "gem.safetensors")
     result = invoke("evaluate", model, data / "city", "--image-size", written, "--csv")
     test = dinomix.TestSet(data / "city")
-    expected = dinomix.evaluate(built, test, image_size=size, progress=False)
+    expected = dinomix.evaluate(built, test, interval=0.95, image_size=size, progress=False)
     assert result.stdout == expected.to_csv(index=False)
     text = {"42": "42 x 42", "native": "native"}.get(written, "28 x 56")
     assert set(expected["image_size"]) == {text}
@@ -278,6 +284,25 @@ def test_evaluate_each_query(data, model, tmp_path):
         expected = made.queries()
         assert list(chosen) == list(expected) and len(chosen) == len(expected)
         pd.testing.assert_series_equal(chosen["error_m"], expected["error_m"])
+
+
+def test_compare_two_files_of_queries(data, model, tmp_path):
+    files = [tmp_path / "a.csv", tmp_path / "b.csv"]
+    invoke("evaluate", model, data / "city", "--per-query", files[0])
+    table = pd.read_csv(files[0]).assign(rank=1)
+    table.to_csv(files[1], index=False)
+    (row,) = json.loads(invoke("compare", *files, "--json").stdout)
+    right = (pd.read_csv(files[0])["rank"] == 1).astype(float)
+    assert (row["dataset"], row["after"]) == ("city-test", 100)
+    assert row["difference"] == pytest.approx(100 * (1 - right.mean()))
+    assert row["mcnemar_p"] == mcnemar(right, [1] * len(right))
+    assert row["p"] == paired(right, [1] * len(right), table["group"]).p
+    assert (row["queries"], row["groups"]) == (len(table), table["group"].nunique())
+    shown = plain(invoke("compare", *files, "--k", 2).stdout)
+    assert "Recall@2" in shown and "McNemar's p" in shown and "city-test" in shown
+    table[1:].to_csv(files[1], index=False)
+    result = invoke("compare", *files)
+    assert result.exit_code == 1 and "not asked the same queries: 1 of" in result.stderr
 
 
 def test_evaluate_csv_files_and_frames(model, tmp_path):

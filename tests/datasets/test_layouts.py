@@ -122,18 +122,29 @@ class TestCsv:
             (UTM, "a.jpg,2e7,5e6", "utm_east is '2e7'"),
             (UTM, "a.jpg,400000,inf", "utm_north is 'inf'"),
             ("image,place", "a.jpg,", "place is ''"),
+            ("image,place,group", "a.jpg,inn,", "group is ''"),
             (UTM, "a.jpg,400000", "expected 3 fields"),
             (UTM, "../a.jpg,400000,5e6", r"image is '\.\./a.jpg', expected a path within"),
         ],
     )
     def test_a_wrong_row_is_named(self, tmp_path, header, row, complaint):
         firsts = {LATLON: "first.jpg,45,6", "image,place": "first.jpg,inn"}
+        firsts["image,place,group"] = "first.jpg,inn,one"
         first = firsts.get(header, "first.jpg,400000,5e6" + ",31T" * (header.count(",") - 2))
         touch(tmp_path, "first.jpg", "a.jpg")
         database = write_csv(tmp_path, "good.csv", header, first, images=False)
         queries = write_csv(tmp_path, "bad.csv", header, first, row, images=False)
         with pytest.raises(ValueError, match=f"bad.csv, row 3:? {complaint}"):
             read_csv(database, queries)
+
+    def test_groups_of_queries(self, tmp_path):
+        database = write_csv(tmp_path, "d.csv", UTM, "a.jpg,400000,5e6")
+        rows = "q.jpg,400000,5e6,one", "r.jpg,400900,5e6,one"
+        queries = write_csv(tmp_path, "q.csv", f"{UTM},group", *rows)
+        assert read_csv(database, queries).groups == ["one", "one"]
+        plain = write_csv(tmp_path, "p.csv", UTM, *(row[:-4] for row in rows))
+        assert read_csv(database, plain).groups == ["a.jpg", "/r.jpg"]
+        assert read_csv(database, plain).fingerprint == read_csv(database, queries).fingerprint
 
     @pytest.mark.parametrize(
         ("header", "row", "complaint"),

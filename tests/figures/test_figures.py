@@ -292,3 +292,21 @@ def test_pyplot_never_knows_a_figure_which_a_cell_would_show_while_a_thread_draw
     monkeypatch.setattr(plt, "figure", None)  # what all its figures are made by
     _, axes = panels(1, 2, (4, 2), sharey=True)
     assert axes.shape == (1, 2) and not plt.get_fignums()
+
+
+def test_intervals_are_drawn_where_the_table_has_them():
+    table = study_table()
+    table = table[(table["seed"] == 0) & (table["condition"] == "all")]
+    table = table.assign(low=table["recall"] - 4, high=table["recall"] + 2, condition="mean")
+    line, dot = figures.recall_dots(table, ks=(1,)).axes[0].lines[:2]
+    assert line.get_xdata().tolist() == [13.0, 19.0] and dot.get_xdata() == [17.0]
+    error = figures.recall_bars(table).axes[0].collections[0].get_segments()
+    assert [end[1] for end in error[-1]] == pytest.approx([13.0, 19.0])
+    look = {"hue": "backbone", "xlabel": "L"}
+    for given, ends in ((table, (13.0, 19.0)), (study_table(), (12.5, 13.5))):
+        axis = figures.recall_curves(given, "depth", **look).axes[0]
+        band = axis.collections[0].get_paths()[0].vertices[:, 1]
+        assert (band.min(), band.max()) == ends
+    named = study_table().assign(low=0.0, high=99.0)  # of conditions: the mean has none
+    line, _ = figures.recall_dots(named, ks=(1,)).axes[0].lines[:2]
+    assert line.get_xdata().tolist() == [12.5, 13.5]

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from dinomix.study.conclusions import conclude, fingerprint
-from dinomix.study.results import leaders
+from dinomix.study.results import leaders, save_table
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 TABLE = pd.DataFrame(
@@ -63,6 +63,15 @@ def test_numbers_without_a_text_speak_for_themselves(results):
     assert conclude(results, "05").endswith("tables above")  # of which there is none
     Path("conclusions.toml").unlink()
     assert conclude(results, "03").endswith(lines[0])
+
+
+def test_leaders_are_tested_where_the_queries_are_there(results):
+    which = {"dataset": "city", "backbone": "net", "seed": 0, "condition": "day"}
+    asked = [{"query": f"{i}", "group": f"{i}", "rank": 1 + i % 3, **which} for i in range(30)]
+    queries = pd.concat([pd.DataFrame(asked).assign(method=name) for name in "ab"])
+    save_table(queries, results / "03_benchmark.queries.csv.gz")
+    TABLE.replace(70.0, 71.0).to_csv(results / "03_benchmark.csv", index=False)
+    assert "over 30 queries, p = 1.000; the seeds overlap" in conclude(results, "03")
 
 
 @pytest.mark.parametrize(

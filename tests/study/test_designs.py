@@ -11,7 +11,7 @@ from dinomix.images import as_size
 from dinomix.model import TEST_SIZES, outline
 from dinomix.plumbing.errors import MissingDataError
 from dinomix.study.designs import Setup, lineup, open_profile
-from dinomix.study.results import COLUMNS
+from dinomix.study.results import COLUMNS, QUERY_COLUMNS, queries_beside
 from dinomix.study.study import Study, Variant, variants
 from tests.exchange.test_published import mixvpr_shapes, random_tensors
 
@@ -120,6 +120,20 @@ def test_opening_a_profile(tmp_path, monkeypatch):
     table = setup.save(rows, "tried")
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "results" / "p" / "tried.csv"), table)
     assert table["profile"].tolist() == ["p"]
+
+
+def test_a_measurement_keeps_results_and_queries(setup, monkeypatch):
+    profile = setup()
+    profile.results.mkdir(parents=True)
+    rows = pd.DataFrame([dict.fromkeys(COLUMNS, 1)]).drop(columns="profile")
+    asked = pd.DataFrame([dict.fromkeys([*QUERY_COLUMNS, "error_m"], "1")])
+    asked = asked.astype({"seed": int, "rank": "Int64"})
+    monkeypatch.setattr(Study, "run", lambda self, variants: rows)
+    monkeypatch.setattr(Study, "queries", lambda self, variants: asked)
+    results, queries = profile.measure("tried")
+    pd.testing.assert_frame_equal(pd.read_csv(profile.results / "tried.csv"), results)
+    beside = queries_beside(profile.results / "tried.csv")
+    pd.testing.assert_frame_equal(beside, queries[QUERY_COLUMNS])
 
 
 @pytest.mark.parametrize(

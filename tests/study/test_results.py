@@ -1,8 +1,21 @@
+import numpy as np
 import pandas as pd
 import pytest
 
 from dinomix.evaluation import ALL
-from dinomix.study.results import COLUMNS, compare, leaders, overall, save_results, spread
+from dinomix.statistics import bootstrap, paired
+from dinomix.study.results import (
+    COLUMNS,
+    answers,
+    compare,
+    intervals,
+    leaders,
+    overall,
+    read_queries,
+    save_results,
+    save_table,
+    spread,
+)
 
 
 def row(**values):
@@ -96,3 +109,87 @@ def test_leaders_are_those_of_each_data_set_and_backbone():
     assert leaders(one).endswith(
         "for b: 20.0; next is a: 10.0 (-10.0, one seed, so chance is unknown)"
     )
+
+
+@pytest.fixture
+def asked():
+    """Recalls of two methods and two seeds on two conditions, and the queries they are of."""
+    rng, rows, tables = np.random.default_rng(0), [], []
+    for method, share in (("a", 0.4), ("b", 0.7)):
+        for seed in (0, 1):
+            table = pd.DataFrame({"query": [f"{i}.jpg" for i in range(40)]})
+            table["group"] = [f"place {i // 2 % 15}" for i in range(40)]
+            table["condition"] = ["day"] * 30 + ["night"] * 10
+            ranks = np.where(rng.random(40) < share, 1, rng.integers(2, 9, 40))
+            table["rank"] = pd.array(ranks, "Int64").astype("Int64")
+            table.loc[rng.random(40) < 0.2, "rank"] = pd.NA
+            which = {"dataset": "city", "method": method, "backbone": "net", "seed": seed}
+            tables.append(table.assign(**which))
+            for (condition, k), part in [
+                ((c, k), p) for c, p in table.groupby("condition") for k in (1, 5)
+            ]:
+                recall = 100 * (part["rank"] <= k).fillna(False).mean()
+                rows.append(row(**which, condition=condition, recall=recall) | {"k": k})
+    return pd.DataFrame(rows), pd.concat(tables, ignore_index=True)
+
+
+def test_answers_are_shares_of_seeds_and_conditions_weigh_the_same(asked):
+    table, queries = asked
+    wide = answers(queries)
+    for method in ("a", "b"):
+        mean = np.average(wide[method], weights=wide["weight"])
+        own = overall(table[(table["k"] == 1) & (table["method"] == method)])["recall"]
+        assert 100 * mean == pytest.approx(own.mean())
+    one = queries[(queries["method"] == "a") & (queries["query"] == "3.jpg")]
+    assert wide["a"].xs("3.jpg", level="query").item() == (one["rank"] == 1).fillna(False).mean()
+    found = intervals(queries, [5]).set_index("method")
+    five = answers(queries, 5)
+    ends = bootstrap(five["b"], five["group"], weights=five["weight"])
+    assert found.loc["b", ["low", "high"]].tolist() == pytest.approx([100 * end for end in ends])
+    kept = overall(intervals(queries, [1, 5]))
+    assert kept[["low", "high"]].notna().all(axis=None)
+    with pytest.raises(ValueError, match="a and b were not asked the same queries: 2 of 41"):
+        answers(
+            queries.replace({"query": {"3.jpg": "x.jpg"}}).assign(
+                query=lambda t: t["query"].where(
+                    t["method"].eq("a") | t["query"].ne("x.jpg"), "3.jpg"
+                )
+            )
+        )
+
+
+def test_differences_are_tested_over_groups_of_queries(asked):
+    table, queries = asked
+    wide = answers(queries)
+    test = paired(wide["a"], wide["b"], wide["group"], weights=wide["weight"])
+    p = "p < 0.001" if test.p < 0.001 else f"p = {test.p:.3f}"
+    words = f"[{100 * test.low:+.1f}, {100 * test.high:+.1f}] over 15 groups of 40 queries, {p}; "
+    said = compare(table, "a", "b", queries=queries)
+    assert f"({100 * test.difference:+.1f} {words}" in said
+    assert said.endswith(("every seed agrees)", "the seeds overlap)"))
+    single = compare(table[table["seed"] == 0], "a", "b", queries=queries[queries["seed"] == 0])
+    assert single.endswith("; one seed)")
+    night = compare(table[table["condition"] == "night"], "a", "b", queries=queries)
+    assert "over 5 groups of 10 queries" in night
+    alone = queries.assign(group=queries["query"])
+    assert "over 40 queries, p" in compare(table, "a", "b", queries=alone)
+    assert " over 15 groups of 40 queries, p" in leaders(table, queries=queries)
+    cells = spread(table, queries)
+    assert list(cells) == ["R@1", "R@1, queries", "R@5", "R@5, queries"]
+    ends = intervals(queries, [1]).set_index("method").loc["b"]
+    assert cells.loc[("city", "b"), "R@1, queries"] == f"[{ends['low']:.1f}, {ends['high']:.1f}]"
+
+
+@pytest.mark.parametrize("name", ["q.csv", "q.csv.gz"])
+def test_queries_are_read_as_they_were_written(asked, tmp_path, name):
+    _, queries = asked
+    queries.loc[0, ["query", "condition"]] = "NA", ""  # texts, and not a missing value
+    queries.loc[1, "query"] = "\udcff.jpg"  # of a file system in another encoding
+    save_table(queries, tmp_path / name)
+    pd.testing.assert_frame_equal(read_queries(tmp_path / name), queries)
+    first = (tmp_path / name).read_bytes()
+    save_table(queries, tmp_path / name)
+    assert (tmp_path / name).read_bytes() == first
+    save_table(queries.drop(columns="group"), tmp_path / name)
+    with pytest.raises(ValueError, match=r"no table of queries: it lacks the columns \['group'\]"):
+        read_queries(tmp_path / name)

@@ -104,6 +104,31 @@ def test_a_variant_is_trained_and_evaluated_as_by_hand(study):
     assert len(list(study.out.glob("*/config.json"))) == 1  # it is the same run
 
 
+@pytest.mark.parametrize("variant", VARIANTS[:2], ids=str)
+def test_queries_are_kept_beside_recalls_and_made_for_finished_runs(study, variant):
+    table = study.test(variant)
+    recalls, kept = (
+        {path: path.read_bytes() for path in sorted(study.out.glob(f"**/{kind}-*.csv"))}
+        for kind in ("recall", "queries")
+    )
+    assert [p.name.replace("queries", "recall") for p in kept] == [p.name for p in recalls]
+    found = study.queries([variant])
+    assert set(found["dataset"]) == {"city-test", "city-val"}
+    assert set(found["method"]) == {variant.method} and set(found["seed"]) == {variant.seed}
+    for (dataset, condition), part in found.groupby(["dataset", "condition"]):
+        rows = table[(table["dataset"] == dataset) & (table["condition"] == (condition or "all"))]
+        for k, recall in zip(rows["k"], rows["recall"], strict=True):
+            assert 100 * (part["rank"] <= k).fillna(False).mean() == pytest.approx(recall)
+    for path in kept:
+        path.unlink()
+    assert study.is_done(variant)
+    history = {path: path.stat().st_mtime_ns for path in study.out.glob("*/history.csv")}
+    pd.testing.assert_frame_equal(study.queries([variant]), found)
+    assert history == {path: path.stat().st_mtime_ns for path in study.out.glob("*/history.csv")}
+    assert {p: p.read_bytes() for p in kept} == kept
+    assert {p: p.read_bytes() for p in recalls} == recalls
+
+
 def test_untrained_variants_leave_no_run(study):
     table = study.test(VARIANTS[0])
     assert set(table["run"]) == {"untrained"} and set(table["epoch"]) == {0}

@@ -71,14 +71,16 @@ def test_tables_are_gathered_and_others_left_out(tmp_path):
     save_results([results()], tmp_path / "toy" / "04_mixer_depth.csv")
     save_results([results()], tmp_path / "demo" / "03_bench.csv")
     pd.DataFrame({"backbone": ["a"], "flops": [1]}).to_csv(tmp_path / "costs.csv", index=False)
+    old = results().drop(columns="image_size")
+    old.to_csv(tmp_path / "toy" / "09_older.csv", index=False)
     found = gather_results(tmp_path)
-    assert found["study"].unique().tolist() == ["bench", "mixer depth"]
+    assert found["study"].unique().tolist() == ["bench", "mixer depth", "older"]
     assert found["val_recall"].isna().all() and found["val_recall"].dtype == float
     ablation = Ablation(found)
     assert ablation.values["mix_depth"] == ["0", "2", "10", "none"]
     assert ablation.values["condition"] == ["all", "day", "mean", "night"]
     both = ablation.summary(["study"], "recall", {**ONE, "mix_depth": ["2"]})
-    assert both["mean"].tolist() == [37.5, 37.5]
+    assert both["mean"].tolist() == [37.5] * 3
 
 
 def test_what_is_no_results_table_is_named():
