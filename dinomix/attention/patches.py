@@ -74,9 +74,8 @@ def mutual(first: Tensor, second: Tensor) -> tuple[np.ndarray, np.ndarray]:
     alike = ours.T @ theirs  # (h*w, h'*w')
     there, back = alike.argmax(1).cpu().numpy(), alike.argmax(0).cpu().numpy()
     here = np.flatnonzero(back[there] == np.arange(len(there)))
-    pairs = (here, first), (there[here], second)
-    spots = (np.unravel_index(number, tuple(each.shape[1:])) for number, each in pairs)
-    here, there = (np.stack([columns, rows], axis=1) for rows, columns in spots)
+    spots = np.divmod(here, first.shape[2]), np.divmod(there[here], second.shape[2])
+    here, there = (np.stack([column, row], axis=1) for row, column in spots)
     return here, there
 
 

@@ -49,10 +49,8 @@ def rerank(
     """
     asked = np.ones(len(retrieval.ranked), bool) if only is None else np.asarray(only)
     if asked.dtype != bool or asked.shape != retrieval.ranked.shape[:1]:
-        raise ValueError(
-            f"only is {asked.dtype} {asked.shape}: expected a bool for each of the "
-            f"{len(retrieval.ranked)} queries, such as confidence < 0.5"
-        )
+        given = f"only is {asked.dtype} {asked.shape}"
+        raise ValueError(f"{given}: give each of the {len(retrieval.ranked)} queries a bool")
     first, test = whole("first", first, least=1), retrieval.test
     ranked, similarities = retrieval.ranked.copy(), retrieval.similarities.copy()
     for row in tqdm(np.flatnonzero(asked), "second look", unit="query", disable=not progress):
@@ -60,8 +58,7 @@ def rerank(
         found, query = ranked[row, columns], test.queries[row]
         scores = np.array([score(query, test.database[i]) for i in found], dtype=np.float64)
         if np.isnan(scores).any():
-            named = test.database[found[np.isnan(scores)][0]]
-            raise ValueError(f"the score of {query} and {named} is NaN; it should be a number")
+            raise ValueError(f"{query}: not all of its scores are numbers: {scores.tolist()}")
         order = np.argsort(-scores, kind="stable")
         ranked[row, columns] = found[order]
         similarities[row, columns] = similarities[row, columns][order]
@@ -85,10 +82,8 @@ class PatchScore:
 
     def __init__(self, model: nn.Module, image_size: int | None = None, kept: int = 1000) -> None:
         if not isinstance(model, PlaceModel):
-            raise ValueError(
-                f"{type(model).__name__} shows no map of patches: take a PlaceModel's, or another "
-                "score, such as vismatch_score(name)"
-            )
+            other = "take another score, such as vismatch_score(name)"
+            raise ValueError(f"{type(model).__name__} shows no map of patches: {other}")
         self.model, self.size = model, image_size or model.config.image_size
         self._map = lru_cache(whole("kept", kept))(self._compute)
 
