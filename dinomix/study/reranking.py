@@ -73,7 +73,7 @@ class PatchScore:
     always draws the same); fewer than four prove nothing: 0. Nothing is trained.
 
     Images have `image_size` (None: the model's); finer maps tell more. The maps of the `kept` ones
-    met last stay where the model is, in half precision: 2 * s * h * w bytes each, 0.4 MB with
+    met last stay where the model was, in half precision: 2 * s * h * w bytes each, 0.4 MB with
     DINOv2's base model at 224 pixels.
 
     Raises:
@@ -90,7 +90,9 @@ class PatchScore:
     def __call__(self, query: Path, candidate: Path) -> int:
         import cv2
 
-        here, there = mutual(*(self._map(path).float() for path in (query, candidate)))
+        device = device_of(self.model)  # to which it may have been moved
+        maps = (self._map(path).to(device).float() for path in (query, candidate))
+        here, there = mutual(*maps)
         if len(here) < 4:
             return 0
         transform, inside = cv2.estimateAffine2D(
