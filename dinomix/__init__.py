@@ -45,6 +45,7 @@ if TYPE_CHECKING:  # for editors and type checkers; a test compares it with HOME
     from dinomix.scale.descriptors import describe_to, open_descriptors, open_skipped
     from dinomix.scale.search import search
     from dinomix.study import reported
+    from dinomix.study.reranking import rerank
     from dinomix.study.study import Study, Variant
     from dinomix.training import TrainConfig
 
@@ -66,6 +67,7 @@ HOMES = {
     "scale.approximate": ["ApproximateIndex"],
     "scale.descriptors": ["describe_to", "open_descriptors", "open_skipped"],
     "scale.search": ["search"],
+    "study.reranking": ["rerank"],
     "study.study": ["Study", "Variant"],
     "training": ["TrainConfig"],
 }

@@ -64,6 +64,21 @@ def match(maps: Tensor, spot: tuple[float, float]) -> Match:
     return Match(grid, (row, column), F.cosine_similarity(maps[1], asked, dim=0).numpy())
 
 
+def mutual(first: Tensor, second: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """The patches that are each other's nearest by cosine, of maps (s, h, w) and (s, h', w').
+
+    Returns:
+        column and row of each in the first map, and of its nearest in the second: int64 (n, 2).
+    """
+    ours, theirs = (F.normalize(each.flatten(1), dim=0) for each in (first, second))  # (s, h*w)
+    alike = ours.T @ theirs  # (h*w, h'*w')
+    there, back = alike.argmax(1).cpu().numpy(), alike.argmax(0).cpu().numpy()
+    here = np.flatnonzero(back[there] == np.arange(len(there)))
+    spots = np.divmod(here, first.shape[2]), np.divmod(there[here], second.shape[2])
+    here, there = (np.stack([column, row], axis=1) for row, column in spots)
+    return here, there
+
+
 def patch_at(spot: tuple[float, float], grid: tuple[int, int]) -> tuple[int, int]:
     """Row and column of the patch at a spot: how far down and how far right, each in 0..1."""
     row, column = (

@@ -1,9 +1,16 @@
 """Votes of neighbouring frames, against a loop over all pairs of them."""
 
+import itertools
+import math
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from dinomix.study.sequences import recall_by_window, smooth
+from dinomix.data import TestSet
+from dinomix.evaluation import Retrieval
+from dinomix.study.sequences import decode, recall_by_window, smooth
 
 DRIVES = np.array([7, 7, 7, 7, 7, 2, 3, 3, 3])
 
@@ -87,3 +94,55 @@ def test_a_skipped_frame_or_database_image_is_never_right_nor_costs_its_neighbou
     assert found == {window: {4: 0.0}}
     found = recall_by_window(given, DRIVES, [np.array([0])] * 9, [window], [4])
     assert found[window][4] == pytest.approx(100 * 7 / 9)
+
+
+def made_drives(seed, lost=()):
+    """Two drives of four and three frames, with three matches each of eight images."""
+    rng = np.random.default_rng(seed)
+    places = rng.uniform(0, 30, (8, 2))
+    names = [Path(str(i)) for i in range(8)]
+    test = TestSet.from_lists("made", names, names[:7], places, places[:7])
+    ranked = np.stack([rng.permutation(8)[:3] for _ in range(7)])
+    ranked[list(lost)] = -1
+    similarities = np.where(ranked < 0, -np.inf, -np.sort(-rng.random((7, 3))))
+    return Retrieval(test, ranked, similarities, None), np.array([5, 5, 5, 5, 2, 2, 2])
+
+
+@pytest.mark.parametrize("lost", [(), (1, 2), (0, 6), (4, 5, 6)])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_best_drive_of_all(seed, lost):
+    found, drives = made_drives(seed, lost)
+    got = decode(found, drives, step=3, price=0.1)
+    for drive in (5, 2):
+        frames = [i for i in np.flatnonzero(drives == drive) if i not in lost]
+        best = {}  # (frame, column) -> the worth of the best drive through it
+        for columns in itertools.product(range(3), repeat=len(frames)):
+            path = list(zip(frames, columns, strict=True))
+            worth = sum(found.similarities[at] for at in path)
+            for (i, a), (j, b) in itertools.pairwise(path):
+                here, there = (found.test.database_utm[found.ranked[at]] for at in ((i, a), (j, b)))
+                worth -= 0.1 * abs(math.dist(here, there) / (j - i) - 3)
+            for at in path:
+                best[at] = max(best.get(at, -np.inf), worth)
+        for i in frames:
+            order = sorted(range(3), key=lambda column, i=i: -best[i, column])
+            assert got.ranked[i].tolist() == found.ranked[i, order].tolist()
+            assert got.similarities[i].tolist() == found.similarities[i, order].tolist()
+    assert (got.ranked[list(lost)] == -1).all()
+    free = decode(found, drives, step=3, price=0)
+    assert (free.ranked == found.ranked).all()
+
+
+def test_what_cannot_be_decoded():
+    found, drives = made_drives(0)
+    for change, complaint in (
+        ({"drives": drives[:6]}, r"drives \(6,\) do not fit 7 frames"),
+        ({"drives": np.array([1, 1, 2, 2, 1, 1, 1])}, "drive 1 is in several pieces"),
+        ({"step": -1}, "step is -1"),
+        ({"price": float("nan")}, "price is nan"),
+    ):
+        with pytest.raises(ValueError, match=complaint):
+            decode(found, **{"drives": drives, "step": 3, **change})
+    test = TestSet.from_lists("far", found.test.database, found.test.queries, None, None)
+    with pytest.raises(ValueError, match="far: no drive can be followed"):
+        decode(replace(found, test=test), drives, step=3)
