@@ -8,7 +8,7 @@ import numpy as np
 from dinomix.plumbing.configs import whole
 from dinomix.retrieval import described
 
-FLAT = 1e-6  # a direction's share of the largest variance below which rounding is all there is
+FLAT = 1e-3  # of the largest deviation: below it, rounding is all there is
 
 
 @dataclass(frozen=True)
@@ -17,11 +17,11 @@ class Projection:
 
     mean: np.ndarray  # float32 (D,), of the training descriptors
     directions: np.ndarray  # float32 (d, D), by falling variance
-    deviations: np.ndarray  # float32 (d,), of the training descriptors, relative to the first
+    deviations: np.ndarray  # float32 (d,), how much the training descriptors vary in each
 
     @classmethod
     def fit(cls, training: np.ndarray, dim: int) -> Self:
-        """The `dim` directions in which training descriptors, float32 (n, D), vary most.
+        """The `dim` directions in which training descriptors (n, D) vary most.
 
         Fitted on what is tested, a recall would be too good. Rows of NaN are left out. A direction
         in which nothing varies becomes 0: it would hold rounding alone.
@@ -30,6 +30,7 @@ class Projection:
             ValueError: dim exceeds D, or there are no more than dim descriptors.
         """
         dim, sample = whole("dim", dim, least=1), training[described(training)]  # (n, D)
+        sample = sample.astype(np.float32)  # of half precision, sums would be coarse
         if dim > sample.shape[1]:
             raise ValueError(f"dim is {dim}, but the descriptors have {sample.shape[1]} entries")
         if dim >= len(sample):
@@ -37,16 +38,10 @@ class Projection:
                 f"PCA to dim = {dim} needs more than {dim} training descriptors, not {len(sample)}"
             )
         mean = sample.mean(axis=0)
-        centred = sample - mean
-        wide = len(centred) < centred.shape[1]  # then the smaller matrix has the same variances
-        products = (centred @ centred.T if wide else centred.T @ centred).astype(np.float64)
-        variances, vectors = (each[..., : -dim - 1 : -1] for each in np.linalg.eigh(products))
-        directions = vectors.T @ centred if wide else vectors.T.copy()  # (d, D)
-        varies = variances > FLAT * variances[0]
-        directions[~varies] = 0
-        directions[varies] /= np.linalg.norm(directions[varies], axis=1, keepdims=True)
-        deviations = np.sqrt(np.where(varies, variances, 1) / max(variances[0], 1e-30))
-        return cls(mean, directions.astype(np.float32), deviations.astype(np.float32))
+        _, deviations, directions = np.linalg.svd(sample - mean, full_matrices=False)
+        flat = deviations <= FLAT * deviations[0]
+        directions[flat], deviations[flat] = 0, 1
+        return cls(mean, directions[:dim], deviations[:dim])
 
     def whitened(self) -> "Projection":
         """The same, but all directions vary alike (Jegou and Chum, ECCV 2012)."""

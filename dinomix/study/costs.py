@@ -150,19 +150,18 @@ def price(
         rotated = "r" if name else ""  # else the bits of the last components would say little
         again = {"database": database, "candidates": candidates}
         codes = {"": "Flat", "int8": "SQ8", "binary": f"LSH{rotated}t"}
+        codes["binary, compared again"] = codes["binary"]
         for code, factory in codes.items():
             index = ApproximateIndex.build(database, factory, learn_from=reduced(learned))
-            ways = {code: {}} | ({f"{code}, compared again": again} if code == "binary" else {})
-            for way, more in ways.items():
-                look = partial(index.search, queries, k, **more)
-                seconds = _median_seconds(look, torch.device("cpu"), repeats)
-                row = overall(replace(found, ranked=look()[1]).table([k])).assign(
-                    method=", ".join(filter(None, [name, way])) or "as it is",
-                    dim=dim,
-                    bytes=index.bytes_per_image,
-                    search_ms=1000 * seconds / len(queries),
-                )
-                tables.append(row)
+            look = partial(index.search, queries, k, **(again if "again" in code else {}))
+            seconds = _median_seconds(look, torch.device("cpu"), repeats)
+            row = overall(replace(found, ranked=look()[1]).table([k])).assign(
+                method=", ".join(filter(None, [name, code])) or "as it is",
+                dim=dim,
+                bytes=index.bytes_per_image,
+                search_ms=1000 * seconds / len(queries),
+            )
+            tables.append(row)
     table = pd.concat(tables, ignore_index=True)
     table["lost"] = table["recall"].iloc[0] - table["recall"]
     return table[PRICE]

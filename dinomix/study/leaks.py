@@ -1,6 +1,5 @@
 """Leaks: training images that a test set shows again, and queries that lie in its database."""
 
-import filecmp
 import warnings
 from collections.abc import Sequence
 from multiprocessing.pool import ThreadPool
@@ -25,7 +24,7 @@ from dinomix.plumbing.positions import read_names, read_zones
 from dinomix.retrieval import describe, search
 
 MOST = 5  # others that are looked at for an image, by each measure
-FINDINGS = ["same file", "same picture", "alike", "near"]  # the worst first
+FINDINGS = ["same picture", "alike", "near"]  # the worst first
 COLUMNS = ["finding", "image", "part", "other", "other_part", "bits", "similarity", "metres"]
 PAIRS = [("queries", "training"), ("database", "training"), ("queries", "database")]
 RADIUS = 6_371_000.0  # metres: on a round Earth, short ways are at most 0.6 % wrong
@@ -92,15 +91,19 @@ def audit(
             the model: look at what is found.
 
     Returns:
-        a row a pair, the worst first, with `COLUMNS`. finding: "same file", byte by byte; "same
-        picture", by bits; "alike", by similarity (NaN without a model); or "near": within the test
-        set's threshold of a training image, as far as both positions stand in the layout's names
-        or tables; a warning says where none does. Of each image, the nearest `MOST` others are
-        looked at by each measure.
+        a row a pair, the worst first, with `COLUMNS`. finding: "same picture", by bits; "alike", by
+        similarity (NaN without a model); or "near": within the test set's threshold of a training
+        image, as far as both positions stand in the layout's names or tables; a warning says where
+        none does. Of each image, the nearest `MOST` others are looked at by each measure.
 
     Raises:
+        ValueError: bits or similarity are out of range.
         UnreadableImageError, OSError: an image cannot be read; the file is named.
     """
+    if not (0 <= bits <= 256 and -1 <= similarity <= 1):
+        raise ValueError(
+            f"bits {bits} should be from 0 to 256, similarity {similarity} from -1 to 1"
+        )
     sides = {"training": training}
     sides |= {part: named_images(getattr(test, part)) for part in ("database", "queries")}
     if nowhere := [part for part, images in sides.items() if np.isnan(images.points).all()]:
@@ -131,14 +134,12 @@ def audit(
         if descriptors:
             a, b = descriptors[part], descriptors[other]
             measures["similarity"] = [a[m] @ b[n] for m, n in zip(i, j, strict=True)]
-        paths = np.array(sides[part].paths, object)[i], np.array(sides[other].paths, object)[j]
-        names = {"image": paths[0], "other": paths[1], "part": part, "other_part": other}
+        paths = [np.array(sides[of].paths, object) for of in (part, other)]
+        names = {"image": paths[0][i], "other": paths[1][j], "part": part, "other_part": other}
         tables.append(pd.DataFrame(names | measures))
     table = pd.concat(tables, ignore_index=True)
-    files = zip(table["bits"], table["image"], table["other"], strict=True)
-    same = [not apart and filecmp.cmp(a, b, shallow=False) for apart, a, b in files]
-    judged = [np.array(same, bool), table["bits"] <= bits, table["similarity"] >= similarity]
-    finding = np.select(judged, FINDINGS[:3], FINDINGS[3])
+    judged = [table["bits"] <= bits, table["similarity"] >= similarity]
+    finding = np.select(judged, FINDINGS[:2], FINDINGS[2])
     table["finding"] = pd.Categorical(finding, FINDINGS, ordered=True)
     return table.sort_values(["finding", "bits"], ignore_index=True)[COLUMNS]
 

@@ -61,6 +61,8 @@ def test_directions_without_variance_stay_0(count):
         wide, narrow = (fitted(flat, dim, whiten)(asked) for dim in (15, 6))
         assert not wide[:, 6:].any()
         np.testing.assert_allclose(wide[:, :6], narrow, atol=1e-5)
+    half = Projection.fit(flat.astype(np.float16), 4)(asked)  # its sums are not in half precision
+    np.testing.assert_allclose(np.abs(half), np.abs(fitted(flat, 4, False)(asked)), atol=0.01)
     same = np.ones((40, D), np.float32)
     assert not fitted(same, 4, whiten=True)(same).any()  # and no NaN
 

@@ -178,7 +178,7 @@ def test_price_learns_from_training_images_alone(model, test_root, tmp_path, mon
     learned = module.describe(model, places.paths, progress=False)
     ((sample, dim),) = fitted
     np.testing.assert_allclose(sample, learned, atol=1e-6)
-    assert dim == 4 and len(coded) == 9 and all(len(part) == len(learned) for part in coded)
+    assert dim == 4 and len(coded) == 12 and all(len(part) == len(learned) for part in coded)
 
 
 @pytest.mark.parametrize(

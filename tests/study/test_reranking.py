@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scipy.stats import binomtest
 
 import dinomix
 from dinomix.attention.patches import mutual
 from dinomix.evaluation import Retrieval
+from dinomix.exchange.foreign import PartError
+from dinomix.statistics import paired
 from dinomix.study.reranking import PatchScore, gains, rerank, unsure_below, vismatch_score
 from tests.conftest import write_image
 
@@ -141,8 +142,9 @@ def test_a_map_is_computed_once_and_the_oldest_goes(model, photos, monkeypatch):
 
 
 def test_a_model_without_maps_is_refused():
-    with pytest.raises(ValueError, match="Linear shows no map of patches"):
-        PatchScore(torch.nn.Linear(2, 2))
+    foreign = dinomix.wrap_model(torch.nn.Flatten(), image_size=4)
+    with pytest.raises(PartError, match="shows nothing but descriptors"):
+        PatchScore(foreign)
 
 
 def test_vismatch_counts_inliers_of_images_in_0_to_1(monkeypatch, photos):
@@ -196,15 +198,18 @@ def test_the_bound_is_the_best_of_all_bounds():
 
 def test_gains_in_words():
     before, after, _, right = made_looks(3)
+    before.test.groups = [path.name for path in before.test.queries]  # each in a place of its own
     *lines, last = gains(before, after).splitlines()
     assert [line.split(":")[0] for line in lines] == ["- snow", "- night"]
-    won, lost = (right[1] & ~right[0]).sum(), (right[0] & ~right[1]).sum()
-    p = binomtest(int(won), int(won + lost)).pvalue
-    assert f"({won} won, {lost} lost, p = {p:.2g}): cannot be told from chance" in last
+    found = paired(right[0], right[1], before.test.groups)
+    change = f"{100 * found.difference:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
+    assert f"({change}, p = {found.p:.2g}): cannot be told from chance" in last
     none, every = looked(np.zeros(9, bool), before.test), looked(np.ones(9, bool), before.test)
-    assert gains(none, every).endswith("all: 0.0 to 100.0 % (9 won, 0 lost, p = 0.0039): helps")
-    assert gains(every, none).endswith("(0 won, 9 lost, p = 0.0039): harms")
-    assert gains(none, none).endswith("(0 won, 0 lost, p = 1): cannot be told from chance")
+    assert gains(none, every).splitlines()[-1].startswith("- all: 0.0 to 100.0 % (+100.0 [")
+    assert gains(none, every).endswith("): helps") and gains(every, none).endswith("): harms")
+    assert gains(none, none).endswith(", p = 1): cannot be told from chance")
+    before.test.groups = ["one place"] * 9  # which proves nothing about others
+    assert gains(none, every).endswith(", p = 1): cannot be told from chance")
     unlabelled = Retrieval(before.test, before.ranked, before.similarities, None)
     with pytest.raises(ValueError, match="made: it is unknown where"):
         gains(unlabelled, after)

@@ -44,7 +44,7 @@ def test_smooth_takes_no_frames_and_whole_numbers():
     ("change", "complaint"),
     [
         *(({"window": window}, f"window is {window}: take an odd") for window in (4, -1)),
-        ({"drives": DRIVES[:8]}, r"\(9, 4\) and drives \(8,\)"),
+        ({"drives": DRIVES[:8]}, r"drives \(8,\) do not fit 9 frames"),
         ({"similarities": np.ones(9)}, r"similarities \(9,\)"),
         ({"drives": np.array([2, 2, 1, 1, 1, 2, 3, 3, 3])}, "drive 2 is in several pieces"),
     ],
