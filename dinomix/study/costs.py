@@ -136,6 +136,7 @@ def price(
     Raises:
         ValueError: as `Retrieval.table`, `Projection.fit` and `ApproximateIndex.search`.
     """
+    check_counts(k=k, candidates=candidates, repeats=repeats)
     dims = wholes("dims", dims, least=1) if len(dims) else []
     learned = describe(model, training, **options)
     reductions = {("", learned.shape[1]): np.asarray}

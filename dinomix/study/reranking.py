@@ -132,7 +132,8 @@ def unsure_below(sure: np.ndarray, before: Retrieval, after: Retrieval) -> float
     With this bound, the most queries are right at first; of several such bounds, it is the lowest,
     which looks least often. Choose it on another set than the one that is reported.
     """
-    gained = _right(after).astype(int) - _right(before)  # (Q,)
+    was, now = _right(before, after)
+    gained = now.astype(int) - was  # (Q,)
     bounds = np.append(np.unique(sure), np.inf)
     return float(bounds[np.argmax([gained[sure < bound].sum() for bound in bounds])])
 
@@ -142,7 +143,7 @@ def gains(before: Retrieval, after: Retrieval) -> str:
 
     The difference has its 95 % interval, and helps or harms where p < 0.05: `statistics.paired`.
     """
-    was, now, test = _right(before), _right(after), before.test
+    (was, now), test = _right(before, after), before.test
     conditions, groups, lines = np.array(test.conditions), np.array(test.groups), []
     for condition in [*filter(None, dict.fromkeys(test.conditions)), ALL]:
         own = (conditions == condition) | (condition == ALL)
@@ -155,8 +156,11 @@ def gains(before: Retrieval, after: Retrieval) -> str:
     return "\n".join(lines)
 
 
-def _right(retrieval: Retrieval) -> np.ndarray:
-    """Which queries' first match is right: bool (Q,)."""
-    if retrieval.positives is None:
-        raise ValueError(f"{retrieval.test.name}: {UNLABELLED}")
-    return hits(retrieval.ranked[:, :1], retrieval.positives)[:, 0]
+def _right(before: Retrieval, after: Retrieval) -> tuple[np.ndarray, np.ndarray]:
+    """Which queries' first match is right, in each of the two: bool (Q,)."""
+    if before.test.queries != after.test.queries:
+        raise ValueError(f"{before.test.name} and {after.test.name} ask different queries")
+    if before.positives is None or after.positives is None:
+        raise ValueError(f"{before.test.name}: {UNLABELLED}")
+    was, now = (hits(found.ranked[:, :1], found.positives)[:, 0] for found in (before, after))
+    return was, now

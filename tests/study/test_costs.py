@@ -187,11 +187,12 @@ def test_price_learns_from_training_images_alone(model, test_root, tmp_path, mon
         ("dim is 17, .* have 16", [4, 17], {}),
         ("more than 8 training descriptors, not 8", [8], {}),
         ("dims is -3", [4, -3], {}),
-        ("candidates is 0", [], {"candidates": 0}),
-        ("k is 0", [], {"k": 0}),
+        ("candidates must be an integer", [], {"candidates": 0}),
+        ("k must be an integer", [], {"k": 0}),
+        ("repeats must be an integer", [], {"repeats": 0}),
     ],
 )
 def test_what_cannot_be_priced(model, test_root, words, dims, options):
     test = TestSet(test_root)
     with pytest.raises(ValueError, match=words):
-        price(model, test.queries[:8], test, dims, repeats=1, progress=False, **options)
+        price(model, test.queries[:8], test, dims, **{"repeats": 1, "progress": False} | options)

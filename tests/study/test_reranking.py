@@ -1,6 +1,7 @@
 """A second look against slow loops and OpenCV's own fit; what must not be looked at stays."""
 
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -198,6 +199,7 @@ def test_the_bound_is_the_best_of_all_bounds():
 
 def test_gains_in_words():
     before, after, _, right = made_looks(3)
+    test, places = before.test, np.zeros((2, 2))
     before.test.groups = [path.name for path in before.test.queries]  # each in a place of its own
     *lines, last = gains(before, after).splitlines()
     assert [line.split(":")[0] for line in lines] == ["- snow", "- night"]
@@ -210,6 +212,10 @@ def test_gains_in_words():
     assert gains(none, none).endswith(", p = 1): cannot be told from chance")
     before.test.groups = ["one place"] * 9  # which proves nothing about others
     assert gains(none, every).endswith(", p = 1): cannot be told from chance")
-    unlabelled = Retrieval(before.test, before.ranked, before.similarities, None)
+    others = dinomix.TestSet.from_lists("other", test.database, test.database, places, places)
+    for compare in (gains, partial(unsure_below, np.ones(9))):
+        with pytest.raises(ValueError, match="made and other ask different queries"):
+            compare(before, looked(np.ones(2, bool), others))
+    unlabelled = Retrieval(test, before.ranked, before.similarities, None)
     with pytest.raises(ValueError, match="made: it is unknown where"):
         gains(unlabelled, after)
