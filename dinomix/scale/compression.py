@@ -31,11 +31,10 @@ class Projection:
         """
         dim, sample = whole("dim", dim, least=1), training[described(training)]  # (n, D)
         sample = sample.astype(np.float32)  # of half precision, sums would be coarse
-        if dim > sample.shape[1]:
-            raise ValueError(f"dim is {dim}, but the descriptors have {sample.shape[1]} entries")
-        if dim >= len(sample):
+        if dim > sample.shape[1] or dim >= len(sample):
             raise ValueError(
-                f"PCA to dim = {dim} needs more than {dim} training descriptors, not {len(sample)}"
+                f"PCA to dim = {dim} needs more than {dim} training descriptors, of {dim} entries "
+                f"at least, and not {sample.shape}"
             )
         mean = sample.mean(axis=0)
         _, deviations, directions = np.linalg.svd(sample - mean, full_matrices=False)
@@ -53,14 +52,6 @@ class Projection:
         return Projection(self.mean, self.directions[:dim], self.deviations[:dim])
 
     def __call__(self, descriptors: np.ndarray) -> np.ndarray:
-        """float32 (N, d), rows of unit length; of NaN where (N, D) has one, as of skipped images.
-
-        Raises:
-            ValueError: the descriptors have other than D entries.
-        """
-        if descriptors.ndim != 2 or descriptors.shape[1] != len(self.mean):
-            raise ValueError(
-                f"descriptors should be (N, {len(self.mean)}), but are {descriptors.shape}"
-            )
+        """float32 (N, d), rows of unit length; of NaN for those of (N, D), as of skipped images."""
         reduced = (descriptors - self.mean) @ self.directions.T  # (N, d)
         return reduced / np.maximum(np.linalg.norm(reduced, axis=1, keepdims=True), 1e-12)

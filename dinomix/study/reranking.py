@@ -108,15 +108,9 @@ class PatchScore:
 
 
 def vismatch_score(matcher: str, image_size: int = 512, device: str = "cpu") -> Score:
-    """How many matches of a matcher of vismatch a homography explains.
+    """How many matches of a matcher of vismatch (pip install vismatch) a homography explains."""
+    from vismatch import get_matcher
 
-    Raises:
-        ImportError: vismatch is not installed.
-    """
-    try:
-        from vismatch import get_matcher
-    except ImportError as error:
-        raise ImportError(f"{error}: pip install vismatch, or take PatchScore(model)") from error
     compare, pixels = get_matcher(matcher, device=device), eval_transform(image_size)
 
     def score(query: Path, candidate: Path) -> float:
