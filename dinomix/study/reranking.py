@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,7 +72,7 @@ class PatchScore:
     mutually nearest, the ones count that one affine transform explains (RANSAC by OpenCV, which
     always draws the same); fewer than four prove nothing: 0. Nothing is trained.
 
-    Images have `image_size` (None: the model's); finer maps tell more. The maps of the `kept` ones
+    Images have `image_size`, as of `describe`; finer maps tell more. The maps of the `kept` ones
     met last stay where the model was, in half precision: 2 * s * h * w bytes each, 0.4 MB with
     DINOv2's base model at 224 pixels.
 
@@ -79,7 +80,7 @@ class PatchScore:
         ValueError: a foreign model, which shows no map, or a number that cannot be.
     """
 
-    def __init__(self, model: nn.Module, image_size: int | None = None, kept: int = 1000) -> None:
+    def __init__(self, model: nn.Module, image_size: Any = None, kept: int = 1000) -> None:
         self.model, self.backbone = model, model.backbone
         self.size = model.config.image_size if image_size is None else image_size
         self._map = lru_cache(whole("kept", kept))(self._compute)
@@ -87,9 +88,7 @@ class PatchScore:
     def __call__(self, query: Path, candidate: Path) -> int:
         import cv2
 
-        device = device_of(self.model)  # to which it may have been moved
-        maps = (self._map(path).to(device).float() for path in (query, candidate))
-        here, there = mutual(*maps)
+        here, there = mutual(*(self._map(path).float() for path in (query, candidate)))
         if len(here) < 4:
             return 0
         transform, inside = cv2.estimateAffine2D(
@@ -100,7 +99,8 @@ class PatchScore:
     @torch.no_grad()
     def _compute(self, path: Path) -> Tensor:
         """The map (s, h, w) of an image file."""
-        images = normaliser(self.model)(ImageFiles([path], self.size)[0][0][None])
+        files = ImageFiles([path], self.size, step=self.model.size_step)
+        images = normaliser(self.model)(files[0][0][None])
         with left_alone(self.model):
             (found,) = self.backbone(images.to(device_of(self.model)))
         # Of unit length, which half precision holds whatever the features' scale.

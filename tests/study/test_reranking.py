@@ -128,6 +128,9 @@ def test_patches_that_moved_together_count(model, photos):
     cv2.setRNGSeed(7)
     assert PatchScore(model)(a, b) == own
     assert PatchScore(model, image_size=14)(a, b) == 0  # one patch proves nothing
+    write_image(a.with_name("odd.png"), np.random.default_rng(1), (150, 143))
+    odd = a.with_name("odd.png")
+    assert PatchScore(model, image_size="native")(odd, odd) == 100  # of 140 x 140 pixels
 
 
 def test_a_map_is_computed_once_and_the_oldest_goes(model, photos, monkeypatch):
