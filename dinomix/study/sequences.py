@@ -64,8 +64,8 @@ def decode(
         ValueError: no positions, drives that do not fit or are in pieces, a negative number.
     """
     test, ranked = retrieval.test, retrieval.ranked
-    if not test.labelled:
-        raise ValueError(f"{test.name}: no drive can be followed where positions are unknown")
+    if not test.labelled or test.unit == "places":
+        raise ValueError(f"{test.name}: no drive can be followed where distances are unknown")
     step, price, drives = real("step", step), real("price", price), _in_order(drives, len(ranked))
     found = ranked >= 0  # (Q, k)
     worth = np.where(found, retrieval.similarities, -np.inf).astype(np.float64)

@@ -143,6 +143,11 @@ def test_what_cannot_be_decoded():
     ):
         with pytest.raises(ValueError, match=complaint):
             decode(found, **{"drives": drives, "step": 3, **change})
-    test = TestSet.from_lists("far", found.test.database, found.test.queries, None, None)
-    with pytest.raises(ValueError, match="far: no drive can be followed"):
-        decode(replace(found, test=test), drives, step=3)
+    files, numbers = (
+        (found.test.database, found.test.queries),
+        (found.test.database_utm, np.ones((7, 2))),
+    )
+    for where, unit in (((None, None), "m"), (numbers, "places")):
+        test = TestSet.from_lists("far", *files, *where, unit=unit)
+        with pytest.raises(ValueError, match="far: no drive can be followed"):
+            decode(replace(found, test=test), drives, step=3)
