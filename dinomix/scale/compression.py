@@ -1,6 +1,6 @@
 """Smaller descriptors: PCA and PCA-whitening. `ApproximateIndex` codes them in bytes or bits."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
@@ -42,14 +42,10 @@ class Projection:
         directions[flat], deviations[flat] = 0, 1
         return cls(mean, directions[:dim], deviations[:dim])
 
-    def whitened(self) -> "Projection":
-        """The same, but all directions vary alike (Jegou and Chum, ECCV 2012)."""
-        even = np.ones_like(self.deviations)
-        return replace(self, directions=self.directions / self.deviations[:, None], deviations=even)
-
-    def first(self, dim: int) -> "Projection":
-        """To the first `dim` of the d directions, as `fit` would give it."""
-        return Projection(self.mean, self.directions[:dim], self.deviations[:dim])
+    def first(self, dim: int, whiten: bool = False) -> "Projection":
+        """To the first `dim` directions; whitened, all vary alike (Jegou and Chum, ECCV 2012)."""
+        scale = self.deviations[:dim, None] if whiten else 1
+        return Projection(self.mean, self.directions[:dim] / scale, self.deviations[:dim])
 
     def __call__(self, descriptors: np.ndarray) -> np.ndarray:
         """float32 (N, d), rows of unit length; of NaN for those of (N, D), as of skipped images."""

@@ -25,7 +25,6 @@ from dinomix.retrieval import describe, search
 
 MOST = 5  # others that are looked at for an image, by each measure
 FINDINGS = ["same picture", "alike", "near"]  # the worst first
-COLUMNS = ["finding", "image", "part", "other", "other_part", "bits", "similarity", "metres"]
 PAIRS = [("queries", "training"), ("database", "training"), ("queries", "database")]
 RADIUS = 6_371_000.0  # metres: on a round Earth, short ways are at most 0.6 % wrong
 
@@ -91,19 +90,18 @@ def audit(
             the model: look at what is found.
 
     Returns:
-        a row a pair, the worst first, with `COLUMNS`. finding: "same picture", by bits; "alike", by
-        similarity (NaN without a model); or "near": within the test set's threshold of a training
-        image, as far as both positions stand in the layout's names or tables; a warning says where
-        none does. Of each image, the nearest `MOST` others are looked at by each measure.
+        a row a pair, the worst first: finding, image, part, other, other_part, bits, similarity,
+        metres. finding is "same picture", by bits; "alike", by similarity (NaN without a model); or
+        "near": within the test set's threshold of a training image, as far as both positions stand
+        in the layout's names or tables; a warning says where none does. Of each image, the nearest
+        `MOST` others are looked at by each measure.
 
     Raises:
         ValueError: bits or similarity are out of range.
         UnreadableImageError, OSError: an image cannot be read; the file is named.
     """
     if not (0 <= bits <= 256 and -1 <= similarity <= 1):
-        raise ValueError(
-            f"bits {bits} should be from 0 to 256, similarity {similarity} from -1 to 1"
-        )
+        raise ValueError(f"bits {bits} should be 0 to 256, similarity {similarity} -1 to 1")
     sides = {"training": training}
     sides |= {part: named_images(getattr(test, part)) for part in ("database", "queries")}
     if nowhere := [part for part, images in sides.items() if np.isnan(images.points).all()]:
@@ -139,9 +137,9 @@ def audit(
     table = pd.concat(tables, ignore_index=True)
     judged = [table["bits"] <= bits, table["similarity"] >= similarity]
     finding = np.select(judged, FINDINGS[:2], FINDINGS[2])
-    table["finding"] = pd.Categorical(finding, FINDINGS, ordered=True)
+    table.insert(0, "finding", pd.Categorical(finding, FINDINGS, ordered=True))
     worst = {"by": ["finding", "similarity", "bits"], "ascending": [True, False, True]}
-    return table.sort_values(**worst, ignore_index=True)[COLUMNS]
+    return table.sort_values(**worst, ignore_index=True)
 
 
 def _near(others: np.ndarray, asked: np.ndarray, reach: float) -> np.ndarray:

@@ -49,8 +49,7 @@ def rerank(
     """
     asked = np.ones(len(retrieval.ranked), bool) if only is None else np.asarray(only)
     if asked.dtype != bool or asked.shape != retrieval.ranked.shape[:1]:
-        given = f"only is {asked.dtype} {asked.shape}"
-        raise ValueError(f"{given}: give each of the {len(retrieval.ranked)} queries a bool")
+        raise ValueError(f"only is {asked.dtype} {asked.shape}: give each query a bool")
     first, test = whole("first", first, least=1), retrieval.test
     ranked, similarities = retrieval.ranked.copy(), retrieval.similarities.copy()
     for row in tqdm(np.flatnonzero(asked), "second look", unit="query", disable=not progress):

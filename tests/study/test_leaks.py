@@ -79,7 +79,7 @@ def pairs(table):
 
 def test_planted_leaks_are_found_and_nothing_else(planted):
     table = audit(*planted, progress=False)
-    assert pairs(table) == EXPECTED and list(table) == leaks.COLUMNS
+    assert pairs(table) == EXPECTED and list(table)[:2] == ["finding", "image"]
     assert table["finding"].is_monotonic_increasing  # the worst first
     assert table["similarity"].isna().all()
     near = table.set_index(table["finding"].astype(str)).loc["near"]
