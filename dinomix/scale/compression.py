@@ -37,10 +37,16 @@ class Projection:
                 f"at least, and not {sample.shape}"
             )
         mean = sample.mean(axis=0)
-        _, deviations, directions = np.linalg.svd(sample - mean, full_matrices=False)
+        centred = sample - mean
+        wide = len(centred) < centred.shape[1]  # then the smaller matrix has the same variances
+        products = (centred @ centred.T if wide else centred.T @ centred).astype(np.float64)
+        variances, vectors = (each[..., : -dim - 1 : -1] for each in np.linalg.eigh(products))
+        deviations = np.sqrt(variances.clip(min=0))  # (d,)
         flat = deviations <= FLAT * deviations[0]
-        directions[flat], deviations[flat] = 0, 1
-        return cls(mean, directions[:dim], deviations[:dim])
+        deviations[flat] = 1
+        directions = vectors.T @ centred / deviations[:, None] if wide else vectors.T.copy()
+        directions[flat] = 0
+        return cls(mean, directions.astype(np.float32), deviations.astype(np.float32))
 
     def first(self, dim: int, whiten: bool = False) -> "Projection":
         """To the first `dim` directions; whitened, all vary alike (Jegou and Chum, ECCV 2012)."""
