@@ -277,6 +277,8 @@ def test_wrong_modules(made, message):
         ({"image_size": "naive"}, "image_size must be a number"),
         ({"image_size": 3}, r"Net cannot take images \(1, 3, 3, 3\)"),
         ({"mean": (0.5, 0.5)}, r"ForeignConfig\.mean is"),
+        ({"mean": (124, 116, 104)}, r"mean is 124; it should be a list of what is at most 1$"),
+        ({"name": 5}, "name is 5; it should be text"),
         ({"std": (1, 0, 1)}, r"ForeignConfig\.std is 0; .*greater than 0"),
         ({"multiple_of": 0}, r"multiple_of is 0; it should be at least 1"),
     ],
