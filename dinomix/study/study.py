@@ -225,7 +225,8 @@ class Study:
         tables = []
         for variant in variants:
             run = None if variant.train is None else self.train(variant)
-            which = {"method": variant.method, "backbone": variant.model.backbone}
+            config = getattr(variant.model, "config", variant.model)  # of a foreign one
+            which = {"method": variant.method, "backbone": config.backbone}
             for name, path in self._tested(variant, run, "queries"):
                 tables.append(read_queries(path).assign(dataset=name, seed=variant.seed, **which))
         return pd.concat(tables, ignore_index=True)

@@ -190,7 +190,12 @@ def test_studies_test_it_once_and_train_nothing(wrapped, net, tmp_path):
     calls = []
     net.register_forward_hook(lambda *call: calls.append(call[2].shape[0]))
     pd.testing.assert_frame_equal(study.run([variant], progress=False), table)
+    queries = study.queries([variant])
     assert max(calls, default=0) <= 2  # nothing but fingerprints
+    first = queries[queries["dataset"] == study.test_sets()[0].name]
+    found = dinomix.retrieve(wrapped, study.test_sets()[0], progress=False).queries()
+    assert first["rank"].tolist() == found["rank"].tolist()
+    assert set(queries["backbone"]) == {"theirs"} and set(queries["method"]) == {"Theirs"}
     smaller = dinomix.Variant("Theirs", wrapped, None, image_size=14)
     table = study.run([smaller, variant], progress=False)
     assert list(dict.fromkeys(table["image_size"])) == ["14 x 14", "28 x 28"]
