@@ -46,8 +46,10 @@ def spread(similarities: np.ndarray, places: np.ndarray, reach: float) -> np.nda
     """
     places, similarities = places[:, :SPREAD_OVER], similarities[:, :SPREAD_OVER]
     known = np.isfinite(places).all(axis=2) & np.isfinite(similarities)  # (Q, s)
-    weights = np.where(known, np.exp(SLOPE * (similarities.astype(np.float64) - 1)), 0)
-    weights = weights / weights.sum(axis=1, keepdims=True).clip(min=1e-99)  # 0 where none is known
+    alike = np.where(known, SLOPE * similarities.astype(np.float64), -np.inf)
+    most = alike.max(axis=1, keepdims=True, initial=-np.finfo(float).max)  # or exp might overflow
+    weights = np.exp(alike - most)
+    weights = weights / weights.sum(axis=1, keepdims=True).clip(min=1)  # 0 where none is known
     places = np.where(known[..., None], places, 0)
     mean = (weights[..., None] * places).sum(axis=1, keepdims=True)  # (Q, 1, d)
     squares = (weights * ((places - mean) ** 2).sum(axis=2)).sum(axis=1)  # (Q,)

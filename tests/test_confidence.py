@@ -59,6 +59,13 @@ def test_confidences_equal_slow_loops(fast, slow, seed):
     assert np.isfinite(expected).sum() > 30 > 1 <= np.isinf(expected).sum()
 
 
+def test_the_spread_of_unnormalised_descriptors_goes_by_differences_of_similarities():
+    similarities, places = retrieved(0)
+    similarities = similarities.astype(np.float64)
+    expected = spread(similarities, places, 25.0)
+    np.testing.assert_allclose(spread(similarities + 512, places, 25.0), expected, rtol=1e-3)
+
+
 def test_similarity_is_that_of_the_first_match():
     similarities, places = retrieved(0)
     assert similarity(similarities, places, 25.0).tolist() == [row[0] for row in similarities]

@@ -7,7 +7,9 @@ import typer
 
 from dinomix.cli.app import Json, Overrides, app
 
-Profile = Annotated[str, typer.Argument(help="smoke, demo, toy, paper, or a YAML file's name")]
+Profile = Annotated[
+    str, typer.Argument(help="smoke, demo, toy, paper, published, or a YAML file's name")
+]
 Only = Annotated[
     str | None, typer.Option(help='only notebooks whose name starts so: "03", or "03,04"')
 ]

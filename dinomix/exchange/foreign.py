@@ -20,6 +20,7 @@ HUB, GITHUB = "torchhub:", "https://github.com/"  # before owner/repository
 IMAGE_SIZE = 322  # pixels: at which most successors of DINOv2 are tested, and a CNN takes any
 
 Loose = Field(strict=False)  # a list will do for a tuple
+In01 = Annotated[float, Field(ge=0, le=1)]  # not in 0..255
 Above0 = Annotated[float, Field(gt=0)]
 
 
@@ -29,7 +30,7 @@ class ForeignConfig(Config):
 
     name: str
     image_size: Any
-    mean: Annotated[tuple[float, float, float], Loose]
+    mean: Annotated[tuple[In01, In01, In01], Loose]
     std: Annotated[tuple[Above0, Above0, Above0], Loose]
     multiple_of: Annotated[int, Field(ge=1)]
     normalise: bool
@@ -152,7 +153,7 @@ def wrap_model(
     """
     name = name or getattr(module, "__name__", type(module).__name__)
     options = {"mean": mean, "std": std, "multiple_of": multiple_of, "normalise": normalise}
-    return ForeignModel(module, ForeignConfig(name, image_size, **options), dim)
+    return ForeignModel(module, ForeignConfig(name=name, image_size=image_size, **options), dim)
 
 
 def from_torch_hub(
@@ -179,4 +180,5 @@ def from_torch_hub(
         ) from error
     if isinstance(module, PlaceModel):
         return module.eval()
-    return wrap_model(module, image_size or IMAGE_SIZE, name=f"{Path(repository).name}:{entry}")
+    size = IMAGE_SIZE if image_size is None else image_size
+    return wrap_model(module, size, name=f"{Path(repository).name}:{entry}")

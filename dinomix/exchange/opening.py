@@ -9,7 +9,7 @@ from dinomix.data import TestSet
 from dinomix.datasets.benchmarks import BENCHMARKS, open_benchmark
 from dinomix.datasets.layouts import read_csv
 from dinomix.exchange.foreign import HUB, ForeignModel, from_torch_hub
-from dinomix.exchange.published import load_published, published_models
+from dinomix.exchange.published import by_name, load_published
 from dinomix.model import PlaceModel, load_model
 from dinomix.plumbing.errors import did_you_mean
 from dinomix.plumbing.hub import WEIGHTS
@@ -41,8 +41,7 @@ def open_model(
     """
     if str(source).startswith(HUB):
         return from_torch_hub(str(source), image_size, trust=trust)
-    named = set(published_models().query("file != ''")["name"])
-    if str(source) in named:
+    if str(source) in (named := by_name().index):
         return load_published(source)
     path = Path(source)
     if path.is_file():

@@ -189,15 +189,25 @@ def published_models() -> pd.DataFrame:
     is where that file lies in the data folder, if it does. All columns are text, or empty.
     """
     table = pd.read_csv(Path(__file__).with_name("models.csv"), dtype=str).fillna("")
+    table["dimension"] = table["dimension"].str.split("|")  # of a row for each, named by its {D}
+    table = table.explode("dimension", ignore_index=True)
+    for column in ("name", "file", "url"):
+        pairs = zip(table[column], table["dimension"], strict=True)
+        table[column] = [text.replace("{D}", dimension) for text, dimension in pairs]
     lying = [data_root() / CHECKPOINTS / file for file in table["file"]]
     return table.assign(here=[str(path) if path.is_file() else "" for path in lying])
 
 
+def by_name() -> pd.DataFrame:
+    """Those of `published_models` that have a file, by their name."""
+    return published_models().query("file != ''").set_index("name")
+
+
 def files_here(data: Path) -> dict[str, Path]:
     """The files in the folder `checkpoints` of a data folder, by the model's name or their own."""
-    known = published_models().set_index("file")["name"].to_dict()
+    known = {file: name for name, file in by_name()["file"].items()}
     files = sorted((data / CHECKPOINTS).glob("[!.]*"))
-    return {known.get(path.name, path.stem): path for path in files if path.is_file()}
+    return {known.get(path.name, path.name): path for path in files if path.is_file()}
 
 
 def load_published(path_or_name: str | Path) -> PlaceModel:
@@ -218,16 +228,8 @@ def load_published(path_or_name: str | Path) -> PlaceModel:
         ValueError: for a file that is damaged, holds objects of other types, or is in no layout
             known here; and for each tensor that does not fit, by its name in the file.
     """
-    models = published_models().query("file != ''").set_index("name", drop=False)
-    name, path = str(path_or_name), Path(path_or_name)
-    if name in models.index:
-        path = _find_or_download(models.loc[name])
-    try:
-        tensors = read_tensors(path)
-    except FileNotFoundError as error:
-        hint = did_you_mean(name, models.index)
-        raise FileNotFoundError(f"{error}, and no published model has that name: {hint}") from None
-    layout, tensors, skeleton = _identify(tensors, path)
+    path = published_file(path_or_name)
+    layout, tensors, skeleton = _identify(path)
     config, own = skeleton.config, skeleton.state_dict()
     zeros = {key: torch.zeros(own[key].shape) for key in layout.head.zeros}
     names = {key: layout.name_in_file(key, config.backbone) for key in own if key not in zeros}
@@ -247,13 +249,18 @@ def load_published(path_or_name: str | Path) -> PlaceModel:
     return model.eval()
 
 
-def published_config(path: str | Path) -> ModelConfig:
+def published_config(path: Path) -> ModelConfig:
     """What `load_published` makes of a file, by names and shapes; raises as it does for these."""
-    return _identify(read_tensors(path), path)[2].config
+    return _identify(path)[2].config
 
 
-def _identify(tensors: Tensors, path: str | Path) -> tuple[Layout, Tensors, PlaceModel]:
-    """The layout of a file's tensors, these without a prefix, and an outline of their model."""
+def _identify(path: Path) -> tuple[Layout, Tensors, PlaceModel]:
+    """The layout of a file, its tensors without a prefix, and an outline of their model."""
+    try:
+        tensors = read_tensors(path)
+    except FileNotFoundError as error:
+        hint = did_you_mean(str(path), by_name().index)
+        raise FileNotFoundError(f"{error}, and no published model has that name: {hint}") from None
     marks = (layout.head.mark for layout in LAYOUTS)
     found = (key[key.find(mark) :] for mark in marks for key in tensors if mark in key)
     tensors = without_prefix(tensors, next(found, ROWS), path)
@@ -280,18 +287,22 @@ def _identify(tensors: Tensors, path: str | Path) -> tuple[Layout, Tensors, Plac
         raise ValueError(f"{path} does not fit {layout.method}:\n  {error}") from error
 
 
-def _find_or_download(model: pd.Series) -> Path:
-    """The file of a row of `published_models`: in the data folder, in torch.hub's, or from its url.
+def published_file(path_or_name: str | Path) -> Path:
+    """The file that `load_published` reads: of a name in the data folder, in torch.hub's, or new.
 
-    A file that does not come whole, or not with its hash, leaves nothing.
+    A download that does not come whole, or not with its hash, leaves nothing.
     """
+    name, models = str(path_or_name), by_name()
+    if name not in models.index:
+        return Path(path_or_name)
+    model = models.loc[name]
     path = data_root() / CHECKPOINTS / model["file"]
     for there in (path, Path(torch.hub.get_dir(), CHECKPOINTS, path.name)):
         if there.is_file():
             return there
     by_hand = f"get {path.name} from {model['source']} and put it into {path.parent}"
     if not model["url"]:
-        raise HubError(f"the authors of {model['name']} give no direct link to its file: {by_hand}")
+        raise HubError(f"the authors of {name} give no direct link to its file: {by_hand}")
     tqdm.write(f"{path.name} from {model['url']}, licence: {model['licence']}", file=sys.stderr)
     try:
         with atomic_path(path) as temporary:

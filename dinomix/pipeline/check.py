@@ -63,12 +63,13 @@ def check(
     data = data_root() if root is None else Path(root)
     asked = [step.values for step in load_profile(profile, overrides, notebooks)]
     experiments = [each for p in asked for each in Setup(data, p).experiments()]
+    learning = [each for each in experiments if any(v.train for v in each[1])]
     rendered = _rendered(asked)
     rows = [
         _packages(),
         *_toy_cities(data, rendered),
-        *_training_sets(data, experiments, rendered),
-        *_test_sets(data, experiments, rendered),
+        *_training_sets(data, learning, rendered),
+        *_test_sets(data, experiments, learning, rendered),
         *_weights(experiments),
         *_required(data, asked),
         _gpu(experiments),
@@ -131,14 +132,15 @@ def _training_sets(
 
 
 def _test_sets(
-    data: Path, experiments: Sequence[Experiment], rendered: Mapping[str, str]
+    data: Path,
+    experiments: Sequence[Experiment],
+    learning: Sequence[Experiment],
+    rendered: Mapping[str, str],
 ) -> Iterator[Row]:
     """The validation and test sets; of the published ones with the counts that they must have."""
-    tests = dict.fromkeys(
-        test if isinstance(test, tuple) else (test, None)
-        for study, _ in experiments
-        for test in ((study.val, "val"), *study.tests)
-    )
+    named = [(study.val, "val") for study, _ in learning]
+    named += [test for study, _ in experiments for test in study.tests]
+    tests = dict.fromkeys(test if isinstance(test, tuple) else (test, None) for test in named)
     for folder, split in tests:
         name = _name(folder, data)
         benchmark = _benchmark(name, split or "test")

@@ -130,7 +130,9 @@ def in_words(error: ValueError) -> str:
             message = "left out: there is no such field"
         elif inside and isinstance(inside[-1], int):
             message = f"a list of what is {message}"
-        wrong.setdefault(str(field), (problem["input"], []))[1].append(message)
+        messages = wrong.setdefault(str(field), (problem["input"], []))[1]
+        if message not in messages:
+            messages.append(message)
     lines += [
         f"{error.title}.{field} is {reprlib.repr(value)}; it should be {' or '.join(messages)}"
         for field, (value, messages) in wrong.items()

@@ -38,15 +38,16 @@ def methods() -> pd.DataFrame:
 
 def recalls() -> pd.DataFrame:
     """Columns method, dataset, convention, k, recall: what is reported, and only that."""
-    table = _read("reported.csv")
+    table = _read("reported.csv")  # as papers print them: a column for each k
     table.insert(2, "convention", table["dataset"].map(test_sets()["convention"]))
-    return table
+    facts = ["method", "dataset", "convention"]
+    table = table.melt(facts, var_name="k", value_name="recall", ignore_index=False).dropna()
+    return table.sort_index(kind="stable").astype({"k": int}).reset_index(drop=True)
 
 
 def table() -> pd.DataFrame:
     """`recalls` as papers print them, R@1 / R@5 / R@10 in a cell, beside what each method is."""
-    found = recalls()
-    numbers = found.pivot(index=["method", "dataset"], columns="k", values="recall")
+    numbers = _read("reported.csv").set_index(["method", "dataset"])
     texts = numbers.map("{:g}".format, na_action="ignore").fillna("-")  # a R@5 that is not reported
     cells = texts.agg(" / ".join, axis=1).str.removesuffix(" / - / -")
     wide = cells.unstack().reindex(columns=test_sets().index)

@@ -20,7 +20,7 @@ from dinomix.data import TWO, PlaceDataset, TestSet
 from dinomix.datasets.benchmarks import BENCHMARKS, open_benchmark
 from dinomix.evaluation import judge
 from dinomix.exchange.foreign import ForeignModel
-from dinomix.exchange.published import load_published, published_config
+from dinomix.exchange.published import load_published, published_config, published_file
 from dinomix.images import size_text
 from dinomix.model import PRESETS, ModelConfig, PlaceModel, build_model, outline
 from dinomix.plumbing.configs import whole, wholes
@@ -82,7 +82,7 @@ def variants(
             `preset`: a name in `model.PRESETS` to start from instead; `train`: fields of
             TrainConfig that differ from `recipe`, or False for a model that does not learn;
             `weights`: of its backbone; `test_size`: the images' size in tests, as of `describe`.
-            Or `published`: the path of a published checkpoint, with no more than its `test_size`.
+            Or `published`: of a checkpoint, as of `load_published`, with no more than `test_size`.
         weights: of `base`'s backbone; other backbones take "hub" where a method names none.
         seeds: each method is trained once with each; one that does not learn takes the first.
 
@@ -98,6 +98,7 @@ def variants(
         if path and fields:
             raise ValueError(f"{method} is published as it is: leave out {', '.join(fields)}")
         if path:
+            path = published_file(path)
             fields = {"train": False, "weights": path}
         train, preset = fields.pop("train", {}), fields.pop("preset", None)
         if preset not in (None, *PRESETS):
@@ -224,7 +225,8 @@ class Study:
         tables = []
         for variant in variants:
             run = None if variant.train is None else self.train(variant)
-            which = {"method": variant.method, "backbone": variant.model.backbone}
+            config = getattr(variant.model, "config", variant.model)  # of a foreign one
+            which = {"method": variant.method, "backbone": config.backbone}
             for name, path in self._tested(variant, run, "queries"):
                 tables.append(read_queries(path).assign(dataset=name, seed=variant.seed, **which))
         return pd.concat(tables, ignore_index=True)

@@ -190,7 +190,12 @@ def test_studies_test_it_once_and_train_nothing(wrapped, net, tmp_path):
     calls = []
     net.register_forward_hook(lambda *call: calls.append(call[2].shape[0]))
     pd.testing.assert_frame_equal(study.run([variant], progress=False), table)
+    queries = study.queries([variant])
     assert max(calls, default=0) <= 2  # nothing but fingerprints
+    first = queries[queries["dataset"] == study.test_sets()[0].name]
+    found = dinomix.retrieve(wrapped, study.test_sets()[0], progress=False).queries()
+    assert first["rank"].tolist() == found["rank"].tolist()
+    assert set(queries["backbone"]) == {"theirs"} and set(queries["method"]) == {"Theirs"}
     smaller = dinomix.Variant("Theirs", wrapped, None, image_size=14)
     table = study.run([smaller, variant], progress=False)
     assert list(dict.fromkeys(table["image_size"])) == ["14 x 14", "28 x 28"]
@@ -277,6 +282,8 @@ def test_wrong_modules(made, message):
         ({"image_size": "naive"}, "image_size must be a number"),
         ({"image_size": 3}, r"Net cannot take images \(1, 3, 3, 3\)"),
         ({"mean": (0.5, 0.5)}, r"ForeignConfig\.mean is"),
+        ({"mean": (124, 116, 104)}, r"mean is 124; it should be a list of what is at most 1$"),
+        ({"name": 5}, "name is 5; it should be text"),
         ({"std": (1, 0, 1)}, r"ForeignConfig\.std is 0; .*greater than 0"),
         ({"multiple_of": 0}, r"multiple_of is 0; it should be at least 1"),
     ],

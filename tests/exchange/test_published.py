@@ -683,6 +683,9 @@ def test_every_layout_is_in_the_table_of_models():
     named = table.query("file != ''")
     assert named["name"].is_unique and named["file"].is_unique
     assert {"dino-mix", "megaloc", "boq-resnet50", "cosplace-vgg16-64"} <= set(named["name"])
+    eigenplaces = table[table["name"] == "eigenplaces-resnet50-1024"].squeeze()
+    assert eigenplaces["dimension"] == "1024"
+    assert eigenplaces["file"] == "ResNet50_1024_eigenplaces.pth"
     for row in named.query("url != ''").itertuples():
         assert row.url.startswith(f"{row.source}/releases/download/v1.0")
         assert row.url.endswith(f"/{row.file}") and row.licence != "none stated"
@@ -884,4 +887,4 @@ def test_the_table_tells_what_lies_in_the_data_folder(tmp_path, monkeypatch):
     (path.parent / "mine.pth").touch()
     here = published_models().set_index("name")["here"]
     assert here[here != ""].to_dict() == {"megaloc": str(path)}
-    assert files_here(tmp_path) == {"megaloc": path, "mine": path.with_name("mine.pth")}
+    assert files_here(tmp_path) == {"megaloc": path, "mine.pth": path.with_name("mine.pth")}

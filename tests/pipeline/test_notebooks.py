@@ -15,6 +15,7 @@ from PIL import Image
 from dinomix.pipeline import notebooks as pipeline
 from dinomix.pipeline.notebooks import NotebookFailedError, load_profile, run_profile
 from dinomix.plumbing.errors import ExplainedError
+from dinomix.study.designs import Setup
 from tests.conftest import write_places, write_testset
 
 NOTEBOOKS = pipeline.NOTEBOOKS
@@ -232,6 +233,13 @@ def test_every_profile_fits_the_notebooks(profile):
     steps = load_profile(profile)
     assert {step.name for step in steps} == {path.stem for path in REAL}
     assert {step.parameters["profile"] for step in steps} == {profile}
+
+
+def test_profile_published_is_one_notebook_that_needs_the_test_sets_alone(tmp_path):
+    (step,) = load_profile("published")
+    assert set(step.parameters) == {"profile", "lineup", "test_folders", "hard_because"}
+    folders = {"pitts30k", "pitts250k", "sfxl", "tokyo247", "nordland", "sfxl-small"}
+    assert set(Setup(tmp_path, step.values).sets()) == folders
 
 
 def test_paper_profile_stops_in_the_first_cell_and_says_what_to_get(tmp_path):

@@ -225,13 +225,13 @@ def test_the_published_line_up_is_what_lies_in_the_data_folder(setup, tmp_path):
         torch.save(tensors, folder / name)
     found = made.variants()
     assert [(v.method, v.weights.name) for v in found] == [
-        ("mine", "mine.pth"),
+        ("mine.pth", "mine.pth"),
         ("mixvpr-128", "resnet50_MixVPR_128_channels(64)_rows(2).ckpt"),
     ]
     assert {v.model for v in found} == {dinomix.load_published(folder / "mine.pth").config}
     assert all(v.train is None and v.published for v in found)
     assert list(made.sets()) == ["city"]  # its tests alone, see below
-    assert list(lineup("published", ["mine"], tmp_path / "data")) == ["mine"]
+    assert list(lineup("published", ["mine.pth"], tmp_path / "data")) == ["mine.pth"]
     with pytest.raises(ValueError, match=r"no methods \['mixvpr'\]; did you mean 'mixvpr-128'"):
         lineup("published", ["mixvpr"], tmp_path / "data")
 
@@ -244,5 +244,5 @@ def test_the_published_line_up_is_what_lies_in_the_data_folder(setup, tmp_path):
     with pytest.raises(ValueError, match="mine is published as it is: leave out out_channels"):
         variants(method, BASE, dinomix.TrainConfig())
     (folder / "mine.pth").write_bytes(b"not tensors")
-    with pytest.raises(ValueError, match=r"mine: .*mine\.pth is damaged"):
+    with pytest.raises(ValueError, match=r"mine\.pth: .*mine\.pth is damaged"):
         made.variants()

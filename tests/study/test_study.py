@@ -141,6 +141,12 @@ def test_published_checkpoints_are_tested_as_they_are(study, tmp_path, monkeypat
     shapes = mixvpr_shapes(n=4, depth=1, d=8, r=2)  # for 32 pixels
     torch.save(random_tensors(shapes), path)
     (variant,) = variants({"mine": {"published": path}}, config(), RECIPE, seeds=(3, 4))
+    with pytest.raises(FileNotFoundError, match=r"no published model has that name: .*'megaloc'"):
+        variants({"theirs": {"published": "megalok"}}, config(), RECIPE)
+    monkeypatch.setattr("dinomix.study.study.published_file", lambda name: tmp_path / name)
+    assert variants({"mine": {"published": "mine.pth"}}, config(), RECIPE) == [
+        dataclasses.replace(variant, seed=0)
+    ]
     table = study.test(variant)
     expected = dinomix.evaluate(
         dinomix.load_published(path), dinomix.TestSet(study.val), (1, 2), progress=False
