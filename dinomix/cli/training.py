@@ -76,7 +76,7 @@ def train(
     if int(os.environ.get("RANK", 0)):  # torchrun's other processes have the same to say
         return
     best = {key: run.best[key] for key in ("recall@1", "recall@5")}
-    epoch, epochs = int(run.best["epoch"]), train_config.epochs
+    epoch, epochs = int(run.best["epoch"]), len(run.history) - 1
     if as_json:
         report = {"run": str(run.folder), "epoch": epoch, "epochs": epochs, **best}
         report |= {"validation": validation.name, "convention": validation.convention}
