@@ -22,7 +22,7 @@ THRESHOLDS = (5, 10, 25, 50, 100)  # metres
 MATCHES = 10  # are retrieved at least, for what is said about single queries
 UNLABELLED = (
     "it is unknown where these images were taken, so nothing can be right or wrong: retrieve "
-    "works, recall does not. `datasets.layouts` lists how positions can be given."
+    "works, recall does not. `dinomix.layouts` shows how positions can be given."
 )
 
 

@@ -230,7 +230,8 @@ def _print_recall(test: "TestSet", table: "pd.DataFrame") -> None:
         numbers += [f"{error[condition]:.1f} m"] if error else []
         rows.append([condition, *numbers, f"{first['queries']:,}", f"{first.without_positives:,}"])
     title = f"{test.name}, {len(test.database):,} database images, positives: {test.convention}"
-    title += f", image size: {table['image_size'].iloc[0]}"
+    size = table["image_size"].iloc[0]
+    title += f", image size: {size}{' px' * (size != 'native')}"
     columns = [f"R@{k}" for k in ks] + ["median error"] * bool(error)
     columns += ["queries", "without a positive"]
     print_table(["condition", *columns], rows, title=title, right=columns)
