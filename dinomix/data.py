@@ -156,12 +156,11 @@ class TestSet:
             away, nearest = KDTree(places).query(self.query_utm)  # (Q,), (Q,)
             for query in np.flatnonzero(away <= self.threshold):
                 names[query] = self.database[first[nearest[query]]].name
-        drives = [FRAME.match(path.name) for path in self.queries]
         of_drive: dict[str, str] = {}
-        return [
-            of_drive.setdefault(drive[1], name) if drive else name
-            for drive, name in zip(drives, names, strict=True)
-        ]
+        for query, path in enumerate(self.queries):
+            if drive := FRAME.match(path.name):
+                names[query] = of_drive.setdefault(drive[1], names[query])
+        return names
 
     @property
     def labelled(self) -> bool:

@@ -412,10 +412,8 @@ def is_enough(
     """Whether the best epoch (`best_row`) is `patience` epochs ago; all processes agree."""
     if patience is None or len(history) <= patience:
         return False
-    enough = [
-        here.is_main_process and history[-1]["epoch"] - best_row(history)["epoch"] >= patience
-    ]
-    return broadcast_object_list(enough)[0]
+    since = history[-1]["epoch"] - best_row(history)["epoch"] if here.is_main_process else 0
+    return broadcast_object_list([since >= patience])[0]
 
 
 def best_row(history: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
