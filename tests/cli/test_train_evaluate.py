@@ -130,10 +130,12 @@ def test_train_passes_on_what_it_is_given(data, asked, tmp_path):
 
 def test_train_validates_on_several_sets_or_on_crops_and_compares_on_others(data, tmp_path):
     (data / "plain").exists() or write_testset(data / "plain")
-    sets = ["--val", data / "city", "--val", data / "plain", "--also", data / "city"]
+    write_testset(tmp_path / "city")  # another one of the same name
+    sets = ["--val", data / "city", "--val", data / "plain"]
+    sets += ["--also", data / "city", "--also", tmp_path / "city"]
     result = train(data, *sets, "--recipe", "toy", "--out", tmp_path)
     assert "on city-val (25 m) and plain-test (25 m)\n" in result.stdout
-    assert result.stdout.count("city-test") == 1
+    assert result.stdout.count("city-test") == 2
     result = train(data, "--hold-out", 0.34, "--crops", "--recipe", "toy", "--out", tmp_path)
     assert "cropped" in result.stderr and "places-held-out" in result.stdout
     models = what_a_backbone_knows(
