@@ -130,12 +130,11 @@ class TestSet:
         test.positions_in_names = positions_in_names
         if unit not in UNITS:
             raise ValueError(f"unit is {unit!r}; choose one of {', '.join(UNITS)}")
-        if len(test.conditions) != len(test.queries):
-            raise ValueError(f"{len(test.conditions)} conditions for {len(test.queries)} queries")
         if groups is not None:
             test.groups = list(groups)
-            if len(test.groups) != len(test.queries):
-                raise ValueError(f"{len(test.groups)} groups for {len(test.queries)} queries")
+        for what, names in (("conditions", conditions), ("groups", groups)):
+            if names is not None and len(names) != len(queries):
+                raise ValueError(f"{len(names)} {what} for {len(queries)} queries")
         if (database_utm is None) != (query_utm is None):
             raise ValueError("positions of one side only: give those of database and queries")
         for paths, positions in ((test.database, database_utm), (test.queries, query_utm)):
@@ -157,12 +156,11 @@ class TestSet:
             away, nearest = KDTree(places).query(self.query_utm)  # (Q,), (Q,)
             for query in np.flatnonzero(away <= self.threshold):
                 names[query] = self.database[first[nearest[query]]].name
-        drives = [FRAME.match(path.name) for path in self.queries]
         of_drive: dict[str, str] = {}
-        return [
-            of_drive.setdefault(drive[1], name) if drive else name
-            for drive, name in zip(drives, names, strict=True)
-        ]
+        for query, path in enumerate(self.queries):
+            if drive := FRAME.match(path.name):
+                names[query] = of_drive.setdefault(drive[1], names[query])
+        return names
 
     @property
     def labelled(self) -> bool:
@@ -379,9 +377,7 @@ class PlaceDataset(Dataset):
         metres = np.split(plane, np.cumsum([len(images) for images in paths])[:-1])
         queries = [path for images in paths for path in images[1:]]
         if crops is not None:
-            queries = [
-                _cropped(path, Path(crops), (self.seed, i)) for i, path in enumerate(queries)
-            ]
+            queries = [_cropped(path, Path(crops)) for path in queries]
         val = TestSet.from_lists(
             f"{self.name}-held-out",
             [images[0] for images in paths],
@@ -397,9 +393,12 @@ class PlaceDataset(Dataset):
         return [self.root / path.decode() for path in paths.tolist()]
 
 
-def _cropped(path: Path, folder: Path, seed: tuple[int, ...]) -> Path:
-    """The image of a part of `path`, of its own shape, under the same name in `folder`."""
-    rng = np.random.default_rng(seed)
+def _cropped(path: Path, folder: Path) -> Path:
+    """The image of a part of `path`, of its own shape, under the same name in `folder`.
+
+    The name decides which part, so whatever lies there already is the same one.
+    """
+    rng = np.random.default_rng(list(os.fsencode(path.name)))
     side, left, top = math.sqrt(rng.uniform(0.3, 1.0)), *rng.random(2)
     if not (target := folder / path.name).exists():
         image = read_image(path)

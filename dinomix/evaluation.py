@@ -22,7 +22,7 @@ THRESHOLDS = (5, 10, 25, 50, 100)  # metres
 MATCHES = 10  # are retrieved at least, for what is said about single queries
 UNLABELLED = (
     "it is unknown where these images were taken, so nothing can be right or wrong: retrieve "
-    "works, recall does not. `datasets.layouts` lists how positions can be given."
+    "works, recall does not. `dinomix.layouts` shows how positions can be given."
 )
 
 
@@ -173,11 +173,11 @@ class Retrieval:
         return confidence.precision_recall(self.confidence(name), right, answerable)
 
     def distances(self) -> np.ndarray:
-        """From each query to what was retrieved for it, in the test set's unit: float64 (Q, k).
+        """From each query to what was retrieved for it, in metres or frames: float64 (Q, k).
 
-        NaN where nothing was, or where positions are unknown.
+        NaN where nothing was, or where the test set knows no positions, or places alone.
         """
-        if not self.test.labelled:
+        if not self.test.labelled or self.test.unit == "places":
             return np.full(self.ranked.shape, np.nan)
         return np.linalg.norm(self._places() - self.test.query_utm[:, None], axis=2)
 

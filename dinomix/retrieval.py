@@ -56,11 +56,10 @@ def keep_freed_memory() -> None:
     """
     if not sys.platform.startswith("linux") or any(key.startswith("MALLOC_") for key in os.environ):
         return
-    trim_threshold, top_pad, mmap_max = -1, -2, -4  # of malloc.h
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    for option, value in ((mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 2**26)):
-        if mallopt:
-            mallopt(option, value)
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+        mallopt(-4, 0)  # M_MMAP_MAX of malloc.h
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+        mallopt(-2, 2**26)  # M_TOP_PAD
 
 
 def check_on_error(on_error: str) -> None:

@@ -412,10 +412,8 @@ def is_enough(
     """Whether the best epoch (`best_row`) is `patience` epochs ago; all processes agree."""
     if patience is None or len(history) <= patience:
         return False
-    enough = [
-        here.is_main_process and history[-1]["epoch"] - best_row(history)["epoch"] >= patience
-    ]
-    return broadcast_object_list(enough)[0]
+    since = history[-1]["epoch"] - best_row(history)["epoch"] if here.is_main_process else 0
+    return broadcast_object_list([since >= patience])[0]
 
 
 def best_row(history: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
@@ -442,6 +440,13 @@ def gather(here: Accelerator, desc: Tensor, labels: Tensor) -> tuple[Tensor, Ten
     return torch.cat(parts), here.gather(labels)
 
 
+def as_sets(val: TestSet | Sequence[TestSet]) -> Sequence[TestSet]:
+    """The validation sets of `fit`; ValueError where there is none."""
+    if not isinstance(val, TestSet) and not len(val):
+        raise ValueError("val is empty: give a test set, or several")
+    return [val] if isinstance(val, TestSet) else val
+
+
 def validate(
     model: PlaceModel,
     val: TestSet | Sequence[TestSet],
@@ -450,8 +455,7 @@ def validate(
 ) -> dict[str, float]:
     """Recall@1 and recall@5 over all queries, in percent; of several sets, their mean."""
     options = {"workers": workers, "device": next(model.parameters()).device, "frozen": frozen}
-    sets = [val] if isinstance(val, TestSet) else val
-    tables = [evaluate(model, each, ks=(1, 5), progress=False, **options) for each in sets]
+    tables = [evaluate(model, test, ks=(1, 5), progress=False, **options) for test in as_sets(val)]
     recalls = [table[table["condition"] == ALL].set_index("k")["recall"] for table in tables]
     return {f"recall@{k}": float(np.mean([found[k] for found in recalls])) for k in (1, 5)}
 

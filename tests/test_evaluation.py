@@ -304,6 +304,7 @@ def test_what_a_retrieval_cannot_say_is_told():
             getattr(retrieval(labelled=False), judged)()
     with pytest.raises(ValueError, match="made knows places"):
         retrieval("places").recall_by_threshold()
+    assert np.isnan(retrieval("places").distances()).all()
     with pytest.raises(ValueError, match="threshold is -1"):
         retrieval().recall_by_threshold([-1])
     with pytest.raises(ValueError, match="too few for recall@5"):

@@ -69,19 +69,14 @@ class FeatureMixer(Aggregator):
         axes = axes.flip(1).T[: len(self.channel_proj.weight)]  # (<= d, s)
         self.channel_proj.weight.zero_()[: len(axes)] = axes.float()
         self.channel_proj.bias.zero_()[: len(axes)] = -(axes @ x.mean(dim=0)).float()
-        self.row_proj.weight.copy_(self._blocks())
+        rows, n = self.row_proj.weight.shape
+        across = max(k for k in range(1, math.isqrt(rows) + 1) if rows % k == 0)
+        down = rows // across  # rather more: cameras turn sideways
+        each = torch.eye(n).unflatten(1, (1, *self.grid))  # (n, 1, h, w): one position a map
+        self.row_proj.weight.copy_(F.adaptive_avg_pool2d(each, (down, across)).flatten(1).T)
         self.row_proj.bias.zero_()
         for layer in self.mix:
             layer.mix[3].weight.zero_()
-
-    def _blocks(self) -> Tensor:
-        """(r, n): row i averages the i-th of r blocks, as square as r allows."""
-        rows, (h, w) = len(self.row_proj.weight), self.grid
-        across = max(k for k in range(1, math.isqrt(rows) + 1) if rows % k == 0)
-        down = rows // across  # rather more: cameras turn sideways
-        block = torch.arange(h)[:, None] * down // h * across + torch.arange(w) * across // w
-        member = torch.arange(rows)[:, None] == block.flatten()  # (r, n)
-        return member / member.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 class MixLayer(nn.Module):

@@ -85,7 +85,7 @@ def audit(
     with a model, whatever has nearly the same descriptor.
 
     \b
-    dinomix audit data/gsv-cities pitts30k --out leaks.csv --gallery leaks.png
+    dinomix audit data/gsv-cities pitts30k-test --out leaks.csv --gallery leaks.png
     dinomix audit my_photos my_city --model data/runs/4c078f96577b --similarity 0.9
     """
     from dinomix.exchange.opening import open_model, open_testset

@@ -71,10 +71,10 @@ def evaluate(
 
     \b
     dinomix evaluate data/runs/4c078f96577b data/toycity
-    dinomix evaluate dinov2_vitb14_mix.ckpt pitts30k tokyo247 --k 1,5,20
+    dinomix evaluate dinov2_vitb14_mix.ckpt pitts30k-test tokyo247 --k 1,5,20
     dinomix evaluate dinov2_vitb14_mix.ckpt railway --frames 10
     dinomix evaluate ResNet50_2048_cosplace.pth tokyo247 --image-size native
-    dinomix evaluate torchhub:gmberton/MegaLoc:get_trained_model pitts30k \\
+    dinomix evaluate torchhub:gmberton/MegaLoc:get_trained_model pitts30k-test \\
         --image-size 322 --trust
     dinomix evaluate you/my-dino-mix my_city --csv > recall.csv
     dinomix evaluate megaloc sfxl-testv1 sfxl-testv2 sfxl-night sfxl-occlusion --store sfxl
@@ -230,7 +230,8 @@ def _print_recall(test: "TestSet", table: "pd.DataFrame") -> None:
         numbers += [f"{error[condition]:.1f} m"] if error else []
         rows.append([condition, *numbers, f"{first['queries']:,}", f"{first.without_positives:,}"])
     title = f"{test.name}, {len(test.database):,} database images, positives: {test.convention}"
-    title += f", image size: {table['image_size'].iloc[0]}"
+    size = table["image_size"].iloc[0]
+    title += f", image size: {size}{' px' * (size != 'native')}"
     columns = [f"R@{k}" for k in ks] + ["median error"] * bool(error)
     columns += ["queries", "without a positive"]
     print_table(["condition", *columns], rows, title=title, right=columns)

@@ -93,7 +93,7 @@ def train(
     if int(os.environ.get("RANK", 0)):  # torchrun's other processes have the same to say
         return
     best = {key: run.best[key] for key in ("recall@1", "recall@5")}
-    epoch, epochs = int(run.best["epoch"]), train_config.epochs
+    epoch, epochs = int(run.best["epoch"]), len(run.history) - 1
     if as_json:
         report = {"run": str(run.folder), "epoch": epoch, "epochs": epochs, **best}
         report |= {"validation": ", ".join(each.name for each in sets)}
@@ -103,9 +103,11 @@ def train(
     where = " and ".join(f"{each.name} ({each.convention})" for each in sets)
     typer.echo(f"{run.folder}\nbest epoch {epoch} of {epochs}: {recalls} on {where}")
     rivals = what_a_backbone_knows(chosen, dataset, initial, begun)
-    models, compared = {"trained": run.load(), **rivals}, [*sets, *others]
-    rows = {test.name: [_recall(model, test) for model in models.values()] for test in compared}
-    cells = [[name, *recalls] for name, recalls in rows.items()]
+    models = {"trained": run.load(), **rivals}
+    cells = [
+        [test.name, *(_recall(model, test) for model in models.values())]
+        for test in (*sets, *others)  # of which two may have one name
+    ]
     print_table(["test set", *models], cells, "Recall@1 in percent", right=list(models))
 
 

@@ -53,15 +53,15 @@ class Benchmark:
 FACTS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 
 
-def _from_facts(name: str, own: dict[str, Any]) -> Benchmark:
-    family = FACTS["families"].get(own.get("like"), {})
-    known = family.get("known", {}) | own.get("known", {})
-    meanings = {int(count): meaning for count, meaning in known.items()}
-    fields = {key: value for key, value in (family | own).items() if key != "like"}
-    return Benchmark(name, **(fields | {"known": meanings}))
+def _fields(own: dict[str, Any]) -> dict[str, Any]:
+    """Those of an entry behind those of its family."""
+    family = _fields(FACTS["families"][own["like"]]) if "like" in own else {}
+    known = {int(count): meaning for count, meaning in own.get("known", {}).items()}
+    fields = family | own | {"known": family.get("known", {}) | known}
+    return {key: value for key, value in fields.items() if key != "like"}
 
 
-BENCHMARKS = {name: _from_facts(name, own) for name, own in FACTS["benchmarks"].items()}
+BENCHMARKS = {name: Benchmark(name, **_fields(own)) for name, own in FACTS["benchmarks"].items()}
 GSV_CITIES: list[str] = FACTS["gsv_cities"]  # of the published training set
 SUBMITTED = 20  # images a query, as many as the evaluation of the MSLS challenge looks at
 ROUNDING = 0.11  # metres: some formatters cut the names' numbers off after one digit
@@ -115,7 +115,9 @@ def open_benchmark(name: str, root: str | Path | None = None, strict: bool = Tru
             f"{len(test.database):,} and {len(test.queries):,}. {_meaning(test, benchmark, wrong)}"
         )
         if strict:
-            raise CountError(f"{complaint} To use it under another name, pass strict=False.")
+            raise CountError(
+                f"{complaint} strict=False (--other-counts) opens it, under another name."
+            )
         warnings.warn(complaint, stacklevel=2)
         test.name = f"{name} ({', '.join(f'{count:,} {what}' for what, count in wrong.items())})"
     return test

@@ -99,7 +99,8 @@ def comparison_rows(
     for query in queries:
         images.append(_photos(made[0], query, [r.ranked[query, 0] for r in made]))
         frames.append([None, *(FRAMES[verdict[query]] for verdict in judged)])
-        metres = [f"{far[query]:.1f} {test.unit}" for far in apart]
+        away = [far[query] for far in apart]
+        metres = ["" if np.isnan(far) else f"{far:.1f} {test.unit}" for far in away]
         titles.append([test.conditions[query], *metres])
     near = f"near ({convention(REACH * test.threshold, test.unit)}, same view)"
     words = {"right": f"right ({test.convention})", "near": near, "wrong": "wrong"}

@@ -7,7 +7,8 @@ folder/checkpoint.pt      while it is made: all that going on needs
 folder/best.safetensors   the model of the best epoch on the validation set
 folder/last.safetensors   the model of the last epoch, when the run is finished
 folder/state.pt           what a longer run goes on with, where the schedule is `OPEN_ENDED`: the
-                          optimiser's 4 (SGD) or 8 bytes (AdamW) a trained parameter
+                          optimiser's 4 (SGD) or 8 bytes (AdamW) a trained parameter, and with
+                          `ema` the weights behind the average
 ```
 """
 
@@ -82,7 +83,7 @@ class Run:
         if len(self.history) < 2:
             return f"Run({names}, nothing trained)"
         return (
-            f"Run({names}, best epoch {int(self.best['epoch'])} of {self.train_config.epochs}, "
+            f"Run({names}, best epoch {int(self.best['epoch'])} of {len(self.history) - 1}, "
             f"validation recall@1 {self.best['recall@1']:.1f} %)"
         )
 
@@ -160,20 +161,14 @@ class Run:
                     found[epochs] = run
         return found[max(found)] if found else None
 
-    def save(
-        self,
-        model: PlaceModel,
-        history: list[dict[str, float]],
-        kept: PlaceModel | None = None,
-        **state: Any,
-    ) -> None:
+    def save(self, model: PlaceModel, history: list[dict[str, float]], /, **state: Any) -> None:
         """Save the state after an epoch; from it alone, the other files can be made again.
 
-        `kept` is published in place of the model, as of `TrainConfig.ema`.
+        `state` may have another "model": the weights behind an average that is published.
         """
         state = {"model": model.state_dict(), "history": history, **state}
         _write_state(self.folder / CHECKPOINT, state)
-        self.publish(kept or model, history)
+        self.publish(model, history)
 
     def publish(self, model: PlaceModel, history: list[dict[str, float]]) -> None:
         """What a reader sees of a checkpoint: the history, and the model if it is the best."""
@@ -182,7 +177,7 @@ class Run:
         if epoch and self.best["epoch"] == epoch:
             save_model(model, self.folder / BEST)
 
-    def finish(self, model: PlaceModel, **state: Any) -> None:
+    def finish(self, model: PlaceModel, /, **state: Any) -> None:
         """Save the last model and the state, say that the run is done, and drop the checkpoint."""
         save_model(model, self.folder / LAST)
         if self.train_config.schedule in OPEN_ENDED:

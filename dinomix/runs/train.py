@@ -21,6 +21,7 @@ from dinomix.runs.run import COLUMNS, Run, locked, open_start, weights_id
 from dinomix.training import (
     DivergedError,
     TrainConfig,
+    as_sets,
     batches_of,
     fit,
     initialise,
@@ -116,11 +117,12 @@ def find_run(
 def _asked(model_config, places, val, train_config, weights, start, out):
     """The run in its folder, be it there or not, and the model that it starts from, if any."""
     check_own(model_config)
+    prints = [test.fingerprint for test in as_sets(val)]
     identity = {
         "model": model_config.to_dict(),
         "train": train_config.identity(),
         "places": places.fingerprint,
-        "val": val.fingerprint if isinstance(val, TestSet) else [v.fingerprint for v in val],
+        "val": prints if len(prints) > 1 else prints[0],
         "weights": weights_id(model_config.backbone, weights),
     }
     if start is not None:
@@ -148,8 +150,7 @@ def _train(run, places, val, weights, start, here, progress) -> None:
         model.load_state_dict(checkpoint["model"] if checkpoint else start.state_dict())
     frozen = None
     if recipe.cache_prefix and model.backbone.has_prefix:
-        sets = [val] if isinstance(val, TestSet) else val
-        shown = [path for each in sets for path in (*each.database, *each.queries)]
+        shown = [path for test in as_sets(val) for path in (*test.database, *test.queries)]
         paths, folder = [*places.paths, *shown], run.folder.parent / "prefix"
         frozen = prefix_features(model, paths, folder, device=device, progress=progress)
     shows = model.aggregator.needs_features or recipe.initialise
@@ -159,7 +160,7 @@ def _train(run, places, val, weights, start, here, progress) -> None:
     optimizer = make_optimizer(recipe, model)
     optimizer = here.prepare_optimizer(optimizer, device_placement=False)
     average, history = make_average(recipe, model), []
-    kept = average.module if average else model
+    kept = average.module if average else model  # what is validated and published
     if checkpoint:
         optimizer.load_state_dict(checkpoint["optimizer"])
         if here.scaler and checkpoint["scaler"]:
@@ -174,7 +175,9 @@ def _train(run, places, val, weights, start, here, progress) -> None:
     def state():  # what going on needs beside the model and its history
         scaler = here.scaler.state_dict() if here.scaler else None
         state = {"optimizer": optimizer.state_dict(), "scaler": scaler, "rng": rng_state()}
-        return state | ({"average": average.state_dict()} if average else {})
+        if average:
+            state |= {"average": average.state_dict(), "model": model.state_dict()}
+        return state
 
     rows = fit(
         *(model, places, val, recipe, optimizer, here),
@@ -183,9 +186,9 @@ def _train(run, places, val, weights, start, here, progress) -> None:
     try:
         for _ in rows:
             if main:
-                run.save(model, history, kept, **state())
+                run.save(kept, history, **state())
             here.wait_for_everyone()
     except DivergedError as error:
         raise DivergedError(f"{error} The checkpoint before it stays in {run.folder}.") from None
     if main:
-        run.finish(model, **state())
+        run.finish(kept, **state())

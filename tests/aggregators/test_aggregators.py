@@ -230,13 +230,15 @@ def test_only_netvlad_has_to_see_features_and_the_mixer_may(name):
     assert aggregator.needs_features == (name == "netvlad")
 
 
+@pytest.mark.parametrize(("h", "w"), [(4, 6), (5, 5), (1, 3)])
 @pytest.mark.parametrize(
     ("rows", "blocks"),
     [(4, [[0, 1], [2, 3]]), (2, [[0], [1]]), (1, [[0]])],
 )
-def test_a_mixer_that_saw_images_averages_whitened_channels_in_blocks(rows, blocks):
-    channels, grid = 5, (4, 6)
-    maps = torch.randn(40, channels, *grid) @ torch.randn(6, 6) + torch.randn(channels, 1, 1)
+def test_a_mixer_that_saw_images_averages_whitened_channels_in_blocks(rows, blocks, h, w):
+    """Blocks of a grid that r does not divide share the rows and columns between them."""
+    channels, grid = 5, (h, w)
+    maps = torch.randn(40, channels, *grid) @ torch.randn(w, w) + torch.randn(channels, 1, 1)
     mixer = FeatureMixer(channels, grid, 2, out_channels=7, out_rows=rows)
     mixer.initialise(maps)
     descriptors = mixer.pool(maps).reshape(40, 7, rows).detach().double().numpy()
@@ -246,8 +248,8 @@ def test_a_mixer_that_saw_images_averages_whitened_channels_in_blocks(rows, bloc
     down, across = len(blocks), len(blocks[0])
     for i in range(rows):
         y, x = next((y, x) for y in range(down) for x in range(across) if blocks[y][x] == i)
-        part = whitened[:, y * 4 // down : (y + 1) * 4 // down]
-        part = part[:, :, x * 6 // across : (x + 1) * 6 // across]
+        part = whitened[:, y * h // down : -(-(y + 1) * h // down)]
+        part = part[:, :, x * w // across : -(-(x + 1) * w // across)]
         mean = part.mean(axis=(1, 2))  # (40, channels); an axis has no sign
         assert np.abs(descriptors[:, :channels, i]) == pytest.approx(np.abs(mean), abs=1e-4)
     assert not descriptors[:, channels:].any()

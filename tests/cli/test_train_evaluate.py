@@ -130,10 +130,12 @@ def test_train_passes_on_what_it_is_given(data, asked, tmp_path):
 
 def test_train_validates_on_several_sets_or_on_crops_and_compares_on_others(data, tmp_path):
     (data / "plain").exists() or write_testset(data / "plain")
-    sets = ["--val", data / "city", "--val", data / "plain", "--also", data / "city"]
+    write_testset(tmp_path / "city")  # another one of the same name
+    sets = ["--val", data / "city", "--val", data / "plain"]
+    sets += ["--also", data / "city", "--also", tmp_path / "city"]
     result = train(data, *sets, "--recipe", "toy", "--out", tmp_path)
     assert "on city-val (25 m) and plain-test (25 m)\n" in result.stdout
-    assert result.stdout.count("city-test") == 1
+    assert result.stdout.count("city-test") == 2
     result = train(data, "--hold-out", 0.34, "--crops", "--recipe", "toy", "--out", tmp_path)
     assert "cropped" in result.stderr and "places-held-out" in result.stdout
     models = what_a_backbone_knows(
@@ -260,7 +262,7 @@ def test_evaluate_prints_what_the_package_measures(data, model):
 def test_evaluate_shows_convention_and_recall(data, model):
     result = invoke("evaluate", model, data / "city", "--k", "1,5")
     text = plain(result.stdout)
-    assert "city-test, 5 database images, positives: 25 m, image size: 28 x 28" in text
+    assert "city-test, 5 database images, positives: 25 m, image size: 28 x 28 px" in text
     assert all(w in text for w in ("condition", "R@1", "R@5", "day", "night", "all", "queries"))
     lines = [line for line in result.stdout.splitlines() if "all" in line]
     assert re.search(r"\d \[\d+\.\d, \d+\.\d\]", lines[-1])  # the interval of R@1
@@ -282,7 +284,7 @@ def test_evaluate_at_another_image_size(data, tmp_path, written, size):
     text = {"42": "42 x 42", "native": "native"}.get(written, "28 x 56")
     assert set(expected["image_size"]) == {text}
     result = invoke("evaluate", model, data / "city", "--image-size", written)
-    assert f"image size: {text}" in plain(result.stdout)
+    assert f"image size: {text}{' px' * (size != 'native')}" in plain(result.stdout)
 
 
 def test_an_image_size_that_the_weights_do_not_fit(data, model):

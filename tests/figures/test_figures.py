@@ -272,10 +272,11 @@ def test_comparison_rows_frame_by_verdict(test_root):
     rest = np.ones((asked, 1), np.float32), [np.array([0])] * asked
     retrievals = {
         name: Retrieval(test, np.full((asked, 1), first), *rest)
-        for name, first in {"good": 0, "bad": 4}.items()
+        for name, first in {"good": 0, "bad": 4, "none": -1}.items()
     }
     figure = figures.comparison_rows(retrievals, [0], ["viewpoint"])
-    query, good, bad = figure.axes[:3]
+    query, good, bad, none = figure.axes[:4]
+    assert none.get_title() == "none\n"  # no distance of what was not found
     assert same_color(good.spines["left"].get_edgecolor(), figures.RIGHT)
     assert same_color(bad.spines["left"].get_edgecolor(), figures.WRONG)
     assert good.get_title() == "good\n5.0 m" and bad.get_title() == "bad\n395.0 m"

@@ -265,8 +265,11 @@ def test_an_average_and_patience_go_on_where_they_broke_off(data, tmp_path, monk
     break_off(monkeypatch, "save", 3, TINY, *data, config, out=tmp_path / "broken")
     broken = train(TINY, *data, config, out=tmp_path / "broken", progress=False)
     assert_same_result(broken, whole)
-    best, last = (whole.load(which).state_dict() for which in ("best", "last"))
-    assert any(not torch.equal(best[key], last[key]) for key in best)
+    test_recalls_are_those_of_the_saved_models(whole, data)
+    state, last = torch.load(whole.folder / "state.pt"), whole.load("last").state_dict()
+    assert all(torch.equal(value, state["average"][f"module.{key}"]) for key, value in last.items())
+    assert any(not torch.equal(value, state["model"][key]) for key, value in last.items())
+    assert f"of {len(whole.history) - 1}, " in repr(whole)
 
 
 def test_several_validation_sets_choose_by_their_mean(data, tmp_path):
@@ -278,8 +281,13 @@ def test_several_validation_sets_choose_by_their_mean(data, tmp_path):
     for k in (1, 5):
         expected = [t[(t["condition"] == "all") & (t["k"] == k)]["recall"].item() for t in tables]
         assert run.best[f"recall@{k}"] == pytest.approx(np.mean(expected))
-    alone = runs.find_run(TINY, places, val, config, out=tmp_path, finished=False)
-    assert alone.folder != run.folder
+    alone, same = (
+        runs.find_run(TINY, places, sets, config, out=tmp_path, finished=False).folder
+        for sets in (val, [val])
+    )
+    assert alone == same != run.folder
+    with pytest.raises(ValueError, match="val is empty"):
+        train(TINY, places, [], config, out=tmp_path, progress=False)
 
 
 CACHED = {"augment": "none", "cache_prefix": True}
@@ -547,8 +555,9 @@ def files(folder):
         (TINY, {"schedule": "constant", "optimizer": "adamw", "lr": 1e-3, "warmup_steps": 5}),
         (TINY, {"precision": "bf16", "clip_value": 0.01, **CACHED}),
         (CNN, {"momentum": 0.5}),
+        (CNN, {"ema": 0.7, "initialise": True, "backbone_lr": 0.01}),
     ],
-    ids=["steps", "adamw", "cached prefix in bf16", "batch norm"],
+    ids=["steps", "adamw", "cached prefix in bf16", "batch norm", "average"],
 )
 def test_a_longer_run_goes_on_from_a_finished_one(data, tmp_path, trained_batches, model, changes):
     whole = train(model, *data, changed(epochs=4, **changes), out=tmp_path / "one", progress=False)

@@ -13,7 +13,8 @@ from dinomix.datasets.prepare.planning import LAYOUTS, Image, Plan, find_images,
 def plan(name: str, raw: Path) -> Plan:
     """Pair i lies at east = 0, north = i km, as in the field's formatter: no position is known."""
     layout = LAYOUTS["pairs"][name]
-    inner, hint, planned = layout["inner"], layout["hint"], Plan([], [*layout.get("notes", [])])
+    inner, hint, planned = layout["inner"], layout["hint"], Plan([])
+    planned.notes += filter(None, [layout.get("note")])
     sides = {
         side: find_images(raw, [layout[side], f"{inner}/{layout[side]}"], hint)
         for side in ("database", "queries")
