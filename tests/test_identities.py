@@ -276,6 +276,7 @@ def test_files_of_a_study(studied):
     found = {path.relative_to(runs).as_posix() for path in runs.rglob("*") if path.is_file()}
     files = words("config.json history.csv best.safetensors last.safetensors")
     tables = ["recall-46cdd8c50e2d.csv", "recall-16b5cc86e5a0.csv"]  # of city-test, of city-val
+    tables += [name.replace("recall", "queries") for name in tables]  # beside each
     prefixes = ["42830e2c0692", "35ca3daa70fa", "92a8b6ae6be4"]  # of training, and of each table
     assert {name for name in found if not name.endswith("lock")} == {
         *(f"{RUN}/{name}" for name in files + tables),
