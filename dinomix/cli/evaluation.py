@@ -159,11 +159,17 @@ def compare(
     """
     import pandas as pd
 
+    from dinomix.evaluation import MATCHES
     from dinomix.statistics import mcnemar, paired
     from dinomix.study.results import answers, read_queries
 
     files = {"before": read_queries(before), "after": read_queries(after)}
+    if lonely := {*files["before"]["dataset"]} ^ {*files["after"]["dataset"]}:
+        raise ValueError(f"only one of the files has {sorted(lonely)}: evaluate both on one set")
     both = pd.concat([table.assign(method=name) for name, table in files.items()])
+    most = max(MATCHES, int(both["rank"].fillna(0).max()))
+    if k > most:  # a query without a rank may have one further down
+        raise typer.BadParameter(f"--k is {k}, and the files tell of {most} matches a query")
     rows = []
     for dataset, asked in both.groupby("dataset", sort=False):
         wide = answers(asked, k)

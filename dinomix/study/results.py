@@ -59,7 +59,7 @@ def read_queries(path: str | Path) -> pd.DataFrame:
     table = pd.read_csv(path, dtype=kinds, **text).fillna({"condition": ""})
     if lacking := [name for name in ("query", "group", "condition", "rank") if name not in table]:
         raise ValueError(f"{path} is no table of queries: it lacks the columns {lacking}")
-    return table
+    return table if "dataset" in table else table.assign(dataset="")
 
 
 def queries_beside(path: Path) -> pd.DataFrame | None:
