@@ -48,6 +48,18 @@ def test_all_alike_is_not_certain(value):
     assert -0.1 < same.low < same.difference == 0 < same.high < 0.1 and same.p == 1
 
 
+def test_few_groups_tell_as_little_as_student_says():
+    """Draws of two groups are one, the other, or both: they reach from 0.2 to 0.6."""
+    values, groups = [1, 0, 0, 0, 0, 1, 1, 1, 0, 0], list("aaaaabbbbb")
+    reach = t.isf(0.25, 1) * np.sqrt(((1 - 0.4 * 5) ** 2 + (3 - 0.4 * 5) ** 2) * 2) / 10
+    assert bootstrap(values, groups, level=0.5) == pytest.approx((0.2, 0.6)) and reach <= 0.2 + 1e-9
+    reach = t.isf(0.15, 1) * 0.2
+    assert bootstrap(values, groups, level=0.7) == pytest.approx((0.4 - reach, 0.4 + reach))
+    assert bootstrap(values, groups) == (0, 1)  # 12.7 standard errors
+    test = paired([0] * 10, values, groups)
+    assert (test.low, test.high) == (-1, 1)
+
+
 def test_no_queries():
     assert np.isnan([*bootstrap([], []), *paired([], [], [])]).all() and mcnemar([], []) == 1
 
@@ -106,6 +118,15 @@ def test_nothing_large_is_drawn_at_once(monkeypatch):
     low, high = bootstrap(a, np.arange(500))
     assert low < a.mean() < high and high - low == pytest.approx(3.92 * a.std() / 500**0.5, rel=0.1)
     assert 0 < paired(a, b, np.arange(500)).p <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("groups", [2, 3, 5])
+@pytest.mark.parametrize("sway", [1.0, 10.0, 100.0])
+def test_coverage_of_few_groups(groups, sway):
+    rng = np.random.default_rng(0)
+    trials = [bootstrap(*clustered(rng, groups, 9, 0.4, sway)) for _ in range(1000)]
+    assert np.mean([low <= 0.4 <= high for low, high in trials]) > 0.87
 
 
 @pytest.mark.slow
