@@ -8,7 +8,7 @@ from dinomix.localization.gallery import check_gallery, write_gallery
 from dinomix.localization.index import PhotoIndex
 from dinomix.localization.localizing import Localization, estimate_position, localize
 from dinomix.localization.photos import Position, find_photos, read_position
-from dinomix.localization.untrained import stand_in, zero_shot
+from dinomix.localization.untrained import stand_in, what_a_backbone_knows, zero_shot
 
 __all__ = [
     "Calibration",
@@ -22,6 +22,7 @@ __all__ = [
     "localize",
     "read_position",
     "stand_in",
+    "what_a_backbone_knows",
     "write_gallery",
     "zero_shot",
 ]

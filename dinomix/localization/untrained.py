@@ -1,11 +1,15 @@
 """Models where none was trained: pretrained backbones, and what needs no training on top."""
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from dinomix.data import PlaceDataset
+from dinomix.images import eval_transform
 from dinomix.model import PRESETS, ModelConfig, PlaceModel, build_model
+from dinomix.training import initialise
 
 # Of the backbones that come with the package, the one that tells real photographs apart best: R@1
 # 38.9 on the 203 places of the README's table, where the two small transformers have 26.1 and 25.1.
@@ -42,3 +46,25 @@ def zero_shot(preset: str, weights: str | Path = "hub") -> PlaceModel:
             stacklevel=2,
         )
     return model.eval()
+
+
+def what_a_backbone_knows(
+    config: ModelConfig, places: PlaceDataset, weights: str | Path | None, start: PlaceModel | None
+) -> dict[str, PlaceModel]:
+    """GeM, and NetVLAD with the clusters of the first training images, on a model's backbone.
+
+    Nothing is trained. A trained model that finds less than these lost what its backbone knew.
+    """
+    places, models = places.with_transform(eval_transform(config.image_size)), {}
+    clusters = {"clusters": min(64, 2 * len(places))}  # of as many images, at least
+    for name, aggregator, options in (("GeM", "gem", {}), ("NetVLAD", "netvlad", clusters)):
+        own = replace(config, aggregator=aggregator, aggregator_options=options, trained_blocks=0)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model = build_model(own, weights)
+        if start is not None:
+            model.backbone.load_state_dict(start.backbone.state_dict())
+        if model.aggregator.needs_features:
+            initialise(model, places)
+        models[f"{name}, untrained"] = model.eval()
+    return models

@@ -19,6 +19,7 @@ from dinomix.cli.training import model_config
 from dinomix.datasets.benchmarks import BENCHMARKS
 from dinomix.datasets.prepare import prepare
 from dinomix.images import read_image
+from dinomix.localization import what_a_backbone_knows
 from dinomix.runs import train as training
 from dinomix.statistics import mcnemar, paired
 from dinomix.training import DivergedError
@@ -63,7 +64,7 @@ def train(data, *options, recipe=RECIPE):
 def test_train_makes_the_run_that_the_package_makes(data, tmp_path):
     result = train(data, "--val", data / "city", "--recipe", "toy", "--out", tmp_path)
     assert result.exit_code == 0
-    folder, best = result.stdout.splitlines()
+    folder, best, *compared = result.stdout.splitlines()
     assert "24 images" in result.stderr and "TestSet(city-val: 5 database" in result.stderr
     assert "epoch 1/1" in result.stderr  # the bar
     run = training.find_run(
@@ -78,6 +79,9 @@ def test_train_makes_the_run_that_the_package_makes(data, tmp_path):
     recalls = f"recall@1 {run.best['recall@1']:.1f} %, recall@5 {run.best['recall@5']:.1f} %"
     assert best == f"best epoch 1 of 1: {recalls} on city-val (25 m)"
     assert folder in repr(run) and "best epoch 1 of 1" in repr(run)
+    assert compared[0] == "Recall@1 in percent"
+    row = next(line for line in compared if "city-val" in line)
+    assert f"{run.best['recall@1']:.1f}" in row and len(re.findall(r"\d+\.\d", row)) == 3
 
     again = train(data, "--val", data / "city", "--recipe", "toy", "--out", tmp_path, "--json")
     assert again.stderr == ""
@@ -124,6 +128,23 @@ def test_train_passes_on_what_it_is_given(data, asked, tmp_path):
     assert val.name == "plain-test"  # it has no other split
 
 
+def test_train_validates_on_several_sets_or_on_crops_and_compares_on_others(data, tmp_path):
+    (data / "plain").exists() or write_testset(data / "plain")
+    sets = ["--val", data / "city", "--val", data / "plain", "--also", data / "city"]
+    result = train(data, *sets, "--recipe", "toy", "--out", tmp_path)
+    assert "on city-val (25 m) and plain-test (25 m)\n" in result.stdout
+    assert result.stdout.count("city-test") == 1
+    result = train(data, "--hold-out", 0.34, "--crops", "--recipe", "toy", "--out", tmp_path)
+    assert "cropped" in result.stderr and "places-held-out" in result.stdout
+    models = what_a_backbone_knows(
+        dinomix.ModelConfig(**MODEL), dinomix.PlaceDataset(data / "places"), "hub", None
+    )
+    gem, vlad = models.values()
+    fresh = dinomix.build_model(vlad.config, "hub").aggregator
+    assert gem.config.aggregator == "gem" and vlad.dim == 64 * min(64, 12)
+    assert not torch.equal(fresh.centroids, vlad.aggregator.centroids)
+
+
 def test_train_starts_from_a_model(data, model, asked, tmp_path):
     (tmp_path / "more.yaml").write_text("trained_blocks: 1\n")
     places = ["train", data / "places", "--hold-out", 0.34, "--start", model]
@@ -147,10 +168,17 @@ def test_processes_beside_the_first_stay_quiet(data, monkeypatch, tmp_path):
     assert train(data, "--hold-out", 0.34).stdout == ""
 
 
-@pytest.mark.parametrize("options", [[], ["--val", "city", "--hold-out", "0.2"]])
-def test_one_validation_set(data, options):
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ([], "--val SET or --hold-out SHARE"),
+        (["--val", "city", "--hold-out", "0.2"], "--val SET or --hold-out SHARE"),
+        (["--val", "city", "--crops"], "--crops goes with --hold-out"),
+    ],
+)
+def test_validation_is_one_or_the_other(data, options, complaint):
     result = train(data, *options)
-    assert result.exit_code == 2 and "--val SET or --hold-out SHARE" in plain(result.stderr)
+    assert result.exit_code == 2 and complaint in plain(result.stderr)
 
 
 @pytest.mark.parametrize(
