@@ -291,16 +291,11 @@ def evaluate(
     Raises:
         ValueError: the test set is unlabelled, or a k is no whole number from 1 on.
     """
-    return judge(model, test, ks, interval=interval, **options)[0]
+    return judge(model, test, ks, interval, **options)[0]
 
 
 def judge(
-    model: nn.Module,
-    test: TestSet,
-    ks: Sequence[int] = (1, 5, 10),
-    *,
-    interval: float | None = None,
-    **options,
+    model: nn.Module, test: TestSet, ks: Sequence[int], interval: float | None = None, **options
 ) -> tuple[ResultsTable, Retrieval]:
     """What `evaluate` gives, and what that is made of: `MATCHES` for each query, or more."""
     ks = wholes("ks", ks, least=1)  # all is checked before any image is described

@@ -43,10 +43,13 @@ def bootstrap(
 
     Its ends are percentiles of the draws, further out the fewer groups there are, as Student's t is
     (Hesterberg, What Teachers Should Know about the Bootstrap, 2015, section 5.3), and at least as
-    far as Student's own: of two or three groups, no draw lies far out.
+    far as Student's own: of two or three groups, no draw lies far out. G, the number of groups, is
+    Kish's effective one: a large group beside a few small ones is little more than one.
     Where every draw is the same, as where all queries are right or there is one group, it claims
     no certainty: a share z^2 / (G + z^2) of queries, Wilson's bound for what was not seen in G
     groups, might be all right or all wrong. Without queries both ends are NaN.
+    Simulated, 95 % intervals cover 94 to 99 %; but 87 %, where of a dozen groups most are right on
+    all of their queries and a few on none.
 
     Args:
         values: (Q,) from 0 to 1, such as whether each query is right.
@@ -140,7 +143,8 @@ def _interval(
     draws, tail = whole("draws", draws, least=1), 0.5 - checked_level(level) / 2
     if not len(table):
         return float("nan"), float("nan")
-    count, (total, weight) = len(table), table.sum(axis=0)
+    total, weight = table.sum(axis=0)
+    count = weight**2 / np.sum(table[:, 1] ** 2)  # Kish
     mean = total / weight
     if np.ptp(table[:, 0] / table[:, 1]) < 10.0**-ALIKE:
         unseen = ndtri(tail) ** 2 / (count + ndtri(tail) ** 2)
@@ -149,7 +153,7 @@ def _interval(
     kinds, alike = np.unique(table, axis=0, return_counts=True)  # (U, 2), (U,)
     rng, means = np.random.default_rng(seed), []
     for block in _blocks(draws, len(kinds)):
-        drawn = rng.multinomial(count, alike / count, block)  # (block, U)
+        drawn = rng.multinomial(len(table), alike / len(table), block)  # (block, U)
         means.append(np.divide(*(drawn @ kinds).T))
     student = (count / (count - 1)) ** 0.5 * stdtrit(count - 1, tail)  # < 0
     low, high = np.quantile(np.concatenate(means), [ndtr(student), ndtr(-student)])

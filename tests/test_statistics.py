@@ -58,6 +58,7 @@ def test_few_groups_tell_as_little_as_student_says():
     assert bootstrap(values, groups) == (0, 1)  # 12.7 standard errors
     test = paired([0] * 10, values, groups)
     assert (test.low, test.high) == (-1, 1)
+    assert bootstrap([1, 0] * 20 + [1], ["one"] * 40 + ["two"]) == (0, 1)  # hardly two groups
 
 
 def test_no_queries():
@@ -124,9 +125,14 @@ def test_nothing_large_is_drawn_at_once(monkeypatch):
 @pytest.mark.parametrize("groups", [2, 3, 5])
 @pytest.mark.parametrize("sway", [1.0, 10.0, 100.0])
 def test_coverage_of_few_groups(groups, sway):
-    rng = np.random.default_rng(0)
-    trials = [bootstrap(*clustered(rng, groups, 9, 0.4, sway)) for _ in range(1000)]
-    assert np.mean([low <= 0.4 <= high for low, high in trials]) > 0.87
+    """Of sizes from 1 to 17."""
+    rng, inside = np.random.default_rng(0), 0
+    for _ in range(1000):
+        values, names = clustered(rng, groups, 17, 0.4, sway)
+        asked = (np.arange(17) < rng.integers(1, 18, (groups, 1))).ravel()
+        low, high = bootstrap(values[asked], names[asked])
+        inside += low <= 0.4 <= high
+    assert inside / 1000 > 0.93
 
 
 @pytest.mark.slow

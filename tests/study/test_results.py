@@ -169,6 +169,8 @@ def test_differences_are_tested_over_groups_of_queries(asked):
     assert said.endswith(("every seed agrees)", "the seeds overlap)"))
     single = compare(table[table["seed"] == 0], "a", "b", queries=queries[queries["seed"] == 0])
     assert single.endswith("; one seed)")
+    other = queries.assign(backbone="other", rank=9)  # methods of the same names on another
+    assert compare(table, "a", "b", queries=pd.concat([queries, other])) == said
     night = compare(table[table["condition"] == "night"], "a", "b", queries=queries)
     assert "over 5 groups of 10 queries" in night
     alone = queries.assign(group=queries["query"])
