@@ -150,5 +150,5 @@ def test_coverage(groups, size, sway):
         other, _ = clustered(rng, groups, size, share, sway)  # no difference but chance
         rejected += paired(values, other, names, draws=200).p < 0.05
         naively += mcnemar(values, other) < 0.05
-    assert 0.92 < inside / trials < 0.98 and naive / trials < 0.9
+    assert 0.92 < inside / trials < 0.98 and naive / trials < 0.91
     assert 0.025 < rejected / trials < 0.08 and naively / trials > 0.1
