@@ -52,13 +52,21 @@ def read_queries(path: str | Path) -> pd.DataFrame:
     """What `Study` or `dinomix evaluate --per-query` wrote.
 
     Raises:
-        ValueError: it lacks one of the columns query, group, condition and rank.
+        ValueError: it is something else, without queries or one of the columns query, group,
+            condition and rank (from 1, or empty).
     """
     kinds = {**dict.fromkeys(QUERY_COLUMNS, str), "seed": int, "rank": "Int64"}
     text = {"keep_default_na": False, "na_values": [""], "encoding_errors": "surrogateescape"}
-    table = pd.read_csv(path, dtype=kinds, **text).fillna({"condition": ""})
-    if lacking := [name for name in ("query", "group", "condition", "rank") if name not in table]:
-        raise ValueError(f"{path} is no table of queries: it lacks the columns {lacking}")
+    try:
+        table = pd.read_csv(path, dtype=kinds, **text)
+        if lacking := {"query", "group", "condition", "rank"} - set(table):
+            raise ValueError(f"it lacks the columns {sorted(lacking)}")
+        named = table[["query", "group"]].notna().all(axis=None)
+        if table.empty or not named or not table["rank"].dropna().ge(1).all():
+            raise ValueError("rows should name a query, its group, and a rank from 1 on or none")
+    except ValueError as error:
+        raise ValueError(f"{path} is no table of queries: {error}") from error
+    table = table.fillna({"condition": ""})
     return table if "dataset" in table else table.assign(dataset="")
 
 
