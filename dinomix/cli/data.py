@@ -81,8 +81,8 @@ def audit(
 ) -> None:
     """Look for images that training and test set share, and for queries in the database.
 
-    Same files, copies of another size or quality, training images near a test image's position
-    and, with a model, whatever has nearly the same descriptor.
+    Copies, also of another size or quality, training images near a test image's position and,
+    with a model, whatever has nearly the same descriptor.
 
     \b
     dinomix audit data/gsv-cities pitts30k --out leaks.csv --gallery leaks.png
@@ -112,4 +112,5 @@ def audit(
         title = f"{tested.name} and {training}"
         print_table(columns, found.astype(str).to_numpy(), title, right=columns[3:])
     else:
-        typer.echo(f"{tested.name} and {training}: nothing was found")
+        unseen = "" if model else "; descriptors were not compared, which takes --model"
+        typer.echo(f"{tested.name} and {training}: nothing was found{unseen}")

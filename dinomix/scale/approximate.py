@@ -58,6 +58,8 @@ class ApproximateIndex:
             raise ValueError(f"descriptors should be (N, D), but are {database.shape}")
         training, seed = whole("training", training, least=1), whole("seed", seed)
         source = database if learn_from is None else learn_from
+        if source.shape[1:] != database.shape[1:]:
+            raise ValueError(f"learn_from is {source.shape}, and the database {database.shape}")
         drawn = np.random.default_rng(seed).permutation(len(source))[:training]
         sample = np.ascontiguousarray(source[np.sort(drawn)], np.float32)  # (n, D)
         sample = sample[described(sample)]
@@ -81,8 +83,9 @@ class ApproximateIndex:
 
     @property
     def bytes_per_image(self) -> int:
-        """Of what the index keeps of a descriptor, without its graph or lists."""
-        return self.index.index.sa_code_size()
+        """Of what the index keeps of a descriptor, without its lists; ValueError for a graph."""
+        with _explained("bytes_per_image is not known of this index"):
+            return self.index.index.sa_code_size()
 
     def search(
         self,

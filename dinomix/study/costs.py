@@ -136,33 +136,32 @@ def price(
     Raises:
         ValueError: as `Retrieval.table`, `Projection.fit` and `ApproximateIndex.search`.
     """
+    check_counts(k=k, candidates=candidates, repeats=repeats)
     dims = wholes("dims", dims, least=1) if len(dims) else []
     learned = describe(model, training, **options)
     reductions = {("", learned.shape[1]): np.asarray}
     if dims:
         pca = Projection.fit(learned, max(dims))
-        for name, largest in {"PCA": pca, "whitening": pca.whitened()}.items():
-            reductions |= {(name, dim): largest.first(dim) for dim in dims}
+        for name, whiten in {"PCA": False, "whitening": True}.items():
+            reductions |= {(name, dim): pca.first(dim, whiten) for dim in dims}
     described = [describe(model, paths, **options) for paths in (test.database, test.queries)]
     found, tables = retrieve_described(test, *described, k), []
     for (name, dim), reduced in reductions.items():
         database, queries = map(reduced, described)
-        rotated = "r" if name else ""  # else the bits of the last components would say little
-        again = {"database": database, "candidates": candidates}
-        codes = {"": "Flat", "int8": "SQ8", "binary": f"LSH{rotated}t"}
+        bits = "LSHrt" if name else "LSHt"  # not rotated, the last components' would say little
+        codes = {"": "Flat", "int8": "SQ8", "binary": bits, "binary, compared again": bits}
         for code, factory in codes.items():
             index = ApproximateIndex.build(database, factory, learn_from=reduced(learned))
-            ways = {code: {}} | ({f"{code}, compared again": again} if code == "binary" else {})
-            for way, more in ways.items():
-                look = partial(index.search, queries, k, **more)
-                seconds = _median_seconds(look, torch.device("cpu"), repeats)
-                row = overall(replace(found, ranked=look()[1]).table([k])).assign(
-                    method=", ".join(filter(None, [name, way])) or "as it is",
-                    dim=dim,
-                    bytes=index.bytes_per_image,
-                    search_ms=1000 * seconds / len(queries),
-                )
-                tables.append(row)
+            again = {"database": database, "candidates": candidates} if "again" in code else {}
+            look = partial(index.search, queries, k, **again)
+            seconds = _median_seconds(look, torch.device("cpu"), repeats)
+            row = overall(replace(found, ranked=look()[1]).table([k])).assign(
+                method=", ".join(filter(None, [name, code])) or "as it is",
+                dim=dim,
+                bytes=index.bytes_per_image,
+                search_ms=1000 * seconds / len(queries),
+            )
+            tables.append(row)
     table = pd.concat(tables, ignore_index=True)
     table["lost"] = table["recall"].iloc[0] - table["recall"]
     return table[PRICE]

@@ -1,6 +1,5 @@
 """Leaks: training images that a test set shows again, and queries that lie in its database."""
 
-import filecmp
 import warnings
 from collections.abc import Sequence
 from multiprocessing.pool import ThreadPool
@@ -25,8 +24,7 @@ from dinomix.plumbing.positions import read_names, read_zones
 from dinomix.retrieval import describe, search
 
 MOST = 5  # others that are looked at for an image, by each measure
-FINDINGS = ["same file", "same picture", "alike", "near"]  # the worst first
-COLUMNS = ["finding", "image", "part", "other", "other_part", "bits", "similarity", "metres"]
+FINDINGS = ["same picture", "alike", "near"]  # the worst first
 PAIRS = [("queries", "training"), ("database", "training"), ("queries", "database")]
 RADIUS = 6_371_000.0  # metres: on a round Earth, short ways are at most 0.6 % wrong
 
@@ -92,15 +90,18 @@ def audit(
             the model: look at what is found.
 
     Returns:
-        a row a pair, the worst first, with `COLUMNS`. finding: "same file", byte by byte; "same
-        picture", by bits; "alike", by similarity (NaN without a model); or "near": within the test
-        set's threshold of a training image, as far as both positions stand in the layout's names
-        or tables; a warning says where none does. Of each image, the nearest `MOST` others are
-        looked at by each measure.
+        a row a pair, the worst first: finding, image, part, other, other_part, bits, similarity,
+        metres. finding is "same picture", by bits; "alike", by similarity (NaN without a model); or
+        "near": within the test set's threshold of a training image, as far as both positions stand
+        in the layout's names or tables; a warning says where none does. Of each image, the nearest
+        `MOST` others are looked at by each measure.
 
     Raises:
+        ValueError: bits or similarity are out of range.
         UnreadableImageError, OSError: an image cannot be read; the file is named.
     """
+    if not (0 <= bits <= 256 and -1 <= similarity <= 1):
+        raise ValueError(f"bits {bits} should be 0 to 256, similarity {similarity} -1 to 1")
     sides = {"training": training}
     sides |= {part: named_images(getattr(test, part)) for part in ("database", "queries")}
     if nowhere := [part for part, images in sides.items() if np.isnan(images.points).all()]:
@@ -110,47 +111,43 @@ def audit(
         with ThreadPool() as pool:
             read, count = pool.imap(fingerprint, images.paths, 16), len(images.paths)
             prints[part] = np.array([*tqdm(read, part, count, disable=not progress)])  # (N, 32)
+        descriptors[part] = np.full((count, 1), np.nan, np.float32)  # without a model
         if model is not None:
             descriptors[part] = describe(model, images.paths, progress=progress, **options)
     for part, other in PAIRS:
         index = faiss.IndexBinaryFlat(256)
         index.add(prints[other])
         apart, found = index.search(prints[part], min(MOST, len(prints[other])))
-        pairs = [_pairs(found, apart <= bits)]
-        if descriptors:
-            cosines, found = search(descriptors[other], descriptors[part], MOST)
-            pairs.append(_pairs(found, cosines >= similarity))
+        cosines, alike = search(descriptors[other], descriptors[part], MOST)
+        pairs = [_pairs(found, apart <= bits), _pairs(alike, cosines >= similarity)]
         if other == "training" and test.unit == "m":
             pairs.append(_near(sides[other].points, sides[part].points, test.threshold))
         i, j = np.unique(np.concatenate(pairs), axis=0).T
-        measures = {
+        both = list(zip(i, j, strict=True))
+        columns = {
+            "image": [sides[part].paths[m] for m, _ in both],
+            "part": part,
+            "other": [sides[other].paths[n] for _, n in both],
+            "other_part": other,
             "bits": np.bitwise_count(prints[part][i] ^ prints[other][j]).sum(axis=1, dtype=int),
+            "similarity": np.array([descriptors[part][m] @ descriptors[other][n] for m, n in both]),
             "metres": np.linalg.norm(sides[part].points[i] - sides[other].points[j], axis=1),
-            "similarity": np.full(len(i), np.nan),
         }
-        if descriptors:
-            a, b = descriptors[part], descriptors[other]
-            measures["similarity"] = [a[m] @ b[n] for m, n in zip(i, j, strict=True)]
-        paths = np.array(sides[part].paths, object)[i], np.array(sides[other].paths, object)[j]
-        names = {"image": paths[0], "other": paths[1], "part": part, "other_part": other}
-        tables.append(pd.DataFrame(names | measures))
+        tables.append(pd.DataFrame(columns))
     table = pd.concat(tables, ignore_index=True)
-    files = zip(table["bits"], table["image"], table["other"], strict=True)
-    same = [not apart and filecmp.cmp(a, b, shallow=False) for apart, a, b in files]
-    judged = [np.array(same, bool), table["bits"] <= bits, table["similarity"] >= similarity]
-    finding = np.select(judged, FINDINGS[:3], FINDINGS[3])
-    table["finding"] = pd.Categorical(finding, FINDINGS, ordered=True)
-    return table.sort_values(["finding", "bits"], ignore_index=True)[COLUMNS]
+    judged = [table["bits"] <= bits, table["similarity"] >= similarity]
+    finding = np.select(judged, FINDINGS[:2], FINDINGS[2])
+    table.insert(0, "finding", pd.Categorical(finding, FINDINGS, ordered=True))
+    worst = {"by": ["finding", "similarity", "bits"], "ascending": [True, False, True]}
+    return table.sort_values(**worst, ignore_index=True)
 
 
 def _near(others: np.ndarray, asked: np.ndarray, reach: float) -> np.ndarray:
     """Pairs (n, 2) of points at most `reach` apart, the nearest MOST of each."""
-    known = [np.flatnonzero(np.isfinite(points[:, 0])) for points in (asked, others)]
-    tree = KDTree(others[known[1]])
+    tree = KDTree(np.nan_to_num(others, nan=1e9))  # what is unknown lies off the Earth
     bound = np.nextafter(reach, np.inf)  # which is left out
-    apart, found = tree.query(asked[known[0]], MOST, distance_upper_bound=bound)
-    pairs = _pairs(found, np.isfinite(apart))
-    return np.stack([known[side][pairs[:, side]] for side in (0, 1)], axis=1)
+    apart, found = tree.query(np.nan_to_num(asked, nan=-1e9), MOST, distance_upper_bound=bound)
+    return _pairs(found, np.isfinite(apart))
 
 
 def _pairs(found: np.ndarray, chosen: np.ndarray) -> np.ndarray:

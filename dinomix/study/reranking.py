@@ -4,11 +4,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.stats import binomtest
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -16,10 +16,10 @@ from dinomix.attention.heatmaps import device_of, left_alone
 from dinomix.attention.patches import mutual
 from dinomix.evaluation import UNLABELLED, Retrieval, hits
 from dinomix.images import eval_transform, read_image
-from dinomix.model import PlaceModel
 from dinomix.plumbing.configs import whole
 from dinomix.plumbing.tables import ALL
 from dinomix.retrieval import ImageFiles, normaliser
+from dinomix.statistics import paired
 
 TOLERANCE = 1.0  # patches that a match may be off
 Score = Callable[[Path, Path], float]  # of query and database image; higher is more alike
@@ -49,8 +49,7 @@ def rerank(
     """
     asked = np.ones(len(retrieval.ranked), bool) if only is None else np.asarray(only)
     if asked.dtype != bool or asked.shape != retrieval.ranked.shape[:1]:
-        given = f"only is {asked.dtype} {asked.shape}"
-        raise ValueError(f"{given}: give each of the {len(retrieval.ranked)} queries a bool")
+        raise ValueError(f"only is {asked.dtype} {asked.shape}: give each query a bool")
     first, test = whole("first", first, least=1), retrieval.test
     ranked, similarities = retrieval.ranked.copy(), retrieval.similarities.copy()
     for row in tqdm(np.flatnonzero(asked), "second look", unit="query", disable=not progress):
@@ -72,27 +71,23 @@ class PatchScore:
     mutually nearest, the ones count that one affine transform explains (RANSAC by OpenCV, which
     always draws the same); fewer than four prove nothing: 0. Nothing is trained.
 
-    Images have `image_size` (None: the model's); finer maps tell more. The maps of the `kept` ones
+    Images have `image_size`, as of `describe`; finer maps tell more. The maps of the `kept` ones
     met last stay where the model was, in half precision: 2 * s * h * w bytes each, 0.4 MB with
     DINOv2's base model at 224 pixels.
 
     Raises:
-        ValueError: the model is no PlaceModel, or a number cannot be.
+        ValueError: a foreign model, which shows no map, or a number that cannot be.
     """
 
-    def __init__(self, model: nn.Module, image_size: int | None = None, kept: int = 1000) -> None:
-        if not isinstance(model, PlaceModel):
-            other = "take another score, such as vismatch_score(name)"
-            raise ValueError(f"{type(model).__name__} shows no map of patches: {other}")
-        self.model, self.size = model, image_size or model.config.image_size
+    def __init__(self, model: nn.Module, image_size: Any = None, kept: int = 1000) -> None:
+        self.model, self.backbone = model, model.backbone
+        self.size = model.config.image_size if image_size is None else image_size
         self._map = lru_cache(whole("kept", kept))(self._compute)
 
     def __call__(self, query: Path, candidate: Path) -> int:
         import cv2
 
-        device = device_of(self.model)  # to which it may have been moved
-        maps = (self._map(path).to(device).float() for path in (query, candidate))
-        here, there = mutual(*maps)
+        here, there = mutual(*(self._map(path).float() for path in (query, candidate)))
         if len(here) < 4:
             return 0
         transform, inside = cv2.estimateAffine2D(
@@ -103,23 +98,18 @@ class PatchScore:
     @torch.no_grad()
     def _compute(self, path: Path) -> Tensor:
         """The map (s, h, w) of an image file."""
-        images = normaliser(self.model)(ImageFiles([path], self.size)[0][0][None])
+        files = ImageFiles([path], self.size, step=self.model.size_step)
+        images = normaliser(self.model)(files[0][0][None])
         with left_alone(self.model):
-            (found,) = self.model.backbone(images.to(device_of(self.model)))
+            (found,) = self.backbone(images.to(device_of(self.model)))
         # Of unit length, which half precision holds whatever the features' scale.
         return F.normalize(found, dim=0).half()
 
 
 def vismatch_score(matcher: str, image_size: int = 512, device: str = "cpu") -> Score:
-    """How many matches of a matcher of vismatch a homography explains.
+    """How many matches of a matcher of vismatch (pip install vismatch) a homography explains."""
+    from vismatch import get_matcher
 
-    Raises:
-        ImportError: vismatch is not installed.
-    """
-    try:
-        from vismatch import get_matcher
-    except ImportError as error:
-        raise ImportError(f"{error}: pip install vismatch, or take PatchScore(model)") from error
     compare, pixels = get_matcher(matcher, device=device), eval_transform(image_size)
 
     def score(query: Path, candidate: Path) -> float:
@@ -135,32 +125,35 @@ def unsure_below(sure: np.ndarray, before: Retrieval, after: Retrieval) -> float
     With this bound, the most queries are right at first; of several such bounds, it is the lowest,
     which looks least often. Choose it on another set than the one that is reported.
     """
-    order = np.argsort(sure, kind="stable")
-    bounds = np.append(sure[order], np.inf)
-    gained = np.cumsum([0, *(_right(after).astype(int) - _right(before))[order]])  # (Q + 1,)
-    possible = np.append(True, bounds[1:] != bounds[:-1])  # equals are looked at together
-    return float(bounds[np.where(possible, gained, -np.inf).argmax()])
+    was, now = _right(before, after)
+    gained = now.astype(int) - was  # (Q,)
+    bounds = np.append(np.unique(sure), np.inf)
+    return float(bounds[np.argmax([gained[sure < bound].sum() for bound in bounds])])
 
 
 def gains(before: Retrieval, after: Retrieval) -> str:
     """What a second look changed in recall@1, in words: a line of Markdown for each condition.
 
-    It helps or harms where an exact McNemar test of the queries won and lost says p < 0.05.
+    The difference has its 95 % interval, and helps or harms where p < 0.05: `statistics.paired`.
     """
-    was, now, conditions = _right(before), _right(after), np.array(before.test.conditions)
-    lines = []
-    for condition in [*filter(None, dict.fromkeys(before.test.conditions)), ALL]:
+    (was, now), test = _right(before, after), before.test
+    conditions, groups, lines = np.array(test.conditions), np.array(test.groups), []
+    for condition in [*filter(None, dict.fromkeys(test.conditions)), ALL]:
         own = (conditions == condition) | (condition == ALL)
-        won, lost = int(np.sum(own & now & ~was)), int(np.sum(own & was & ~now))
-        p = binomtest(won, won + lost).pvalue if won + lost else 1.0
-        verdict = "cannot be told from chance" if p >= 0.05 else "helps" if won > lost else "harms"
-        recalls = f"{100 * was[own].mean():.1f} to {100 * now[own].mean():.1f} %"
-        lines.append(f"- {condition}: {recalls} ({won} won, {lost} lost, p = {p:.2g}): {verdict}")
+        found = paired(was[own], now[own], groups[own])
+        verdict = "helps" if found.difference > 0 else "harms"
+        verdict = verdict if found.p < 0.05 else "cannot be told from chance"
+        said = "- {}: {:.1f} to {:.1f} % ({:+.1f} [{:+.1f}, {:+.1f}], p = {:.2g}): {}"
+        shares = 100 * np.array([was[own].mean(), now[own].mean(), *found[:3]])
+        lines.append(said.format(condition, *shares, found.p, verdict))
     return "\n".join(lines)
 
 
-def _right(retrieval: Retrieval) -> np.ndarray:
-    """Which queries' first match is right: bool (Q,)."""
-    if retrieval.positives is None:
-        raise ValueError(f"{retrieval.test.name}: {UNLABELLED}")
-    return hits(retrieval.ranked[:, :1], retrieval.positives)[:, 0]
+def _right(before: Retrieval, after: Retrieval) -> tuple[np.ndarray, np.ndarray]:
+    """Which queries' first match is right, in each of the two: bool (Q,)."""
+    if before.test.queries != after.test.queries:
+        raise ValueError(f"{before.test.name} and {after.test.name} ask different queries")
+    if before.positives is None or after.positives is None:
+        raise ValueError(f"{before.test.name}: {UNLABELLED}")
+    was, now = (hits(found.ranked[:, :1], found.positives)[:, 0] for found in (before, after))
+    return was, now

@@ -24,13 +24,11 @@ def smooth(similarities: np.ndarray, drives: np.ndarray, window: int) -> np.ndar
     Raises:
         ValueError: a window that is even or below 1, sizes that do not fit, or a drive in pieces.
     """
-    drives = np.asarray(drives)
     if window < 1 or window % 2 == 0:
         raise ValueError(f"window is {window}: take an odd number of frames, 1 or more")
-    if similarities.ndim != 2 or drives.shape != similarities.shape[:1]:
-        given = f"similarities {similarities.shape} and drives {drives.shape}"
-        raise ValueError(f"{given} do not fit: expected (Q, N) and (Q,)")
-    _check_order(drives)
+    if similarities.ndim != 2:
+        raise ValueError(f"similarities {similarities.shape} should be (Q, N)")
+    drives = _in_order(drives, len(similarities))
     lost = np.isnan(similarities).all(axis=1)  # (Q,)
     similarities = np.where(lost[:, None], 0, similarities)
     total = similarities.astype(np.result_type(similarities, np.float32))  # a copy
@@ -65,15 +63,10 @@ def decode(
     Raises:
         ValueError: no positions, drives that do not fit or are in pieces, a negative number.
     """
-    test, ranked, drives = retrieval.test, retrieval.ranked, np.asarray(drives)
-    if not test.labelled:
-        raise ValueError(f"{test.name}: no drive can be followed where positions are unknown")
-    if drives.shape != ranked.shape[:1]:
-        raise ValueError(
-            f"drives {drives.shape} do not fit {len(ranked)} frames: give each its own"
-        )
-    step, price = real("step", step), real("price", price)
-    _check_order(drives)
+    test, ranked = retrieval.test, retrieval.ranked
+    if not test.labelled or test.unit == "places":
+        raise ValueError(f"{test.name}: no drive can be followed where distances are unknown")
+    step, price, drives = real("step", step), real("price", price), _in_order(drives, len(ranked))
     found = ranked >= 0  # (Q, k)
     worth = np.where(found, retrieval.similarities, -np.inf).astype(np.float64)
     places = test.database_utm[ranked]  # (Q, k, 2); anywhere, where nothing is found
@@ -115,8 +108,11 @@ def recall_by_window(
     return found
 
 
-def _check_order(drives: np.ndarray) -> None:
-    """Raise ValueError if a drive is in several pieces."""
+def _in_order(drives: np.ndarray, frames: int) -> np.ndarray:
+    """The drive of each frame, (Q,); ValueError if they do not fit, or one is in several pieces."""
+    drives = np.asarray(drives)
+    if drives.shape != (frames,):
+        raise ValueError(f"drives {drives.shape} do not fit {frames} frames: give each its own")
     starts = np.concatenate([[True], drives[1:] != drives[:-1]])[: len(drives)]
     runs, counts = np.unique(drives[starts], return_counts=True)
     if (counts > 1).any():
@@ -124,3 +120,4 @@ def _check_order(drives: np.ndarray) -> None:
             f"drive {runs[counts > 1][0]} is in several pieces: put the frames in driving order, "
             "and number the drives of different conditions differently"
         )
+    return drives

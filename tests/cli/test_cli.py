@@ -125,11 +125,11 @@ def test_audit(tmp_path):
     shutil.copy(query, training / "copy.jpg")
     files = "--out", tmp_path / "leaks.csv", "--gallery", tmp_path / "leaks.png"
     text = plain(invoke("audit", training, root, *files, "--bits", 0).stdout)
-    assert "queries training same file 1 1" in text
+    assert "queries training same picture 1 1" in text
     table = pd.read_csv(tmp_path / "leaks.csv")
     assert table[["image", "other"]].iloc[0].tolist() == [str(query), str(training / "copy.jpg")]
     assert Image.open(tmp_path / "leaks.png").width > 100
-    row = {"part": "queries", "other_part": "training", "finding": "same file"}
+    row = {"part": "queries", "other_part": "training", "finding": "same picture"}
     rows = json.loads(invoke("audit", training, root, "--bits", 0, "--json").stdout)
     assert rows == [row | {"images": 1, "pairs": 1}]
 

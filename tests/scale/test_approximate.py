@@ -184,6 +184,8 @@ def test_errors_name_what_is_wrong(places, tmp_path):
         ("candidates is '9'", lambda: index.search(queries, candidates="9")),
         ("'nprobe=4'", lambda: index.search(queries, parameters="nprobe=4")),
         (r"2000 .*\(1999, 16\)", lambda: index.search(queries, database=database[1:])),
+        (r"learn_from is \(50, 8\)", lambda: build(database, "Flat", learn_from=database[:50, :8])),
+        ("bytes_per_image is not known", lambda: build(database, "HNSW8").bytes_per_image),
         (r"half\.faiss holds no whole", lambda: load(tmp_path / "half.faiss")),
         (r"other\.faiss.*did not write", lambda: load(tmp_path / "other.faiss")),
     ):

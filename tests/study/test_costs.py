@@ -178,20 +178,21 @@ def test_price_learns_from_training_images_alone(model, test_root, tmp_path, mon
     learned = module.describe(model, places.paths, progress=False)
     ((sample, dim),) = fitted
     np.testing.assert_allclose(sample, learned, atol=1e-6)
-    assert dim == 4 and len(coded) == 9 and all(len(part) == len(learned) for part in coded)
+    assert dim == 4 and len(coded) == 12 and all(len(part) == len(learned) for part in coded)
 
 
 @pytest.mark.parametrize(
     ("words", "dims", "options"),
     [
-        ("dim is 17, .* have 16", [4, 17], {}),
-        ("more than 8 training descriptors, not 8", [8], {}),
+        (r"of 17 entries at least, and not \(8, 16\)", [4, 17], {}),
+        (r"more than 8 training .* not \(8, 16\)", [8], {}),
         ("dims is -3", [4, -3], {}),
-        ("candidates is 0", [], {"candidates": 0}),
-        ("k is 0", [], {"k": 0}),
+        ("candidates must be an integer", [], {"candidates": 0}),
+        ("k must be an integer", [], {"k": 0}),
+        ("repeats must be an integer", [], {"repeats": 0}),
     ],
 )
 def test_what_cannot_be_priced(model, test_root, words, dims, options):
     test = TestSet(test_root)
     with pytest.raises(ValueError, match=words):
-        price(model, test.queries[:8], test, dims, repeats=1, progress=False, **options)
+        price(model, test.queries[:8], test, dims, **{"repeats": 1, "progress": False} | options)

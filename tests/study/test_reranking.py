@@ -1,6 +1,7 @@
 """A second look against slow loops and OpenCV's own fit; what must not be looked at stays."""
 
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scipy.stats import binomtest
 
 import dinomix
 from dinomix.attention.patches import mutual
 from dinomix.evaluation import Retrieval
+from dinomix.exchange.foreign import PartError
+from dinomix.statistics import paired
 from dinomix.study.reranking import PatchScore, gains, rerank, unsure_below, vismatch_score
 from tests.conftest import write_image
 
@@ -63,7 +65,7 @@ def test_only_those_asked_for_are_scored(retrieval):
     ("options", "complaint"),
     [
         ({"first": 0}, "first is 0"),
-        ({"only": np.array([0, 2])}, r"only is int64 \(2,\): give each of the 4 queries"),
+        ({"only": np.array([0, 2])}, r"only is int64 \(2,\): give each query"),
         ({"only": np.ones(3, bool)}, r"only is bool \(3,\)"),
         ({"score": lambda q, d: np.nan}, r"q0: not all of its scores .*\[nan, nan, nan"),
     ],
@@ -126,6 +128,9 @@ def test_patches_that_moved_together_count(model, photos):
     cv2.setRNGSeed(7)
     assert PatchScore(model)(a, b) == own
     assert PatchScore(model, image_size=14)(a, b) == 0  # one patch proves nothing
+    write_image(a.with_name("odd.png"), np.random.default_rng(1), (150, 143))
+    odd = a.with_name("odd.png")
+    assert PatchScore(model, image_size="native")(odd, odd) == 100  # of 140 x 140 pixels
 
 
 def test_a_map_is_computed_once_and_the_oldest_goes(model, photos, monkeypatch):
@@ -141,8 +146,9 @@ def test_a_map_is_computed_once_and_the_oldest_goes(model, photos, monkeypatch):
 
 
 def test_a_model_without_maps_is_refused():
-    with pytest.raises(ValueError, match="Linear shows no map of patches"):
-        PatchScore(torch.nn.Linear(2, 2))
+    foreign = dinomix.wrap_model(torch.nn.Flatten(), image_size=4)
+    with pytest.raises(PartError, match="shows nothing but descriptors"):
+        PatchScore(foreign)
 
 
 def test_vismatch_counts_inliers_of_images_in_0_to_1(monkeypatch, photos):
@@ -158,9 +164,6 @@ def test_vismatch_counts_inliers_of_images_in_0_to_1(monkeypatch, photos):
     assert vismatch_score("sift-lightglue", image_size=64)(*photos[:2]) == 12
     assert asked["matcher"] == ("sift-lightglue", "cpu")
     assert asked["sizes"] == ((3, 64, 64), (3, 64, 64)) and 0 < asked["top"] <= 1
-    monkeypatch.setitem(sys.modules, "vismatch", None)
-    with pytest.raises(ImportError, match="pip install vismatch"):
-        vismatch_score("sift-lightglue")
 
 
 def looked(right, test):
@@ -196,15 +199,23 @@ def test_the_bound_is_the_best_of_all_bounds():
 
 def test_gains_in_words():
     before, after, _, right = made_looks(3)
+    test, places = before.test, np.zeros((2, 2))
+    before.test.groups = [path.name for path in before.test.queries]  # each in a place of its own
     *lines, last = gains(before, after).splitlines()
     assert [line.split(":")[0] for line in lines] == ["- snow", "- night"]
-    won, lost = (right[1] & ~right[0]).sum(), (right[0] & ~right[1]).sum()
-    p = binomtest(int(won), int(won + lost)).pvalue
-    assert f"({won} won, {lost} lost, p = {p:.2g}): cannot be told from chance" in last
+    found = paired(right[0], right[1], before.test.groups)
+    change = f"{100 * found.difference:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
+    assert f"({change}, p = {found.p:.2g}): cannot be told from chance" in last
     none, every = looked(np.zeros(9, bool), before.test), looked(np.ones(9, bool), before.test)
-    assert gains(none, every).endswith("all: 0.0 to 100.0 % (9 won, 0 lost, p = 0.0039): helps")
-    assert gains(every, none).endswith("(0 won, 9 lost, p = 0.0039): harms")
-    assert gains(none, none).endswith("(0 won, 0 lost, p = 1): cannot be told from chance")
-    unlabelled = Retrieval(before.test, before.ranked, before.similarities, None)
+    assert gains(none, every).splitlines()[-1].startswith("- all: 0.0 to 100.0 % (+100.0 [")
+    assert gains(none, every).endswith("): helps") and gains(every, none).endswith("): harms")
+    assert gains(none, none).endswith(", p = 1): cannot be told from chance")
+    before.test.groups = ["one place"] * 9  # which proves nothing about others
+    assert gains(none, every).endswith(", p = 1): cannot be told from chance")
+    others = dinomix.TestSet.from_lists("other", test.database, test.database, places, places)
+    for compare in (gains, partial(unsure_below, np.ones(9))):
+        with pytest.raises(ValueError, match="made and other ask different queries"):
+            compare(before, looked(np.ones(2, bool), others))
+    unlabelled = Retrieval(test, before.ranked, before.similarities, None)
     with pytest.raises(ValueError, match="made: it is unknown where"):
         gains(unlabelled, after)

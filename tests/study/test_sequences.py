@@ -44,7 +44,7 @@ def test_smooth_takes_no_frames_and_whole_numbers():
     ("change", "complaint"),
     [
         *(({"window": window}, f"window is {window}: take an odd") for window in (4, -1)),
-        ({"drives": DRIVES[:8]}, r"\(9, 4\) and drives \(8,\)"),
+        ({"drives": DRIVES[:8]}, r"drives \(8,\) do not fit 9 frames"),
         ({"similarities": np.ones(9)}, r"similarities \(9,\)"),
         ({"drives": np.array([2, 2, 1, 1, 1, 2, 3, 3, 3])}, "drive 2 is in several pieces"),
     ],
@@ -143,6 +143,11 @@ def test_what_cannot_be_decoded():
     ):
         with pytest.raises(ValueError, match=complaint):
             decode(found, **{"drives": drives, "step": 3, **change})
-    test = TestSet.from_lists("far", found.test.database, found.test.queries, None, None)
-    with pytest.raises(ValueError, match="far: no drive can be followed"):
-        decode(replace(found, test=test), drives, step=3)
+    files, numbers = (
+        (found.test.database, found.test.queries),
+        (found.test.database_utm, np.ones((7, 2))),
+    )
+    for where, unit in (((None, None), "m"), (numbers, "places")):
+        test = TestSet.from_lists("far", *files, *where, unit=unit)
+        with pytest.raises(ValueError, match="far: no drive can be followed"):
+            decode(replace(found, test=test), drives, step=3)
