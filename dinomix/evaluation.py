@@ -15,7 +15,7 @@ from dinomix.images import size_text
 from dinomix.plumbing.configs import real, whole, wholes
 from dinomix.plumbing.tables import ALL, ResultsTable
 from dinomix.retrieval import describe, search, skipped_images
-from dinomix.statistics import bootstrap
+from dinomix.statistics import bootstrap, checked_level
 
 COLUMNS = ["dataset", "convention", "condition", "k", "recall", "queries", "without_positives"]
 THRESHOLDS = (5, 10, 25, 50, 100)  # metres
@@ -98,22 +98,18 @@ class Retrieval:
             ValueError: the test set is unlabelled, or fewer were retrieved than a k asks for.
         """
         ks, rows = self._countable(ks), []
+        right, groups = hits(self.ranked, self.positives), np.array(self.test.groups, dtype=object)
         for condition, chosen in self._conditions():
             truth = [self.positives[i] for i in np.flatnonzero(chosen)]
-            lost = sum(not len(t) for t in truth)
+            counts = len(truth), sum(not len(t) for t in truth)
             for k, recall in recall_at_k(self.ranked[chosen], truth, ks).items():
+                ends = ()
+                if interval is not None:
+                    found = right[chosen, :k].any(axis=1)  # (q,)
+                    ends = 100 * np.array(bootstrap(found, groups[chosen], level=interval))
                 which = self.test.name, self.test.convention, condition
-                rows.append((*which, k, recall, len(truth), lost))
-        table = ResultsTable(rows, columns=COLUMNS)
-        if interval is None:
-            return table
-        right, groups = hits(self.ranked, self.positives), np.array(self.test.groups, dtype=object)
-        ends = [
-            bootstrap(right[chosen, :k].any(axis=1), groups[chosen], level=interval)
-            for _, chosen in self._conditions()
-            for k in ks
-        ]
-        return table.assign(**dict(zip(("low", "high"), 100 * np.transpose(ends), strict=True)))
+                rows.append((*which, k, recall, *counts, *ends))
+        return ResultsTable(rows, columns=COLUMNS + ["low", "high"] * (interval is not None))
 
     def queries(self) -> pd.DataFrame:
         """A row a query, in the order of the test set.
@@ -295,20 +291,17 @@ def evaluate(
     Raises:
         ValueError: the test set is unlabelled, or a k is no whole number from 1 on.
     """
-    return judge(model, test, ks, interval=interval, **options)[0]
+    return judge(model, test, ks, interval, **options)[0]
 
 
 def judge(
-    model: nn.Module,
-    test: TestSet,
-    ks: Sequence[int] = (1, 5, 10),
-    *,
-    interval: float | None = None,
-    **options,
+    model: nn.Module, test: TestSet, ks: Sequence[int], interval: float | None = None, **options
 ) -> tuple[ResultsTable, Retrieval]:
     """What `evaluate` gives, and what that is made of: `MATCHES` for each query, or more."""
-    ks = wholes("ks", ks, least=1)
-    if not test.labelled:  # said before any image is described
+    ks = wholes("ks", ks, least=1)  # all is checked before any image is described
+    if interval is not None:
+        checked_level(interval)
+    if not test.labelled:
         raise ValueError(f"{test.name}: {UNLABELLED}")
     found = retrieve(model, test, max(*ks, MATCHES), **options)
     table, config = found.table(ks, interval), model.config

@@ -42,10 +42,14 @@ def bootstrap(
     """The interval of a mean over queries, had other groups of them been drawn.
 
     Its ends are percentiles of the draws, further out the fewer groups there are, as Student's t is
-    (Hesterberg, What Teachers Should Know about the Bootstrap, 2015, section 5.3).
+    (Hesterberg, What Teachers Should Know about the Bootstrap, 2015, section 5.3), and at least as
+    far as Student's own: of two or three groups, no draw lies far out. G, the number of groups, is
+    Kish's effective one: a large group beside a few small ones is little more than one.
     Where every draw is the same, as where all queries are right or there is one group, it claims
     no certainty: a share z^2 / (G + z^2) of queries, Wilson's bound for what was not seen in G
     groups, might be all right or all wrong. Without queries both ends are NaN.
+    Simulated, 95 % intervals cover 94 to 99 %; but 87 %, where of a dozen groups most are right on
+    all of their queries and a few on none.
 
     Args:
         values: (Q,) from 0 to 1, such as whether each query is right.
@@ -104,6 +108,13 @@ def mcnemar(a: Values, b: Values) -> float:
     return float(binomtest(only[0], sum(only)).pvalue) if any(only) else 1.0
 
 
+def checked_level(level: float) -> float:
+    """The level of an interval; ValueError unless it lies between 0 and 1."""
+    if not 0 < real("level", level) < 1:
+        raise ValueError(f"level is {level}; it should lie between 0 and 1, such as 0.95")
+    return level
+
+
 def _checked(name: str, values: Values, others: Sequence) -> np.ndarray:
     values = np.asarray(values, dtype=float)
     if values.shape != (len(others),):
@@ -129,27 +140,25 @@ def _by_group(values: np.ndarray, groups: Sequence, weights: Values | None) -> n
 def _interval(
     table: np.ndarray, draws: int, level: float, seed: int, lowest: float
 ) -> tuple[float, float]:
-    draws, level = whole("draws", draws, least=1), real("level", level)
-    if not 0 < level < 1:
-        raise ValueError(f"level is {level}; it should lie between 0 and 1, such as 0.95")
+    draws, tail = whole("draws", draws, least=1), 0.5 - checked_level(level) / 2
     if not len(table):
         return float("nan"), float("nan")
+    total, weight = table.sum(axis=0)
+    count = weight**2 / np.sum(table[:, 1] ** 2)  # Kish
+    mean = total / weight
+    if np.ptp(table[:, 0] / table[:, 1]) < 10.0**-ALIKE:
+        unseen = ndtri(tail) ** 2 / (count + ndtri(tail) ** 2)
+        return float(mean - unseen * (mean - lowest)), float(mean + unseen * (1 - mean))
     # Groups of the same sums are drawn together: of right and wrong there are few kinds.
     kinds, alike = np.unique(table, axis=0, return_counts=True)  # (U, 2), (U,)
     rng, means = np.random.default_rng(seed), []
     for block in _blocks(draws, len(kinds)):
         drawn = rng.multinomial(len(table), alike / len(table), block)  # (block, U)
-        total, weight = (drawn @ kinds).T
-        means.append(total / weight)
-    count, tail = len(table), 0.5 - level / 2
-    if count > 1:
-        tail = ndtr((count / (count - 1)) ** 0.5 * stdtrit(count - 1, tail))
-    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
-    if np.ptp(table[:, 0] / table[:, 1]) < 10.0**-ALIKE:
-        z2 = ndtri(0.5 - level / 2) ** 2
-        unseen = z2 / (count + z2)
-        low, high = low - unseen * (low - lowest), high + unseen * (1 - high)
-    return float(low), float(high)
+        means.append(np.divide(*(drawn @ kinds).T))
+    student = (count / (count - 1)) ** 0.5 * stdtrit(count - 1, tail)  # < 0
+    low, high = np.quantile(np.concatenate(means), [ndtr(student), ndtr(-student)])
+    reach = student * np.linalg.norm(table @ [1, -mean]) / weight
+    return float(max(lowest, min(low, mean + reach))), float(min(1, max(high, mean - reach)))
 
 
 def _blocks(draws: int, width: int) -> Iterator[int]:

@@ -127,6 +127,8 @@ def test_unlabelled_images_are_retrieved_but_not_judged(model, test_root, monkey
     for judged in (retrieval.table, lambda: evaluate(model, bare, progress=False)):
         with pytest.raises(ValueError, match=r"bare: it is unknown where .*retrieve works"):
             judged()
+    with pytest.raises(ValueError, match=r"level is 95; it should lie between 0 and 1"):
+        evaluate(model, TestSet(test_root), interval=95)
 
 
 def test_a_described_database_is_not_described_again(model, test_root, monkeypatch):

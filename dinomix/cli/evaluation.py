@@ -131,14 +131,14 @@ def evaluate(
         queries[-1].insert(0, "dataset", test.name)
         if for_people:
             _print_recall(test, table)
-    if per_query is not None:
-        save_table(pd.concat(queries), per_query)
     table = pd.concat(tables, ignore_index=True)
     if as_csv:
         typer.echo(table.to_csv(index=False), nl=False)
     elif as_json:
         rows = json.loads(table.to_json(orient="records", double_precision=15))
         typer.echo(json.dumps(without_nan(rows)))
+    if per_query is not None:  # last: if it cannot be written, the recall is not lost
+        save_table(pd.concat(queries), per_query)
 
 
 @app.command()
@@ -150,8 +150,9 @@ def compare(
 ) -> None:
     """Test whether two models differ by more than chance, on the same queries.
 
-    The difference with its 95 % interval, and p: how often chance does as much, if groups of
-    queries (places, drives) change hands. McNemar's p takes all queries for independent.
+    Recall is the mean over conditions. The difference with its 95 % interval, and p: how often
+    chance does as much, if groups of queries (places, drives) change hands. McNemar's p takes all
+    queries for independent.
 
     \b
     dinomix compare mixvpr.csv dino_mix.csv
@@ -159,11 +160,17 @@ def compare(
     """
     import pandas as pd
 
+    from dinomix.evaluation import MATCHES
     from dinomix.statistics import mcnemar, paired
     from dinomix.study.results import answers, read_queries
 
     files = {"before": read_queries(before), "after": read_queries(after)}
+    if lonely := {*files["before"]["dataset"]} ^ {*files["after"]["dataset"]}:
+        raise ValueError(f"only one of the files has {sorted(lonely)}: evaluate both on one set")
     both = pd.concat([table.assign(method=name) for name, table in files.items()])
+    most = max(MATCHES, int(both["rank"].fillna(0).max()))
+    if k > most:  # a query without a rank may have one further down
+        raise typer.BadParameter(f"--k is {k}, and the files tell of {most} matches a query")
     rows = []
     for dataset, asked in both.groupby("dataset", sort=False):
         wide = answers(asked, k)

@@ -146,8 +146,9 @@ def calibrate(
     made = calibrate(chosen, opened, precision, method, **options)
     made.save(out)
     typer.echo(
-        f"{made.method} >= {made.threshold:.4f}: of {made.queries:,} queries, {made.answered:.1%} "
-        f"are answered, of these {made.precision:.1%} rightly\nwritten: {out}"
+        f"{made.method} >= {made.threshold:.4f}: {made.answered * made.queries:,.0f} of "
+        f"{made.queries:,} queries are answered, of these {made.precision:.1%} rightly\n"
+        f"written: {out}"
     )
 
 

@@ -65,7 +65,8 @@ class Calibration(Config):
         if sure >= self.threshold:
             return ""
         of = f"from which on {self.precision:.0%} were right on {self.dataset}"
-        return f"its {self.method} is {sure:.3f}, below {self.threshold:.3f}, {of}"
+        unit = " m" if self.method == "spread" else ""
+        return f"its {self.method} is {sure:.3f}{unit}, below {self.threshold:.3f}{unit}, {of}"
 
 
 def calibrate(

@@ -52,14 +52,22 @@ def read_queries(path: str | Path) -> pd.DataFrame:
     """What `Study` or `dinomix evaluate --per-query` wrote.
 
     Raises:
-        ValueError: it lacks one of the columns query, group, condition and rank.
+        ValueError: it is something else, without queries or one of the columns query, group,
+            condition and rank (from 1, or empty).
     """
     kinds = {**dict.fromkeys(QUERY_COLUMNS, str), "seed": int, "rank": "Int64"}
     text = {"keep_default_na": False, "na_values": [""], "encoding_errors": "surrogateescape"}
-    table = pd.read_csv(path, dtype=kinds, **text).fillna({"condition": ""})
-    if lacking := [name for name in ("query", "group", "condition", "rank") if name not in table]:
-        raise ValueError(f"{path} is no table of queries: it lacks the columns {lacking}")
-    return table
+    try:
+        table = pd.read_csv(path, dtype=kinds, **text)
+        if lacking := {"query", "group", "condition", "rank"} - set(table):
+            raise ValueError(f"it lacks the columns {sorted(lacking)}")
+        named = table[["query", "group"]].notna().all(axis=None)
+        if table.empty or not named or not table["rank"].dropna().ge(1).all():
+            raise ValueError("rows should name a query, its group, and a rank from 1 on or none")
+    except ValueError as error:
+        raise ValueError(f"{path} is no table of queries: {error}") from error
+    table = table.fillna({"condition": ""})
+    return table if "dataset" in table else table.assign(dataset="")
 
 
 def queries_beside(path: Path) -> pd.DataFrame | None:
@@ -157,10 +165,9 @@ def compare(
     """
     lines = []
     for dataset, rows in table[table["k"] == k].groupby("dataset", sort=False):
-        found = overall(rows)
-        a, b = (found.loc[found["method"] == name, "recall"] for name in (before, after))
+        means = overall(rows).groupby("method")["recall"].mean()
         lines.append(
-            f"{dataset}: {before} -> {after}: R@{k} {a.mean():.1f} -> {b.mean():.1f} "
+            f"{dataset}: {before} -> {after}: R@{k} {means[before]:.1f} -> {means[after]:.1f} "
             f"({_difference(rows, before, after, k, queries)})"
         )
     return "\n".join(lines)
@@ -189,23 +196,21 @@ def _difference(
     """Of two methods in the rows of one data set."""
     found = overall(rows)
     a, b = (found.loc[found["method"] == name, "recall"] for name in (before, after))
-    said, apart = f"{b.mean() - a.mean():+.1f}", a.max() < b.min() or b.max() < a.min()
+    apart = a.max() < b.min() or b.max() < a.min()
     verdict = "every seed agrees" if apart else "the seeds overlap"
     if min(len(a), len(b)) < 2:
         verdict = "one seed, so chance is unknown" if queries is None else "one seed"
+    said = f"{b.mean() - a.mean():+.1f}"
     if queries is None:
         return f"{said}, {verdict}"
-    asked = queries[queries["dataset"] == rows["dataset"].iloc[0]]
-    asked = asked[asked["method"].isin([before, after])]
+    asked = queries[queries["method"].isin([before, after])]
+    for column in ("dataset", "backbone"):  # of these rows alone
+        asked = asked[asked[column].isin(rows[column])]
     if set(rows["condition"]) - {ALL}:
         asked = asked[asked["condition"].isin(rows["condition"])]
-    return f"{said} {chance(answers(asked, k), before, after)}; {verdict}"
-
-
-def chance(wide: pd.DataFrame, before: str, after: str) -> str:
-    """What `statistics.paired` says of two methods in a table of `answers`, in words."""
+    wide = answers(asked, k)
     test = paired(wide[before], wide[after], wide["group"], weights=wide["weight"])
     count, groups = f"{len(wide):,} queries", wide["group"].nunique()
     over = count if groups == len(wide) else f"{groups:,} group{'s' * (groups > 1)} of {count}"
     p = "p < 0.001" if test.p < 0.001 else f"p = {test.p:.3f}"
-    return f"[{100 * test.low:+.1f}, {100 * test.high:+.1f}] over {over}, {p}"
+    return f"{said} [{100 * test.low:+.1f}, {100 * test.high:+.1f}] over {over}, {p}; {verdict}"

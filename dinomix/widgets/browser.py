@@ -149,7 +149,9 @@ def query_in_words(retrieval: Retrieval, query: int | None, queries: np.ndarray)
         answers = len(retrieval.positives[query])
         first = f"first right one at rank {ranks[0]}" if len(ranks) else "none is right"
         words.append(f"{first} ({answers} right answers in the database)")
-    words += [f"{name} {retrieval.confidence(name)[query]:.3g}" for name in retrieval.confidences()]
+    units = {"spread": f" {test.unit}"}
+    for name in retrieval.confidences():
+        words.append(f"{name} {retrieval.confidence(name)[query]:.3g}{units.get(name, '')}")
     return ", ".join(filter(None, [*words, test.queries[query].name]))
 
 

@@ -13,7 +13,7 @@ from dinomix.confidence import curve_of
 from dinomix.figures import precision_recall
 from dinomix.figures.theme import MARKERS, THEME, panels
 from dinomix.plumbing.tables import ALL, MEAN, require_columns
-from dinomix.study.results import COLUMNS, overall
+from dinomix.study.results import COLUMNS, intervals, overall
 from dinomix.widgets.view import NOTHING, View, choice, picture, show, text
 
 SETTINGS = [  # what a row is about; `study` comes from `gather_results`
@@ -41,8 +41,8 @@ def ablation_dashboard(
     Args:
         table: with some of `results.COLUMNS`, such as `gather_results` reads from a folder.
         marked: setting -> what is marked at first in its filter, as far as the table has it.
-        queries: rows of `Retrieval.queries`, with more of the settings, of which method, beside
-            them: of those that pass the filters, precision over recall is drawn, too.
+        queries: of `Study.queries`: of those that pass the filters, precision over recall is drawn,
+            too, and each method's recall stands with its interval.
 
     Raises:
         ValueError: the table lacks one of the columns `NEEDED`.
@@ -50,17 +50,13 @@ def ablation_dashboard(
     return _AblationDashboard(Ablation(table), marked or {}, queries)
 
 
-def curves(queries: pd.DataFrame, filters: Filters) -> dict[str, pd.DataFrame]:
-    """`precision_recall` by the margin for each method, of the queries that pass the filters.
-
-    Seeds, sets and conditions are taken together; the condition "mean" is all of them.
-    """
+def passing(queries: pd.DataFrame, filters: Filters) -> pd.DataFrame:
+    """The queries that pass the filters; the condition "mean" is all of them."""
     for column in set(filters) & set(queries):
         wanted = set(filters[column]) - {MEAN, ALL}
         if wanted:
             queries = queries[queries[column].map(_as_text).isin(wanted)]
-    found = queries.groupby("method", sort=False)
-    return {method: curve_of(rows, "margin") for method, rows in found}
+    return queries
 
 
 def gather_results(folder: str | Path) -> pd.DataFrame:
@@ -163,6 +159,10 @@ def ablation_chart(
     return figure
 
 
+def _html(table: pd.DataFrame) -> str:
+    return table.to_html(index=False, border=0, justify="left")
+
+
 def _as_text(value: object) -> str:
     if pd.isna(value) or value == "":
         return "none"
@@ -221,14 +221,25 @@ class _AblationDashboard(View):
             self.tell(left if len(self.ablation.table) else "there are no results yet")
             return
         show(self.chart, ablation_chart(summary, x, hue, panel, self._label(metric, filters)))
-        drawn = {} if self.queries is None else curves(self.queries, filters)
-        show(self.curves, precision_recall(drawn) if drawn else None)
-        self.table.value = summary.round(2).to_html(index=False, border=0, justify="left")
+        self.table.value = _html(summary.round(2))
+        self._show_queries(filters)
         count = f"{len(summary)} point" + ("s" if len(summary) > 1 else "")
         words = [f"{count}: mean over seeds, lowest and highest"]
         for setting, values in self.ablation.averaged(axes, metric, filters).items():
             words.append(f"averaged over {setting}: {', '.join(values)}")
         self.tell("; ".join(words))
+
+    def _show_queries(self, filters: Filters) -> None:
+        """Of each method: seeds, sets and conditions make one curve, and sets a row each."""
+        asked = None if self.queries is None else passing(self.queries, filters)
+        if asked is None or asked.empty:
+            return show(self.curves, None)
+        methods = asked.groupby("method", sort=False)
+        drawn = {method: curve_of(rows, "margin") for method, rows in methods}
+        show(self.curves, precision_recall(drawn))
+        ends = intervals(asked, [int(k) for k in filters.get("k") or self.ablation.values["k"]])
+        heading = "<p>Recall in percent, and its 95 % interval over groups of queries:</p>"
+        self.table.value += heading + _html(ends.drop(columns="condition").round(1))
 
     def _label(self, metric: str, filters: Filters) -> str:
         ks = filters.get("k") or self.ablation.values["k"]

@@ -86,7 +86,9 @@ def test_unsure_answers_are_left_out(here):
     made = invoke("calibrate", "m.safetensors", "city", "--precision", 0.1, "--method", "margin")
     assert made.exit_code == 0 and "written: calibration.json" in made.stdout
     fields = json.loads((here / "calibration.json").read_text())
-    assert plain(made.stdout).startswith(f"margin >= {fields['threshold']:.4f}: of 5 queries")
+    assert plain(made.stdout).startswith(
+        f"margin >= {fields['threshold']:.4f}: {5 * fields['answered']:.0f} of 5 queries"
+    )
     (here / "calibration.json").write_text(json.dumps(fields | {"threshold": 3}))
     result = localize(*ASKED, *MODEL, "--reject", "calibration.json")
     assert "q.jpg not found: its margin is" in plain(result.stdout)

@@ -330,6 +330,11 @@ def test_compare_two_files_of_queries(data, model, tmp_path):
     assert (row["queries"], row["groups"]) == (len(table), table["group"].nunique())
     shown = plain(invoke("compare", *files, "--k", 2).stdout)
     assert "Recall@2" in shown and "McNemar's p" in shown and "city-test" in shown
+    kept = table.drop(columns="dataset")  # as a study keeps it beside its recalls
+    kept.to_csv(files[1], index=False)
+    assert "only one of the files has ['', 'city-test']" in invoke("compare", *files).stderr
+    assert json.loads(invoke("compare", files[1], files[1], "--json").stdout)[0]["p"] == 1
+    assert invoke("compare", files[0], files[0], "--k", 11).exit_code == 2  # ten are retrieved
     table[1:].to_csv(files[1], index=False)
     result = invoke("compare", *files)
     assert result.exit_code == 1 and "not asked the same queries: 1 of" in result.stderr

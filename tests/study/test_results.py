@@ -169,6 +169,8 @@ def test_differences_are_tested_over_groups_of_queries(asked):
     assert said.endswith(("every seed agrees)", "the seeds overlap)"))
     single = compare(table[table["seed"] == 0], "a", "b", queries=queries[queries["seed"] == 0])
     assert single.endswith("; one seed)")
+    other = queries.assign(backbone="other", rank=9)  # methods of the same names on another
+    assert compare(table, "a", "b", queries=pd.concat([queries, other])) == said
     night = compare(table[table["condition"] == "night"], "a", "b", queries=queries)
     assert "over 5 groups of 10 queries" in night
     alone = queries.assign(group=queries["query"])
@@ -190,6 +192,20 @@ def test_queries_are_read_as_they_were_written(asked, tmp_path, name):
     first = (tmp_path / name).read_bytes()
     save_table(queries, tmp_path / name)
     assert (tmp_path / name).read_bytes() == first
-    save_table(queries.drop(columns="group"), tmp_path / name)
-    with pytest.raises(ValueError, match=r"no table of queries: it lacks the columns \['group'\]"):
-        read_queries(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "No columns to parse"),
+        ("query,condition,rank\na,,1\n", r"it lacks the columns \['group'\]"),
+        ("query,group,condition,rank\n", "rows should name a query, its group"),
+        ("query,group,condition,rank\na,,,1\n", "rows should name a query, its group"),
+        ("query,group,condition,rank\na,b,,0\n", "a rank from 1 on or none"),
+        ("query,group,condition,rank\na,b,,first\n", "first"),
+    ],
+)
+def test_what_is_no_table_of_queries_is_named(tmp_path, text, complaint):
+    (tmp_path / "q.csv").write_text(text)
+    with pytest.raises(ValueError, match=f"q.csv is no table of queries: .*{complaint}"):
+        read_queries(tmp_path / "q.csv")

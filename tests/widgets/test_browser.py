@@ -1,5 +1,6 @@
 """Pictures of a query, read back from their axes; and stepping through queries."""
 
+import re
 from threading import Event
 
 import numpy as np
@@ -127,6 +128,7 @@ def test_failures_from_the_surest_on(retrieval):
     view.order.value = "similarity"
     assert "query 4 of 10 (1 of 4 that are like this)" in view.status.value
     assert "similarity 0.9, margin 0.4, spread -" in view.status.value
+    assert re.search(r"spread -[\d.e+]+ m, ", view.status.value)
     view.next.click()
     assert view.number.value == 9
     view.order.value = BY_NUMBER

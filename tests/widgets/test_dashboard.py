@@ -6,14 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dinomix.confidence import curve_of
-from dinomix.study.results import COLUMNS, save_results
+from dinomix.study.results import COLUMNS, intervals, save_results
 from dinomix.widgets.dashboard import (
     Ablation,
     ablation_chart,
     ablation_dashboard,
-    curves,
     gather_results,
+    passing,
 )
 
 RECALLS = {  # (mix_depth, condition, k, seed) -> recall
@@ -188,18 +187,21 @@ def test_precision_over_recall_of_the_queries_that_pass(table):
     queries = pd.DataFrame(product(["mix", "GeM"], [0, 1], ["day", "night"], range(6)))
     queries.columns = ["method", "seed", "condition", "query"]
     queries["rank"] = pd.array(rng.integers(1, 3, len(queries)), "Int64")
+    queries["group"], queries["dataset"], queries["backbone"] = queries["query"], "town", "net"
     queries["positives"], queries["confidence_margin"] = 1, rng.random(len(queries))
-    passing = {"condition": ["mean"], "k": ["1"], "seed": ["0"], "study": ["none"]}
-    found = curves(queries, passing)
-    assert list(found) == ["mix", "GeM"]
-    chosen = queries[(queries["method"] == "GeM") & (queries["seed"] == 0)]
-    pd.testing.assert_frame_equal(found["GeM"], curve_of(chosen, "margin"))
-    night = curves(queries, passing | {"condition": ["mean", "night"], "method": ["GeM"]})
-    assert list(night) == ["GeM"] and len(night["GeM"]) == 6
+    wanted = {"condition": ["mean"], "k": ["1"], "seed": ["0"], "study": ["none"]}
+    assert passing(queries, wanted).equals(queries[queries["seed"] == 0])
+    night = passing(queries, wanted | {"condition": ["mean", "night"], "method": ["GeM"]})
+    assert len(night) == 6 and set(night["condition"]) == {"night"}
 
     view = ablation_dashboard(table, queries=queries)
     before = view.curves.value
     assert "precision (%) over recall (%)" in before
+    ends = (
+        intervals(queries, [1]).set_index("method").loc["GeM", ["recall", "low", "high"]].round(1)
+    )
+    row = "".join(f"      <td>{number}</td>\n" for number in ["GeM", 1, *ends])
+    assert "interval over groups" in view.table.value and row in view.table.value
     view.filters["condition"].value = ["night"]
     assert view.curves.value and view.curves.value != before
     assert ablation_dashboard(table).curves.layout.display == "none"
