@@ -1,7 +1,5 @@
 """Which patch matches which: cosine similarities of patch features, block by block."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -41,27 +39,14 @@ def block_maps(model: PlaceModel, images: Tensor) -> list[Tensor]:
         return [backbone.as_map(each, grid).float().cpu() for each in tokens]
 
 
-@dataclass(frozen=True)
-class Match:
-    """How alike a patch of one image and all patches of another are."""
+def match(maps: Tensor, spot: tuple[float, float]) -> np.ndarray:
+    """Cosine of the patch at a spot of the first image with each of the second: float32 (h, w).
 
-    grid: tuple[int, int]  # rows and columns of patches, of both images
-    patch: tuple[int, int]  # row and column of the one patch
-    heat: np.ndarray  # cosine similarities float32 (h, w)
-
-    @property
-    def best(self) -> tuple[int, int]:
-        """Row and column of the most similar patch."""
-        row, column = np.unravel_index(self.heat.argmax(), self.grid)
-        return int(row), int(column)
-
-
-def match(maps: Tensor, spot: tuple[float, float]) -> Match:
-    """Compare the patch at a spot of the first image with all of the second: maps (2, s, h, w)."""
-    grid = tuple(maps.shape[-2:])
-    row, column = patch_at(spot, grid)
+    `maps` (2, s, h, w) are the features of both.
+    """
+    row, column = patch_at(spot, tuple(maps.shape[-2:]))
     asked = maps[0][:, row, column, None, None]  # (s, 1, 1)
-    return Match(grid, (row, column), F.cosine_similarity(maps[1], asked, dim=0).numpy())
+    return F.cosine_similarity(maps[1], asked, dim=0).numpy()
 
 
 def mutual(first: Tensor, second: Tensor) -> tuple[np.ndarray, np.ndarray]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import ipywidgets
+import numpy as np
 import traitlets
 from ipyevents import Event
 from torch import Tensor
@@ -153,12 +154,12 @@ class _PatchExplorer(QueryView):
         if look is None:
             return show(place, None)
         block = min(self.block.value, len(look.maps))
-        found = match(look.maps[block - 1], self.spot)
-        row, column = found.best
+        heat = match(look.maps[block - 1], self.spot)
+        row, column = np.unravel_index(heat.argmax(), heat.shape)
         words = (
-            f"block {block} of {len(look.maps)}: cosine {found.heat.min():.2f} (blue) to "
-            f"{found.heat.max():.2f} (red), in row {row + 1}, column {column + 1}"
+            f"block {block} of {len(look.maps)}: cosine {heat.min():.2f} (dark) to "
+            f"{heat.max():.2f} (bright), in row {row + 1}, column {column + 1}"
         )
-        picture = marked(read_image(look.found), found.best, found.grid, found.heat)
+        picture = marked(read_image(look.found), (row, column), heat.shape, heat)
         caption = f"<b>{html.escape(look.method)}</b>: {look.answer}<br>{words}"
         show(place, picture, f"{look.method}, {look.answer}, {words}", caption)
