@@ -5,7 +5,6 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from io import StringIO
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -66,29 +65,23 @@ class Progress:
         return ", ".join(words)
 
 
-def read_progress(folder: Path, before: Progress | None = None) -> Progress:
-    """How far the run in a folder is, as `before` where a file cannot be read now."""
-    before = before or Progress()
-    config, history, changed = before.config, before.history, before.changed
+def read_progress(folder: Path) -> Progress:
+    """How far the run in a folder is; what is missing, or no run's, tells nothing."""
+    found = {}
     with suppress(OSError, ValueError):
-        config = json.loads((folder / CONFIG).read_text())
+        found["config"] = json.loads((folder / CONFIG).read_text())
     with suppress(OSError, ValueError, KeyError):  # pandas' parser errors are ValueErrors
         written = (folder / HISTORY).stat().st_mtime  # before it is read: it may change meanwhile
-        text = (folder / HISTORY).read_text()
-        whole = text[: text.rfind("\n") + 1]  # a last line without an end may lack digits
-        rows = pd.read_csv(StringIO(whole))[COLUMNS].astype(float)
-        history, changed = rows, written
-    return Progress(config, history, changed)
+        found["history"] = pd.read_csv(folder / HISTORY)[COLUMNS].astype(float)
+        found["changed"] = written
+    return Progress(**found)
 
 
 def list_runs(runs: Path) -> list[str]:
     """Names of the folders that hold runs, those that changed last first."""
-    changed: dict[str, float] = {}
-    for file in (*runs.glob(f"*/{CONFIG}"), *runs.glob(f"*/{HISTORY}")):
-        with suppress(OSError):  # it may just have gone
-            run = file.parent.name
-            changed[run] = max(changed.get(run, 0), file.stat().st_mtime)
-    return sorted(changed, key=changed.__getitem__, reverse=True)
+    files = [*runs.glob(f"*/{CONFIG}"), *runs.glob(f"*/{HISTORY}")]
+    files.sort(key=lambda file: file.stat().st_mtime, reverse=True)
+    return list(dict.fromkeys(file.parent.name for file in files))
 
 
 class _TrainingMonitor(View):
@@ -115,7 +108,7 @@ class _TrainingMonitor(View):
         self.follow_button.disabled, self.stop_button.disabled = False, True
 
     def _pick(self) -> None:
-        self.progress, self._picked = Progress(), True
+        self._picked = True
         self._follow()
 
     def _follow(self) -> None:
@@ -139,7 +132,7 @@ class _TrainingMonitor(View):
         if self.run.value is None:
             self.tell(f"there is no run in {self.runs} yet")
             return
-        self.progress = read_progress(self.runs / self.run.value, self.progress)
+        self.progress = read_progress(self.runs / self.run.value)
         self.tell(f"run {self.run.value}: {self.progress.in_words(time.time())}")
         now = self.run.value, self.progress.changed, len(self.progress.history)
         if self.drawn != now:
@@ -162,7 +155,7 @@ class _TrainingMonitor(View):
                 self._labels[name] = _label(name, read_progress(self.runs / name).config)
         offer(self.run, [(self._labels[name], name) for name in names], self.expected)
         if found and self.progress.finished and not self._picked and found[0] != self.run.value:
-            self.run.value, self.progress = found[0], Progress()
+            self.run.value = found[0]
 
 
 def _label(name: str, config: Mapping[str, Any]) -> str:
