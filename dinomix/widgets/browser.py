@@ -17,7 +17,7 @@ from dinomix.figures import RIGHT, WRONG, image_grid
 from dinomix.figures.theme import DATABASE_COLOUR, QUERY_COLOUR, panels
 from dinomix.images import UnreadableImageError, read_image
 from dinomix.widgets.collection import Collection, Method, in_words, right_answers
-from dinomix.widgets.view import View, choice, number, offer, picture, set_range, show, steps
+from dinomix.widgets.view import View, choice, number, offer, picture, show, steps
 
 EVERY = "every condition"
 BY_NUMBER = "by number"
@@ -182,7 +182,7 @@ class QueryView(View):
     def step(self, by: int) -> None:
         """Go on in the test set, or back; after the last query comes the first."""
         count = len(self.collection.test_sets[self.test_set.value].queries)
-        set_range(self.number, count)
+        self.number.max = count
         self.number.value = (self.number.value - 1 + by) % count + 1
 
 

@@ -19,17 +19,7 @@ from dinomix.images import read_image
 from dinomix.retrieval import load_images
 from dinomix.widgets.browser import QueryView
 from dinomix.widgets.collection import Collection, Method, in_words
-from dinomix.widgets.view import (
-    NOTHING,
-    ONE_AT_A_TIME,
-    Report,
-    View,
-    choice,
-    picture,
-    set_range,
-    show,
-    slider,
-)
+from dinomix.widgets.view import NOTHING, ONE_AT_A_TIME, Report, View, choice, picture, show, slider
 
 
 def patch_explorer(
@@ -130,9 +120,9 @@ class _PatchExplorer(QueryView):
 
     def _draw(self, key: tuple, looks: list[Look]) -> None:
         self.drawn = key, looks
-        set_range(self.rank, min(look.ranks for look in looks))
+        self.rank.max = min(look.ranks for look in looks)
         at_last = self.block.value == self.block.max
-        set_range(self.block, max(len(look.maps) for look in looks))
+        self.block.max = max(len(look.maps) for look in looks)
         if at_last:  # of one method it stays there with another
             self.block.value = self.block.max
         self._draw_query(looks[0])
@@ -143,8 +133,7 @@ class _PatchExplorer(QueryView):
     def _draw_query(self, look: Look) -> None:
         patch = patch_at(self.spot, look.grid)
         for control, index, side in zip((self.row, self.column), patch, look.grid, strict=True):
-            set_range(control, side)
-            control.value = index + 1
+            control.max, control.value = side, index + 1
         where = f"row {patch[0] + 1}, column {patch[1] + 1}"
         words = f"query {self.number.value} of {self.number.max}, patch in {where}"
         show(self.query, marked(read_image(look.query), patch, look.grid), words)

@@ -209,21 +209,16 @@ def choice(label: str, options: list, **more) -> ipywidgets.Dropdown:
     return ipywidgets.Dropdown(description=label, options=options, style=WIDE, **more)
 
 
-def slider(label: str, last: int = 1) -> ipywidgets.IntSlider:
-    """From 1 to `last`, see `set_range`; it calls back when it is let go."""
-    return ipywidgets.IntSlider(1, 1, last, description=label, style=WIDE, continuous_update=False)
+def slider(label: str) -> ipywidgets.IntSlider:
+    """From 1 to its `max`, as yet 1; it calls back when it is let go."""
+    return ipywidgets.IntSlider(1, 1, 1, description=label, style=WIDE, continuous_update=False)
 
 
 def number(label: str) -> ipywidgets.BoundedIntText:
-    """A number from 1 to 1, see `set_range`, that can be typed."""
+    """A number that can be typed, from 1 to its `max`, as yet 1."""
     field = ipywidgets.BoundedIntText(1, min=1, max=1, description=label, style=WIDE)
     field.layout.width = "10em"
     return field
-
-
-def set_range(control: ipywidgets.IntSlider | ipywidgets.BoundedIntText, last: int) -> None:
-    """Let a number run from 1 to `last`, at least 1; it keeps its value where it can."""
-    control.max = max(1, last)
 
 
 def offer(control: ipywidgets.Dropdown, options: list, chosen: Any = None) -> None:

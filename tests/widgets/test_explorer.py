@@ -6,7 +6,7 @@ import pytest
 from dinomix import TestSet
 from dinomix.evaluation import Retrieval
 from dinomix.model import ModelConfig, build_model
-from dinomix.widgets import attention_explorer, patch_explorer, retrieval_browser
+from dinomix.widgets import patch_explorer, retrieval_browser
 from dinomix.widgets.browser import EVERY
 from dinomix.widgets.explorer import NOTHING
 from tests.widgets.test_view import settle
@@ -92,7 +92,7 @@ def test_methods_side_by_side_have_grids_of_their_own(view):
 def test_a_retrieval_without_a_model_is_an_error_in_the_view(test_root):
     test = TestSet(test_root)
     found = Retrieval(test, np.zeros((10, 2), int), np.ones((10, 2), np.float32), [[]] * 10)
-    view = settle(attention_explorer([test], {"a": found}))  # by its first name
+    view = settle(patch_explorer([test], {"a": found}))
     assert "patches take its model" in view.message.value
 
 
