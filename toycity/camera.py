@@ -52,7 +52,7 @@ class Camera:
 class TopDown:
     """A map view: parallel rays straight down on a strip `extent` metres wide; `heading` is up."""
 
-    x: float
+    x: float  # of its centre
     y: float
     extent: float = 100.0
     heading: float = 0.0
@@ -79,9 +79,7 @@ class TopDown:
         return np.full_like(distance, self.extent / width)
 
 
-def top_down(x: float, y: float, extent: float = 100.0, heading: float = 0.0) -> TopDown:
-    """The map view centred on (x, y), `extent` metres wide."""
-    return TopDown(x, y, extent, heading)
+top_down = TopDown  # as a call
 
 
 def heading_of(direction: np.ndarray) -> float:

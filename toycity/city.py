@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass, field
 
 import numpy as np
+import utm
 
 from toycity import names
 from toycity.camera import Camera, heading_of
@@ -101,7 +102,7 @@ class City:
 
     def latlon(self, x: float, y: float) -> tuple[float, float]:
         """Latitude and longitude in degrees."""
-        latitude, longitude = names.latlon(*self.utm(x, y))
+        latitude, longitude = utm.to_latlon(*self.utm(x, y), names.ZONE, names.LETTER)
         return float(latitude), float(longitude)
 
     def contains(self, x: float, y: float) -> bool:

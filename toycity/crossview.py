@@ -23,7 +23,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from toycity import names
-from toycity.camera import Camera, TopDown, top_down
+from toycity.camera import Camera, TopDown
 from toycity.config import STRICT, TRAIN_MIX, Conditions, Count, ToyCityConfig
 from toycity.work import Shot
 from toycity.writer import Row, one_config, testing, training_visits, write_splits
@@ -71,7 +71,7 @@ def tile_for(camera: Camera, extent: float) -> TopDown:
     """The tile cut for a camera: turned to its heading, its centre 0.4 of the extent ahead."""
     heading, ahead = np.radians(camera.heading), 0.4 * extent
     x, y = camera.x + ahead * np.sin(heading), camera.y + ahead * np.cos(heading)
-    return top_down(float(x), float(y), extent, camera.heading)
+    return TopDown(float(x), float(y), extent, camera.heading)
 
 
 def crossview_shots(root: Path, config: CrossviewConfig) -> Iterator[Shot]:

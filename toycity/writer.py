@@ -155,8 +155,12 @@ class Visit:
             "lon": round(longitude, 7),
             "panoid": panoid,
         }
-        path = str(train / "Images" / self.city.name / names.gsv_name(row))
-        return row, Shot(scene, eye, self.number, path)
+        name = (  # composed of the row as GSV-Cities does
+            f"{row['city_id']}_{row['place_id']:07d}_{row['year']}_{row['month']:02d}_"
+            f"{row['northdeg']:03d}_{row['lat']}_{row['lon']}_{row['panoid']}.jpg"
+        )
+        path = train / "Images" / self.city.name / name
+        return row, Shot(scene, eye, self.number, str(path))
 
 
 def training_visits(
@@ -256,11 +260,16 @@ class MappedCity:
 
 
 def utm_name(city: City, camera: Camera, note: str, number: int, timestamp: str) -> str:
-    """File name of a test photo; in its city, `note` and `number` tell it from all others."""
+    """File name of a test photo: the `@`-separated fields that VPR test sets agree on. In its city,
+    `note` and `number` tell it from all others.
+    """
     east, north = city.utm(camera.x, camera.y)
-    pano = names.image_id(city.seed, note, number)
-    pose = {"heading": camera.heading, "pitch": camera.pitch}
-    return names.utm_name(east, north, pano=pano, **pose, timestamp=timestamp, note=note)
+    latitude, longitude = city.latlon(camera.x, camera.y)
+    return (
+        f"@{east:010.2f}@{north:010.2f}@{names.ZONE}@{names.LETTER}"
+        f"@{latitude:09.5f}@{longitude:010.5f}@{names.image_id(city.seed, note, number)}@"
+        f"@{camera.heading:03.0f}@{camera.pitch:.0f}@@@{timestamp}@{note}@.jpg"
+    )
 
 
 def timestamp(condition: Condition, rng: np.random.Generator) -> str:

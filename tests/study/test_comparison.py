@@ -9,7 +9,8 @@ import pytest
 from dinomix.data import TestSet
 from dinomix.evaluation import Retrieval, positives
 from dinomix.study.comparison import choose_cases, headings, matching_views, verdicts
-from toycity.names import utm_name
+from toycity import Camera, make_city
+from toycity.writer import utm_name
 
 
 def name(east: float, north: float = 0.0, heading: str = "") -> Path:
@@ -30,7 +31,7 @@ def made(database: list[Path], queries: list[Path], ranked, conditions=None, tit
 
 
 def test_headings_are_where_the_toy_city_writes_them():
-    written = utm_name(5e5, 5e6, pano="p", heading=275.4, pitch=3, timestamp="2020", note="night")
+    written = utm_name(make_city(0, 2), Camera(0, 0, heading=275.4), "night", 0, "2020")
     paths = [Path(written), name(0, heading="090"), name(0), name(0, heading="inf"), Path("a.jpg")]
     np.testing.assert_array_equal(headings(paths), [275, 90, np.nan, np.nan, np.nan])
     np.testing.assert_array_equal(headings([name(0, heading="north")]), [np.nan])
