@@ -1,13 +1,13 @@
 """On what attention falls, where the class of each pixel is known."""
 
 from collections.abc import Sequence
+from itertools import repeat
 
 import numpy as np
 import pandas as pd
 
 from dinomix.attention.heatmaps import resize
 
-COLUMNS = ["image", "class", "share", "area", "gain"]
 DRAWS = 1000  # of the bootstrap
 
 
@@ -42,9 +42,9 @@ def class_shares(heat: np.ndarray, classes: np.ndarray, names: Sequence[str]) ->
         area = np.bincount(labels.ravel(), minlength=len(names)) / labels.size
         share = np.bincount(labels.ravel(), picture.ravel(), minlength=len(names))
         share = share / (picture.sum() or np.nan)
-        values = (image, list(names), share, area, share / np.where(area > 0, area, np.nan))
-        rows.append(pd.DataFrame(dict(zip(COLUMNS, values, strict=True))))
-    return pd.concat(rows or [pd.DataFrame(columns=COLUMNS)], ignore_index=True)
+        gain = share / np.where(area > 0, area, np.nan)
+        rows += zip(repeat(image), names, share, area, gain)
+    return pd.DataFrame(rows, columns=["image", "class", "share", "area", "gain"])
 
 
 def share_change(before: pd.DataFrame, after: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
