@@ -97,7 +97,7 @@ def comparison_rows(
     judged, apart = [verdicts(r)[:, 0] for r in made], [r.distances()[:, 0] for r in made]
     images, frames, titles = [], [], []
     for query in queries:
-        images.append(_photos(made[0], query, [r.ranked[query, 0] for r in made]))
+        images.append(photos(made[0], query, [r.ranked[query, 0] for r in made]))
         frames.append([None, *(FRAMES[verdict[query]] for verdict in judged)])
         away = [far[query] for far in apart]
         metres = ["" if np.isnan(far) else f"{far:.1f} {test.unit}" for far in away]
@@ -141,7 +141,7 @@ def attention_rows(
     return figure
 
 
-def _photos(retrieval: Retrieval, query: int, found: Iterable[int]) -> list[np.ndarray | None]:
+def photos(retrieval: Retrieval, query: int, found: Iterable[int]) -> list[np.ndarray | None]:
     """A query and database images, by index; None for a damaged query, and where none is (-1)."""
     test = retrieval.test
     paths = [test.queries[query], *(test.database[i] if i >= 0 else None for i in found)]

@@ -1,7 +1,6 @@
 """The retrieval browser: query after query, with what a method retrieves for it, and where."""
 
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,8 @@ from matplotlib.figure import Figure
 from dinomix.data import TestSet
 from dinomix.evaluation import Retrieval, hits
 from dinomix.figures import RIGHT, WRONG, image_grid
+from dinomix.figures.pictures import photos
 from dinomix.figures.theme import DATABASE_COLOUR, QUERY_COLOUR, panels
-from dinomix.images import UnreadableImageError, read_image
 from dinomix.widgets.collection import Collection, Method, in_words, right_answers
 from dinomix.widgets.view import View, choice, number, offer, picture, show, steps
 
@@ -51,19 +50,12 @@ def ranking(retrieval: Retrieval, query: int) -> Figure:
     Above each stand rank, verdict, distance in the test set's unit and similarity, as far as they
     are known.
     """
-    test, found = retrieval.test, retrieval.ranked[query]
-    paths = [test.queries[query], *(test.database[i] if i >= 0 else None for i in found)]
-    images = [_pixels(path) for path in paths]
+    found = retrieval.ranked[query]
+    images = photos(retrieval, query, found)
     titles = [f"{rank + 1}: {in_words(retrieval, query, rank)}" for rank in range(len(found))]
     titles = ["query" if images[0] is not None else "query: damaged", *titles]
     frames = [None, *_colours(retrieval, query)]
     return image_grid([images], titles=[titles], frames=[frames], cell=1.9)
-
-
-def _pixels(path: Path | None) -> np.ndarray | None:
-    """An image (H, W, 3); None where there is none, or a damaged one."""
-    with suppress(UnreadableImageError):
-        return None if path is None else np.asarray(read_image(path))
 
 
 def place_map(retrieval: Retrieval, query: int) -> Figure | None:
