@@ -4,11 +4,10 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from dinomix.data import PlaceDataset
 from dinomix.images import eval_transform
 from dinomix.model import PRESETS, ModelConfig, PlaceModel, build_model
+from dinomix.runs.machine import reproducible
 from dinomix.training import initialise
 
 # Of the backbones that come with the package, the one that tells real photographs apart best: R@1
@@ -36,8 +35,7 @@ def zero_shot(preset: str, weights: str | Path = "hub") -> PlaceModel:
     if preset not in PRESETS:
         raise ValueError(f"there is no preset {preset!r}; choose one of {', '.join(PRESETS)}")
     config = PRESETS[preset]
-    with torch.random.fork_rng():
-        torch.manual_seed(0)  # the same model at every call, or no index of it could be kept
+    with reproducible(0):  # the same model at every call, or no index of it could be kept
         model = build_model(config, weights)
     if config.aggregator != "gem":
         warnings.warn(
@@ -59,8 +57,7 @@ def what_a_backbone_knows(
     clusters = {"clusters": min(64, 2 * len(places))}  # of as many images, at least
     for name, aggregator, options in (("GeM", "gem", {}), ("NetVLAD", "netvlad", clusters)):
         own = replace(config, aggregator=aggregator, aggregator_options=options, trained_blocks=0)
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
+        with reproducible(0):
             model = build_model(own, weights)
         if start is not None:
             model.backbone.load_state_dict(start.backbone.state_dict())
