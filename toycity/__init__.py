@@ -28,10 +28,9 @@ The same arguments give the same bytes on one machine; another processor may dif
 from toycity.camera import Camera, TopDown, top_down
 from toycity.city import City, Place, make_city
 from toycity.conditions import CONDITIONS, Condition
-from toycity.config import ToyCityConfig
+from toycity.config import PRETRAIN_SEEDS, TEST_SEED, TRAIN_SEEDS, VAL_SEED, ToyCityConfig
 from toycity.crossview import CrossviewConfig, write_crossview
 from toycity.mesh import CLASSES
-from toycity.names import PRETRAIN_SEEDS, TEST_SEED, TRAIN_SEEDS, VAL_SEED
 from toycity.photos import rerender
 from toycity.scene import Photo, Scene
 from toycity.splits import drive_of, write_drive, write_limits

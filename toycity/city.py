@@ -1,14 +1,19 @@
 """The layout of a city, drawn from a seed: streets, blocks, buildings, places. No mesh yet."""
 
 import dataclasses
+import hashlib
 from dataclasses import dataclass, field
 
 import numpy as np
 import utm
 
-from toycity import names
 from toycity.camera import Camera, heading_of
 
+ZONE, LETTER = 31, "T"  # the cities are invented; this UTM zone gives them true coordinates
+ORIGIN = (500_000.0, 5_000_000.0)
+APART = 4_000.0  # metres from one city's origin to the next: no two cities share a 25 m circle
+HEADS = ("Alder", "Birk", "Cold", "Dun", "East", "Fern", "Grim", "Hazel", "Iron", "Kirk", "Lind")
+TAILS = ("bridge", "by", "dale", "field", "ford", "ham", "holm", "mere", "moor", "port", "stead")
 PLACE_SPACING = 12.0  # metres along a street, before it is stretched to fit the street's length
 PAVEMENT = 3.0  # width of a pavement
 DEPTH = 11.0  # of a building, from the street to the courtyard
@@ -93,16 +98,21 @@ class City:
 
     @property
     def name(self) -> str:
-        return names.city_name(self.seed)
+        """It ends in the seed: names differ as seeds do."""
+        return f"{HEADS[self.seed % len(HEADS)]}{TAILS[self.seed // 11 % len(TAILS)]}{self.seed}"
+
+    def image_id(self, *parts: object) -> str:
+        """22 letters and digits that identify a photo, in the place of a panorama's id."""
+        return hashlib.sha256("/".join(map(str, (self.seed, *parts))).encode()).hexdigest()[:22]
 
     def utm(self, x: float, y: float) -> tuple[float, float]:
-        """UTM east and north, in metres, zone 31T."""
-        east, north = names.city_origin(self.seed)
-        return east + x, north + y
+        """UTM east and north, in metres, zone 31T. 1024 seeds in a row have distinct origins."""
+        east = ORIGIN[0] + APART * (self.seed % 32)
+        return east + x, ORIGIN[1] + APART * (self.seed // 32 % 32) + y
 
     def latlon(self, x: float, y: float) -> tuple[float, float]:
         """Latitude and longitude in degrees."""
-        latitude, longitude = utm.to_latlon(*self.utm(x, y), names.ZONE, names.LETTER)
+        latitude, longitude = utm.to_latlon(*self.utm(x, y), ZONE, LETTER)
         return float(latitude), float(longitude)
 
     def contains(self, x: float, y: float) -> bool:

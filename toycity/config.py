@@ -6,7 +6,13 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from toycity.conditions import CONDITIONS
-from toycity.names import TEST_SEED, TRAIN_SEEDS, VAL_SEED
+
+# Every role has its own seeds. A test city is never seen in training, and the cities on which the
+# stand-in backbone is pre-trained are never seen in the study.
+TRAIN_SEEDS = (101, 102)
+VAL_SEED = 201
+TEST_SEED = 301
+PRETRAIN_SEEDS = range(1000, 1064)
 
 # What the training images show, how strongly, and how often. Night, blur, low light and changed
 # places are left out on purpose: they are the challenges that a model has not been trained for.

@@ -22,7 +22,6 @@ import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from toycity import names
 from toycity.camera import Camera, TopDown
 from toycity.config import STRICT, TRAIN_MIX, Conditions, Count, ToyCityConfig
 from toycity.work import Shot
@@ -91,7 +90,7 @@ def _training(train: Path, config: CrossviewConfig) -> Iterator[tuple[Row, Shot]
             ("photo", visit.scene, visit.camera),
             (TILE, visit.scene[:2] + flight, tile_for(visit.camera, config.extent)),
         ):
-            panoid = (kind + names.image_id(visit.city.seed, kind, visit.number))[:22]
+            panoid = (kind + visit.city.image_id(kind, visit.number))[:22]
             yield visit.photo(train, panoid, scene, eye)
 
 

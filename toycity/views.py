@@ -12,8 +12,8 @@ import numpy as np
 from toycity.camera import Camera
 from toycity.city import City, make_city
 from toycity.conditions import CONDITIONS, condition_named
+from toycity.config import PRETRAIN_SEEDS, TEST_SEED, TRAIN_SEEDS, VAL_SEED
 from toycity.files import atomic_path, write_text
-from toycity.names import PRETRAIN_SEEDS, TEST_SEED, TRAIN_SEEDS, VAL_SEED
 from toycity.scene import Photo
 from toycity.work import Shot, render_shots
 

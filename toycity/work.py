@@ -96,9 +96,6 @@ def _render_chunk(
     return len(chunk)
 
 
-_city = lru_cache(maxsize=4)(make_city)
-
-
 @lru_cache(maxsize=1)
 def _scene(seed: int, blocks: int, condition: str, severity: float) -> Scene:
-    return Scene(_city(seed, blocks), condition_named(condition).at(severity))
+    return Scene(make_city(seed, blocks), condition_named(condition).at(severity))

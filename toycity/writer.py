@@ -20,9 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from toycity import names
 from toycity.camera import Camera, TopDown
-from toycity.city import City, make_city
+from toycity.city import LETTER, ZONE, City, make_city
 from toycity.conditions import Condition, condition_named
 from toycity.config import TRAIN_MIX, ToyCityConfig
 from toycity.files import being_written, is_written, write_table
@@ -124,7 +123,7 @@ def toycity_shots(root: Path, config: ToyCityConfig) -> Iterator[Shot]:
 
 def _training(train: Path, config: ToyCityConfig) -> Iterator[tuple[Row, Shot]]:
     for visit in training_visits(config, 14, apart=0.4, count=config.images_per_place):
-        panoid = names.image_id(visit.city.seed, visit.number)
+        panoid = visit.city.image_id(visit.number)
         yield visit.photo(train, panoid, visit.scene, visit.camera)
 
 
@@ -266,8 +265,8 @@ def utm_name(city: City, camera: Camera, note: str, number: int, timestamp: str)
     east, north = city.utm(camera.x, camera.y)
     latitude, longitude = city.latlon(camera.x, camera.y)
     return (
-        f"@{east:010.2f}@{north:010.2f}@{names.ZONE}@{names.LETTER}"
-        f"@{latitude:09.5f}@{longitude:010.5f}@{names.image_id(city.seed, note, number)}@"
+        f"@{east:010.2f}@{north:010.2f}@{ZONE}@{LETTER}@{latitude:09.5f}@{longitude:010.5f}"
+        f"@{city.image_id(note, number)}@"
         f"@{camera.heading:03.0f}@{camera.pitch:.0f}@@@{timestamp}@{note}@.jpg"
     )
 
