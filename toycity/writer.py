@@ -266,8 +266,8 @@ def utm_name(city: City, camera: Camera, note: str, number: int, timestamp: str)
     latitude, longitude = city.latlon(camera.x, camera.y)
     return (
         f"@{east:010.2f}@{north:010.2f}@{ZONE}@{LETTER}@{latitude:09.5f}@{longitude:010.5f}"
-        f"@{city.image_id(note, number)}@"
-        f"@{camera.heading:03.0f}@{camera.pitch:.0f}@@@{timestamp}@{note}@.jpg"
+        f"@{city.image_id(note, number)}@@{camera.heading:03.0f}@{camera.pitch:.0f}"
+        f"@@@{timestamp}@{note}@.jpg"
     )
 
 

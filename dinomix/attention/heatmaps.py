@@ -184,12 +184,9 @@ def check_images(images: Tensor) -> None:
 def rollout(model: PlaceModel, images: Tensor) -> np.ndarray:
     """Attention rollout (Abnar & Zuidema 2020): how much of each patch reached the class token.
 
-    Per block, attention is averaged over the heads, and half of it is replaced by the identity,
-    for the residual path. The product of all blocks is read in the class token's row; the
-    aggregator plays no part.
-
-    Args:
-        images: normalised (B, 3, H, W).
+    Per block of the backbone, attention on normalised images (B, 3, H, W) is averaged over the
+    heads, and half of it is replaced by the identity, for the residual path. The product of all
+    blocks is read in the class token's row.
 
     Returns:
         float32 (B, h, w), at least 0; the sum is 1 less what stayed with class and registers.
@@ -243,15 +240,10 @@ def upsample(heat: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def overlay(image: np.ndarray, heat: np.ndarray, strength: float = 0.5) -> np.ndarray:
-    """An image under its heat in `COLOURS`, dark where it is low: uint8 (H, W, 3).
+    """An image, uint8 (H, W, 3), under its heat in `COLOURS`, dark where it is low: as the image.
 
-    Args:
-        image: uint8 (H, W, 3).
-        heat: (H, W) in 0..1, from `upsample`.
-        strength: weight of the colours, 0..1.
-
-    Raises:
-        ValueError: for other shapes, types or ranges.
+    Heat (H, W) is in 0..1, from `upsample`, and so is `strength`, the weight of the colours; other
+    shapes, types and ranges raise ValueError.
     """
     if image.dtype != np.uint8 or image.shape != (*heat.shape, 3):
         raise ValueError(

@@ -25,9 +25,7 @@ def block_maps(model: PlaceModel, images: Tensor) -> list[Tensor]:
     """The patch features (B, s, h, w) of normalised images (B, 3, H, W) after each block.
 
     They lie on the CPU. A backbone that is no plain vision transformer gives one map, its last.
-
-    Raises:
-        ValueError: the tensor is no batch of RGB images.
+    ValueError: the tensor is no batch of RGB images.
     """
     check_images(images)
     backbone, images = model.backbone, images.to(device_of(model))

@@ -14,17 +14,13 @@ DRAWS = 1000  # of the bootstrap
 def class_shares(heat: np.ndarray, classes: np.ndarray, names: Sequence[str]) -> pd.DataFrame:
     """On what the heat falls: for each class of pixels, its share of an image's heat.
 
-    Args:
-        heat: (B, h, w), at least 0; upsampled here.
-        classes: int (B, H, W), indices into `names`.
+    Heat (B, h, w), at least 0, is upsampled here; classes, int (B, H, W), are indices into `names`;
+    others raise ValueError.
 
     Returns:
         a row for each image and class: image (0 to B - 1), class, share of the heat, area (the
         class's share of the pixels), gain = share / area. Shares are NaN for an image without
         heat, gain for a class without pixels.
-
-    Raises:
-        ValueError: for heat and classes that are not such.
     """
     if heat.ndim != 3 or classes.ndim != 3 or len(heat) != len(classes):
         raise ValueError(

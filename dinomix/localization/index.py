@@ -85,10 +85,8 @@ class PhotoIndex:
     def describe(self, model: nn.Module, photos: Photos, **options: Any) -> Described:
         """Descriptors of photos, in their order; those that are not known yet are added.
 
-        All of them are in memory at once: 1.6 GB for 100,000 photos of 4096 entries.
-
-        Args:
-            options: of `describe_batches`.
+        All of them are in memory at once: 1.6 GB for 100,000 photos of 4096 entries. Options are
+        those of `describe_batches`.
 
         Raises:
             FileNotFoundError: a photo vanished meanwhile.

@@ -157,8 +157,7 @@ class Photos:
 def settle_zones(sources: Iterable[Photos]) -> list[Photos]:
     """The photos with the metres in their names; those without a zone are in that of the others.
 
-    Raises:
-        ValueError: as `TestSet` does, if metres or zones cannot be, or do not go together.
+    ValueError, as of `TestSet`: metres or zones cannot be, or do not go together.
     """
     sources, every = list(sources), []
     for photos in sources:

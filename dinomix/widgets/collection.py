@@ -23,9 +23,6 @@ class Collection:
 
     Several threads may ask. `report` is called with how far loading and describing are, and what
     it raises ends them. A model is put into eval mode.
-
-    Raises:
-        ValueError: there are no test sets or methods, or two test sets have one name.
     """
 
     def __init__(
@@ -68,10 +65,8 @@ class Collection:
     def retrieval(self, test: str, method: str, report: Report = lambda words: None) -> Retrieval:
         """What a method retrieves on a test set, described now unless it was before.
 
-        Damaged images are skipped: see `dinomix.retrieve`.
-
-        Raises:
-            ValueError: the method is given as retrievals, none of which is on this test set.
+        Damaged images are skipped: see `dinomix.retrieve`. ValueError: the method is given as
+        retrievals, none of which is on this test set.
         """
         key = test, method
         if key not in self._retrievals:

@@ -23,8 +23,6 @@ SETTINGS = [  # what a row is about; `study` comes from `gather_results`
 METRICS = ["recall", "val_recall", "parameters", "trained", "epoch"]
 OF_A_CONDITION = {"condition", "recall", "queries", "without_positives"}
 NEEDED = {"method", "dataset", "condition", "k", "seed", "recall"}
-PANELS_IN_A_ROW = 3
-ROWS_OF_A_FILTER = 5
 
 Filters = Mapping[str, Collection[str]]
 
@@ -129,7 +127,7 @@ def ablation_chart(
     places = _in_order(summary[x])
     hues = [None] if hue is None else _in_order(summary[hue])
     titles = [None] if panel is None else _in_order(summary[panel])
-    columns = min(len(titles), PANELS_IN_A_ROW)
+    columns = min(len(titles), 3)
     rows = -(-len(titles) // columns)
     size = (columns * max(4.0, 1.5 + 0.35 * len(places)) + 1.5, 3.4 * rows)
     figure, axes = panels(rows, columns, size, sharey=True)
@@ -190,16 +188,16 @@ class _AblationDashboard(View):
         self.hue = choice("Colour", [NOTHING, *ablation.settings])
         self.panel = choice("Panels", [NOTHING, *ablation.settings])
         marked = _like_with_like(ablation, marked)
-        several = {name: values for name, values in ablation.values.items() if len(values) > 1}
         self.filters = {
             setting: ipywidgets.SelectMultiple(
                 options=values,
                 value=[value for value in values if value in marked.get(setting, ())],
-                rows=min(len(values), ROWS_OF_A_FILTER),
+                rows=min(len(values), 5),
                 description=setting,
                 style={"description_width": "7.5em"},
             )
-            for setting, values in several.items()
+            for setting, values in ablation.values.items()
+            if len(values) > 1
         }
         self.chart, self.curves, self.table = picture("chart"), picture("precision"), text("table")
         controls, filters = [self.x, self.metric, self.hue, self.panel], [*self.filters.values()]
