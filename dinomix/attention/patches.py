@@ -64,16 +64,14 @@ def mutual(first: Tensor, second: Tensor) -> tuple[np.ndarray, np.ndarray]:
 
 def patch_at(spot: tuple[float, float], grid: tuple[int, int]) -> tuple[int, int]:
     """Row and column of the patch at a spot: how far down and how far right, each in 0..1."""
-    row, column = (
-        min(side - 1, max(0, int(part * side))) for part, side in zip(spot, grid, strict=True)
-    )
-    return row, column
+    down, right = spot
+    rows, columns = grid
+    return min(rows - 1, max(0, int(down * rows))), min(columns - 1, max(0, int(right * columns)))
 
 
 def middle_of(patch: tuple[int, int], grid: tuple[int, int]) -> tuple[float, float]:
     """The spot in the middle of a patch; `patch_at` finds the patch again."""
-    down, right = ((index + 0.5) / side for index, side in zip(patch, grid, strict=True))
-    return down, right
+    return (patch[0] + 0.5) / grid[0], (patch[1] + 0.5) / grid[1]
 
 
 def marked(

@@ -52,8 +52,8 @@ def ranking(retrieval: Retrieval, query: int) -> Figure:
     """
     found = retrieval.ranked[query]
     images = photos(retrieval, query, found)
-    titles = [f"{rank + 1}: {in_words(retrieval, query, rank)}" for rank in range(len(found))]
-    titles = ["query" if images[0] is not None else "query: damaged", *titles]
+    words = [f"{rank + 1}: {in_words(retrieval, query, rank)}" for rank in range(len(found))]
+    titles = ["query" if images[0] is not None else "query: damaged", *words]
     frames = [None, *_colours(retrieval, query)]
     return image_grid([images], titles=[titles], frames=[frames], cell=1.9)
 
