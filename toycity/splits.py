@@ -69,8 +69,6 @@ def write_limits(
         condition_named(condition).at(severity)
     if long := [severity for severity in severities if round(severity, 2) != severity]:
         raise ValueError(f"severities {long} have more than two decimals: round them")
-    if queries < 1:
-        raise ValueError(f"queries is {queries}: ask for at least one")
     asked = {"conditions": list(conditions), "severities": [float(s) for s in severities]}
     return _write_split(root, "limits", asked | {"queries": queries}, workers, progress)
 

@@ -220,7 +220,7 @@ class MappedCity:
 
     def query_numbers(self, count: int, rng: np.random.Generator, name: str) -> list[int]:
         """Which views `count` queries, the argument called `name`, ask for."""
-        if count > len(self.views):
+        if not 1 <= count <= len(self.views):
             raise ValueError(f"{name} is {count}: there are {len(self.views)} views to ask for")
         return rng.permutation(len(self.views))[:count].tolist()
 

@@ -13,7 +13,6 @@ from dinomix.images import read_image
 from dinomix.localization.localizing import Localization, distance_text, position_text, shown
 from dinomix.plumbing.files import atomic_path
 
-SUFFIXES = (".html", ".png")
 MOST_ROWS = 100  # of a .png: more would be taller than pictures can be
 THUMBNAIL = 320  # pixels of the longer side
 BLUE = "#0072b2"  # frames what the estimate is made of
@@ -40,8 +39,8 @@ def write_gallery(result: Localization, file: str | Path) -> Path:
 def check_gallery(file: str | Path) -> Path:
     """The file of a gallery; a ValueError if its name ends in neither .html nor .png."""
     file = Path(file)
-    if file.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"a gallery is written as {' or '.join(SUFFIXES)}, not as {file.name}")
+    if file.suffix.lower() not in (".html", ".png"):
+        raise ValueError(f"a gallery is written as .html or .png, not as {file.name}")
     return file
 
 

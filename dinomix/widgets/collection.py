@@ -97,15 +97,14 @@ class Collection:
         file = self.cache and self.cache / f"{model_hash(model)}-{images_hash(paths)}.npy"
         if file and file.is_file():
             return np.load(file)
-        descriptors = np.empty((len(paths), model.dim), dtype=np.float32)
-        done = 0
+        described, done = [], 0
         batches = describe_batches(model, paths, batch_size=8, on_error="skip", progress=False)
         while done < len(paths):  # in small batches: between them, others compute, or cancel
             with self.computing:
-                batch = next(batches)
-            descriptors[done : done + len(batch)] = batch
-            done += len(batch)
+                described.append(next(batches))
+            done += len(described[-1])
             report(f"{what}: {done} of {len(paths)} images described")
+        descriptors = np.concatenate(described)
         if file:
             with atomic_path(file) as temporary:
                 np.save(temporary, descriptors)
