@@ -186,7 +186,7 @@ def rollout(model: PlaceModel, images: Tensor) -> np.ndarray:
 
     Per block of the backbone, attention on normalised images (B, 3, H, W) is averaged over the
     heads, and half of it is replaced by the identity, for the residual path. The product of all
-    blocks is read in the class token's row.
+    blocks is read in the class token's row; the aggregator plays no part.
 
     Returns:
         float32 (B, h, w), at least 0; the sum is 1 less what stayed with class and registers.

@@ -16,7 +16,7 @@ from dinomix.figures import RIGHT, WRONG, image_grid
 from dinomix.figures.pictures import photos
 from dinomix.figures.theme import DATABASE_COLOUR, QUERY_COLOUR, panels
 from dinomix.widgets.collection import Collection, Method, in_words, right_answers
-from dinomix.widgets.view import View, choice, number, offer, picture, show, steps
+from dinomix.widgets.view import WIDE, View, choice, offer, picture, show, steps
 
 EVERY = "every condition"
 BY_NUMBER = "by number"
@@ -157,7 +157,8 @@ class QueryView(View):
         self.collection = collection
         self.test_set = choice("Test set", list(collection.test_sets))
         self.method = choice("Method", list(collection.methods))
-        self.number = number("Query")
+        self.number = ipywidgets.BoundedIntText(1, min=1, max=1, description="Query", style=WIDE)
+        self.number.layout.width = "10em"
         self.previous, self.next = steps()
         self.watch(self.show, self.test_set, self.method, self.number)
         self.watch(lambda: self.show(-1), self.previous)

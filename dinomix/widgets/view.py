@@ -214,13 +214,6 @@ def slider(label: str) -> ipywidgets.IntSlider:
     return ipywidgets.IntSlider(1, 1, 1, description=label, style=WIDE, continuous_update=False)
 
 
-def number(label: str) -> ipywidgets.BoundedIntText:
-    """A number that can be typed, from 1 to its `max`, as yet 1."""
-    field = ipywidgets.BoundedIntText(1, min=1, max=1, description=label, style=WIDE)
-    field.layout.width = "10em"
-    return field
-
-
 def offer(control: ipywidgets.Dropdown, options: list, chosen: Any = None) -> None:
     """Offer these values, or pairs of label and value; what is chosen stays so if it is among them.
 
