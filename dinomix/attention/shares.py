@@ -53,14 +53,12 @@ def share_change(before: pd.DataFrame, after: pd.DataFrame, seed: int = 0) -> pd
     Raises:
         ValueError: the tables are of different images or classes.
     """
-    wide = [
-        t.pivot_table(index="image", columns="class", values="share", sort=False, dropna=False)
-        for t in (before, after)
-    ]
-    if not (wide[0].index.equals(wide[1].index) and wide[0].columns.equals(wide[1].columns)):
+    wide = {"index": "image", "columns": "class", "values": "share", "sort": False, "dropna": False}
+    first, second = (table.pivot_table(**wide) for table in (before, after))
+    if not (first.index.equals(second.index) and first.columns.equals(second.columns)):
         raise ValueError("shares of other images or classes cannot be compared: explain the same")
-    both = ~(wide[0].isna().any(axis=1) | wide[1].isna().any(axis=1))
-    first, second = (100 * table[both] for table in wide)
+    both = ~(first.isna().any(axis=1) | second.isna().any(axis=1))
+    first, second = 100 * first[both], 100 * second[both]
     change = (second - first).to_numpy()  # (images, classes)
     rng = np.random.default_rng(seed)
     draws = change[rng.integers(len(change), size=(DRAWS, len(change)))].mean(axis=1)
