@@ -164,7 +164,7 @@ def test_foreign_and_unfinished_folders_are_refused_and_kept(tmp_path):
         ({"severity": 2.0}, "severity\n.*less than or equal to 1"),
         ({"test_conditions": ()}, "test_conditions\n.*at least 1"),
         ({"test_conditions": {"day", "dusk"}}, "test_conditions\n.*tuple"),
-        ({"test_conditions": ("fog",)}, "no condition is called 'fog'; there are day, "),
+        ({"test_conditions": ("fog",)}, "test_conditions.0\n.*'day', .*input_value='fog'"),
         ({"val_seed": 301}, "301.*twice"),
         ({"train_seeds": [-1]}, "train_seeds"),
         ({"tests": 2}, "tests\n.*Unexpected"),
