@@ -29,7 +29,7 @@ JUNK = [True, HUGE, -HUGE, math.nan, math.inf, [], [[]], {}, {"a": {"b": []}}, "
 TAKEN = {  # what of the above a field may well be
     **{name: [True] for name in ("train_tokens", "final_norm", "moving_statistics")},
     "divide_by_accumulation": [True],
-    "compile": [True],
+    **{name: [True] for name in ("compile", "initialise")},
     "cache_prefix": [True],
     "milestones": [[], [HUGE]],
     "aggregator_options": [[], {}],
