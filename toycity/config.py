@@ -76,6 +76,13 @@ class ToyCityConfig:
         return (size, size) if isinstance(size, int) else size
 
     @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
+        """Build a config from literals; ValueError if these are not named fields of it."""
+        if not isinstance(fields, Mapping) or not all(isinstance(key, str) for key in fields):
+            raise ValueError(f"a toy city's config must be named fields, not {fields!r}")
+        return cls(**fields)
+
+    @classmethod
     def small(cls, **changes) -> Self:
         """A set that renders in seconds: 2 x 12 training places, two queries a condition."""
         sizes = dict.fromkeys(("train_places", "val_places", "test_places"), 12)

@@ -9,4 +9,6 @@ from dinomix.widgets.dashboard import ablation_dashboard
 from dinomix.widgets.explorer import patch_explorer
 from dinomix.widgets.monitor import training_monitor
 
+attention_explorer = patch_explorer  # its first name
+
 __all__ = ["ablation_dashboard", "patch_explorer", "retrieval_browser", "training_monitor"]
