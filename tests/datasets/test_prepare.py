@@ -224,8 +224,10 @@ def test_bar_is_shown_unless_it_is_off(pitts, tmp_path, capsys):
     assert "24/24" in capsys.readouterr().err
 
 
-def test_utm_name():
-    name = planning.utm_name(
+def test_utm_image():
+    image = planning.utm_image(
+        "test/queries",
+        Path("/raw/1.png"),
         1234.5,
         678.9,
         zone=7,
@@ -235,13 +237,14 @@ def test_utm_name():
         tile=3,
         timestamp="201311",
         note="n",
-        suffix=".png",
     )
-    assert name == "@0001234.50@0000678.90@07@T@-00.50000@-122.50000@p@03@@@@@201311@n@.png"
-    assert name.count("@") == planning.utm_name(0, 0).count("@") == 15
+    assert (image.folder, image.source) == ("test/queries", "/raw/1.png")
+    assert image.name == "@0001234.50@0000678.90@07@T@-00.50000@-122.50000@p@03@@@@@201311@n@.png"
+    bare = planning.utm_image("", Path("1.jpg"), 0, 0)
+    assert image.name.count("@") == bare.name.count("@") == 15
     for bad in ("a@b", "a/b", "a\\b"):
         with pytest.raises(ValueError, match="cannot be a field"):
-            planning.utm_name(0, 0, pano_id=bad)
+            planning.utm_image("", Path("1.jpg"), 0, 0, pano_id=bad)
 
 
 def test_importing_loads_no_torch_and_no_scipy():

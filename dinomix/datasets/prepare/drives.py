@@ -75,5 +75,5 @@ def _latlon(path: Path, points: Iterable[list[str]]) -> np.ndarray:
 
 def _image(side: str, source: Path, latlon: np.ndarray, **more: Any) -> Image:
     *metres, zone, letter = utm.from_latlon(*latlon)
-    where = {"zone": zone, "letter": letter, "latlon": latlon, "suffix": source.suffix}
-    return Image(f"test/{side}", planning.utm_name(*metres, **where, **more), str(source))
+    where = {"zone": zone, "letter": letter, "latlon": latlon}
+    return planning.utm_image(f"test/{side}", source, *metres, **where, **more)

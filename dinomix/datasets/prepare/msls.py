@@ -19,7 +19,7 @@ from dinomix.datasets.prepare.planning import (
     read_lines,
     read_table,
     refuse_outside_paths,
-    utm_name,
+    utm_image,
 )
 from dinomix.plumbing.csvtables import as_number
 from dinomix.plumbing.errors import first_of
@@ -36,31 +36,24 @@ LIST, INDEX = "val_queries.txt", "subtask_index.csv"
 
 
 class Side(NamedTuple):
-    """Database or queries of a city: N photos, no panoramas."""
+    """Database or queries of a validation city: N photos, no panoramas."""
 
     folder: Path
     images: dict[str, Image]  # by key
     utm: np.ndarray  # float64 (N, 2), metres
 
 
-class City(NamedTuple):
-    """A validation city: what its CSV files say of both sides."""
-
-    database: Side
-    queries: Side
-
-
 def plan(raw: Path) -> Plan:
     """Both cities as one split, val, positions as in postprocessed.csv, panoramas left out."""
     root = raw / "train_val" if (raw / "train_val").is_dir() else raw
-    cities = [City(*(_read_side(root, city, side) for side in SIDES)) for city in CITIES]
-    chosen, which = _choose_queries(raw, cities)
+    databases, queries = ([_read_side(root, city, side) for city in CITIES] for side in SIDES)
+    chosen, which = _choose_queries(raw, databases, queries)
     note = f"queries: {which}"
     if len(chosen) != OFFICIAL:
         note += f"; results do not compare with those on the official {OFFICIAL}"
-    images = [image for city in cities for image in city.database.images.values()]
-    asked = {key: image for city in cities for key, image in city.queries.images.items()}
-    return Plan(images + [image for key, image in asked.items() if key in chosen], [note])
+    images = [image for side in databases for image in side.images.values()]
+    asked = [side.images[key] for side in queries for key in side.images if key in chosen]
+    return Plan(images + asked, [note])
 
 
 def plan_challenge(raw: Path) -> Plan:
@@ -102,7 +95,9 @@ def _read_side(root: Path, city: str, side: str) -> Side:
     images = {}
     for key, position, degrees in zip(keys, positions, latlon, strict=True):
         light = "night" if derived[key]["night"] == "True" else "day"
-        name = utm_name(
+        images[key] = utm_image(
+            f"val/{SIDES[side]}",
+            folder / "images" / f"{key}.jpg",
             *position,
             zone=zone,
             letter=letter,
@@ -111,8 +106,6 @@ def _read_side(root: Path, city: str, side: str) -> Side:
             timestamp=rows[key]["captured_at"].replace("-", ""),
             note=f"{light}_{derived[key]['view_direction'].lower()}_{city}",
         )
-        source = str(folder / "images" / f"{key}.jpg")
-        images[key] = Image(f"val/{SIDES[side]}", name, source)
     return Side(folder, images, positions)
 
 
@@ -133,9 +126,9 @@ def _zone(path: Path, latlon: np.ndarray, positions: np.ndarray) -> tuple[int, s
     return zone, distances[distance, zone]
 
 
-def _choose_queries(raw: Path, cities: list[City]) -> tuple[set[str], str]:
+def _choose_queries(raw: Path, databases: list[Side], queries: list[Side]) -> tuple[set[str], str]:
     """Keys of the queries to use, and which they are: those in the list, in the indices, or all."""
-    known = {key for city in cities for key in city.queries.images}
+    known = {key for side in queries for key in side.images}
     if (raw / LIST).is_file():
         # a key or the path of its image, as the lists in use have it
         chosen = {Path(line).name.removesuffix(".jpg") for line in read_lines(raw / LIST)}
@@ -145,21 +138,21 @@ def _choose_queries(raw: Path, cities: list[City]) -> tuple[set[str], str]:
                 f"{' and '.join(CITIES)}, or are panoramas: {first_of(unknown)}"
             )
         return chosen, f"the {len(chosen):,} in {LIST}"
-    if all((city.queries.folder / INDEX).is_file() for city in cities):
-        chosen = set().union(*map(_official, cities))
+    if all((side.folder / INDEX).is_file() for side in queries):
+        chosen = set().union(*map(_official, databases, queries))
         return chosen, f"the {len(chosen):,} that the official toolkit takes by {INDEX}"
     return known, f"all {len(known):,}, for there is no {LIST} and no {INDEX}"
 
 
-def _official(city: City) -> set[str]:
+def _official(database: Side, queries: Side) -> set[str]:
     """Queries that the index marks, and that have a database photo near."""
     from scipy.spatial import KDTree  # here, for it takes long to import
 
-    path = city.queries.folder / INDEX
+    path = queries.folder / INDEX
     marks = read_table(path, ("all",))
-    keys = list(city.queries.images)
+    keys = list(queries.images)
     if unmarked := [key for key in keys if key not in marks]:
         raise ValueError(f"{path} lacks {len(unmarked):,} keys of raw.csv: {first_of(unmarked)}")
-    nearest, _ = KDTree(city.database.utm).query(city.queries.utm)
+    nearest, _ = KDTree(database.utm).query(queries.utm)
     near = zip(keys, nearest <= THRESHOLD, strict=True)
     return {key for key, is_near in near if is_near and marks[key]["all"] == "True"}

@@ -11,12 +11,11 @@ from pathlib import Path, PureWindowsPath
 
 from dinomix.datasets.prepare.planning import (
     LAYOUTS,
-    Image,
     Plan,
     find_images,
     read_lines,
     refuse_outside_paths,
-    utm_name,
+    utm_image,
 )
 from dinomix.plumbing.errors import first_of
 
@@ -55,10 +54,8 @@ def plan(raw: Path) -> Plan:
     for side, (folder, frames) in seasons.items():
         for frame, stem in enumerate(stems):
             source = folder / frames.get(stem, f"{stem}.png")
-            name = utm_name(
-                frame * SPACING, 0.0, pano_id=stem, note=f"{frame:05d}", suffix=source.suffix
-            )
-            planned.images.append(Image(f"test/{side}", name, str(source)))
+            where = {"east": frame * SPACING, "north": 0.0, "note": f"{frame:05d}"}
+            planned.images.append(utm_image(f"test/{side}", source, pano_id=stem, **where))
     return planned
 
 

@@ -7,7 +7,7 @@ queries); `ref/0000000.jpg` and `query/0000000.jpg`. A pair has one number. VPR-
 
 from pathlib import Path
 
-from dinomix.datasets.prepare.planning import LAYOUTS, Image, Plan, find_images, utm_name
+from dinomix.datasets.prepare.planning import LAYOUTS, Plan, find_images, utm_image
 
 
 def plan(name: str, raw: Path) -> Plan:
@@ -25,6 +25,6 @@ def plan(name: str, raw: Path) -> Plan:
     for side, (folder, names) in sides.items():
         for stem in stems:
             source = folder / names.get(stem, f"{stem}.jpg")
-            target = utm_name(0, 1000 * int(stem), pano_id=stem, suffix=source.suffix)
-            planned.images.append(Image(f"test/{side}", target, str(source)))
+            image = utm_image(f"test/{side}", source, 0, 1000 * int(stem), pano_id=stem)
+            planned.images.append(image)
     return planned

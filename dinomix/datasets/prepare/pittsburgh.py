@@ -12,7 +12,7 @@ import numpy as np
 import utm
 
 from dinomix.datasets.prepare.dbstruct import SPECIFICATIONS, read_dbstruct
-from dinomix.datasets.prepare.planning import LAYOUTS, Image, Plan, find_file, find_folder, utm_name
+from dinomix.datasets.prepare.planning import LAYOUTS, Plan, find_file, find_folder, utm_image
 
 ZONE, LETTER = 17, "T"
 LAYOUT = LAYOUTS["pittsburgh"]
@@ -34,19 +34,22 @@ def plan(name: str, raw: Path) -> Plan:
             ("queries", LAYOUT["queries"], struct.queries, struct.query_utm),
         ):
             folder = find_folder(raw, folders, names, LAYOUT["hint"])
-            planned.images += _images(f"{split}/{side}", folder, names, positions)
+            _add_images(planned, f"{split}/{side}", folder, names, positions)
     return planned
 
 
-def _images(side: str, folder: Path, names: list[str], positions: np.ndarray) -> list[Image]:
+def _add_images(
+    planned: Plan, side: str, folder: Path, names: list[str], positions: np.ndarray
+) -> None:
     latlon = np.stack(utm.to_latlon(*positions.T, ZONE, LETTER), axis=1)  # (N, 2)
-    images = []
     for i, name in enumerate(names):
         path = PurePosixPath(name)
         match = re.fullmatch(r"(.+?)_(pitch(\d+)_yaw(\d+))", path.stem)
         if match is None:
             raise ValueError(f"{name!r} is no Pittsburgh name; expected 000/000000_pitch1_yaw1.jpg")
-        target = utm_name(
+        image = utm_image(
+            side,
+            folder / path,
             *positions[i],
             zone=ZONE,
             letter=LETTER,
@@ -54,7 +57,5 @@ def _images(side: str, folder: Path, names: list[str], positions: np.ndarray) ->
             pano_id=match[1],
             tile=24 * (int(match[3]) - 1) + int(match[4]) - 1,
             note=match[2],
-            suffix=path.suffix,
         )
-        images.append(Image(side, target, str(folder / path)))
-    return images
+        planned.images.append(image)

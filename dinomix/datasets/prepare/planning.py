@@ -83,7 +83,9 @@ def read_table(path: Path, columns: Sequence[str]) -> dict[str, dict[str, str]]:
     return rows
 
 
-def utm_name(
+def utm_image(
+    folder: str,
+    source: Path,
     east: float,
     north: float,
     *,
@@ -94,9 +96,8 @@ def utm_name(
     tile: int | None = None,
     timestamp: str = "",
     note: str = "",
-    suffix: str = ".jpg",
-) -> str:
-    """The file name of an image; what is not given stays empty, as heading to height do.
+) -> Image:
+    """An image and its name; what is not given stays empty, as heading to height do.
 
     Args:
         east, north: UTM in metres, written to the centimetre.
@@ -115,12 +116,12 @@ def utm_name(
         *["", "", "", ""],  # heading, pitch, roll, height
         timestamp,
         note,
-        suffix,
+        source.suffix,
     ]
     for part in fields:
         if any(character in part for character in "@/\\\0"):
             raise ValueError(f"{part!r} cannot be a field of a file name: it holds @, / or \\")
-    return "@" + "@".join(fields)
+    return Image(folder, "@" + "@".join(fields), str(source))
 
 
 def refuse_outside_paths(names: Sequence[str], source: Path) -> None:

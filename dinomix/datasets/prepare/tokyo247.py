@@ -6,7 +6,6 @@ The download: `tokyo247.mat` (NetVLAD's specification), the database in folders 
 photo with a .csv whose first line begins `00001.jpg,<latitude>,<longitude>`.
 """
 
-import csv
 import re
 from pathlib import Path, PurePosixPath
 
@@ -16,12 +15,11 @@ import utm
 from dinomix.datasets.prepare.dbstruct import SPECIFICATIONS, DbStruct, read_dbstruct
 from dinomix.datasets.prepare.planning import (
     LAYOUTS,
-    Image,
     Plan,
     find_file,
     find_folder,
     read_lines,
-    utm_name,
+    utm_image,
 )
 from dinomix.plumbing.positions import LATLON_LIMITS, refuse_positions
 
@@ -49,16 +47,17 @@ def _add_database(planned: Plan, struct: DbStruct, folder: Path) -> None:
             raise ValueError(f"{name!r} is no Tokyo 24/7 name; expected 03814/.../<id>_012_030.jpg")
         png = listed.with_suffix(".png")
         source = listed if listed.is_file() and not png.is_file() else png
-        target = utm_name(
+        image = utm_image(
+            "test/database",
+            source,
             *struct.database_utm[i],
             zone=ZONE,
             letter=LETTER,
             latlon=latlon[i],
             pano_id=match[1],
             tile=int(match[2]) // 30,  # the view's direction, in steps of 30 degrees
-            suffix=source.suffix,
         )
-        planned.images.append(Image("test/database", target, str(source)))
+        planned.images.append(image)
 
 
 def _add_queries(planned: Plan, struct: DbStruct, folder: Path, mat: Path) -> None:
@@ -75,8 +74,8 @@ def _add_queries(planned: Plan, struct: DbStruct, folder: Path, mat: Path) -> No
             (east, north), zone, letter = position, ZONE, LETTER
             latlon = utm.to_latlon(east, north, zone, letter)
         where = {"zone": zone, "letter": letter, "latlon": latlon}
-        target = utm_name(east, north, **where, pano_id=source.stem, suffix=source.suffix)
-        planned.images.append(Image("test/queries", target, str(source)))
+        image = utm_image("test/queries", source, east, north, **where, pano_id=source.stem)
+        planned.images.append(image)
     if without:
         planned.notes.append(f"{without} queries have no .csv; {mat.name} gives their positions")
     if apart > 1:
@@ -87,12 +86,12 @@ def _add_queries(planned: Plan, struct: DbStruct, folder: Path, mat: Path) -> No
 
 
 def _read_latlon(path: Path) -> tuple[float, float]:
-    row = next(csv.reader(read_lines(path)), [])
+    line = next(iter(read_lines(path)), "")
     try:
-        latitude, longitude = float(row[1]), float(row[2])
-    except (IndexError, ValueError) as error:
+        latitude, longitude = map(float, line.split(",")[1:3])
+    except ValueError as error:
         raise ValueError(
-            f"{path} begins with {','.join(row)!r}, expected 00001.jpg,<latitude>,<longitude>"
+            f"{path} begins with {line!r}, expected 00001.jpg,<latitude>,<longitude>"
         ) from error
     refuse_positions([path.stem], np.array([[latitude, longitude]]), LATLON_LIMITS, path)
     return latitude, longitude
