@@ -180,8 +180,7 @@ def _frames(paths: list[Path], metres: np.ndarray) -> np.ndarray:
     along = metres.sum(axis=1)
     frames = np.rint(along / SPACING)
     wrong = (np.abs(frames * SPACING - along) > ROUNDING) | (metres != 0).all(axis=1)
-    _, first_seen = np.unique(frames, return_index=True)
-    wrong[np.delete(np.arange(len(frames)), first_seen)] = True
+    wrong |= pd.Series(frames).duplicated().to_numpy()
     if wrong.any():
         first = paths[int(wrong.argmax())]
         raise ValueError(

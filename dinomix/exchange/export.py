@@ -20,7 +20,7 @@ from dinomix.plumbing.files import atomic_path
 
 OPSET = 18  # the one for which PyTorch's exporter is written
 TOLERANCE = 1e-5  # of an entry of a descriptor
-INPUT, OUTPUT = "images", "descriptors"
+INPUT = "images"
 METADATA = "dinomix.json"  # name of the file inside the archive of torch.export
 
 
@@ -41,12 +41,12 @@ def export_onnx(model: PlaceModel, path: str | Path, *, external_data: bool = Fa
     """
     path, model = _require_suffix(path, ".onnx"), _copy(model)
     try:
-        import onnxruntime  # noqa: F401
+        import onnxruntime
         import onnxscript  # noqa: F401  PyTorch's exporter needs it
     except ImportError as error:
         raise ImportError(f"{error}: pip install 'dinomix[export]'") from error
 
-    options = {"input_names": [INPUT], "output_names": [OUTPUT], "opset_version": OPSET}
+    options = {"input_names": [INPUT], "output_names": ["descriptors"], "opset_version": OPSET}
     metadata, program = _metadata(model), _trace(model)
     try:
         onnx = torch.onnx.export(program, (), dynamo=True, optimize=True, verbose=False, **options)
@@ -60,7 +60,8 @@ def export_onnx(model: PlaceModel, path: str | Path, *, external_data: bool = Fa
     with tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as folder:
         draft = Path(folder) / path.name  # of this name, since it names the file of its weights
         onnx.save(draft, external_data=external_data)
-        _compare(_onnx_runner(draft), model)
+        session = onnxruntime.InferenceSession(draft, providers=["CPUExecutionProvider"])
+        _compare(lambda images: torch.tensor(session.run(None, {INPUT: images.numpy()})[0]), model)
         data = Path(f"{draft}.data")
         if data.exists():
             path.unlink(missing_ok=True)  # rather no model than one with another's weights
@@ -116,13 +117,6 @@ def _trace(model: PlaceModel) -> ExportedProgram:
         for node in module.graph.nodes if isinstance(module, GraphModule) else ():
             node.meta.pop("stack_trace", None)  # nobody else is told the paths of this machine
     return program
-
-
-def _onnx_runner(path: Path) -> Callable[[Tensor], Tensor]:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return lambda images: torch.from_numpy(session.run([OUTPUT], {INPUT: images.numpy()})[0])
 
 
 def _compare(run: Callable[[Tensor], Tensor], model: PlaceModel) -> None:

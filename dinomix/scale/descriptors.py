@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 CHUNK = 2048  # images: what a kill may cost
 DTYPES = ("float32", "float16")
+_load = lru_cache(maxsize=1)(load_model)  # a worker of a cluster is given chunk after chunk
 ARRAY, MODEL = "array.npy", "model.safetensors"  # in the folder of unfinished work
 
 
@@ -212,10 +213,6 @@ class ChunkedArray:
         """Numbers of the chunks that are not done."""
         return [chunk for chunk in self.chunks if not (self.part / str(chunk)).exists()]
 
-    def open(self) -> np.memmap:
-        """The array in the folder of unfinished work, to write to."""
-        return np.load(self.part / ARRAY, mmap_mode="r+")
-
     def mark_done(self, chunk: int, skipped: Sequence[str | Path]) -> None:
         """Say that a chunk is on the disk, and what was skipped in it."""
         with atomic_path(self.part / str(chunk)) as path:
@@ -257,7 +254,8 @@ def _describe_chunks(
     array: ChunkedArray, model: nn.Module, chunks: Mapping[int, Sequence[str | Path]], **options
 ) -> None:
     """Describe chunks, number -> paths, in one stream; each is marked when it is on the disk."""
-    descriptors, size = array.open(), array.identity["chunk"]  # (N, D)
+    descriptors = np.load(array.part / ARRAY, mmap_mode="r+")  # (N, D)
+    size = array.identity["chunk"]
     rows = [size * chunk + i for chunk, paths in chunks.items() for i in range(len(paths))]
     ends = dict(zip(accumulate(map(len, chunks.values())), chunks, strict=True))
     done = 0
@@ -289,9 +287,4 @@ def _describe_on(
 
 def _job(job: tuple[ChunkedArray, Mapping[int, Sequence[str | Path]], Mapping[str, Any]]) -> None:
     array, chunks, options = job
-    _describe_chunks(array, _model(array.part / MODEL), chunks, progress=False, **options)
-
-
-@lru_cache(maxsize=1)
-def _model(path: Path) -> nn.Module:
-    return load_model(path)
+    _describe_chunks(array, _load(array.part / MODEL), chunks, progress=False, **options)

@@ -17,9 +17,13 @@ def no_model(monkeypatch):
     monkeypatch.setattr(descriptors, "save_model", lambda model, file: file.parent.mkdir())
 
 
+def opened(array):
+    return np.load(array.part / "array.npy", mmap_mode="r+")
+
+
 def fill(array, value, chunks=(0, 1, 2)):
     array.prepare(None)
-    values = array.open()
+    values = opened(array)
     for chunk in chunks:
         values[2 * chunk : 2 * (chunk + 1)] = value
         values.flush()
@@ -39,7 +43,7 @@ def test_processes_that_start_together_share_one_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(descriptors, "new_array", meanwhile)
     slow.prepare(None)
     assert slow.missing() == fast.missing() == [0, 2]
-    assert slow.open().tolist() == [[0, 0], [0, 0], [7, 7], [7, 7], [0, 0]]
+    assert opened(slow).tolist() == [[0, 0], [0, 0], [7, 7], [7, 7], [0, 0]]
     assert [path.name for path in tmp_path.iterdir()] == [slow.part.name]
 
 
