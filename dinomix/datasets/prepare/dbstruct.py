@@ -1,35 +1,23 @@
 """The `.mat` files in which NetVLAD's authors describe Pittsburgh and Tokyo 24/7."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from dinomix.datasets.prepare.planning import refuse_outside_paths
+from dinomix.datasets.prepare.planning import LAYOUTS, refuse_outside_paths
 from dinomix.plumbing.positions import UTM_LIMITS, refuse_positions
 
-SIDES = (("dbImageFns", "utmDb"), ("qImageFns", "utmQ"))
-SPECIFICATIONS = (
-    "The .mat files are NetVLAD's data set specifications (netvlad_v100_datasets.tar.gz): "
-    "https://www.di.ens.fr/willow/research/netvlad/"
-)
+FIELDS = {"database": ("dbImageFns", "utmDb"), "queries": ("qImageFns", "utmQ")}
+SPECIFICATIONS: str = LAYOUTS["specifications"]
 
 
-@dataclass(frozen=True)
-class DbStruct:
-    """Image names, relative to their folders, and UTM in metres, float64 (N, 2) and (Q, 2)."""
+def read_dbstruct(path: Path) -> dict[str, tuple[list[str], np.ndarray]]:
+    """Of "database" and "queries": image names, relative to their folders, and UTM in metres,
+    float64 (N, 2).
 
-    database: list[str]
-    database_utm: np.ndarray
-    queries: list[str]
-    query_utm: np.ndarray
-
-
-def read_dbstruct(path: Path) -> DbStruct:
-    """Read the struct `dbStruct` of a MATLAB 5 file, field by field, by name.
-
-    Its names are cell arrays (N, 1) of strings and its positions (2, N) arrays, easting first,
-    as NetVLAD's `dbBase.m` documents. Whatever is otherwise is named.
+    Read are fields of the struct `dbStruct` of a MATLAB 5 file: names are cell arrays (N, 1) of
+    strings and positions (2, N) arrays, easting first, as NetVLAD's `dbBase.m` documents. Whatever
+    is otherwise is named.
     """
     from scipy.io import loadmat  # here, for it takes long to import
 
@@ -39,12 +27,12 @@ def read_dbstruct(path: Path) -> DbStruct:
         raise ValueError(f"{path} is damaged, or is no MATLAB 5 file: {error}") from error
     if not isinstance(struct, dict):
         raise ValueError(f"{path} holds no struct dbStruct. {SPECIFICATIONS}")
-    if lacking := [name for side in SIDES for name in side if name not in struct]:
+    if lacking := [name for side in FIELDS.values() for name in side if name not in struct]:
         raise ValueError(
             f"dbStruct in {path} has no field {', '.join(lacking)}; it has {', '.join(struct)}"
         )
-    sides = []
-    for named, placed in SIDES:
+    sides = {}
+    for side, (named, placed) in FIELDS.items():
         names = np.atleast_1d(struct[named]).tolist()
         if not names:
             raise ValueError(f"{named} in {path} names no images")
@@ -59,5 +47,5 @@ def read_dbstruct(path: Path) -> DbStruct:
                 f"expected numbers (2, {len(names)}), one column for each name"
             )
         refuse_positions(names, positions, UTM_LIMITS, path)
-        sides += [names, positions.astype(np.float64)]
-    return DbStruct(*sides)
+        sides[side] = names, positions.astype(np.float64)
+    return sides

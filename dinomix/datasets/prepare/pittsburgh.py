@@ -28,12 +28,9 @@ def plan(name: str, raw: Path) -> Plan:
         if split == "train" and not any((raw / candidate).is_file() for candidate in candidates):
             planned.notes.append(f"there is no {name}_train.mat, so no train split was prepared")
             continue
-        struct = read_dbstruct(find_file(raw, candidates, SPECIFICATIONS))
-        for side, folders, names, positions in (
-            ("database", LAYOUT["database"], struct.database, struct.database_utm),
-            ("queries", LAYOUT["queries"], struct.queries, struct.query_utm),
-        ):
-            folder = find_folder(raw, folders, names, LAYOUT["hint"])
+        sides = read_dbstruct(find_file(raw, candidates, SPECIFICATIONS))
+        for side, (names, positions) in sides.items():
+            folder = find_folder(raw, LAYOUT[side], names, LAYOUT["hint"])
             _add_images(planned, f"{split}/{side}", folder, names, positions)
     return planned
 

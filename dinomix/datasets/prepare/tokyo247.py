@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import utm
 
-from dinomix.datasets.prepare.dbstruct import SPECIFICATIONS, DbStruct, read_dbstruct
+from dinomix.datasets.prepare.dbstruct import SPECIFICATIONS, read_dbstruct
 from dinomix.datasets.prepare.planning import (
     LAYOUTS,
     Plan,
@@ -29,18 +29,17 @@ LAYOUT = LAYOUTS["tokyo247"]
 
 def plan(raw: Path) -> Plan:
     """All 12 cut-outs of every panorama, and the 315 queries that the .mat lists."""
-    path = find_file(raw, LAYOUT["specifications"], SPECIFICATIONS)
-    struct = read_dbstruct(path)
+    sides = read_dbstruct(find_file(raw, LAYOUT["specifications"], SPECIFICATIONS))
     planned = Plan([], [LAYOUT["note"]])
-    hint = LAYOUT["hint"]
-    _add_database(planned, struct, find_folder(raw, LAYOUT["database"], struct.database, hint))
-    _add_queries(planned, struct, find_folder(raw, LAYOUT["queries"], struct.queries, hint), path)
+    for side, add in (("database", _add_database), ("queries", _add_queries)):
+        names, positions = sides[side]
+        add(planned, find_folder(raw, LAYOUT[side], names, LAYOUT["hint"]), names, positions)
     return planned
 
 
-def _add_database(planned: Plan, struct: DbStruct, folder: Path) -> None:
-    latlon = np.stack(utm.to_latlon(*struct.database_utm.T, ZONE, LETTER), axis=1)  # (N, 2)
-    for i, name in enumerate(struct.database):
+def _add_database(planned: Plan, folder: Path, names: list[str], positions: np.ndarray) -> None:
+    latlon = np.stack(utm.to_latlon(*positions.T, ZONE, LETTER), axis=1)  # (N, 2)
+    for i, name in enumerate(names):
         listed = folder / PurePosixPath(name)
         match = re.fullmatch(r"(.+)_012_(\d+)", listed.stem)
         if match is None:
@@ -50,7 +49,7 @@ def _add_database(planned: Plan, struct: DbStruct, folder: Path) -> None:
         image = utm_image(
             "test/database",
             source,
-            *struct.database_utm[i],
+            *positions[i],
             zone=ZONE,
             letter=LETTER,
             latlon=latlon[i],
@@ -60,9 +59,9 @@ def _add_database(planned: Plan, struct: DbStruct, folder: Path) -> None:
         planned.images.append(image)
 
 
-def _add_queries(planned: Plan, struct: DbStruct, folder: Path, mat: Path) -> None:
+def _add_queries(planned: Plan, folder: Path, names: list[str], positions: np.ndarray) -> None:
     without, apart = 0, 0.0
-    for name, position in zip(struct.queries, struct.query_utm, strict=True):
+    for name, position in zip(names, positions, strict=True):
         source = folder / PurePosixPath(name)
         table = source.with_suffix(".csv")
         if table.is_file():
@@ -77,11 +76,11 @@ def _add_queries(planned: Plan, struct: DbStruct, folder: Path, mat: Path) -> No
         image = utm_image("test/queries", source, east, north, **where, pano_id=source.stem)
         planned.images.append(image)
     if without:
-        planned.notes.append(f"{without} queries have no .csv; {mat.name} gives their positions")
+        planned.notes.append(f"{without} queries have no .csv; tokyo247.mat gives their positions")
     if apart > 1:
         planned.notes.append(
             f"positions in the queries' .csv files, which are used, are up to {apart:.0f} m away "
-            f"from those in {mat.name}"
+            "from those in tokyo247.mat"
         )
 
 
