@@ -21,7 +21,7 @@ try:
 except ImportError:  # Windows: nobody can tell there whether the writer of a file still lives
     fcntl = None
 
-HALF_WRITTEN = re.compile(r"\.(.+)-dinomix[0-9a-f]{8}((?:\.[^.]*)?)")
+HALF_WRITTEN = re.compile(r"\..+-dinomix[0-9a-f]{8}(\.[^.]*)?")  # a name of `atomic_path`
 # No room: on the disk, in a user's share of it, under `ulimit -f`.
 FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG}
 _swept: set[str] = set()  # folders where this process has removed what killed ones left
@@ -88,12 +88,6 @@ def _shortage(error: BaseException | None, path: Path) -> int | None:
     return None
 
 
-def half_written(name: str) -> str | None:
-    """The file that `name` was to become, if it is a name that `atomic_path` gives; else None."""
-    match = HALF_WRITTEN.fullmatch(name)
-    return match and match[1] + match[2]
-
-
 def new_array(path: str | Path, dtype: str | type, shape: tuple[int, ...]) -> "np.memmap":
     """A new .npy file of zeros as a memory map, its room on the disk taken at once.
 
@@ -127,7 +121,7 @@ def _sweep(folder: Path) -> None:
     here = os.path.abspath(folder)
     if fcntl is None or here in _swept:
         return
-    for name in filter(half_written, os.listdir(here)):
+    for name in filter(HALF_WRITTEN.fullmatch, os.listdir(here)):
         with suppress(OSError), open(os.path.join(here, name), "rb+") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its writer lives
             os.unlink(file.name)
