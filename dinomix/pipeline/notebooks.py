@@ -96,9 +96,6 @@ def _read_profile(profile: str, folder: Path) -> tuple[Parameters, dict[str, Par
     if set(content) != set(KEYS):
         raise ValueError(f"{path} has the keys {list(content)}; expected are {' and '.join(KEYS)}")
     notebooks = _named(content["notebooks"], path, "notebooks")
-    for name in notebooks:
-        if Path(name).name != name or "\\" in name:
-            raise ValueError(f"{path}: {name!r} should be a notebook's name, without a folder")
     own = {name: _named(values, path, name) for name, values in notebooks.items()}
     return _named(content["common"], path, "common"), own
 
