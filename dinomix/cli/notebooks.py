@@ -13,7 +13,6 @@ Profile = Annotated[
 Only = Annotated[
     str | None, typer.Option(help='only notebooks whose name starts so: "03", or "03,04"')
 ]
-NEXT = {"demo": ("make app", "make study")}
 
 
 @app.command()
@@ -62,9 +61,9 @@ def run(
     copies = run_profile(profile, only=only, overrides=parse_overrides(overrides), force=force)
     _report(copies, data_root() / "figures" / profile)
     _report_recall(data_root() / "results" / profile / "03_benchmark.csv")
-    if profile in NEXT:
+    if profile == "demo":
         typer.echo("Next, look at what it retrieves, or run the whole study:")
-        typer.echo("\n".join(f"  {command}" for command in NEXT[profile]))
+        typer.echo("  make app\n  make study")
 
 
 @app.command()

@@ -14,11 +14,11 @@ from typing import Self
 
 import numpy as np
 
+from dinomix.plumbing.errors import first_of
 from dinomix.plumbing.imagenames import stays_inside
 
 DECIMAL_COMMA = re.compile(r"^([+-]?\d+),(\d+)$", re.ASCII)
 SHORT = {"lat": "latitude", "lon": "longitude", "lng": "longitude", "long": "longitude"}
-SHOWN = 5  # how many missing images a message names
 LONGEST = 100  # characters of a value that a message shows
 
 
@@ -148,8 +148,8 @@ def require_files(tables: Sequence[ImageTable]) -> None:
     if missing := [str(image) for image in images if not image.is_file()]:
         names = " and ".join(str(table.path) for table in tables)
         raise FileNotFoundError(
-            f"{len(missing)} of the {len(images)} images that {names} name are missing, the first "
-            f"ones: {', '.join(missing[:SHOWN])}. Put them there, or take their rows out."
+            f"{len(missing)} of the {len(images)} images that {names} name are missing: "
+            f"{first_of(missing)}. Put them there, or take their rows out."
         )
 
 
