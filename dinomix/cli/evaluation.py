@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from dinomix.data import TestSet
 
 
-LEVEL = 0.95  # of intervals
-
-
 @app.command()
 def evaluate(
     model: Annotated[str, typer.Argument(help=MODELS)],
@@ -125,7 +122,7 @@ def evaluate(
             found = retrieve(chosen, test, SUBMITTED, database=database, **options)
             write_submission(found, submission)
             return typer.echo(f"{submission}, to be sent to the challenge's server", err=True)
-        table, found = judge(chosen, test, counts, interval=LEVEL, database=database, **options)
+        table, found = judge(chosen, test, counts, interval=0.95, database=database, **options)
         tables.append(table)
         queries.append(found.queries())
         queries[-1].insert(0, "dataset", test.name)

@@ -113,7 +113,7 @@ def _training_sets(
     for folder, study in {study.places: study for study, _ in experiments}.items():
         users = [v for other, every in experiments if other.places == folder for v in every]
         batch = max((v.train.places_per_batch for v in users if v.train), default=1)
-        name = _name(folder, data)
+        name = folder.relative_to(data).as_posix()
         least = len(GSV_CITIES) if folder.name == "gsv-cities" else 1
         needed = f"places for a batch of {batch}" + f", {least} cities" * (least > 1)
         if Path(name).parts[0] in rendered and not folder.exists():
@@ -142,7 +142,7 @@ def _test_sets(
     named += [test for study, _ in experiments for test in study.tests]
     tests = dict.fromkeys(test if isinstance(test, tuple) else (test, None) for test in named)
     for folder, split in tests:
-        name = _name(folder, data)
+        name = folder.relative_to(data).as_posix()
         benchmark = _benchmark(name, split or "test")
         what, needed = f"{name}, {split or 'test'}", "a test set in UTM layout"
         if benchmark:
@@ -173,10 +173,6 @@ def _required(data: Path, asked: Iterable[Parameters]) -> Iterator[Row]:
         is_there = (data / path).exists()
         found = "there" if is_there else f"nothing at {data / path}"
         yield Row(f"required: {path}", found, what, is_there)
-
-
-def _name(folder: Path, data: Path) -> str:
-    return folder.relative_to(data).as_posix()
 
 
 def _counts(database: int, queries: int) -> str:

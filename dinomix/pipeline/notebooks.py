@@ -26,7 +26,6 @@ CHECKOUT = Path(__file__).parents[2]
 NOTEBOOKS = CHECKOUT / "notebooks"
 PACKAGES = (CHECKOUT / "dinomix", CHECKOUT / "toycity")  # what executed notebooks depend on
 SOURCES = (".py", ".toml", ".csv", ".j2")  # code, and the data beside it
-KEYS = ("common", "notebooks")
 LISTED = 30  # runs that are missing, at most
 Parameters = dict[str, Any]
 
@@ -93,8 +92,8 @@ def _read_profile(profile: str, folder: Path) -> tuple[Parameters, dict[str, Par
         raise FileNotFoundError(f"there is no profile {profile!r}; there are {known}")
     path = folder / f"{profile}.yaml"
     content = read_fields(path)
-    if set(content) != set(KEYS):
-        raise ValueError(f"{path} has the keys {list(content)}; expected are {' and '.join(KEYS)}")
+    if set(content) != {"common", "notebooks"}:
+        raise ValueError(f"{path} has the keys {list(content)}; expected are common and notebooks")
     notebooks = _named(content["notebooks"], path, "notebooks")
     own = {name: _named(values, path, name) for name, values in notebooks.items()}
     return _named(content["common"], path, "common"), own

@@ -37,9 +37,6 @@ class PrefixFeatures:
     def __getitem__(self, path: Path) -> Tensor:
         return torch.from_numpy(self._array[self._row[path]].copy())
 
-    def __len__(self) -> int:
-        return len(self._row)
-
 
 def prefix_features(
     model: PlaceModel,
