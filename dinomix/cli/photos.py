@@ -81,8 +81,8 @@ def localize(
         --gallery found.html
     """
     from dinomix.localization import Calibration, check_gallery, localize, write_gallery
-    from dinomix.plumbing.files import atomic_path
     from dinomix.retrieval import SkippedImageWarning
+    from dinomix.study.results import save_table
 
     if gallery is not None:  # before hours of describing
         check_gallery(gallery)
@@ -98,8 +98,7 @@ def localize(
     for path in found.skipped:
         typer.echo(f"skipped, for it cannot be read: {path}", err=True)
     if csv is not None:
-        with atomic_path(csv) as path:
-            found.matches.to_csv(path, index=False, errors="surrogateescape")
+        save_table(found.matches, csv)
     if gallery is not None:
         write_gallery(found, gallery)
     if as_json:
