@@ -229,10 +229,8 @@ def draw_figures(
     """Draw a profile's figures again from finished runs, copy them to `folder`; as `run_profile`.
 
     Nothing is trained, and of `only` some notebooks nothing runs that they need. When all have
-    run, figures that no notebook draws any more go.
-
-    Raises:
-        ExplainedError: names the models that are not trained yet, before anything runs.
+    run, figures that no notebook draws any more go. ExplainedError names the models that are not
+    trained yet, before anything runs.
     """
     steps = load_profile(profile, notebooks=notebooks)
     chosen = _chosen(steps, only, needs=False)

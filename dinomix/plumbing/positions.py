@@ -112,10 +112,8 @@ def in_one_plane(metres: np.ndarray, zones: Sequence[str], sources: Sequence) ->
     """UTM metres (N, 2) of any zones as metres of one plane: float64 (N, 2).
 
     Of one zone ("31T"), or of a map of one's own (""), they stay what they are; images without a
-    zone are in that of the others. Of several zones: see `plane_of_degrees`.
-
-    Raises:
-        ValueError: as `check_metres` and `plane_of_degrees`.
+    zone are in that of the others. Of several zones: see `plane_of_degrees`. Raises as that and
+    `check_metres` do.
     """
     signed = check_metres(metres, zones, sources)
     if len({*signed.tolist()} - {0}) <= 1:

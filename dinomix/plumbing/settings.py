@@ -46,8 +46,7 @@ _Loader.add_implicit_resolver(
 def parse_yaml(text: str) -> Any:
     """The value that YAML text stands for: dicts, lists, text, numbers, dates, None.
 
-    Raises:
-        ValueError: it is no YAML, has a key twice, or asks for an object; the line is named.
+    ValueError names the line where it is no YAML, has a key twice, or asks for an object.
     """
     try:
         return yaml.load(text, Loader=_Loader)

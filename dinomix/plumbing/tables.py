@@ -62,10 +62,7 @@ def show(table: pd.DataFrame, decimals: int = 1) -> "Styler":
     A row for each method and condition, or whatever else differs between the table's rows, a
     column for each k; what is the same everywhere stands in the caption. Over several seeds a cell
     is `mean_and_range`, of one the recall with its interval if the table has one. The best on the
-    same data set and condition is bold.
-
-    Raises:
-        ValueError: the table lacks a column of `NEEDED`.
+    same data set and condition is bold. ValueError: a column of `NEEDED` is not there.
     """
     require_columns(table, NEEDED)
     names = [column for column in table.columns if column not in MEASURED]

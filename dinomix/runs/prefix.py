@@ -25,9 +25,8 @@ BATCH = 64  # fixed, so that rounding never depends on who asked first
 class PrefixFeatures:
     """`backbone.frozen_features` of image files: `features[path]` is a float32 tensor.
 
-    Of a transformer it is (tokens, s), of a CNN a map.
-
-    Memory-mapped: many processes share one copy, and what is not used is not read.
+    Of a transformer it is (tokens, s), of a CNN a map. Memory-mapped: many processes share one
+    copy, and what is not used is not read.
     """
 
     def __init__(self, array: np.ndarray, paths: Sequence[Path]) -> None:
@@ -50,7 +49,6 @@ def prefix_features(
 
     Args:
         model: with its weights; the features of other frozen ones are others.
-        paths: image files.
         folder: where features go: `folder/<hash>/features.npy`.
 
     Raises:
