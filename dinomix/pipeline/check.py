@@ -69,7 +69,7 @@ def check(
         _packages(),
         *_toy_cities(data, rendered),
         *_training_sets(data, learning, rendered),
-        *_test_sets(data, experiments, learning, rendered),
+        *_test_sets(data, experiments, rendered),
         *_weights(experiments),
         *_required(data, asked),
         _gpu(experiments),
@@ -132,13 +132,10 @@ def _training_sets(
 
 
 def _test_sets(
-    data: Path,
-    experiments: Sequence[Experiment],
-    learning: Sequence[Experiment],
-    rendered: Mapping[str, str],
+    data: Path, experiments: Sequence[Experiment], rendered: Mapping[str, str]
 ) -> Iterator[Row]:
     """The validation and test sets; of the published ones with the counts that they must have."""
-    named = [(study.val, "val") for study, _ in learning]
+    named = [(study.val, "val") for study, every in experiments if any(v.train for v in every)]
     named += [test for study, _ in experiments for test in study.tests]
     tests = dict.fromkeys(test if isinstance(test, tuple) else (test, None) for test in named)
     for folder, split in tests:
