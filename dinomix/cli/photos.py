@@ -93,8 +93,7 @@ def localize(
         options = {"k": k, "radius": radius, "index": index or "auto", "progress": not as_json}
         options |= {"on_error": "skip" if skip_damaged else "raise", "device": device}
         options |= {"workers": workers, "batch_size": batch_size, "image_size": image_size}
-        options |= {"reject": calibration}
-        found = localize(chosen, database, query, **options)
+        found = localize(chosen, database, query, reject=calibration, **options)
     for path in found.skipped:
         typer.echo(f"skipped, for it cannot be read: {path}", err=True)
     if csv is not None:
@@ -140,9 +139,8 @@ def calibrate(
 
     opened = open_testset(test, split)
     options = {"device": device, "workers": workers, "batch_size": batch_size}
-    options |= {"image_size": image_size}
     chosen = open_model(model, trust=trust, image_size=image_size)
-    made = calibrate(chosen, opened, precision, method, **options)
+    made = calibrate(chosen, opened, precision, method, image_size=image_size, **options)
     made.save(out)
     typer.echo(
         f"{made.method} >= {made.threshold:.4f}: {made.answered * made.queries:,.0f} of "

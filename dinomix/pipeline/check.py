@@ -54,11 +54,8 @@ def check(
     weights are compared with their backbone, tensor by tensor. Those that come from the hub must
     be in its cache. A toy city need not be there, since a notebook renders it.
 
-    Args:
-        root: the data folder; None means `workspace.data_root()`.
-
-    Raises:
-        FileNotFoundError, ValueError: as `load_profile`; or no model or recipe takes a parameter.
+    `root` is the data folder, by default `workspace.data_root()`. Raises as `load_profile`, and
+    ValueError where no model or recipe takes a parameter.
     """
     data = data_root() if root is None else Path(root)
     asked = [step.values for step in load_profile(profile, overrides, notebooks)]

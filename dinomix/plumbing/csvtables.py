@@ -92,9 +92,7 @@ class Table:
         return values
 
     def require(self, column: str, good: Sequence[bool] | np.ndarray, expected: str) -> None:
-        """Raises:
-        ValueError: values of a column are not `good`, a flag each; names the first one's row.
-        """
+        """ValueError names the first row whose value of a column is not `good`, a flag each."""
         wrong = np.flatnonzero(np.logical_not(good))
         if len(wrong):
             more = f" (and so in {len(wrong) - 1} more rows)" if len(wrong) > 1 else ""
@@ -112,9 +110,7 @@ class ImageTable(Table):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Raises:
-        FileNotFoundError, ValueError: as `Table.read`; or an image is outside of the folder.
-        """
+        """As `Table.read`; ValueError, too, for an image outside of the folder."""
         table = Table.read(path, ["image"])
         names = table.columns["image"]
         expected = f"a path within {path.parent}, neither absolute nor with `..`"

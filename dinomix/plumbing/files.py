@@ -131,8 +131,7 @@ def _sweep(folder: Path) -> None:
 def to_json(value: Any) -> str:
     """Nested dicts, lists, literals, paths and dataclasses as JSON, equal values as equal text.
 
-    Raises:
-        TypeError: for anything else, since its text could differ between two equal values.
+    TypeError for anything else, since its text could differ between two equal values.
     """
     return json.dumps(value, sort_keys=True, default=_plain)
 

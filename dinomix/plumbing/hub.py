@@ -95,8 +95,7 @@ class HubMixin(PyTorchModelHubMixin):
     ) -> str:
         """Upload what `save_pretrained` writes, in one commit; return the commit's address.
 
-        Args:
-            options: of the mixin: commit_message, private, token, branch, create_pr, ...
+        `options` are the mixin's: commit_message, private, token, branch, create_pr, ...
         """
         details = {"repo_id": repo_id, **(model_card_kwargs or {})}
         return super().push_to_hub(repo_id, model_card_kwargs=details, **options)

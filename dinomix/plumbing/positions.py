@@ -81,9 +81,8 @@ def refuse_positions(names: Sequence, points: np.ndarray, limits: Limits, source
 def check_metres(metres: np.ndarray, zones: Sequence[str], sources: Sequence) -> np.ndarray:
     """The zones as `read_zones` reads them.
 
-    Raises:
-        ValueError: names the source of easting and northing (N, 2) that cannot be, of degrees, and
-            of an image that lacks its zone where there are several.
+    ValueError names the source of easting and northing (N, 2) that cannot be, of degrees, and of an
+    image that lacks its zone where there are several.
     """
     signed = read_zones(zones, metres[:, 1])
     zoned = signed != 0

@@ -28,8 +28,7 @@ def data_root() -> Path:
 def require(needed: Mapping[str, str], root: Path | None = None) -> Path:
     """The data folder (`data_root()`, or another); MissingDataError lists what it lacks.
 
-    Args:
-        needed: path under the data folder -> what it is and where to get it.
+    `needed`: path under the data folder -> what it is and where to get it.
     """
     root = data_root() if root is None else Path(root)
     missing = [

@@ -51,9 +51,8 @@ def prefix_features(
         model: with its weights; the features of other frozen ones are others.
         folder: where features go: `folder/<hash>/features.npy`.
 
-    Raises:
-        UnreadableImageError, OSError: an image cannot be read (`images.read_image`); the file is
-            named. None is skipped: what is trained on must be whole.
+    An image that cannot be read is an error, as of `images.read_image`, and none is skipped: what
+    is trained on must be whole.
     """
     config, backbone = model.config, model.backbone
     digest = hashlib.sha256()
