@@ -1,6 +1,7 @@
 """Settings that people write, read strictly: YAML, JSON, and the parameters of notebooks."""
 
 import ast
+import json
 import re
 import reprlib
 from collections.abc import Collection, Mapping, Sequence
@@ -77,9 +78,7 @@ def read_fields(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path} has {path.stat().st_size:,} bytes, too many for a config")
     try:
         text = path.read_text(encoding="utf-8-sig")
-        if path.suffix == ".json":
-            text = text.replace("\t", " ")  # all else that JSON has means the same in YAML
-        values = parse_yaml(text)
+        values = _parse_json(text) if path.suffix == ".json" else parse_yaml(text)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     if values is None:
@@ -90,6 +89,19 @@ def read_fields(path: str | Path) -> dict[str, Any]:
             '"name: value" lines (JSON: {"name": value})'
         )
     return values
+
+
+def _parse_json(text: str) -> Any:
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        keys = [key for key, _ in pairs]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise ValueError(f"the key {twice[0]!r} is there twice: keep one")
+        return dict(pairs)
+
+    try:
+        return json.loads(text, object_pairs_hook=once) if text.strip() else None
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply for a config") from error
 
 
 def parse_overrides(text: str) -> dict[str, Any]:

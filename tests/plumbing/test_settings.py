@@ -30,7 +30,6 @@ def write(folder, content, name="a.yaml"):
         ("a.yaml", "backbone: toy_vits14  # small\nimage_size: [56, 84]\nmix_depth: 1\n"),
         ("a.yml", "{backbone: toy_vits14, image_size: [56, 84], mix_depth: 1}"),
         ("a.json", '{"backbone": "toy_vits14", "image_size": [56, 84], "mix_depth": 1}'),
-        ("a.json", '{\n\t"backbone": "toy_vits14",\n\t"image_size":[56,84],"mix_depth":1\n}\n'),
         ("b.json", '\ufeff{"backbone": "toy_vits14", "image_size": [56, 84], "mix_depth": 1}'),
     ],
 )
@@ -54,7 +53,7 @@ def test_formats_agree(tmp_path, name, content):
         ("a.yaml", "? [a]\n: b", "line 1: found unhashable key"),
         ("a.json", '{"mix_depth": 1, "mix_depth": 2}', "the key 'mix_depth' is there twice"),
         ("a.json", "  ", "is empty"),
-        ("a.json", "{", "line 1: expected the node content"),
+        ("a.json", "{", "Expecting property name"),
         ("a.json", "[" * 30_000, "nested too deeply"),
         ("a.json", '{"mix_depth": ' + "9" * 5000 + "}", "integer string"),
         ("a.toml", "a = 1", "a config file ends in .yaml, .yml or .json"),
