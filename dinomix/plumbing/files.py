@@ -11,10 +11,9 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import numpy as np
+import numpy as np
 
 try:
     import fcntl
@@ -88,14 +87,12 @@ def _shortage(error: BaseException | None, path: Path) -> int | None:
     return None
 
 
-def new_array(path: str | Path, dtype: str | type, shape: tuple[int, ...]) -> "np.memmap":
+def new_array(path: str | Path, dtype: str | type, shape: tuple[int, ...]) -> np.memmap:
     """A new .npy file of zeros as a memory map, its room on the disk taken at once.
 
     A file with holes fits on a full disk, too, and then a write into the map is a bus error. Here
     a full disk raises as `telling_shortage` does.
     """
-    import numpy as np
-
     with telling_shortage(path):
         array = np.lib.format.open_memmap(path, "w+", dtype, shape)
         if hasattr(os, "posix_fallocate"):

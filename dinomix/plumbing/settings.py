@@ -79,7 +79,7 @@ def read_fields(path: str | Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8-sig")
         values = _parse_json(text) if path.suffix == ".json" else parse_yaml(text)
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
     if values is None:
         raise ValueError(f'{path}: it is empty: write "name: value" lines')
@@ -98,10 +98,7 @@ def _parse_json(text: str) -> Any:
             raise ValueError(f"the key {twice[0]!r} is there twice: keep one")
         return dict(pairs)
 
-    try:
-        return json.loads(text, object_pairs_hook=once) if text.strip() else None
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply for a config") from error
+    return json.loads(text, object_pairs_hook=once) if text.strip() else None
 
 
 def parse_overrides(text: str) -> dict[str, Any]:

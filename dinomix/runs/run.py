@@ -198,12 +198,9 @@ def _write_state(path: Path, state: dict[str, Any]) -> None:
 
 def _read_state(path: Path) -> dict[str, Any]:
     try:
-        state = read_torch(path)
-        if not isinstance(state, dict):
-            raise ValueError(f"{path} holds no state of a run")
+        return read_torch(path)
     except ValueError as error:
         raise ValueError(f"{error}\nWithout this file, train begins the run again.") from error
-    return state
 
 
 def _read_config(path: Path) -> dict[str, Any]:
