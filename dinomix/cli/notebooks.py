@@ -10,9 +10,7 @@ from dinomix.cli.app import Json, Overrides, app
 Profile = Annotated[
     str, typer.Argument(help="smoke, demo, toy, paper, published, or a YAML file's name")
 ]
-Only = Annotated[
-    str | None, typer.Option(help='only notebooks whose name starts so: "03", or "03,04"')
-]
+Only = Annotated[str | None, typer.Option(help='notebooks whose name starts so: "03", "03,04"')]
 
 
 @app.command()
@@ -103,9 +101,7 @@ def _report_recall(table: Path) -> None:
 @app.command()
 def page(
     profile: Profile,
-    port: Annotated[
-        int, typer.Option(help="the next free one is taken where it is not free")
-    ] = 8866,
+    port: Annotated[int, typer.Option(help="or, where that is taken, the next free one")] = 8866,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="open no window")] = False,
 ) -> None:
     """Serve notebook 10 as a page, without code; what it needs is run first.

@@ -25,7 +25,6 @@ from dinomix.study.designs import Setup
 CHECKOUT = Path(__file__).parents[2]
 NOTEBOOKS = CHECKOUT / "notebooks"
 PACKAGES = (CHECKOUT / "dinomix", CHECKOUT / "toycity")  # what executed notebooks depend on
-SOURCES = (".py", ".toml", ".csv", ".j2")  # code, and the data beside it
 LISTED = 30  # runs that are missing, at most
 Parameters = dict[str, Any]
 
@@ -118,7 +117,7 @@ def fingerprints(steps: Sequence[Step]) -> dict[str, str]:
     package = hashlib.sha256()
     folders = (*PACKAGES, NOTEBOOKS)  # which has conclusions.toml
     for path in sorted(path for folder in folders for path in folder.rglob("*")):
-        if path.suffix in SOURCES:
+        if path.suffix in (".py", ".toml", ".csv", ".j2"):  # code, and the data beside it
             package.update(path.read_bytes())
     found: dict[str, str] = {}
     for step in steps:

@@ -81,13 +81,9 @@ def read_fields(path: str | Path) -> dict[str, Any]:
         values = _parse_json(text) if path.suffix == ".json" else parse_yaml(text)
     except (RecursionError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
-    if values is None:
-        raise ValueError(f'{path}: it is empty: write "name: value" lines')
     if not isinstance(values, dict):
-        raise ValueError(
-            f"{path}: it holds a {type(values).__name__} instead of named values: write "
-            '"name: value" lines (JSON: {"name": value})'
-        )
+        found = f"holds a {type(values).__name__} instead of named values" if values else "is empty"
+        raise ValueError(f'{path}: it {found}: write "name: value" lines (JSON: {{"name": value}})')
     return values
 
 
