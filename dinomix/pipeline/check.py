@@ -262,6 +262,5 @@ def _gpu(experiments: Iterable[Experiment]) -> Row:
     if torch.cuda.is_available():
         memory = torch.cuda.get_device_properties(0).total_memory
         return Row("GPU", f"{torch.cuda.get_device_name(0)}, {memory / 1e9:,.1f} GB", needed, True)
-    if torch.backends.mps.is_available():
-        return Row("GPU", "Apple's", needed, True)
-    return Row("GPU", "none", needed, not large)
+    apple = torch.backends.mps.is_available()
+    return Row("GPU", "Apple's" if apple else "none", needed, apple or not large)

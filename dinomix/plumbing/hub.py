@@ -22,7 +22,6 @@ from dinomix.plumbing.settings import VERSION, read_fields
 from dinomix.plumbing.tables import require_columns
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
-TEMPLATE = Path(__file__).with_name("card.md.j2")
 GENERATED = "<!-- Written by dinomix."  # while it stands in a card, saving writes the card again
 METADATA = {
     "library_name": "dinomix",
@@ -78,11 +77,10 @@ class HubMixin(PyTorchModelHubMixin):
             tables["results"] = _recalls(results, self)
         return ModelCard.from_template(
             ModelCardData(license=about["licence"], **METADATA),
-            template_path=str(TEMPLATE),
+            template_path=str(Path(__file__).with_name("card.md.j2")),
             version=__version__,
             repo_id=repo_id,
-            config=self.config,
-            dim=self.dim,
+            model=self,
             licence=about["licence"],
             input=_rows(about["input"]),
             facts=_rows(about["facts"]),
