@@ -24,7 +24,7 @@ from dinomix.plumbing import __version__
 from dinomix.plumbing.configs import Config, strict_dataclass
 from dinomix.plumbing.files import atomic_path
 from dinomix.plumbing.hub import HubMixin
-from dinomix.plumbing.summary import as_html, as_text, count_parameters
+from dinomix.plumbing.summary import as_html, as_text, count_parameters, facts
 from dinomix.plumbing.tensorfiles import read_safetensors, read_tensors, without_prefix
 from dinomix.weights import check_tensors, load_backbone_weights
 
@@ -288,16 +288,8 @@ class PlaceModel(nn.Module, HubMixin):
     def card_facts(self) -> dict[str, Any]:
         """What the model card says of this model; a licence of None is not known."""
         name = self.config.backbone
-        total, trained = count_parameters(self)
-        return {
-            "licence": "mit" if name in TOY else timm.get_pretrained_cfg(timm_name(name)).license,
-            "input": expected_input(self.config),
-            "facts": {
-                "descriptor": f"{self.dim} entries, float32, unit length",
-                "parameters": f"{total:,}",
-                "trained": f"{trained:,}",
-            },
-        }
+        licence = "mit" if name in TOY else timm.get_pretrained_cfg(timm_name(name)).license
+        return {"licence": licence, "input": expected_input(self.config), "facts": facts(self)}
 
 
 def expected_input(config: ModelConfig) -> dict[str, Any]:

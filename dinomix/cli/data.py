@@ -90,8 +90,8 @@ def audit(
     """
     from dinomix.exchange.opening import open_model, open_testset
     from dinomix.figures import look_alikes, save_figure
-    from dinomix.plumbing.files import atomic_path
     from dinomix.study import leaks
+    from dinomix.study.results import save_table
 
     images, tested = leaks.open_images(training), open_testset(test, split)
     limits = {"bits": bits, "similarity": similarity, "progress": not as_json}
@@ -99,8 +99,7 @@ def audit(
         limits |= {"model": open_model(model, trust=trust), "device": device}
     table = leaks.audit(images, tested, **limits)
     if out:
-        with atomic_path(out) as partial:
-            table.to_csv(partial, index=False)
+        save_table(table, out)
     if gallery and len(table):
         save_figure(look_alikes(table), gallery)
     by = table.groupby(["part", "other_part", "finding"], observed=True, sort=False)["image"]

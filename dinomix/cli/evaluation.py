@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from dinomix.data import TestSet
 
 
-LEVEL = 0.95  # of intervals
-
-
 @app.command()
 def evaluate(
     model: Annotated[str, typer.Argument(help=MODELS)],
@@ -125,7 +122,7 @@ def evaluate(
             found = retrieve(chosen, test, SUBMITTED, database=database, **options)
             write_submission(found, submission)
             return typer.echo(f"{submission}, to be sent to the challenge's server", err=True)
-        table, found = judge(chosen, test, counts, interval=LEVEL, database=database, **options)
+        table, found = judge(chosen, test, counts, interval=0.95, database=database, **options)
         tables.append(table)
         queries.append(found.queries())
         queries[-1].insert(0, "dataset", test.name)
@@ -135,8 +132,7 @@ def evaluate(
     if as_csv:
         typer.echo(table.to_csv(index=False), nl=False)
     elif as_json:
-        rows = json.loads(table.to_json(orient="records", double_precision=15))
-        typer.echo(json.dumps(without_nan(rows)))
+        typer.echo(table.to_json(orient="records", double_precision=15))
     if per_query is not None:  # last: if it cannot be written, the recall is not lost
         save_table(pd.concat(queries), per_query)
 
@@ -211,9 +207,8 @@ def models(as_json: Json = False) -> None:
         table["source"] = table["source"].str.removeprefix("https://")  # shorter
         table["here"] = table["here"].map({"": ""}).fillna("yes")
         table = table.drop(columns=["method", "url", "sha256"])
-        print_table(
-            [name.replace("_", " ") for name in table], table.to_numpy(), "Published models"
-        )
+        columns = [name.replace("_", " ") for name in table]
+        print_table(columns, table.to_numpy(), "Published models")
 
 
 def _counts(text: str) -> list[int]:

@@ -10,10 +10,7 @@ from dinomix.cli.app import Json, Overrides, app
 Profile = Annotated[
     str, typer.Argument(help="smoke, demo, toy, paper, published, or a YAML file's name")
 ]
-Only = Annotated[
-    str | None, typer.Option(help='only notebooks whose name starts so: "03", or "03,04"')
-]
-NEXT = {"demo": ("make app", "make study")}
+Only = Annotated[str | None, typer.Option(help='notebooks whose name starts so: "03", "03,04"')]
 
 
 @app.command()
@@ -62,9 +59,9 @@ def run(
     copies = run_profile(profile, only=only, overrides=parse_overrides(overrides), force=force)
     _report(copies, data_root() / "figures" / profile)
     _report_recall(data_root() / "results" / profile / "03_benchmark.csv")
-    if profile in NEXT:
+    if profile == "demo":
         typer.echo("Next, look at what it retrieves, or run the whole study:")
-        typer.echo("\n".join(f"  {command}" for command in NEXT[profile]))
+        typer.echo("  make app\n  make study")
 
 
 @app.command()
@@ -104,9 +101,7 @@ def _report_recall(table: Path) -> None:
 @app.command()
 def page(
     profile: Profile,
-    port: Annotated[
-        int, typer.Option(help="the next free one is taken where it is not free")
-    ] = 8866,
+    port: Annotated[int, typer.Option(help="or, where that is taken, the next free one")] = 8866,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="open no window")] = False,
 ) -> None:
     """Serve notebook 10 as a page, without code; what it needs is run first.

@@ -81,8 +81,8 @@ def localize(
         --gallery found.html
     """
     from dinomix.localization import Calibration, check_gallery, localize, write_gallery
-    from dinomix.plumbing.files import atomic_path
     from dinomix.retrieval import SkippedImageWarning
+    from dinomix.study.results import save_table
 
     if gallery is not None:  # before hours of describing
         check_gallery(gallery)
@@ -93,13 +93,11 @@ def localize(
         options = {"k": k, "radius": radius, "index": index or "auto", "progress": not as_json}
         options |= {"on_error": "skip" if skip_damaged else "raise", "device": device}
         options |= {"workers": workers, "batch_size": batch_size, "image_size": image_size}
-        options |= {"reject": calibration}
-        found = localize(chosen, database, query, **options)
+        found = localize(chosen, database, query, reject=calibration, **options)
     for path in found.skipped:
         typer.echo(f"skipped, for it cannot be read: {path}", err=True)
     if csv is not None:
-        with atomic_path(csv) as path:
-            found.matches.to_csv(path, index=False, errors="surrogateescape")
+        save_table(found.matches, csv)
     if gallery is not None:
         write_gallery(found, gallery)
     if as_json:
@@ -141,9 +139,8 @@ def calibrate(
 
     opened = open_testset(test, split)
     options = {"device": device, "workers": workers, "batch_size": batch_size}
-    options |= {"image_size": image_size}
     chosen = open_model(model, trust=trust, image_size=image_size)
-    made = calibrate(chosen, opened, precision, method, **options)
+    made = calibrate(chosen, opened, precision, method, image_size=image_size, **options)
     made.save(out)
     typer.echo(
         f"{made.method} >= {made.threshold:.4f}: {made.answered * made.queries:,.0f} of "

@@ -82,7 +82,10 @@ def train(
     if hold_out is not None:
         folder = data_root() / "crops" / dataset.fingerprint if crops else None
         dataset, held_out = dataset.hold_out(hold_out, crops=folder)
-    sets = [open_testset(name, "val" if _has_splits(name) else None) for name in val or ()]
+    sets = [
+        open_testset(name, "val" if Path(name, "images", "val").is_dir() else None)
+        for name in val or ()
+    ]
     sets = sets or [held_out]
     others = [open_testset(name) for name in also or ()]  # before hours of training
     if not as_json:
@@ -109,10 +112,6 @@ def train(
         for test in (*sets, *others)  # of which two may have one name
     ]
     print_table(["test set", *models], cells, "Recall@1 in percent", right=list(models))
-
-
-def _has_splits(folder: str) -> bool:
-    return (Path(folder) / "images" / "val").is_dir()
 
 
 def _recall(model: "PlaceModel", test: "TestSet") -> str:

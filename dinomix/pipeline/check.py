@@ -54,11 +54,8 @@ def check(
     weights are compared with their backbone, tensor by tensor. Those that come from the hub must
     be in its cache. A toy city need not be there, since a notebook renders it.
 
-    Args:
-        root: the data folder; None means `workspace.data_root()`.
-
-    Raises:
-        FileNotFoundError, ValueError: as `load_profile`; or no model or recipe takes a parameter.
+    `root` is the data folder, by default `workspace.data_root()`. Raises as `load_profile`, and
+    ValueError where no model or recipe takes a parameter.
     """
     data = data_root() if root is None else Path(root)
     asked = [step.values for step in load_profile(profile, overrides, notebooks)]
@@ -69,7 +66,7 @@ def check(
         _packages(),
         *_toy_cities(data, rendered),
         *_training_sets(data, learning, rendered),
-        *_test_sets(data, experiments, learning, rendered),
+        *_test_sets(data, experiments, rendered),
         *_weights(experiments),
         *_required(data, asked),
         _gpu(experiments),
@@ -113,7 +110,7 @@ def _training_sets(
     for folder, study in {study.places: study for study, _ in experiments}.items():
         users = [v for other, every in experiments if other.places == folder for v in every]
         batch = max((v.train.places_per_batch for v in users if v.train), default=1)
-        name = _name(folder, data)
+        name = folder.relative_to(data).as_posix()
         least = len(GSV_CITIES) if folder.name == "gsv-cities" else 1
         needed = f"places for a batch of {batch}" + f", {least} cities" * (least > 1)
         if Path(name).parts[0] in rendered and not folder.exists():
@@ -132,17 +129,14 @@ def _training_sets(
 
 
 def _test_sets(
-    data: Path,
-    experiments: Sequence[Experiment],
-    learning: Sequence[Experiment],
-    rendered: Mapping[str, str],
+    data: Path, experiments: Sequence[Experiment], rendered: Mapping[str, str]
 ) -> Iterator[Row]:
     """The validation and test sets; of the published ones with the counts that they must have."""
-    named = [(study.val, "val") for study, _ in learning]
+    named = [(study.val, "val") for study, every in experiments if any(v.train for v in every)]
     named += [test for study, _ in experiments for test in study.tests]
     tests = dict.fromkeys(test if isinstance(test, tuple) else (test, None) for test in named)
     for folder, split in tests:
-        name = _name(folder, data)
+        name = folder.relative_to(data).as_posix()
         benchmark = _benchmark(name, split or "test")
         what, needed = f"{name}, {split or 'test'}", "a test set in UTM layout"
         if benchmark:
@@ -173,10 +167,6 @@ def _required(data: Path, asked: Iterable[Parameters]) -> Iterator[Row]:
         is_there = (data / path).exists()
         found = "there" if is_there else f"nothing at {data / path}"
         yield Row(f"required: {path}", found, what, is_there)
-
-
-def _name(folder: Path, data: Path) -> str:
-    return folder.relative_to(data).as_posix()
 
 
 def _counts(database: int, queries: int) -> str:
@@ -272,6 +262,5 @@ def _gpu(experiments: Iterable[Experiment]) -> Row:
     if torch.cuda.is_available():
         memory = torch.cuda.get_device_properties(0).total_memory
         return Row("GPU", f"{torch.cuda.get_device_name(0)}, {memory / 1e9:,.1f} GB", needed, True)
-    if torch.backends.mps.is_available():
-        return Row("GPU", "Apple's", needed, True)
-    return Row("GPU", "none", needed, not large)
+    apple = torch.backends.mps.is_available()
+    return Row("GPU", "Apple's" if apple else "none", needed, apple or not large)

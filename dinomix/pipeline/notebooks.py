@@ -25,8 +25,6 @@ from dinomix.study.designs import Setup
 CHECKOUT = Path(__file__).parents[2]
 NOTEBOOKS = CHECKOUT / "notebooks"
 PACKAGES = (CHECKOUT / "dinomix", CHECKOUT / "toycity")  # what executed notebooks depend on
-SOURCES = (".py", ".toml", ".csv", ".j2")  # code, and the data beside it
-KEYS = ("common", "notebooks")
 LISTED = 30  # runs that are missing, at most
 Parameters = dict[str, Any]
 
@@ -93,12 +91,9 @@ def _read_profile(profile: str, folder: Path) -> tuple[Parameters, dict[str, Par
         raise FileNotFoundError(f"there is no profile {profile!r}; there are {known}")
     path = folder / f"{profile}.yaml"
     content = read_fields(path)
-    if set(content) != set(KEYS):
-        raise ValueError(f"{path} has the keys {list(content)}; expected are {' and '.join(KEYS)}")
+    if set(content) != {"common", "notebooks"}:
+        raise ValueError(f"{path} has the keys {list(content)}; expected are common and notebooks")
     notebooks = _named(content["notebooks"], path, "notebooks")
-    for name in notebooks:
-        if Path(name).name != name or "\\" in name:
-            raise ValueError(f"{path}: {name!r} should be a notebook's name, without a folder")
     own = {name: _named(values, path, name) for name, values in notebooks.items()}
     return _named(content["common"], path, "common"), own
 
@@ -122,7 +117,7 @@ def fingerprints(steps: Sequence[Step]) -> dict[str, str]:
     package = hashlib.sha256()
     folders = (*PACKAGES, NOTEBOOKS)  # which has conclusions.toml
     for path in sorted(path for folder in folders for path in folder.rglob("*")):
-        if path.suffix in SOURCES:
+        if path.suffix in (".py", ".toml", ".csv", ".j2"):  # code, and the data beside it
             package.update(path.read_bytes())
     found: dict[str, str] = {}
     for step in steps:
@@ -233,10 +228,8 @@ def draw_figures(
     """Draw a profile's figures again from finished runs, copy them to `folder`; as `run_profile`.
 
     Nothing is trained, and of `only` some notebooks nothing runs that they need. When all have
-    run, figures that no notebook draws any more go.
-
-    Raises:
-        ExplainedError: names the models that are not trained yet, before anything runs.
+    run, figures that no notebook draws any more go. ExplainedError names the models that are not
+    trained yet, before anything runs.
     """
     steps = load_profile(profile, notebooks=notebooks)
     chosen = _chosen(steps, only, needs=False)

@@ -82,11 +82,7 @@ class Config:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:
-        """Build a config from literals; fields left out take their defaults.
-
-        Raises:
-            ValueError: for a key that is no field, or a value that its field does not take.
-        """
+        """Build a config from literals; ValueError for a key or a value that it does not take."""
         if not isinstance(fields, Mapping):
             raise ValueError(f"{cls.__name__} is made of named fields, not of {fields!r}")
         known = [field.name for field in dataclasses.fields(cls)]

@@ -14,11 +14,11 @@ from typing import Self
 
 import numpy as np
 
+from dinomix.plumbing.errors import first_of
 from dinomix.plumbing.imagenames import stays_inside
 
 DECIMAL_COMMA = re.compile(r"^([+-]?\d+),(\d+)$", re.ASCII)
 SHORT = {"lat": "latitude", "lon": "longitude", "lng": "longitude", "long": "longitude"}
-SHOWN = 5  # how many missing images a message names
 LONGEST = 100  # characters of a value that a message shows
 
 
@@ -92,9 +92,7 @@ class Table:
         return values
 
     def require(self, column: str, good: Sequence[bool] | np.ndarray, expected: str) -> None:
-        """Raises:
-        ValueError: values of a column are not `good`, a flag each; names the first one's row.
-        """
+        """ValueError names the first row whose value of a column is not `good`, a flag each."""
         wrong = np.flatnonzero(np.logical_not(good))
         if len(wrong):
             more = f" (and so in {len(wrong) - 1} more rows)" if len(wrong) > 1 else ""
@@ -112,9 +110,7 @@ class ImageTable(Table):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Raises:
-        FileNotFoundError, ValueError: as `Table.read`; or an image is outside of the folder.
-        """
+        """As `Table.read`; ValueError, too, for an image outside of the folder."""
         table = Table.read(path, ["image"])
         names = table.columns["image"]
         expected = f"a path within {path.parent}, neither absolute nor with `..`"
@@ -148,8 +144,8 @@ def require_files(tables: Sequence[ImageTable]) -> None:
     if missing := [str(image) for image in images if not image.is_file()]:
         names = " and ".join(str(table.path) for table in tables)
         raise FileNotFoundError(
-            f"{len(missing)} of the {len(images)} images that {names} name are missing, the first "
-            f"ones: {', '.join(missing[:SHOWN])}. Put them there, or take their rows out."
+            f"{len(missing)} of the {len(images)} images that {names} name are missing: "
+            f"{first_of(missing)}. Put them there, or take their rows out."
         )
 
 

@@ -11,17 +11,16 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import numpy as np
+import numpy as np
 
 try:
     import fcntl
 except ImportError:  # Windows: nobody can tell there whether the writer of a file still lives
     fcntl = None
 
-HALF_WRITTEN = re.compile(r"\.(.+)-dinomix[0-9a-f]{8}((?:\.[^.]*)?)")
+HALF_WRITTEN = re.compile(r"\..+-dinomix[0-9a-f]{8}(\.[^.]*)?")  # a name of `atomic_path`
 # No room: on the disk, in a user's share of it, under `ulimit -f`.
 FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG}
 _swept: set[str] = set()  # folders where this process has removed what killed ones left
@@ -88,20 +87,12 @@ def _shortage(error: BaseException | None, path: Path) -> int | None:
     return None
 
 
-def half_written(name: str) -> str | None:
-    """The file that `name` was to become, if it is a name that `atomic_path` gives; else None."""
-    match = HALF_WRITTEN.fullmatch(name)
-    return match and match[1] + match[2]
-
-
-def new_array(path: str | Path, dtype: str | type, shape: tuple[int, ...]) -> "np.memmap":
+def new_array(path: str | Path, dtype: str | type, shape: tuple[int, ...]) -> np.memmap:
     """A new .npy file of zeros as a memory map, its room on the disk taken at once.
 
     A file with holes fits on a full disk, too, and then a write into the map is a bus error. Here
     a full disk raises as `telling_shortage` does.
     """
-    import numpy as np
-
     with telling_shortage(path):
         array = np.lib.format.open_memmap(path, "w+", dtype, shape)
         if hasattr(os, "posix_fallocate"):
@@ -127,7 +118,7 @@ def _sweep(folder: Path) -> None:
     here = os.path.abspath(folder)
     if fcntl is None or here in _swept:
         return
-    for name in filter(half_written, os.listdir(here)):
+    for name in filter(HALF_WRITTEN.fullmatch, os.listdir(here)):
         with suppress(OSError), open(os.path.join(here, name), "rb+") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its writer lives
             os.unlink(file.name)
@@ -137,8 +128,7 @@ def _sweep(folder: Path) -> None:
 def to_json(value: Any) -> str:
     """Nested dicts, lists, literals, paths and dataclasses as JSON, equal values as equal text.
 
-    Raises:
-        TypeError: for anything else, since its text could differ between two equal values.
+    TypeError for anything else, since its text could differ between two equal values.
     """
     return json.dumps(value, sort_keys=True, default=_plain)
 

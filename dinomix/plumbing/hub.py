@@ -19,9 +19,9 @@ from dinomix.plumbing import __version__
 from dinomix.plumbing.errors import HubError
 from dinomix.plumbing.files import atomic_path
 from dinomix.plumbing.settings import VERSION, read_fields
+from dinomix.plumbing.tables import require_columns
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
-TEMPLATE = Path(__file__).with_name("card.md.j2")
 GENERATED = "<!-- Written by dinomix."  # while it stands in a card, saving writes the card again
 METADATA = {
     "library_name": "dinomix",
@@ -38,7 +38,7 @@ class HubMixin(PyTorchModelHubMixin):
 
     It asks for `config` (a `Config` with `to_dict`), `dim`, `save(path)`, `load(path)` and
     `card_facts()`. `save_pretrained(folder)` is huggingface_hub's; like `push_to_hub` it hands
-    `model_card_kwargs={"run": run, "results": table}` on to `model_card`.
+    `model_card_kwargs={"run": run, "results": table}` on to `generate_model_card`.
     """
 
     def _save_pretrained(self, save_directory: Path) -> None:
@@ -50,17 +50,50 @@ class HubMixin(PyTorchModelHubMixin):
         if card.is_file() and GENERATED in card.read_text(encoding="utf-8", errors="replace"):
             card.unlink()  # the mixin writes one where there is none
 
-    def generate_model_card(self, **details: Any) -> ModelCard:
-        """See `model_card`."""
-        return model_card(self, **details)
+    def generate_model_card(
+        self, *, run: Any = None, results: Any = None, repo_id: str = "<user>/<name>"
+    ) -> ModelCard:
+        """The card of a model, with metadata that the hub understands.
+
+        Args:
+            run: the Run that trained it: adds the recipe and the recall on the validation set.
+            results: from `dinomix.evaluate`, of one test set or several, concatenated.
+            repo_id: for the lines that say how to load the model.
+
+        Raises:
+            ValueError: run or results are another model's; or the results lack a column, or hold
+                two recalls for the same thing.
+        """
+        about, tables = self.card_facts(), {}
+        if run is not None:
+            if run.model_config != self.config:
+                raise ValueError(
+                    f"{run.folder} trained another model, {run.model_config}, not {self.config}"
+                )
+            names = ["epoch", "recall@1", "recall@5"]
+            tables["best"] = [names, [_cell(run.best[name]) for name in names]]
+            tables["recipe"] = _rows(run.train_config.identity(), "recipe", "value")
+        if results is not None:
+            tables["results"] = _recalls(results, self)
+        return ModelCard.from_template(
+            ModelCardData(license=about["licence"], **METADATA),
+            template_path=str(Path(__file__).with_name("card.md.j2")),
+            version=__version__,
+            repo_id=repo_id,
+            model=self,
+            licence=about["licence"],
+            input=_rows(about["input"]),
+            facts=_rows(about["facts"]),
+            fields=_rows(self.config.to_dict(), "config", "value"),
+            **tables,
+        )
 
     def push_to_hub(
         self, repo_id: str, *, model_card_kwargs: dict[str, Any] | None = None, **options: Any
     ) -> str:
         """Upload what `save_pretrained` writes, in one commit; return the commit's address.
 
-        Args:
-            options: of the mixin: commit_message, private, token, branch, create_pr, ...
+        `options` are the mixin's: commit_message, private, token, branch, create_pr, ...
         """
         details = {"repo_id": repo_id, **(model_card_kwargs or {})}
         return super().push_to_hub(repo_id, model_card_kwargs=details, **options)
@@ -133,52 +166,10 @@ def _find(repo_or_folder: str | Path, name: str, options: dict[str, Any]) -> Pat
         ) from error
 
 
-def model_card(
-    model: Any, *, run: Any = None, results: Any = None, repo_id: str = "<user>/<name>"
-) -> ModelCard:
-    """The card of a model, with metadata that the hub understands.
-
-    Args:
-        run: the Run that trained it: adds the recipe and the recall on the validation set.
-        results: from `dinomix.evaluate`, of one test set or several, concatenated.
-        repo_id: for the lines that say how to load the model.
-
-    Raises:
-        ValueError: run or results are another model's; or the results lack a column, or hold two
-            recalls for the same thing.
-    """
-    about, tables = model.card_facts(), {}
-    if run is not None:
-        if run.model_config != model.config:
-            raise ValueError(
-                f"{run.folder} trained another model, {run.model_config}, not {model.config}"
-            )
-        names = ["epoch", "recall@1", "recall@5"]
-        tables["best"] = [names, [_cell(run.best[name]) for name in names]]
-        tables["recipe"] = _rows(run.train_config.identity(), "recipe", "value")
-    if results is not None:
-        tables["results"] = _recalls(results, model)
-    return ModelCard.from_template(
-        ModelCardData(license=about["licence"], **METADATA),
-        template_path=str(TEMPLATE),
-        version=__version__,
-        repo_id=repo_id,
-        config=model.config,
-        dim=model.dim,
-        licence=about["licence"],
-        input=_rows(about["input"]),
-        facts=_rows(about["facts"]),
-        fields=_rows(model.config.to_dict(), "config", "value"),
-        **tables,
-    )
-
-
 def _recalls(results: Any, model: Any) -> list[list[str]]:
     """A header, then a row for each test set and condition, a column for each k."""
     same = ["dataset", "convention", "condition", "queries", "without_positives"]
-    lacking = [c for c in (*same, "k", "recall", "backbone", "dim") if c not in results]
-    if lacking:
-        raise ValueError(f"results lack the columns {lacking}: give what dinomix.evaluate returned")
+    require_columns(results, {*same, "k", "recall", "backbone", "dim"})
     mine = (model.config.backbone, model.dim)
     measured = set(zip(results["backbone"], results["dim"], strict=True))
     if measured != {mine}:

@@ -59,10 +59,8 @@ def list_images(folder: Path, nested: bool = False) -> list[Path]:
 
     Hidden files and folders are left aside, and links to folders are not followed (links to files
     are). Other files that may be photos, such as raw ones, folders that cannot be opened, and
-    without `nested` images in folders below are left out with a `LeftOutWarning`.
-
-    Raises:
-        FileNotFoundError: there is no folder, or no image; it says what was left out.
+    without `nested` images in folders below are left out with a `LeftOutWarning`, or where no image
+    is left, a FileNotFoundError.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}")

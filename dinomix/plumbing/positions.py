@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -31,8 +32,7 @@ def read_names(paths: Sequence[PurePath]) -> tuple[np.ndarray, list[str]]:
     metres = np.array([as_number(text) for each in fields for text in each[:2]]).reshape(-1, 2)
     metres[~np.isfinite(metres).all(axis=1)] = np.nan
     zones = [f"{number} {letter}".strip() for _, _, number, letter in fields]
-    known = {text: text if LIKE_A_ZONE.fullmatch(text) else "" for text in set(zones)}
-    return metres, [known[text] for text in zones]
+    return metres, [text if LIKE_A_ZONE.fullmatch(text) else "" for text in zones]
 
 
 def read_utm(paths: Sequence[Path]) -> np.ndarray:
@@ -51,11 +51,11 @@ def read_zones(zones: Sequence[str], northings: np.ndarray) -> np.ndarray:
     """Numbers of zones such as "31T", below 0 in the south, 0 for none: int64 (N,). Letters are
     bands of latitude, N and later ones northern; S is "south" where that band has no such northing.
     """
-    keys = list(zip(zones, (abs(northings - 4e6) < 5e5).tolist(), strict=True))
-    known = {key: _read_zone(*key) for key in set(keys)}  # millions of names share a few
-    return np.array([known[key] for key in keys], dtype=np.int64)
+    in_band_s = (abs(northings - 4e6) < 5e5).tolist()
+    return np.array([*map(_read_zone, zones, in_band_s)], dtype=np.int64)
 
 
+@cache  # millions of names share a few
 def _read_zone(text: str, in_band_s: bool) -> int:
     match = ZONE.fullmatch(text.upper())
     if match is None:
@@ -81,9 +81,8 @@ def refuse_positions(names: Sequence, points: np.ndarray, limits: Limits, source
 def check_metres(metres: np.ndarray, zones: Sequence[str], sources: Sequence) -> np.ndarray:
     """The zones as `read_zones` reads them.
 
-    Raises:
-        ValueError: names the source of easting and northing (N, 2) that cannot be, of degrees, and
-            of an image that lacks its zone where there are several.
+    ValueError names the source of easting and northing (N, 2) that cannot be, of degrees, and of an
+    image that lacks its zone where there are several.
     """
     signed = read_zones(zones, metres[:, 1])
     zoned = signed != 0
@@ -112,10 +111,8 @@ def in_one_plane(metres: np.ndarray, zones: Sequence[str], sources: Sequence) ->
     """UTM metres (N, 2) of any zones as metres of one plane: float64 (N, 2).
 
     Of one zone ("31T"), or of a map of one's own (""), they stay what they are; images without a
-    zone are in that of the others. Of several zones: see `plane_of_degrees`.
-
-    Raises:
-        ValueError: as `check_metres` and `plane_of_degrees`.
+    zone are in that of the others. Of several zones: see `plane_of_degrees`. Raises as that and
+    `check_metres` do.
     """
     signed = check_metres(metres, zones, sources)
     if len({*signed.tolist()} - {0}) <= 1:

@@ -47,8 +47,7 @@ _Loader.add_implicit_resolver(
 def parse_yaml(text: str) -> Any:
     """The value that YAML text stands for: dicts, lists, text, numbers, dates, None.
 
-    Raises:
-        ValueError: it is no YAML, has a key twice, or asks for an object; the line is named.
+    ValueError names the line where it is no YAML, has a key twice, or asks for an object.
     """
     try:
         return yaml.load(text, Loader=_Loader)
@@ -80,15 +79,11 @@ def read_fields(path: str | Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8-sig")
         values = _parse_json(text) if path.suffix == ".json" else parse_yaml(text)
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
-    if values is None:
-        raise ValueError(f'{path}: it is empty: write "name: value" lines')
     if not isinstance(values, dict):
-        raise ValueError(
-            f"{path}: it holds a {type(values).__name__} instead of named values: write "
-            '"name: value" lines (JSON: {"name": value})'
-        )
+        found = f"holds a {type(values).__name__} instead of named values" if values else "is empty"
+        raise ValueError(f'{path}: it {found}: write "name: value" lines (JSON: {{"name": value}})')
     return values
 
 
@@ -99,10 +94,7 @@ def _parse_json(text: str) -> Any:
             raise ValueError(f"the key {twice[0]!r} is there twice: keep one")
         return dict(pairs)
 
-    try:
-        return json.loads(text, object_pairs_hook=once) if text.strip() else None
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply for a config") from error
+    return json.loads(text, object_pairs_hook=once) if text.strip() else None
 
 
 def parse_overrides(text: str) -> dict[str, Any]:

@@ -5,8 +5,6 @@ import inspect
 
 from torch import nn
 
-FLOAT32 = 4  # bytes
-
 
 def count_parameters(module: nn.Module) -> tuple[int, int]:
     """All numbers among a module's parameters, and those of them that learn."""
@@ -33,7 +31,7 @@ def facts(model: nn.Module) -> dict[str, str]:
         "backbone": f"{config.backbone}, {learning}",
         "map": f"{backbone.out_channels} channels of {backbone.grid[0]} x {backbone.grid[1]}",
         "aggregator": f"{config.aggregator}{chosen}",
-        "descriptor": f"{model.dim:,} entries, {FLOAT32 * model.dim:,} bytes as float32",
+        "descriptor": f"{model.dim:,} entries, {4 * model.dim:,} bytes as float32",
         "parameters": f"{total:,} ({', '.join(parts)})",
         "trained": f"{trained:,} ({100 * trained / total if total else 0:.0f} %)",
     }

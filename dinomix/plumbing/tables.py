@@ -49,23 +49,20 @@ class ResultsTable(pd.DataFrame):
         return whole and pd.api.types.is_numeric_dtype(self["recall"])
 
 
-def mean_and_range(values: Iterable[float], decimals: int = 1) -> str:
+def mean_and_range(values: Iterable[float]) -> str:
     """As in "56.0 [50.0, 60.0]": the mean, the lowest and the highest; of one value that value."""
     values = list(values)
-    mean, low, high = (f"{of(values):.{decimals}f}" for of in (fmean, min, max))
+    mean, low, high = (f"{of(values):.1f}" for of in (fmean, min, max))
     return mean if len(values) == 1 else f"{mean} [{low}, {high}]"
 
 
-def show(table: pd.DataFrame, decimals: int = 1) -> "Styler":
+def show(table: pd.DataFrame) -> "Styler":
     """Recalls of a results table as papers print them.
 
     A row for each method and condition, or whatever else differs between the table's rows, a
     column for each k; what is the same everywhere stands in the caption. Over several seeds a cell
     is `mean_and_range`, of one the recall with its interval if the table has one. The best on the
-    same data set and condition is bold.
-
-    Raises:
-        ValueError: the table lacks a column of `NEEDED`.
+    same data set and condition is bold. ValueError: a column of `NEEDED` is not there.
     """
     require_columns(table, NEEDED)
     names = [column for column in table.columns if column not in MEASURED]
@@ -75,9 +72,9 @@ def show(table: pd.DataFrame, decimals: int = 1) -> "Styler":
     keys = [_in_order(texts[name]) for name in varying]
     cells = table["recall"].groupby([*keys, table["k"]], observed=True)  # of one seed or several
     several = cells.size().max() > 1
-    written = cells.agg(mean_and_range, decimals=decimals)
+    written = cells.agg(mean_and_range)
     if bounded := {"low", "high"} <= set(table) and not several:
-        ends = table[["low", "high"]].map(f"{{:.{decimals}f}}".format)
+        ends = table[["low", "high"]].map("{:.1f}".format)
         brackets = " [" + ends["low"] + ", " + ends["high"] + "]"
         written += brackets.groupby([*keys, table["k"]], observed=True).first()
     shown = written.unstack("k").fillna("")

@@ -26,13 +26,9 @@ def data_root() -> Path:
 
 
 def require(needed: Mapping[str, str], root: Path | None = None) -> Path:
-    """The data folder (`data_root()`, or another), once everything that is needed lies in it.
+    """The data folder (`data_root()`, or another); MissingDataError lists what it lacks.
 
-    Args:
-        needed: path under the data folder -> what it is and where to get it.
-
-    Raises:
-        MissingDataError: lists everything that is missing.
+    `needed`: path under the data folder -> what it is and where to get it.
     """
     root = data_root() if root is None else Path(root)
     missing = [

@@ -1,7 +1,6 @@
 """Many jobs on several processes, through Dask: here, or on the machines of a cluster."""
 
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from typing import Any
 import dask
 import torch
 from dask.distributed import Client, LocalCluster, as_completed
+from dask.system import CPU_COUNT
 
 # One thread a process: networks this small gain nothing from more, and the number of threads
 # decides how sums are rounded.
@@ -22,16 +22,9 @@ logging.getLogger("distributed.nanny").addFilter(
 )
 
 
-def available_cores() -> int:
-    """Cores that this process may use; where the system does not tell, all that there are."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def available_workers() -> int:
     """How many jobs this machine takes at once: one a core, or one where there is a GPU."""
-    return 1 if torch.cuda.is_available() else available_cores()
+    return 1 if torch.cuda.is_available() else CPU_COUNT
 
 
 @contextmanager

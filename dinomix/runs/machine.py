@@ -38,11 +38,6 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     alone = int(os.environ.get("WORLD_SIZE", 1)) == 1
     AcceleratorState._reset_state(reset_partial_state=alone)  # or an earlier run's choices stay
     accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=precision)
-    if accelerator.device.type != device.type:
-        raise ValueError(
-            f"TrainConfig.device is {config.device!r}, but this machine offers "
-            f'{accelerator.device.type!r}; use "auto"'
-        )
     if config.places_per_batch % accelerator.num_processes:
         raise ValueError(
             f"places_per_batch = {config.places_per_batch} cannot be shared out evenly among "

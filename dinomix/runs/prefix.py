@@ -25,9 +25,8 @@ BATCH = 64  # fixed, so that rounding never depends on who asked first
 class PrefixFeatures:
     """`backbone.frozen_features` of image files: `features[path]` is a float32 tensor.
 
-    Of a transformer it is (tokens, s), of a CNN a map.
-
-    Memory-mapped: many processes share one copy, and what is not used is not read.
+    Of a transformer it is (tokens, s), of a CNN a map. Memory-mapped: many processes share one
+    copy, and what is not used is not read.
     """
 
     def __init__(self, array: np.ndarray, paths: Sequence[Path]) -> None:
@@ -36,9 +35,6 @@ class PrefixFeatures:
 
     def __getitem__(self, path: Path) -> Tensor:
         return torch.from_numpy(self._array[self._row[path]].copy())
-
-    def __len__(self) -> int:
-        return len(self._row)
 
 
 def prefix_features(
@@ -53,12 +49,10 @@ def prefix_features(
 
     Args:
         model: with its weights; the features of other frozen ones are others.
-        paths: image files.
         folder: where features go: `folder/<hash>/features.npy`.
 
-    Raises:
-        UnreadableImageError, OSError: an image cannot be read (`images.read_image`); the file is
-            named. None is skipped: what is trained on must be whole.
+    An image that cannot be read is an error, as of `images.read_image`, and none is skipped: what
+    is trained on must be whole.
     """
     config, backbone = model.config, model.backbone
     digest = hashlib.sha256()

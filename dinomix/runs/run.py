@@ -93,11 +93,7 @@ class Run:
         return best_row(self.history.to_dict("records"))
 
     def load(self, which: str = "best") -> PlaceModel:
-        """The model of the "best" or of the "last" epoch, on the CPU.
-
-        Raises:
-            ValueError: for another word.
-        """
+        """The model of the "best" or of the "last" epoch, on the CPU; ValueError for another."""
         if which not in ("best", "last"):
             raise ValueError(f'which is {which!r}; it should be "best" or "last"')
         return load_model(self.folder / (BEST if which == "best" else LAST))
@@ -105,11 +101,7 @@ class Run:
     # What `train` does to a run in the making.
 
     def is_finished(self) -> bool:
-        """Whether the run is done.
-
-        Raises:
-            ValueError: the folder belongs to another run than its name says.
-        """
+        """Whether the run is done; ValueError if the folder is another run's than its name says."""
         config = _read_config(self.folder / CONFIG)
         expected = json.loads(to_json(self.identity))
         other = sorted(key for key in expected if config and config.get(key) != expected[key])
@@ -139,11 +131,7 @@ class Run:
             _write_state(self.folder / CHECKPOINT, end | _read_state(run.folder / STATE))
 
     def checkpoint(self) -> dict[str, Any] | None:
-        """The state that `save` saved last, on the CPU; None before the first one.
-
-        Raises:
-            ValueError: the file is damaged, or not `save`'s.
-        """
+        """The state that `save` saved last, on the CPU, or None; ValueError for any other file."""
         path = self.folder / CHECKPOINT
         return _read_state(path) if path.exists() else None
 
@@ -210,12 +198,9 @@ def _write_state(path: Path, state: dict[str, Any]) -> None:
 
 def _read_state(path: Path) -> dict[str, Any]:
     try:
-        state = read_torch(path)
-        if not isinstance(state, dict):
-            raise ValueError(f"{path} holds no state of a run")
+        return read_torch(path)
     except ValueError as error:
         raise ValueError(f"{error}\nWithout this file, train begins the run again.") from error
-    return state
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -251,22 +236,16 @@ def locked(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / "lock")
     try:
-        lock.acquire(timeout=0)
+        held = lock.acquire(timeout=0)
     except Timeout:
         tqdm.write(f"another process is at work in {folder}; waiting until it ends")
-        lock.acquire()
-    try:
+        held = lock.acquire()
+    with held:
         yield
-    finally:
-        lock.release()
 
 
 def weights_id(backbone: str, weights: str | Path | None) -> str | None:
-    """Names the initial weights: a file by its content, so that one that changed is another run.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-    """
+    """Names the initial weights: a file by its content, so that one that changed is another run."""
     hub = str(weights) == "hub"
     if weights is None or (hub and backbone not in TOY):
         return weights and "hub"

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from dinomix.plumbing import files as storage
-from dinomix.plumbing.files import atomic_path, config_hash, half_written, to_json
+from dinomix.plumbing.files import atomic_path, config_hash, to_json
 
 
 def test_atomic_path_replaces_only_when_the_block_ends_well(tmp_path):
@@ -30,15 +30,14 @@ def test_what_is_written_can_be_read_by_whom_a_new_file_can(tmp_path):
 
 def test_what_a_killed_process_left_goes_with_the_next_write(tmp_path):
     """But not what a living one is writing, nor a stranger's hidden file."""
-    dead = tmp_path / ".old-dinomix0123abcd.csv"
+    dead, plain = tmp_path / ".old-dinomix0123abcd.csv", tmp_path / ".a.b-dinomix0123abcd"
     dead.write_text("half")
+    plain.write_text("half")
     stranger = tmp_path / ".old-0123abcd.csv"
     stranger.write_text("mine")
-    assert half_written(dead.name) == "old.csv" and half_written(stranger.name) is None
-    assert half_written(".a.b-dinomix0123abcd") == "a.b"
     with atomic_path(tmp_path / "first.csv") as first:
         first.write_text("slow")
-        assert not dead.exists() and stranger.exists()
+        assert not dead.exists() and not plain.exists() and stranger.exists()
         storage._swept.clear()  # as in another process
         with atomic_path(tmp_path / "second.csv") as second:
             second.write_text("quick")

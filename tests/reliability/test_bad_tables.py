@@ -110,7 +110,6 @@ def notebooks(tmp_path):
         ("common: {}\nnotebooks: [10_a]", "notebooks is .'10_a'., expected names"),
         ("common: {}\nnotebooks: {10_a: 5}", "10_a is 5, expected names"),
         ("common: {5: 1}\nnotebooks: {10_a: }", "common is .*, expected names"),
-        ("common: {}\nnotebooks: {../10_a: }", "a notebook's name, without a folder"),
         ("common: {size: 1, size: 2}\nnotebooks: {10_a: }", "line 1: .*'size' is there twice"),
         ("common: {size: !!python/object/apply:os.system [ls]}\nnotebooks: {}", "line 1: could"),
         ("common: {size: !nosuch 5}\nnotebooks: {}", "line 1: could not"),

@@ -40,7 +40,6 @@ def test_model_goes_on_from_the_features_as_from_the_images(data, tmp_path, aggr
     frozen = features(model, test.database, tmp_path)
     plain = dinomix.describe(model, test.database, progress=False)
     cached = dinomix.describe(model, test.database, frozen=frozen, progress=False)
-    assert len(frozen) == len(test.database)
     np.testing.assert_allclose(cached, plain, atol=1e-6)
 
 
