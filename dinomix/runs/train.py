@@ -70,8 +70,7 @@ def train(
         DivergedError: loss or weights became NaN or infinite. The last good checkpoint stays.
     """
     batches_of(places, train_config, epoch=1)  # or an error, before anything is written
-    given = {"weights": weights, "start": start, "out": out}
-    run, start = find_run(model_config, places, val, train_config, **given)
+    run, start = _asked(model_config, places, val, train_config, weights, start, out)
     if run.is_finished():
         run.remove_checkpoint()
         return Run.open(run.folder)
@@ -103,8 +102,20 @@ def find_run(
     weights: str | Path | None = None,
     start: str | Path | PlaceModel | None = None,
     out: str | Path | None = None,
-) -> tuple[Run, PlaceModel | None]:
-    """The run that `train` makes for these arguments, be its folder there or not; and `start`."""
+    finished: bool = True,
+) -> Run | None:
+    """The finished run that `train` would return for these arguments, or None.
+
+    Else, with `finished=False`, the run that it would make, whose folder may be there or not.
+    """
+    run, _ = _asked(model_config, places, val, train_config, weights, start, out)
+    if not finished:
+        return run
+    return Run.open(run.folder) if run.is_finished() else None
+
+
+def _asked(model_config, places, val, train_config, weights, start, out):
+    """The run in its folder, be it there or not, and the model that it starts from, if any."""
     check_own(model_config)
     prints = [test.fingerprint for test in as_sets(val)]
     identity = {

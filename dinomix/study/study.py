@@ -272,7 +272,8 @@ class Study:
         """The run that trains the variant, be it there or not; None where nothing learns."""
         if variant.train is None:
             return None
-        return find_run(*self._training(variant), weights=variant.weights, out=self.out)[0]
+        where = {"weights": variant.weights, "out": self.out}
+        return find_run(*self._training(variant), **where, finished=False)
 
     def _table_path(
         self, variant: Variant, run: Run | None, test: TestSet, kind: str = "recall"

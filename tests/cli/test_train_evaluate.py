@@ -67,7 +67,7 @@ def test_train_makes_the_run_that_the_package_makes(data, tmp_path):
     folder, best, *compared = result.stdout.splitlines()
     assert "24 images" in result.stderr and "TestSet(city-val: 5 database" in result.stderr
     assert "epoch 1/1" in result.stderr  # the bar
-    found, _ = training.find_run(
+    run = training.find_run(
         dinomix.ModelConfig(**MODEL),
         dinomix.PlaceDataset(data / "places"),
         dinomix.TestSet(data / "city", "val"),
@@ -75,8 +75,7 @@ def test_train_makes_the_run_that_the_package_makes(data, tmp_path):
         weights="hub",
         out=tmp_path,
     )
-    assert str(found.folder) == folder
-    run = dinomix.Run.open(folder)
+    assert str(run.folder) == folder
     recalls = f"recall@1 {run.best['recall@1']:.1f} %, recall@5 {run.best['recall@5']:.1f} %"
     assert best == f"best epoch 1 of 1: {recalls} on city-val (25 m)"
     assert folder in repr(run) and "best epoch 1 of 1" in repr(run)

@@ -281,8 +281,10 @@ def test_several_validation_sets_choose_by_their_mean(data, tmp_path):
     for k in (1, 5):
         expected = [t[(t["condition"] == "all") & (t["k"] == k)]["recall"].item() for t in tables]
         assert run.best[f"recall@{k}"] == pytest.approx(np.mean(expected))
-    found = [runs.find_run(TINY, places, sets, config, out=tmp_path)[0] for sets in (val, [val])]
-    alone, same = (each.folder for each in found)
+    alone, same = (
+        runs.find_run(TINY, places, sets, config, out=tmp_path, finished=False).folder
+        for sets in (val, [val])
+    )
     assert alone == same != run.folder
     with pytest.raises(ValueError, match="val is empty"):
         train(TINY, places, [], config, out=tmp_path, progress=False)
@@ -420,7 +422,7 @@ def test_finished_run_is_loaded(run, data, monkeypatch):
     again = train(TINY, *data, RECIPE, out=run.folder.parent, progress=False)
     assert_same_result(again, run)
     assert (again.model_config, again.train_config) == (TINY, RECIPE)
-    assert runs.find_run(TINY, *data, RECIPE, out=run.folder.parent)[0].is_finished()
+    assert runs.find_run(TINY, *data, RECIPE, out=run.folder.parent).folder == run.folder
     names = {path.name for path in run.folder.iterdir()}
     models = {"best.safetensors", "last.safetensors"}
     assert names == {"config.json", "history.csv", "state.pt", "lock", *models}
@@ -432,7 +434,7 @@ def test_training_can_be_forbidden_and_a_run_looked_for(run, data, tmp_path, mon
     assert same.folder == run.folder
     with pytest.raises(RuntimeError, match=rf"no finished run {tmp_path}.*run the notebooks"):
         train(TINY, *data, RECIPE, out=tmp_path, progress=False)
-    assert not runs.find_run(TINY, *data, RECIPE, out=tmp_path)[0].is_finished()
+    assert runs.find_run(TINY, *data, RECIPE, out=tmp_path) is None
     assert not list(tmp_path.iterdir())
 
 
@@ -661,11 +663,10 @@ def test_a_whole_model_is_trained_further(data, run, tmp_path, monkeypatch, chan
         assert torch.equal(start.state_dict()[key], value)
 
     for same in (run.folder, str(run.folder / "best.safetensors"), start.train()):
-        found, _ = runs.find_run(config, *data, recipe, start=same, out=tmp_path)
+        found = runs.find_run(config, *data, recipe, start=same, out=tmp_path)
         assert found.folder == tuned.folder
     for other in (run.load("last"), None):
-        found, _ = runs.find_run(config, *data, recipe, start=other, out=tmp_path)
-        assert not found.is_finished()
+        assert runs.find_run(config, *data, recipe, start=other, out=tmp_path) is None
     broken = {"start": run.folder, "out": tmp_path / "broken"}
     break_off(monkeypatch, "save", 2, config, *data, recipe, **broken)
     assert_same_result(train(config, *data, recipe, **broken, progress=False), tuned)
