@@ -180,11 +180,11 @@ def compare(
     if as_json:
         typer.echo(json.dumps(without_nan(rows)))
         return
-    columns = ["before", "after", "difference", "p", "McNemar's p", "queries", "groups"]
+    columns = [before.stem, after.stem, "difference", "p", "McNemar's p", "queries", "groups"]
     form = "{dataset}|{before:.1f}|{after:.1f}|{difference:+.1f} [{low:+.1f}, {high:+.1f}]"
     form += "|{p:.4f}|{mcnemar_p:.4f}|{queries:,}|{groups:,}"
     cells = [form.format(**row).split("|") for row in rows]
-    print_table(["test set", *columns], cells, f"Recall@{k}: {before} and {after}", right=columns)
+    print_table(["test set", *columns], cells, f"Recall@{k}: {before} -> {after}", right=columns)
 
 
 @app.command()
@@ -234,6 +234,7 @@ def _print_recall(test: "TestSet", table: "pd.DataFrame") -> None:
     title = f"{test.name}, {len(test.database):,} database images, positives: {test.convention}"
     size = table["image_size"].iloc[0]
     title += f", image size: {size}{' px' * (size != 'native')}"
+    title += f", intervals over {len(set(test.groups)):,} groups of queries"
     columns = [f"R@{k}" for k in ks] + ["median error"] * bool(error)
     columns += ["queries", "without a positive"]
     print_table(["condition", *columns], rows, title=title, right=columns)

@@ -174,10 +174,9 @@ def from_torch_hub(
         where = {"source": "local" if local else "github", "trust_repo": True, "verbose": False}
         module = torch.hub.load(repository, entry, **where)
     except Exception as error:  # of the network, or of code that is not ours
-        raise HubError(
-            f"torch.hub gave no {entry} of {repository} ({type(error).__name__}: {error}). Without "
-            f"a network, give the folder of a clone: {HUB}folder:{entry}"
-        ) from error
+        offline = f". Without a network, give the folder of a clone: {HUB}folder:{entry}"
+        reason = f"({type(error).__name__}: {error}){'' if local else offline}"
+        raise HubError(f"torch.hub gave no {entry} of {repository} {reason}") from error
     if isinstance(module, PlaceModel):
         return module.eval()
     size = IMAGE_SIZE if image_size is None else image_size

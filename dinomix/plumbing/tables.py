@@ -87,7 +87,7 @@ def show(table: pd.DataFrame) -> "Styler":
     styled = shown.style.apply(lambda _: pd.DataFrame(css, shown.index, shown.columns), axis=None)
     constant = {name: texts[name].iloc[0] for name in names if name not in varying}
     said = ", mean [lowest, highest] over seeds" if several else ""
-    said = " [interval over queries]" if bounded else said
+    said = " [interval over groups of queries]" if bounded else said
     caption = html.escape(_caption(table, constant, said))
     if error:  # of `evaluate`
         caption += f"; median error over all queries {error[ALL]:.1f} m"

@@ -208,6 +208,6 @@ def test_intervals_stand_behind_the_recall_of_one_seed():
     bounded = {"low": 41.26, "high": 60.0}
     table = ResultsTable([row(**bounded), row(k=5, recall=70.0, low=65.0, high=75.0)])
     assert cells(table) == {(ALL,): {"R@1": "50.0 [41.3, 60.0]", "R@5": "70.0 [65.0, 75.0]"}}
-    assert "recall in percent [interval over queries]" in table._repr_html_()
+    assert "recall in percent [interval over groups of queries]" in table._repr_html_()
     seeds = ResultsTable([row(seed=0, **bounded), row(seed=1, recall=60.0, **bounded)])
     assert cells(seeds) == {(ALL,): {"R@1": "55.0 [50.0, 60.0]"}}
