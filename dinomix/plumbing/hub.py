@@ -19,7 +19,6 @@ from dinomix.plumbing import __version__
 from dinomix.plumbing.errors import HubError
 from dinomix.plumbing.files import atomic_path
 from dinomix.plumbing.settings import VERSION, read_fields
-from dinomix.plumbing.tables import require_columns
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 GENERATED = "<!-- Written by dinomix."  # while it stands in a card, saving writes the card again
@@ -169,7 +168,9 @@ def _find(repo_or_folder: str | Path, name: str, options: dict[str, Any]) -> Pat
 def _recalls(results: Any, model: Any) -> list[list[str]]:
     """A header, then a row for each test set and condition, a column for each k."""
     same = ["dataset", "convention", "condition", "queries", "without_positives"]
-    require_columns(results, {*same, "k", "recall", "backbone", "dim"})
+    lacking = [c for c in (*same, "k", "recall", "backbone", "dim") if c not in results]
+    if lacking:
+        raise ValueError(f"results lack the columns {lacking}: give what dinomix.evaluate returned")
     mine = (model.config.backbone, model.dim)
     measured = set(zip(results["backbone"], results["dim"], strict=True))
     if measured != {mine}:

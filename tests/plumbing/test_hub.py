@@ -281,7 +281,7 @@ def test_what_is_about_another_model_is_refused(model, run, results):
     for about, complaint in (
         ({"run": other}, "abc123 trained another"),
         ({"results": results.assign(dim=99)}, "99.* not this model's"),
-        ({"results": results.drop(columns="convention")}, r"lacks .*\['convention'\]"),
+        ({"results": results.drop(columns="convention")}, r"lack .*\['convention'\]"),
         ({"results": pd.concat([results, results])}, "two recalls"),
     ):
         with pytest.raises(ValueError, match=complaint):
