@@ -228,6 +228,10 @@ def test_it_says_what_is_true_of_the_model(model):
     for name, values in (("mean", mean), ("std", std)):
         assert rows[name] == ", ".join(f"{x:.5g}" for x in values)
     assert rows.items() >= {key: facts(model)[key] for key in ("descriptor", "trained")}.items()
+    assert rows["descriptor"].startswith("16 entries")
+    assert rows["parameters"].startswith(f"{sum(p.numel() for p in model.parameters()):,} ")
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert rows["trained"].startswith(f"{trained:,} ") and rows["trained"] != rows["parameters"]
     for field, value in SMALL.to_dict().items():
         shown = ", ".join(map(str, value)) if isinstance(value, list) else value
         assert rows[field] == ("" if value == {} else str(shown))
