@@ -22,8 +22,8 @@ DINOV3 = {
 # DINOv2's architecture, small enough to pre-train on the toy city: 12 blocks, an 8 x 8 grid.
 _TOY_VIT = {"img_size": 112, "patch_size": 14, "num_classes": 0, "init_values": 1e-5}
 TOY_VITS = {
-    "toy_vits14": {**_TOY_VIT, "embed_dim": 64, "num_heads": 2},
-    "toy_vitb14": {**_TOY_VIT, "embed_dim": 128, "num_heads": 4},
+    "toy_vits14": {**_TOY_VIT, "embed_dim": 96, "num_heads": 3},
+    "toy_vitb14": {**_TOY_VIT, "embed_dim": 192, "num_heads": 6},
 }
 # The counterpart of the baselines' ResNets: timm's resnet18 with less than half of the channels.
 TOY_RESNETS = {"toy_resnet": "resnet18"}
