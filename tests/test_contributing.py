@@ -41,7 +41,7 @@ def test_the_code_runs_from_top_to_bottom(desk, capsys):
     for block in blocks("python"):
         exec(compile(block, "CONTRIBUTING.md", "exec"), names)
     shown = capsys.readouterr().out
-    assert "mean_max (weight 0.5)" in shown and "128 entries" in shown
+    assert "mean_max (weight 0.5)" in shown and "192 entries" in shown
     assert re.search(r"night +[\d.]+ +100\.0", shown)  # R@5: of three images, five are all
     model = dinomix.load_model("mean_max.safetensors")
     images = torch.randn(2, 3, 112, 112)
