@@ -75,6 +75,20 @@ PRESETS: dict[str, dict[str, Any]] = {
         "clip_norm": 1.0,
         "cache_prefix": True,
     },
+    # For a few hundred places of one's own, with the model `model.PRESETS["small"]`: as "toy", but
+    # slower, and on parts of the images.
+    "small": {
+        "epochs": 16,
+        "places_per_batch": 24,
+        "optimizer": "adamw",
+        "initialise": True,
+        "lr": 3e-4,
+        "weight_decay": 0.01,
+        "schedule": "cosine",
+        "warmup_steps": 20,
+        "clip_norm": 1.0,
+        "augment": "crops",
+    },
     # The paper's future work: trained for motion blur and too little light.
     "robust": {"augment": "robust"},
 }
@@ -173,7 +187,7 @@ class TrainConfig(Config):
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> Self:
-        """A named recipe, "paper", "authors", "toy" or "robust", with some fields changed."""
+        """A named recipe of `PRESETS`, "paper", "toy", "small", ..., with some fields changed."""
         if name not in PRESETS:
             raise ValueError(f"no training preset {name!r}; choose one of {sorted(PRESETS)}")
         return cls.from_dict({**PRESETS[name], **changes})

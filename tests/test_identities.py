@@ -158,7 +158,7 @@ def test_model_configs():
         "gem_dinov2 e5873c34a926,netvlad_resnet50 f30610cc67c5,netvlad_dinov2 af3eb262ee0e,"
         "convap_resnet50 80d682c8a92f,convap_dinov2 7cddea524121,cosplace_resnet50 1891c89ce569,"
         "cosplace_dinov2 51d5fea6be90,mixvpr_resnet50 9a903c837b62,salad 8801c62e3beb,"
-        "boq_resnet50 314342108cf0,boq a6e76d2ad973,dino_mix_authors 34fb919cac23"
+        "boq_resnet50 314342108cf0,boq a6e76d2ad973,dino_mix_authors 34fb919cac23,small f260adf10de3"
     )
     assert {name: config_hash(c.to_dict()) for name, c in dinomix.PRESETS.items()} == expected
     options = {"aggregator": "netvlad", "aggregator_options": {"clusters": 32}}
@@ -169,7 +169,8 @@ def test_model_configs():
 def test_train_configs():
     found = {name: config_hash(TrainConfig.preset(name).identity()) for name in RECIPES}
     assert found == pairs(
-        "paper 34718f58703b,authors 63299364f876,toy abe68ca3a07d,robust 027da4b93a03"
+        "paper 34718f58703b,authors 63299364f876,toy abe68ca3a07d,robust 027da4b93a03,"
+        "small 9f65850fae6c"
     )
     for changes, expected in (
         ({"shuffle": "all", "compile": False, "workers": 3, "device": "cuda:1"}, "34718f58703b"),
@@ -247,7 +248,8 @@ def test_names_of_runs(here):
         "gem_dinov2 9b137a65b98f,netvlad_resnet50 39a4409ef155,netvlad_dinov2 61f8b332ff7e,"
         "convap_resnet50 5043a1062dd2,convap_dinov2 b3639dd7d8df,cosplace_resnet50 968f060f17de,"
         "cosplace_dinov2 68e862fefb73,mixvpr_resnet50 1dd17a2b1984,salad 03df92e33f08,"
-        "boq_resnet50 da389eb6fe44,boq 2dac552a2ac7,dino_mix_authors 71addbbcc5f6"
+        "boq_resnet50 da389eb6fe44,boq 2dac552a2ac7,dino_mix_authors 71addbbcc5f6,"
+        "small 645432bb5be8"
     )
     Path("own.safetensors").write_bytes(b"made weights")
     assert run_name(weights="own.safetensors") == "ad14a3602eea"
