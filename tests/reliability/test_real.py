@@ -24,7 +24,7 @@ def recalls(model) -> list[float]:
 
 
 def test_zero_shot_gem_gives_the_reference_numbers():
-    """The reference stands in the README beside the weights."""
+    """The reference stands in docs/own-data.md, and in a README beside the weights."""
     config = dinomix.ModelConfig(
         backbone="timm/tf_efficientnet_lite0", stage=3, trained_blocks=0, aggregator="gem"
     )
@@ -32,7 +32,7 @@ def test_zero_shot_gem_gives_the_reference_numbers():
 
 
 def test_training_on_real_places_raises_recall_on_others(tmp_path):
-    """What the README shows for own data."""
+    """What docs/own-data.md shows."""
     config = dinomix.ModelConfig(
         backbone="timm/tf_efficientnet_lite0",
         stage=3,
