@@ -73,7 +73,8 @@ def test_what_is_named_is_there():
 
 
 @pytest.mark.parametrize(
-    "page", ["CONTRIBUTING.md", "README.md", *(f"docs/{p.name}" for p in ROOT.glob("docs/*.md"))]
+    "page",
+    ["CONTRIBUTING.md", "README.md", *(f"docs/{p.name}" for p in sorted(ROOT.glob("docs/*.md")))],
 )
 def test_links_lead_somewhere(page):
     links = re.findall(r"\]\((?!http)([^)]+)", (ROOT / page).read_text())
