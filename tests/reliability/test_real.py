@@ -55,7 +55,7 @@ def test_zero_shot_gem_gives_the_reference_numbers(sets):
 
 
 def test_what_knows_places_untrained(places, sets):
-    """The README of own data shows these beside what is trained."""
+    """docs/own-data.md shows these beside what is trained."""
 
     def build(**fields):
         return dinomix.build_model(dinomix.ModelConfig(**(LITE | fields)), WEIGHTS)
