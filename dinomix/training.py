@@ -75,14 +75,14 @@ PRESETS: dict[str, dict[str, Any]] = {
         "clip_norm": 1.0,
         "cache_prefix": True,
     },
-    # For a few hundred places of one's own, with the model `model.PRESETS["small"]`: as "toy", but
-    # slower, and on parts of the images.
+    # For a few hundred places of one's own, with the model `model.PRESETS["small"]`: longer than
+    # "toy", and on parts of the images.
     "small": {
         "epochs": 16,
         "places_per_batch": 24,
         "optimizer": "adamw",
         "initialise": True,
-        "lr": 3e-4,
+        "lr": 1e-3,
         "weight_decay": 0.01,
         "schedule": "cosine",
         "warmup_steps": 20,
