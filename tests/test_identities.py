@@ -158,7 +158,8 @@ def test_model_configs():
         "gem_dinov2 e5873c34a926,netvlad_resnet50 f30610cc67c5,netvlad_dinov2 af3eb262ee0e,"
         "convap_resnet50 80d682c8a92f,convap_dinov2 7cddea524121,cosplace_resnet50 1891c89ce569,"
         "cosplace_dinov2 51d5fea6be90,mixvpr_resnet50 9a903c837b62,salad 8801c62e3beb,"
-        "boq_resnet50 314342108cf0,boq a6e76d2ad973,dino_mix_authors 34fb919cac23,small f260adf10de3"
+        "boq_resnet50 314342108cf0,boq a6e76d2ad973,dino_mix_authors 34fb919cac23,"
+        "small f260adf10de3"
     )
     assert {name: config_hash(c.to_dict()) for name, c in dinomix.PRESETS.items()} == expected
     options = {"aggregator": "netvlad", "aggregator_options": {"clusters": 32}}
