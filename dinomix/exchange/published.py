@@ -70,7 +70,6 @@ class Layout:
 
 
 def _layout(own: Mapping[str, Any]) -> Layout:
-    """An entry of layouts.toml."""
     network, head = (
         Part(**with_family(FACTS["parts"][own[part]], FACTS["parts"]))
         for part in ("network", "head")
