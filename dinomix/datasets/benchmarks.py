@@ -17,6 +17,7 @@ from dinomix.data import TestSet, convention
 from dinomix.datasets.layouts import read_folders
 from dinomix.datasets.prepare.nordland import SPACING
 from dinomix.evaluation import Retrieval
+from dinomix.plumbing.configs import with_family
 from dinomix.plumbing.files import atomic_path
 from dinomix.plumbing.workspace import data_root
 
@@ -51,13 +52,6 @@ class Benchmark:
 
 
 FACTS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
-
-
-def with_family(own: Mapping[str, Any], families: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of an entry, and behind them those of the family that it is `like`."""
-    family = with_family(families[own["like"]], families) if "like" in own else {}
-    tables = {key: family.get(key, {}) | v for key, v in own.items() if isinstance(v, dict)}
-    return {key: v for key, v in {**family, **own, **tables}.items() if key != "like"}
 
 
 def _benchmark(name: str, own: Mapping[str, Any]) -> Benchmark:

@@ -19,8 +19,8 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from dinomix.datasets.benchmarks import with_family
 from dinomix.model import PRESETS, TEST_SIZES, ModelConfig, PlaceModel, build_model, outline
+from dinomix.plumbing.configs import with_family
 from dinomix.plumbing.errors import HubError, did_you_mean
 from dinomix.plumbing.files import atomic_path
 from dinomix.plumbing.tensorfiles import Tensors, beginnings, read_tensors, without_prefix
