@@ -27,12 +27,8 @@ def plan(raw: Path) -> Plan:
     planned = Plan([], [LAYOUT["note"]])
     for side, add in (("database", _add_database), ("queries", _add_queries)):
         names, positions = sides[side]
-        add(
-            planned,
-            planning.find_folder(raw, LAYOUT[side], names, LAYOUT["hint"]),
-            names,
-            positions,
-        )
+        folder = planning.find_folder(raw, LAYOUT[side], names, LAYOUT["hint"])
+        add(planned, folder, names, positions)
     return planned
 
 
