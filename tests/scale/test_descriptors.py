@@ -150,6 +150,7 @@ descriptors.describe_to(folder / "killed.npy", model, paths, batch_size=1, progr
 """
 
 
+@pytest.mark.slow  # quick: tests/reliability/test_kill.py
 def test_killed_processes_end_like_an_unbroken_one(model, paths, tmp_path):
     whole = describe_to(tmp_path / "whole.npy", model, paths, batch_size=1, progress=False)
     save_model(model, tmp_path / "model.safetensors")
@@ -384,6 +385,7 @@ def assert_as_of_one_process(file, model, paths):
     assert open_skipped(file) == [str(path) for path in skipped_images(paths, one)]
 
 
+@pytest.mark.slow  # quick: the next one, which starts the processes itself
 @pytest.mark.filterwarnings("ignore::dinomix.retrieval.SkippedImageWarning")
 def test_processes_of_accelerate_share_the_work(model, sharded, tmp_path):
     script, paths = sharded
