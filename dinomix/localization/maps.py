@@ -40,6 +40,12 @@ class Spot(NamedTuple):
         return f"{self.said['rank']}. {image}, similarity {self.said['similarity']:.3f}"
 
     @property
+    def told(self) -> dict[str, Any]:
+        """What is said, as JSON can: None for NaN, and names that are text."""
+        clean = {name: None if value != value else value for name, value in self.said.items()}
+        return {n: shown(value) if isinstance(value, str) else value for n, value in clean.items()}
+
+    @property
     def degrees(self) -> list[float]:
         """Longitude, then latitude, to a centimetre; [] where they are unknown."""
         at = self.position
@@ -80,41 +86,39 @@ def spots(estimate: Mapping[str, Any], matches: Sequence[Mapping[str, Any]]) -> 
 def _spot(kind: str, row: Mapping[str, Any], columns: str, prefix: str = "") -> Spot:
     position = Position(*(row[prefix + name] for name in Position.__annotations__))
     known = position.geographic or not math.isnan(position.utm_east)
-    said = {name: None if row[name] != row[name] else row[name] for name in columns.split()}  # NaN
-    return Spot(kind, position if known else None, said)
+    return Spot(kind, position if known else None, {name: row[name] for name in columns.split()})
 
 
 def _retrieved(found: Retrieval) -> Iterator[list[Spot]]:
-    """The same of a test set; the estimate is a vote of all that was retrieved."""
-    at = [Position.from_degrees(*each) for each in found.test.degrees.tolist()]
-    at = [position if position.geographic else None for position in at]
-    count, away = len(found.test.database), found.distances()  # (Q, k)
-    for i, path in enumerate(found.test.queries):
-        rows, query = [row for row in found.ranked[i].tolist() if row >= 0], {"query": str(path)}
-        mean = estimate_position([at[row] for row in rows]).position
-        yield [Spot("estimate", mean, query), Spot("truth", at[count + i], query)] + [
-            Spot(
-                "match",
-                at[row],
-                query
-                | {
-                    "rank": rank + 1,
-                    "image": str(found.test.database[row]),
-                    "similarity": float(found.similarities[i, rank]),
-                    "metres": away[i, rank],
-                },
-            )
-            for rank, row in enumerate(rows)
-        ]
+    """The same of a test set."""
+    test, count = found.test, len(found.test.database)
+
+    def at(row: int) -> Position | None:
+        known = not np.isnan(test.degrees[row, 0])
+        return Position.from_degrees(*test.degrees[row]) if known else None
+
+    for i, path in enumerate(test.queries):
+        rows = [row for row in found.ranked[i].tolist() if row >= 0]
+        query, truth, places = {"query": str(path)}, at(count + i), [at(row) for row in rows]
+        vote = estimate_position(places)
+        error = truth.metres_to(vote.position) if truth else math.nan
+        said = query | {"agreeing": int(vote.agrees.sum()), "error": error}
+        spots = [Spot("estimate", vote.position, said), Spot("truth", truth, query)]
+        for rank, (row, place) in enumerate(zip(rows, places, strict=True)):
+            said = query | {"rank": rank + 1, "image": str(test.database[row])}
+            said |= {"similarity": float(found.similarities[i, rank])}
+            metres = place.metres_to(vote.position) if place else math.nan
+            said |= {"metres": metres, "agrees": bool(vote.agrees[rank])}
+            spots.append(Spot("match", place, said))
+        yield spots
 
 
 def _geojson(queries: Sequence[Sequence[Spot]]) -> str:
     features = []
     for spot in chain(*queries):
         point = {"type": "Point", "coordinates": spot.degrees} if spot.degrees else None
-        said = {name: shown(v) if isinstance(v, str) else v for name, v in spot.said.items()}
-        said["kind"] = spot.kind
-        features.append({"type": "Feature", "geometry": point, "properties": said})
+        told = {"kind": spot.kind} | spot.told
+        features.append({"type": "Feature", "geometry": point, "properties": told})
     return json.dumps({"type": "FeatureCollection", "features": features}, allow_nan=False)
 
 
@@ -137,7 +141,7 @@ def _kml(queries: Sequence[Sequence[Spot]]) -> str:
             add(mark, "name", spot.name)
             add(mark, "styleUrl", f"#{spot.kind}")
             data = add(mark, "ExtendedData")
-            for name, value in spot.said.items():
+            for name, value in spot.told.items():
                 add(add(data, "Data", name=name), "value", "" if value is None else value)
             if spot.degrees:
                 add(add(mark, "Point"), "coordinates", "{},{}".format(*spot.degrees))

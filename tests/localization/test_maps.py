@@ -116,9 +116,12 @@ def test_what_retrieve_finds(kind, tmp_path):
     assert ranks[0] == 1 and spots[0][0] == "estimate"  # the first wins, all are 30 m apart
     np.testing.assert_allclose(spots[0][1], (longitude[1], latitude[1]), atol=1e-7)
     assert [said["image"] for *_, said in spots[2:]] == [str(test.database[row]) for row in ranks]
-    assert [said["metres"] for *_, said in spots[2:]] == pytest.approx(
-        retrieved.distances()[0].tolist(), abs=0.05
-    )
+    metres = [abs(test.database_utm[row, 0] - test.database_utm[1, 0]) for row in ranks]
+    assert [said["metres"] for *_, said in spots[2:]] == pytest.approx(metres, abs=0.05)
+    assert spots[0][2]["error"] == pytest.approx(1.0, abs=0.01) and spots[0][2]["agreeing"] == 1
+    lost = retrieve_described(test, np.eye(3, dtype=np.float32), np.full((1, 3), np.nan), 3)
+    (_, at, said), (kind, place, _) = features(lost, tmp_path / "b.geojson")
+    assert at is None and said["error"] is None and kind == "truth" and place == spots[1][1]
 
 
 def test_refusals(model, tmp_path):
