@@ -1,4 +1,4 @@
-"""Profiles: what they need, their notebooks, their figures, their page."""
+"""Profiles: what they need, their notebooks, their figures, their site, their page."""
 
 from pathlib import Path
 from typing import Annotated
@@ -80,6 +80,26 @@ def figures(
 
     folder = folder or Path("figures") / profile
     _report(draw_figures(profile, folder, only), folder)
+
+
+@app.command()
+def site(
+    profile: Profile,
+    out: Annotated[
+        Path | None, typer.Option(help="default: site/PROFILE in the data folder")
+    ] = None,
+) -> None:
+    """Write a static site of a profile's executed notebooks, figures, tables and claims.
+
+    Of those that have run. It runs no script, and needs no network.
+
+    \b
+    dinomix site toy
+    dinomix site smoke --out /tmp/site
+    """
+    from dinomix.pipeline.site import write_site
+
+    typer.echo(f"Site:\n  {write_site(profile, out)}")
 
 
 def _report(copies: list[Path], figures: Path) -> None:

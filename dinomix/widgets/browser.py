@@ -163,7 +163,11 @@ class QueryView(View):
         self.watch(self.show, self.test_set, self.method, self.number)
         self.watch(lambda: self.show(-1), self.previous)
         self.watch(lambda: self.show(1), self.next)
-        self.observe(lambda change: self.attempt(lambda: self.look_at(*change.new)), "looking_at")
+        self.observe(self._follow, "looking_at")
+
+    def _follow(self, change: Mapping[str, Any]) -> None:
+        if change["new"]:  # nothing yet, where a linked view still works
+            self.attempt(lambda: self.look_at(*change["new"]))
 
     def look_at(self, test: str, method: str, query: int) -> None:
         """Show what a linked view shows."""
