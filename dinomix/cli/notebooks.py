@@ -89,9 +89,9 @@ def site(
         Path | None, typer.Option(help="default: site/PROFILE in the data folder")
     ] = None,
 ) -> None:
-    """Write a static site of a profile's executed notebooks, figures, tables and claims.
+    """Write what has run of a profile as a static site, with its figures, tables and claims.
 
-    Of those that have run. It runs no script, and needs no network.
+    The pages need neither scripts nor a network.
 
     \b
     dinomix site toy

@@ -41,10 +41,7 @@ class _Engine(NBClientEngine):
     def execute_managed_notebook(
         cls, nb_man: Any, kernel_name: str, *, start_timeout: int, **options: Any
     ) -> None:
-        """As papermill's; its options go to the client, where that has a trait of their name.
-
-        Views are kept as they were when the last cell ended: they draw at once.
-        """
+        """As papermill's; its options go to the client, where that has a trait of their name."""
         options = {name: value for name, value in options.items() if hasattr(_Client, name)}
         options |= {"startup_timeout": start_timeout, "timeout": None}
         _Client(nb_man, kernel_name=kernel_name, **options).execute(env=os.environ | {UNSEEN: "1"})

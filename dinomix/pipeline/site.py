@@ -20,10 +20,10 @@ LARGEST = (1600, 1600)  # pixels of a figure on the index; in print it is the PD
 
 
 def write_site(profile: str, folder: str | Path | None = None) -> Path:
-    """Write a page for each notebook of a profile that has run; return that of all: `index.html`.
+    """Write a page for each notebook of a profile that has run; return `index.html`, of them all.
 
-    It shows of each notebook what it found, its figures and its tables. `folder` is by default
-    `site/<profile>` in the data folder; what else lies there stays.
+    That shows what each found, its figures and its tables. `folder` is by default `site/<profile>`
+    in the data folder; what else lies there stays.
 
     Raises:
         FileNotFoundError: there is no such profile.
@@ -60,7 +60,7 @@ def write_site(profile: str, folder: str | Path | None = None) -> Path:
 def _copy_figures(drawn: Path, folder: Path) -> dict[str, dict]:
     """Figures as small pictures, their PDFs and the tables as they are; what made each figure."""
     figures = {}
-    for file in sorted(drawn.rglob("*.*")):
+    for file in sorted(drawn.rglob("[!.]*.*")):
         copy = folder / file.relative_to(drawn)
         if file.suffix != ".png":
             with atomic_path(copy) as temporary:
