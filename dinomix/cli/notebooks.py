@@ -1,4 +1,4 @@
-"""Profiles: what they need, their notebooks, their figures, their site, their page."""
+"""Profiles: what they need, their notebooks, their figures, their page, their site."""
 
 from pathlib import Path
 from typing import Annotated
@@ -82,26 +82,6 @@ def figures(
     _report(draw_figures(profile, folder, only), folder)
 
 
-@app.command()
-def site(
-    profile: Profile,
-    out: Annotated[
-        Path | None, typer.Option(help="default: site/PROFILE in the data folder")
-    ] = None,
-) -> None:
-    """Write what has run of a profile as a static site, with its figures, tables and claims.
-
-    The pages need neither scripts nor a network.
-
-    \b
-    dinomix site toy
-    dinomix site smoke --out /tmp/site
-    """
-    from dinomix.pipeline.site import write_site
-
-    typer.echo(f"Site:\n  {write_site(profile, out)}")
-
-
 def _report(copies: list[Path], figures: Path) -> None:
     lines = ["Executed notebooks:", *(f"  {copy}" for copy in copies), f"Figures:\n  {figures}"]
     typer.echo("\n".join(lines))
@@ -135,3 +115,23 @@ def page(
 
     *_, notebook = run_profile(profile, only=NOTEBOOK)  # it comes after its needs
     serve(notebook, port, open_browser=not no_browser)
+
+
+@app.command()
+def site(
+    profile: Profile,
+    out: Annotated[
+        Path | None, typer.Option(help="default: site/PROFILE in the data folder")
+    ] = None,
+) -> None:
+    """Write what has run of a profile as a static site, with its figures, tables and claims.
+
+    The pages need neither scripts nor a network.
+
+    \b
+    dinomix site toy
+    dinomix site smoke --out /tmp/site
+    """
+    from dinomix.pipeline.site import write_site
+
+    typer.echo(f"Site:\n  {write_site(profile, out)}")
