@@ -9,21 +9,18 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
+import nbformat
+import papermill
+from nbclient.exceptions import DeadKernelError
 from tqdm.auto import tqdm
 
+from dinomix.pipeline.engine import ENGINE
 from dinomix.plumbing.configs import plain
-from dinomix.plumbing.errors import ExplainedError, extra
+from dinomix.plumbing.errors import ExplainedError
 from dinomix.plumbing.files import atomic_path, to_json
 from dinomix.plumbing.settings import cell_values, read_fields, refuse_unknown, refuse_unlike
 from dinomix.plumbing.workspace import NO_TRAINING, data_root, require
 from dinomix.study.designs import Setup
-
-with extra("notebooks"):
-    import nbformat
-    import papermill
-    from nbclient.exceptions import DeadKernelError
-
-    from dinomix.pipeline.engine import ENGINE
 
 PACKAGE = Path(__file__).parents[1]
 PACKAGES = (PACKAGE, PACKAGE.with_name("toycity"))  # what executed notebooks depend on
