@@ -69,7 +69,7 @@ lock: | $(BIN)/python  ## write requirements.lock again, with the newest release
 	  --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' \
 	  pyproject.toml --output-file requirements.lock
 
-weights: $(READY)  ## pretrain the stand-in backbones again (see the README for what it costs)
+weights: $(READY)  ## pretrain the stand-in backbones again (see docs/study.md for what it costs)
 	$(BIN)/dinomix pretrain
 
 clean:           ## remove the virtual environment; data and runs stay
