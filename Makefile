@@ -9,7 +9,7 @@ READY   := $(VENV)/.ready
 LOCK    ?= requirements.lock
 LOWEST  := filelock|jinja2|numpy|packaging|pandas|pillow|pillow-heif|psutil|pydantic|pyyaml|tqdm|typer|utm
 
-.PHONY: demo study figures test lowest browser notebooks lab app lint format lock weights clean help
+.PHONY: demo study figures site test lowest browser notebooks lab app lint format lock weights clean help
 
 help:            ## what can be made
 	@grep -E '^[a-z]+: .*##|^[a-z]+:  *##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 12
@@ -33,8 +33,11 @@ notebooks: $(READY)  ## run the notebooks of PROFILE (smoke, toy or paper); ONLY
 figures: $(READY)  ## draw the figures of PROFILE again from finished runs, into figures/PROFILE; ONLY=04
 	$(BIN)/dinomix figures $(PROFILE) $(if $(ONLY),--only $(ONLY))
 
+site: $(READY)   ## what has run of PROFILE as a static site: data/site/PROFILE/index.html
+	$(BIN)/dinomix site $(PROFILE)
+
 test: $(READY)   ## run the fast tests, a process on each core
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 lowest: $(READY)  ## test with the oldest releases that pyproject.toml allows, of what installs in seconds
 	$(BIN)/python -m pip install --quiet --only-binary :all: --upgrade --target $(VENV)/lowest \
@@ -42,7 +45,7 @@ lowest: $(READY)  ## test with the oldest releases that pyproject.toml allows, o
 	PYTHONPATH=$(abspath $(VENV)/lowest) $(BIN)/python -m pytest tests/test_images.py \
 	  tests/localization/test_photos.py tests/plumbing
 
-browser: $(READY)  ## try notebook 10 and its page in Chromium, which must be installed
+browser: $(READY)  ## try notebook 10, its page and the site in Chromium, which must be installed
 	$(BIN)/python -m pytest -m browser --require-browser
 
 lab: $(READY)    ## open JupyterLab on the notebooks

@@ -76,7 +76,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         "cache_prefix": True,
     },
     # For a few hundred places of one's own, with the model `model.PRESETS["small"]`: longer than
-    # "toy", and on parts of the images.
+    # "toy", and on parts of the images. Chosen by five folds over 404 webcam places, each seen twice;
+    # R@1 of whole and of cropped queries 93.6 and 65.3, at a third of the rate 93.3 and 65.0. With
+    # 16 rows 91.6 and 63.4, averaged (ema 0.98) 91.6 and 63.5, with 64 channels 92.8 and 60.8.
     "small": {
         "epochs": 16,
         "places_per_batch": 24,

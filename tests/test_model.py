@@ -179,6 +179,7 @@ PRESET_SIZES = {
     "dino_mix": (4096, 1_052_676, ("9", "10", "11")),
     "dino_mix_authors": (4096, 1_052_676, ("cls_token", "pos_embed", "8", "9", "10", "11")),
     "dino_mix_toy": (512, 29_572, ("9", "10", "11")),
+    "small": (6272, 375_217, ()),
     "gem_resnet50": (2048, 1, CNN_STAGES),
     "gem_dinov2": (768, 1, ("9", "10", "11")),
     "netvlad_resnet50": (64 * 1024, 131_136, ("layer3",)),

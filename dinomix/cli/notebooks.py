@@ -1,4 +1,4 @@
-"""Profiles: what they need, their notebooks, their figures, their page."""
+"""Profiles: what they need, their notebooks, their figures, their page, their site."""
 
 from pathlib import Path
 from typing import Annotated
@@ -115,3 +115,23 @@ def page(
 
     *_, notebook = run_profile(profile, only=NOTEBOOK)  # it comes after its needs
     serve(notebook, port, open_browser=not no_browser)
+
+
+@app.command()
+def site(
+    profile: Profile,
+    out: Annotated[
+        Path | None, typer.Option(help="default: site/PROFILE in the data folder")
+    ] = None,
+) -> None:
+    """Write what has run of a profile as a static site, with its figures, tables and claims.
+
+    The pages need neither scripts nor a network.
+
+    \b
+    dinomix site toy
+    dinomix site smoke --out /tmp/site
+    """
+    from dinomix.pipeline.site import write_site
+
+    typer.echo(f"Site:\n  {write_site(profile, out)}")

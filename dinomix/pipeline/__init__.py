@@ -1,5 +1,6 @@
-"""A profile as a whole: what it needs (`check`), its notebooks run in order (`notebooks`), and the
-last of them as a page (`page`). Whatever computes anything lies in the rooms below.
+"""A profile as a whole: what it needs (`check`), its notebooks run in order (`notebooks`), what
+they showed as a static site (`site`), and the last of them as a page of its own (`page`). Whatever
+computes anything lies in the rooms below.
 """
 
 from dinomix.plumbing.errors import extra

@@ -1,12 +1,15 @@
 """How papermill runs our notebooks: the progress bar that moves inside of one is passed on."""
 
 import html
+import os
 from collections.abc import Mapping
 from typing import Any
 
 import traitlets
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
+
+from dinomix.plumbing.workspace import UNSEEN
 
 ENGINE = "dinomix"
 TQDM = ["HTMLModel", "FloatProgressModel", "HTMLModel"]  # the parts of its bar in a notebook
@@ -41,7 +44,7 @@ class _Engine(NBClientEngine):
         """As papermill's; its options go to the client, where that has a trait of their name."""
         options = {name: value for name, value in options.items() if hasattr(_Client, name)}
         options |= {"startup_timeout": start_timeout, "timeout": None}
-        _Client(nb_man, kernel_name=kernel_name, **options).execute()
+        _Client(nb_man, kernel_name=kernel_name, **options).execute(env=os.environ | {UNSEEN: "1"})
 
 
 papermill_engines.register(ENGINE, _Engine)

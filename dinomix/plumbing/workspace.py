@@ -8,6 +8,7 @@ from dinomix.plumbing.errors import MissingDataError
 
 RENDERING = "toycity.started.json"  # in the folder of a toy city of which images are missing yet
 NO_TRAINING = "DINOMIX_NO_TRAINING"  # an environment variable: only runs that are there are used
+UNSEEN = "DINOMIX_UNSEEN"  # another: nobody looks on, so views draw before their cell ends
 
 
 def data_root() -> Path:

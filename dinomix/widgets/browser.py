@@ -163,6 +163,7 @@ class QueryView(View):
         self.watch(self.show, self.test_set, self.method, self.number)
         self.watch(lambda: self.show(-1), self.previous)
         self.watch(lambda: self.show(1), self.next)
+        self.looking_at = ()  # else a link would bring this as news, while the other view works
         self.observe(lambda change: self.attempt(lambda: self.look_at(*change.new)), "looking_at")
 
     def look_at(self, test: str, method: str, query: int) -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import html
+import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from io import BytesIO
@@ -11,6 +12,8 @@ from typing import Any
 import ipywidgets
 from matplotlib.figure import Figure
 from PIL.Image import Image
+
+from dinomix.plumbing.workspace import UNSEEN
 
 NOTHING = "nothing"  # an option of dropdowns
 WIDE = {"description_width": "initial"}
@@ -99,7 +102,7 @@ class View(ipywidgets.VBox):
     def compute(
         self, key: Any, work: Callable[[Report], Any], draw: Callable[[Any], None], now: bool
     ) -> None:
-        """`draw(work(report))`, in a thread of its own unless it can be `now`.
+        """`draw(work(report))`, in a thread of its own unless it can be `now`, or nobody looks on.
 
         `report` says how far the work is, and ends it where nobody waits for it any more: only the
         newest draws. If that has the same key, it goes on.
@@ -107,7 +110,7 @@ class View(ipywidgets.VBox):
         if self.working and key == self._key:
             return
         self._stopped.set()
-        if now:
+        if now or os.environ.get(UNSEEN):
             self._key = None
             return draw(work(lambda progress: None))
         self._key, self._stopped = key, Event()

@@ -118,6 +118,8 @@ def test_only_takes_several_and_the_kernel_is_that_of_this_environment(notebooks
 
 
 BARS = """
+import os
+assert os.environ["DINOMIX_UNSEEN"]
 from tqdm.auto import tqdm
 for place in tqdm(range(2), desc="outer", mininterval=0):
     for image in tqdm(range(3), desc="inner", mininterval=0):

@@ -1,5 +1,7 @@
 """The patch that is asked about, by sliders and by clicks, for methods with other grids."""
 
+from threading import Event
+
 import numpy as np
 import pytest
 
@@ -94,6 +96,16 @@ def test_a_retrieval_without_a_model_is_an_error_in_the_view(test_root):
     found = Retrieval(test, np.zeros((10, 2), int), np.ones((10, 2), np.float32), [[]] * 10)
     view = settle(patch_explorer([test], {"a": found}))
     assert "patches take its model" in view.message.value
+
+
+def test_an_explorer_waits_for_a_browser_that_still_works(test_root):
+    model = build_model(ModelConfig("toy_vits14", image_size=28, out_channels=8))
+    loading = Event()
+    browser = retrieval_browser([TestSet(test_root)], {"a": lambda: loading.wait(60) and model})
+    view = patch_explorer(browser)
+    assert view.message.value == ""
+    loading.set()
+    assert "query 1 of 10" in settle(view).status.value
 
 
 def test_a_browser_and_an_explorer_show_the_same_query(test_root):

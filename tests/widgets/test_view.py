@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import pytest
 from PIL import Image
 
+from dinomix.plumbing.workspace import UNSEEN
 from dinomix.widgets.view import View, choice, offer, picture, show
 
 
@@ -119,6 +120,12 @@ def test_long_work_hides_what_is_shown_says_how_far_it_is_and_draws(view):
     settle(view)
     assert "new" in view.status.value and view.message.value == ""
     assert view.shown.layout.visibility is None and view.cancel_button.layout.display == "none"
+
+
+def test_where_nobody_looks_on_a_view_draws_at_once(view, monkeypatch):
+    monkeypatch.setenv(UNSEEN, "1")
+    view.attempt(lambda: view.compute("key", lambda report: "drawn", view.tell, now=False))
+    assert "drawn" in view.status.value and not view.working
 
 
 def test_only_the_newest_draws(view):
