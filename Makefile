@@ -1,20 +1,24 @@
 # Everything starts from Python, pip and make. The virtual environment is made once, and again
-# only when pyproject.toml changes.
+# only when pyproject.toml or the lock changes.
 PYTHON  ?= python3
 PROFILE ?= toy
 VENV    := .venv
 BIN     := $(VENV)/bin
 READY   := $(VENV)/.ready
+# The releases that this state was tested with; `make LOCK=/dev/null` takes the newest ones.
+LOCK    ?= requirements.lock
 LOWEST  := filelock|jinja2|numpy|packaging|pandas|pillow|pillow-heif|psutil|pydantic|pyyaml|tqdm|typer|utm
 
-.PHONY: demo study figures site test lowest browser notebooks lab app lint format weights clean help
+.PHONY: demo study figures site test lowest browser notebooks lab app lint format lock weights clean help
 
 help:            ## what can be made
 	@grep -E '^[a-z]+: .*##|^[a-z]+:  *##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 12
 
-$(READY): pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[test,dev]'
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(READY): pyproject.toml $(LOCK) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --constraint $(LOCK) --editable '.[all,test,dev]'
 	touch $@
 
 demo: $(READY)   ## train and evaluate DINO-Mix on the embedded city, as notebooks
@@ -61,6 +65,12 @@ format: $(READY) ## put everything into form
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	$(BIN)/nbstripout notebooks/*.ipynb
+
+lock: | $(BIN)/python  ## write requirements.lock again, with the newest releases let in; then make test
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --upgrade --universal --all-extras --no-annotate \
+	  --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' \
+	  pyproject.toml --output-file requirements.lock
 
 weights: $(READY)  ## pretrain the stand-in backbones again (see docs/study.md for what it costs)
 	$(BIN)/dinomix pretrain

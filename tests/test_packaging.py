@@ -5,9 +5,11 @@ import importlib
 import inspect
 import pkgutil
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from importlib import metadata
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
 import dinomix
 
@@ -22,19 +25,47 @@ ROOT = Path(__file__).parents[1]
 
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
 
 
-def test_environment_yml_is_in_step_with_pyproject():
+def brought_by(extra: str) -> list[str]:
+    """The lines of an extra, those of the extras that it names in place of their names."""
+    asked = {line: Requirement(line) for line in EXTRAS[extra]}
+    others = {o for each in asked.values() if each.name == "dinomix" for o in each.extras}
+    own = [line for line, each in asked.items() if each.name != "dinomix"]
+    return own + [line for other in others for line in brought_by(other)]
+
+
+def test_environment_yml_installs_the_extra_all_as_locked():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     *conda, pip = environment["dependencies"]
     assert conda == [f"python{PROJECT['requires-python']}", "pip"]
-    assert pip["pip"] == [*PROJECT["dependencies"], "--editable ."]
+    *packages, lock, itself = pip["pip"]
+    assert sorted(packages) == sorted([*PROJECT["dependencies"], *brought_by("all")])
+    promised = {"torch", "jupyterlab", "papermill", "faiss-cpu", "seaborn", "grad-cam"}
+    assert promised | {"ipywidgets", "tqdm"} <= {Requirement(line).name for line in packages}
+    assert (lock, itself) == ("--constraint requirements.lock", "--editable .")
 
 
 def requirements() -> list[Requirement]:
     """Everything that pyproject.toml asks for, in all extras."""
-    lists = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
+    lists = [PROJECT["dependencies"], *EXTRAS.values()]
     return [Requirement(line) for lines in lists for line in lines]
+
+
+def test_the_lock_meets_pyproject_and_names_no_place():
+    """A release for each package, or one for each range of Pythons. `make lock` writes it."""
+    text = (ROOT / "requirements.lock").read_text()
+    assert not re.search(r"/|@|--", text)  # no address, path or option
+    locked: dict[str, list[str]] = {}
+    for release in map(Requirement, re.findall(r"^[^#\n]+", text, re.MULTILINE)):
+        (pin,) = release.specifier
+        assert pin.operator == "==" and "*" not in pin.version
+        locked.setdefault(release.name, []).append(pin.version)
+    for asked in requirements():
+        if asked.name != "dinomix":
+            releases = locked[canonicalize_name(asked.name)]
+            assert all(asked.specifier.contains(each) for each in releases), (asked, releases)
 
 
 def is_bounded(specifier: SpecifierSet) -> bool:
@@ -141,6 +172,41 @@ def test_changelog_tells_of_this_version():
 def modules() -> list[str]:
     listed = pkgutil.walk_packages([str(ROOT / "dinomix")], "dinomix.")
     return ["dinomix", *(m.name for m in listed if not m.name.endswith("__main__"))]
+
+
+def test_all_but_two_rooms_and_dask_can_be_imported_without_the_extras():
+    names = [Requirement(line).name.replace("-", "_") for line in brought_by("all")]
+    names += ["pytorch_grad_cam", "cv2", "sklearn", "IPython", "traitlets", "nbclient"]
+    code = (
+        "import importlib, sys\n"
+        f"sys.modules.update(dict.fromkeys({names}))\n"  # as if they were not installed
+        f"for name in {modules()}:\n"
+        "    try: importlib.import_module(name)\n"
+        "    except ModuleNotFoundError as error: print(name, error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    told = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
+    assert told.pop("dinomix.runs.cluster").endswith(" pip install 'dinomix[cluster]'")
+    assert {name.split(".")[1] for name in told} == {"pipeline", "widgets"}
+    assert all(words.endswith(" pip install 'dinomix[notebooks]'") for words in told.values())
+
+
+@pytest.mark.slow
+def test_a_wheel_holds_all_files_of_both_packages_and_the_notebooks(tmp_path):
+    """Built from a copy, for the checkout is not to be written to."""
+    for name in ("dinomix", "toycity", "notebooks"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=lambda *_: ["__pycache__"])
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    files = [path.relative_to(tmp_path) for path in tmp_path.glob("*/**/*") if path.is_file()]
+    here = {path.as_posix().removeprefix("dinomix/") for path in files}
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "."]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    within = {name.removeprefix("dinomix/") for name in zipfile.ZipFile(wheel).namelist()}
+    assert {name for name in within if ".dist-info/" not in name} == here
+    assert {"py.typed", "toycity/py.typed", "notebooks/profiles/smoke.yaml"} <= here
 
 
 @pytest.mark.parametrize("name", modules())

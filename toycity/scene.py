@@ -30,8 +30,12 @@ class Scene:
     """A city under a condition. It takes a second to build and milliseconds a photo: keep it."""
 
     def __init__(self, city: City, condition: Condition = DAY):
-        from embreex.mesh_construction import TriangleMesh
-        from embreex.rtcore_scene import EmbreeScene
+        try:
+            from embreex.mesh_construction import TriangleMesh
+            from embreex.rtcore_scene import EmbreeScene
+        except ModuleNotFoundError as error:
+            told = f"{error.name} is not installed: pip install 'dinomix[toy]'"
+            raise ModuleNotFoundError(told, name=error.name) from None
 
         self.city, self.condition = city, condition
         self.mesh = _build_mesh(city, condition)

@@ -12,11 +12,11 @@ import matplotlib
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pytorch_grad_cam import GradCAM
 from torch import Tensor, nn
 
 from dinomix.backbones import Backbone, ViTBackbone
 from dinomix.model import PlaceModel
+from dinomix.plumbing.errors import extra
 
 COLOURS = "inferno"  # of heat: as much brighter as hotter, which the field's usual jet is not
 
@@ -71,6 +71,9 @@ def _grad_cam(
 ) -> np.ndarray:
     """Heat (B, h, w) of each image's target, a number computed from what `describe` gives (D,)."""
 
+    with extra("notebooks"):
+        from pytorch_grad_cam import GradCAM  # here, for what needs no gradients needs no library
+
     def tail(features: Tensor) -> Tensor:
         maps, token = finish(features)
         return describe(maps, token) if model.aggregator.takes_token else describe(maps)
@@ -81,7 +84,7 @@ def _grad_cam(
         features = features.detach().requires_grad_()
         network = _Tail(tail, features.device)
         with torch.enable_grad():
-            cam = _GradCAM(network, [network.features], as_map)
+            cam = type("_GradCAM", (_AsPublished, GradCAM), {})(network, [network.features], as_map)
             heat = cam(features, targets)  # (B, h, w)
     # Where the true gradient is zero, what is left of it is rounding errors, which are no heat.
     change = features.grad.flatten(1).norm(dim=1) * features.detach().flatten(1).norm(dim=1)
@@ -103,8 +106,8 @@ class _Tail(nn.Module):
         return self.describe(self.features(features))
 
 
-class _GradCAM(GradCAM):
-    """Grad-CAM as published (Selvaraju et al. 2017); the library also stretches maps to 0..1."""
+class _AsPublished:
+    """Grad-CAM of Selvaraju et al. 2017; the library's, below it, also stretches maps to 0..1."""
 
     def compute_cam_per_layer(self, images: Tensor, targets: list, *_: bool) -> np.ndarray:
         seen, (layer,) = self.activations_and_grads, self.target_layers

@@ -15,7 +15,8 @@ from dinomix.plumbing import __version__
 from dinomix.plumbing.errors import ExplainedError
 
 # FloatingPointError: a training that diverged, a model whose weights are broken.
-EXPECTED = (ValueError, OSError, FloatingPointError, ExplainedError)
+# ModuleNotFoundError: an extra that is not installed.
+EXPECTED = (ValueError, OSError, FloatingPointError, ModuleNotFoundError, ExplainedError)
 
 
 class Commands(typer.core.TyperGroup):

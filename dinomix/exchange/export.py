@@ -16,6 +16,7 @@ from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule
 
 from dinomix.model import PlaceModel, expected_input, file_header
+from dinomix.plumbing.errors import extra
 from dinomix.plumbing.files import atomic_path, require_suffix
 
 OPSET = 18  # the one for which PyTorch's exporter is written
@@ -35,16 +36,14 @@ def export_onnx(model: PlaceModel, path: str | Path, *, external_data: bool = Fa
         external_data: keep the weights in a second file, `<path>.data`, as always above 2 GB.
 
     Raises:
-        ImportError: without the packages of the extra `export`.
+        ModuleNotFoundError: without the packages of the extra `export`.
         ValueError: if `path` does not end in .onnx.
         RuntimeError: if the model cannot be exported, or its export gives other descriptors.
     """
     path, model = require_suffix(path, "an export", ".onnx"), _copy(model)
-    try:
+    with extra("export"):
         import onnxruntime
         import onnxscript  # noqa: F401  PyTorch's exporter needs it
-    except ImportError as error:
-        raise ImportError(f"{error}: pip install 'dinomix[export]'") from error
 
     options = {"input_names": [INPUT], "output_names": ["descriptors"], "opset_version": OPSET}
     metadata, program = _metadata(model), _trace(model)

@@ -22,9 +22,11 @@ from dinomix.plumbing.settings import cell_values, read_fields, refuse_unknown, 
 from dinomix.plumbing.workspace import NO_TRAINING, data_root, require
 from dinomix.study.designs import Setup
 
-CHECKOUT = Path(__file__).parents[2]
-NOTEBOOKS = CHECKOUT / "notebooks"
-PACKAGES = (CHECKOUT / "dinomix", CHECKOUT / "toycity")  # what executed notebooks depend on
+PACKAGE = Path(__file__).parents[1]
+PACKAGES = (PACKAGE, PACKAGE.with_name("toycity"))  # what executed notebooks depend on
+NOTEBOOKS = PACKAGE / "notebooks"  # as installed from a wheel
+if not NOTEBOOKS.is_dir():
+    NOTEBOOKS = PACKAGE.with_name("notebooks")  # in a checkout
 LISTED = 30  # runs that are missing, at most
 Parameters = dict[str, Any]
 
@@ -82,11 +84,6 @@ def load_profile(
 def _read_profile(profile: str, folder: Path) -> tuple[Parameters, dict[str, Parameters]]:
     """The parameters that a profile gives to all its notebooks, and to each of them."""
     known = sorted(path.stem for path in folder.glob("*.yaml"))
-    if not known:
-        raise FileNotFoundError(
-            f"there are no profiles in {folder}: they and the notebooks come with dinomix's "
-            "repository, not with the package alone; install it from a clone (`pip install -e .`)"
-        )
     if profile not in known:  # no path, which would lead elsewhere
         raise FileNotFoundError(f"there is no profile {profile!r}; there are {known}")
     path = folder / f"{profile}.yaml"

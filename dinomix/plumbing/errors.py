@@ -1,7 +1,8 @@
 """Failures that their message explains, and words for messages. Bad input: ValueError, OSError."""
 
 import difflib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 
 
 class ExplainedError(RuntimeError):
@@ -26,6 +27,16 @@ class ParameterError(ValueError, ExplainedError):
 
 class HubError(ExplainedError):
     """A hub gave nothing: there is no network, no such repository, or no right to read it."""
+
+
+@contextmanager
+def extra(name: str) -> Iterator[None]:
+    """Around imports of what an extra of pyproject.toml brings: ModuleNotFoundError names it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        told = f"{error.name} is not installed: pip install 'dinomix[{name}]'"
+        raise ModuleNotFoundError(told, name=error.name) from None
 
 
 def first_of(names: Sequence[str], limit: int = 5) -> str:

@@ -6,10 +6,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import dask
 import torch
-from dask.distributed import Client, LocalCluster, as_completed
-from dask.system import CPU_COUNT
+
+from dinomix.plumbing.errors import extra
+
+with extra("cluster"):
+    import dask
+    from dask.distributed import Client, LocalCluster, as_completed
+    from dask.system import CPU_COUNT
 
 # One thread a process: networks this small gain nothing from more, and the number of threads
 # decides how sums are rounded.

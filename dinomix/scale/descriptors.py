@@ -31,7 +31,7 @@ from torch import nn
 
 from dinomix.images import UnreadableImageError
 from dinomix.model import PlaceModel, load_model, save_model
-from dinomix.plumbing.errors import first_of
+from dinomix.plumbing.errors import extra, first_of
 from dinomix.plumbing.files import atomic_path, config_hash, new_array, require_suffix
 from dinomix.plumbing.imagenames import names_under
 from dinomix.retrieval import SkippedImageWarning, check_on_error, describe_batches, skipped_images
@@ -142,12 +142,10 @@ def write_hloc(
     that were skipped are left out, and named by a `SkippedImageWarning`.
     Source: extract_features.py of https://github.com/cvg/Hierarchical-Localization
 
-    Raises ImportError without h5py, and ValueError where an image lies outside of `root`.
+    Raises ModuleNotFoundError without h5py, and ValueError where an image lies outside of `root`.
     """
-    try:
+    with extra("export"):
         import h5py
-    except ImportError as error:
-        raise ImportError(f"{error}: pip install 'dinomix[export]'") from error
     lost = {str(path) for path in skipped_images(paths, descriptors)}
     rows = dict(zip(names_under(root, paths), zip(paths, descriptors, strict=True), strict=True))
     with atomic_path(file) as temporary, h5py.File(temporary, "w", locking=False) as store:

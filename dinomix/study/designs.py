@@ -8,10 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from IPython.display import Markdown
 
 from dinomix.datasets.benchmarks import BENCHMARKS
 from dinomix.exchange.published import CHECKPOINTS, files_here
@@ -23,6 +22,9 @@ from dinomix.plumbing.workspace import data_root, require
 from dinomix.study.results import QUERIES, QUERY_COLUMNS, save_results, save_table
 from dinomix.study.study import Study, Variant, variants
 from dinomix.training import TrainConfig
+
+if TYPE_CHECKING:
+    from IPython.display import Markdown
 
 Methods = Mapping[str, Mapping[str, Any]]
 
@@ -215,8 +217,10 @@ class Setup:
         save_table(queries[QUERY_COLUMNS], self.results / f"{name}{QUERIES}")
         return results, queries
 
-    def found(self, number: str) -> Markdown:
+    def found(self, number: str) -> "Markdown":
         """What the notebook of this number concludes from its tables."""
+        from IPython.display import Markdown
+
         from dinomix.study.conclusions import conclude  # here, for that is a command, too
 
         return Markdown(conclude(self.results, number))

@@ -17,6 +17,7 @@ from dinomix.attention.patches import mutual
 from dinomix.evaluation import UNLABELLED, Retrieval, hits
 from dinomix.images import eval_transform, read_image
 from dinomix.plumbing.configs import whole
+from dinomix.plumbing.errors import extra
 from dinomix.plumbing.tables import ALL
 from dinomix.retrieval import ImageFiles, normaliser
 from dinomix.statistics import paired
@@ -85,7 +86,8 @@ class PatchScore:
         self._map = lru_cache(whole("kept", kept))(self._compute)
 
     def __call__(self, query: Path, candidate: Path) -> int:
-        import cv2
+        with extra("notebooks"):
+            import cv2
 
         here, there = mutual(*(self._map(path).float() for path in (query, candidate)))
         if len(here) < 4:

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -113,6 +114,12 @@ def test_heat_is_where_the_feature_is_that_the_aggregator_uses():
     model.backbone.features = one_position
     heat = energy_attention(model, torch.randn(1, 3, 56, 56))[0]
     assert np.argwhere(heat).tolist() == [[1, 2]]
+
+
+def test_without_the_library_of_gradients(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pytorch_grad_cam", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'dinomix\[notebooks\]'"):
+        energy_attention(model_of(), torch.zeros(1, 3, 56, 56))
 
 
 @pytest.mark.parametrize("attend", [energy_attention, match_attention])

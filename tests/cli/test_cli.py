@@ -285,6 +285,13 @@ def test_mistakes_are_explained(arguments, status, complaint):
 # ------------------------------------------------------------------------------- toy
 
 
+def test_an_extra_that_is_missing_is_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "embreex.mesh_construction", None)
+    result = invoke("toy", "--small", "--workers", 1, "--json")
+    assert result.exit_code == 1
+    assert re.fullmatch(r"error: embreex.* pip install 'dinomix\[toy\]'\n", result.stderr)
+
+
 def test_toy(called, data, tmp_path):
     calls = called(toycity, "write_toycity", Path("there"))
     assert invoke("toy").stdout == "there\n"

@@ -225,11 +225,6 @@ def test_wrong_models_and_recipes_are_refused_before_anything_runs(tmp_path, cha
     assert not (tmp_path / "data").exists()
 
 
-def test_without_the_repository_it_says_where_profiles_are(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"come with dinomix's repository"):
-        load_profile("demo", notebooks=tmp_path / "site-packages" / "notebooks")
-
-
 @pytest.mark.parametrize("profile", ["smoke", "toy", "paper"])
 def test_every_profile_fits_the_notebooks(profile):
     steps = load_profile(profile)
