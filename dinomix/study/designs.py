@@ -16,6 +16,7 @@ from IPython.display import Markdown
 from dinomix.datasets.benchmarks import BENCHMARKS
 from dinomix.exchange.published import CHECKPOINTS, files_here
 from dinomix.model import ModelConfig
+from dinomix.plumbing import provenance
 from dinomix.plumbing.errors import MissingDataError, did_you_mean
 from dinomix.plumbing.files import config_hash
 from dinomix.plumbing.settings import cell_values, refuse_unknown, refuse_unlike
@@ -80,6 +81,8 @@ def open_profile(parameters: Mapping[str, Any]) -> "Setup":
     setup = Setup(data_root(), parameters)
     require(setup.sets() | parameters["required"], setup.data)
     setup.results.mkdir(parents=True, exist_ok=True)
+    provenance.USED.clear()
+    provenance.use(profile=parameters["profile"])
     return setup
 
 
@@ -193,8 +196,12 @@ class Setup:
 
     def save(self, results: pd.DataFrame, name: str) -> pd.DataFrame:
         """Write what `Study.run` gave as `<name>.csv`, and give it back with the profile."""
-        table = results.assign(profile=self.parameters["profile"])
-        return save_results([table], self.results / f"{name}.csv")
+        path, table = (
+            self.results / f"{name}.csv",
+            results.assign(profile=self.parameters["profile"]),
+        )
+        provenance.write(provenance.beside(path), provenance.describe())
+        return save_results([table], path)
 
     def measure(self, name: str, study: Study | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Run the notebook's variants in `study`, or its own, and save their results by `name`.
