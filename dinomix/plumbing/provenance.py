@@ -44,17 +44,16 @@ def here(device: Any = None) -> dict[str, str]:
     import torch
 
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    name = f"{device.type}, {processor()}"
-    if device.type == "cuda":
-        name = (
-            f"cuda {torch.version.cuda or torch.version.hip}, {torch.cuda.get_device_name(device)}"
-        )
+    kind, name = device.type, processor()
+    if kind == "cuda":
+        kind += f" {torch.version.cuda or torch.version.hip}"
+        name = torch.cuda.get_device_name(device)
     profile = {"profile": "; ".join(USED["profile"])} if USED.get("profile") else {}
     return {
         "version": __version__,
         "commit": commit(),
         "torch": torch.__version__,
-        "device": name,
+        "device": f"{kind}, {name}",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         **profile,
     }

@@ -113,11 +113,15 @@ def written(table: pd.DataFrame) -> pd.DataFrame:
 
     What numbers in the headings are is said before them, if the table says it: "window 3".
     """
-    cells = pd.concat([_texts(table.iloc[:, i]) for i in range(table.shape[1])], axis=1)
-    numbered = table.columns.name and pd.api.types.is_numeric_dtype(table.columns)
-    named = f"{table.columns.name} " if numbered else ""
-    cells.columns = [_heading(f"{named}{column}") for column in table]
-    return cells.rename_axis([name and _heading(name) for name in cells.index.names])
+    whole, named = flat(table), table.columns.name
+    texts = [_texts(whole.iloc[:, i]) for i in range(whole.shape[1])]
+    levels = whole.shape[1] - table.shape[1]
+    cells = pd.concat(texts[levels:], axis=1)
+    if levels:
+        names = [name and _heading(name) for name in table.index.names]
+        cells.index = pd.MultiIndex.from_arrays(texts[:levels], names=names)
+    kind = f"{named} " if named and pd.api.types.is_numeric_dtype(table.columns) else ""
+    return cells.set_axis([_heading(f"{kind}{column}") for column in table], axis="columns")
 
 
 def ranks(cells: pd.DataFrame, better: str = "") -> pd.DataFrame:

@@ -177,6 +177,8 @@ def test_units():
 def test_numbers_in_headings_say_what_they_are():
     table = pd.DataFrame([[1.0, 2.0]], columns=pd.Index([1, 3], name="window"))
     assert list(written(table)) == ["window 1", "window 3"]
+    by_depth = pd.DataFrame({"recall": [1.0, 2.0]}, pd.Index([0, 1000], name="mix_depth"))
+    assert printed(by_depth)[".md"].splitlines()[2:] == ["| 0 | 1 |", "| 1,000 | **2** |"]
     assert list(written(table.rename(columns={1: "a", 3: "b"}))) == ["a", "b"]
     assert list(written(table.T.rename_axis("val_recall").reset_index())) == ["val recall", "0"]
 
