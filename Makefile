@@ -59,7 +59,7 @@ format: $(READY) ## put everything into form
 	$(BIN)/ruff check --fix .
 	$(BIN)/nbstripout notebooks/*.ipynb
 
-weights: $(READY)  ## pretrain the stand-in backbones again (see the README for what it costs)
+weights: $(READY)  ## pretrain the stand-in backbones again (see docs/study.md for what it costs)
 	$(BIN)/dinomix pretrain
 
 clean:           ## remove the virtual environment; data and runs stay

@@ -142,6 +142,9 @@ PRESETS: dict[str, ModelConfig] = {
     # What the authors' code trains with the recipe "authors": "layer1 = 7" freezes blocks 0 to 7.
     "dino_mix_authors": replace(_DINOV2, trained_blocks=4, train_tokens=True),
     "dino_mix_toy": ModelConfig(backbone="toy_vits14", image_size=112, out_channels=128),
+    # For a few hundred places of one's own: a frozen backbone, and means over 7 x 7 blocks of its
+    # map at first. Chosen on an EfficientNet's 14 x 14 map, see docs/own-data.md.
+    "small": replace(_DINOV2, trained_blocks=0, out_channels=128, out_rows=49),
     # Radenovic et al. 2018: the last map, p = 3 at first.
     "gem_resnet50": replace(_RESNET50, aggregator="gem"),
     "gem_dinov2": replace(_DINOV2, aggregator="gem"),

@@ -44,9 +44,14 @@ def pairs(text):
 
 MIX = ModelConfig(backbone="toy_vits14", image_size=112, out_channels=8, trained_blocks=1)
 GEM = ModelConfig(backbone="toy_resnet", image_size=112, aggregator="gem", trained_blocks=0)
-RECIPE = TrainConfig.preset("toy", epochs=1, places_per_batch=3, device="cpu")
+OLDER = {
+    "lr": 3e-3,
+    "backbone_lr": None,
+    "initialise": False,
+}  # of "toy", until its stand-ins changed
+RECIPE = TrainConfig.preset("toy", epochs=1, places_per_batch=3, device="cpu", **OLDER)
 # Of MIX and RECIPE, on the made data below, from the shipped weights.
-RUN, PLACES, VAL = "aa99a3d034cf", "e0e3a7495c727e30", "1c20a2e9b0bdefb6"
+RUN, PLACES, VAL = "ec016426a9aa", "e0e3a7495c727e30", "1c20a2e9b0bdefb6"
 MODEL_PART = """{"aggregator": "mix", "aggregator_options": {}, "backbone": "toy_vits14",
  "image_size": 112, "mix_depth": 2, "out_channels": 8, "out_rows": 4, "stage": null,
  "train_tokens": false, "trained_blocks": 1}"""
@@ -64,7 +69,7 @@ STAND_IN = "67bd5439473f00b3"  # the content of `stand_in()`: its config and the
 def config_text(version):
     """The config.json of RUN."""
     model, train = json.loads(MODEL_PART), json.loads(TRAIN_PART)
-    names = {"places": PLACES, "train": train, "val": VAL, "weights": "5e1c47cec56537f1"}
+    names = {"places": PLACES, "train": train, "val": VAL, "weights": "c5fb48aa6648729a"}
     return json.dumps({"dinomix": version, "finished": True, "model": model, **names}, indent=2)
 
 
@@ -153,7 +158,8 @@ def test_model_configs():
         "gem_dinov2 e5873c34a926,netvlad_resnet50 f30610cc67c5,netvlad_dinov2 af3eb262ee0e,"
         "convap_resnet50 80d682c8a92f,convap_dinov2 7cddea524121,cosplace_resnet50 1891c89ce569,"
         "cosplace_dinov2 51d5fea6be90,mixvpr_resnet50 9a903c837b62,salad 8801c62e3beb,"
-        "boq_resnet50 314342108cf0,boq a6e76d2ad973,dino_mix_authors 34fb919cac23"
+        "boq_resnet50 314342108cf0,boq a6e76d2ad973,dino_mix_authors 34fb919cac23,"
+        "small f260adf10de3"
     )
     assert {name: config_hash(c.to_dict()) for name, c in dinomix.PRESETS.items()} == expected
     options = {"aggregator": "netvlad", "aggregator_options": {"clusters": 32}}
@@ -164,7 +170,8 @@ def test_model_configs():
 def test_train_configs():
     found = {name: config_hash(TrainConfig.preset(name).identity()) for name in RECIPES}
     assert found == pairs(
-        "paper 34718f58703b,authors 63299364f876,toy e279ebb29d26,robust 027da4b93a03"
+        "paper 34718f58703b,authors 63299364f876,toy abe68ca3a07d,robust 027da4b93a03,"
+        "small b77efe3cb7af"
     )
     for changes, expected in (
         ({"shuffle": "all", "compile": False, "workers": 3, "device": "cuda:1"}, "34718f58703b"),
@@ -236,13 +243,14 @@ def test_names_of_runs(here):
     paper = TrainConfig(places_per_batch=2)
     found |= {name: run_name(model, paper) for name, model in dinomix.PRESETS.items()}
     assert found == {"as it is": RUN} | pairs(
-        "random 196ba8b5a0ca,by city 83974dd53e7e,seed 9a063b89290e,one city a58b8e742621,"
-        "held out 827071bb32d4,toy_vitb14 a74ec3473700,toy_resnet 2bd22bc8e704,"
-        "dino_mix b3215b1d83e7,dino_mix_toy d47386874e44,gem_resnet50 e4294aa6daa8,"
+        "random 196ba8b5a0ca,by city a48a8ac65777,seed 6c5a7f477763,one city 29d0309dd132,"
+        "held out b1e5c154bf54,toy_vitb14 0bc3c7799f5d,toy_resnet 2bd22bc8e704,"
+        "dino_mix b3215b1d83e7,dino_mix_toy e9bac8dfe15a,gem_resnet50 e4294aa6daa8,"
         "gem_dinov2 9b137a65b98f,netvlad_resnet50 39a4409ef155,netvlad_dinov2 61f8b332ff7e,"
         "convap_resnet50 5043a1062dd2,convap_dinov2 b3639dd7d8df,cosplace_resnet50 968f060f17de,"
         "cosplace_dinov2 68e862fefb73,mixvpr_resnet50 1dd17a2b1984,salad 03df92e33f08,"
-        "boq_resnet50 da389eb6fe44,boq 2dac552a2ac7,dino_mix_authors 71addbbcc5f6"
+        "boq_resnet50 da389eb6fe44,boq 2dac552a2ac7,dino_mix_authors 71addbbcc5f6,"
+        "small 645432bb5be8"
     )
     Path("own.safetensors").write_bytes(b"made weights")
     assert run_name(weights="own.safetensors") == "ad14a3602eea"
@@ -271,7 +279,7 @@ def test_run_of_the_toy_study(tmp_path, monkeypatch):
     assert (places.fingerprint, val.fingerprint) == ("04dce10dda1bd1b7", "bafc1b9fdc84c195")
     recipe = TrainConfig.preset("toy")
     name = run_name(dinomix.PRESETS["dino_mix_toy"], recipe, places=places, val=val)
-    assert name == "8e0521c33647"
+    assert name == "b26a2cd503f7"
 
 
 def test_files_of_a_study(studied):
@@ -280,7 +288,7 @@ def test_files_of_a_study(studied):
     files = words("config.json history.csv best.safetensors last.safetensors")
     sets = ["46cdd8c50e2d.csv", "16b5cc86e5a0.csv"]  # city-test, city-val
     tables = [f"{kind}-{name}" for kind in ("recall", "queries") for name in sets]
-    prefixes = ["42830e2c0692", "35ca3daa70fa", "92a8b6ae6be4"]  # of training, and of each table
+    prefixes = ["5faac99064d2", "0a7732c3ae24", "a5b81d5844bf"]  # of training, and of each table
     assert {name for name in found if not name.endswith("lock")} == {
         *(f"{RUN}/{name}" for name in files + tables),
         *(f"prefix/{name}/features.npy" for name in prefixes),
@@ -299,7 +307,7 @@ def test_content_of_a_run(studied):
     last = dinomix.Run.open(folder).history.iloc[1]
     assert last["lr"] == pytest.approx(0.0003)
     # Of initial weights, order of places and draws of images, by the seed.
-    assert last["loss"] == pytest.approx(1.012189, rel=1e-3)
+    assert last["loss"] == pytest.approx(1.192504, rel=1e-3)
 
 
 def test_an_old_run_is_found_without_training(here):
@@ -365,20 +373,20 @@ def test_names_and_shapes_of_tensors():
     assert found == pairs(
         "toy_resnet af9aefbac1e6,timm/resnet18 fc60f264b379,dinov2_vits14 684010ba8fab,"
         "dinov2_vits14_reg 519e4cbcb849,dinov3_vits16 45df33839405,stage 2 6aea62f66f13,"
-        "mix 5b625fab6434,gem 32ccb078e3a4,netvlad 7c0926d63f45,convap 1f138c2eaf3f,"
-        "cosplace e184a5a57b8f,salad 780b92cec1ae,boq 9d0458daaa1e"
+        "mix a903bcbe8648,gem af26c0776dd2,netvlad 91041b1974e9,convap 438f4b29ebc4,"
+        "cosplace 92f43247252d,salad 9cbc1b600386,boq 32b8a94bc7ee"
     )
 
 
 UNTRAINED = {  # seed 0, at 112 px: sums of backbone and aggregator
-    "toy_vits14 mix": (3.256838, -78.428805),
-    "toy_vits14 gem": (3.256838, -3.0),
-    "toy_vits14 netvlad": (3.256838, -576.094422),
-    "toy_vits14 convap": (3.256838, 0.711901),
-    "toy_vits14 cosplace": (3.256838, -2.287456),
-    "toy_vits14 salad": (3.256838, 0.651554),
-    "toy_vits14 boq": (3.256838, 790.914960),
-    "toy_vitb14 mix": (-58.529910, -88.149677),
+    "toy_vits14 mix": (-27.625167, -79.432689),
+    "toy_vits14 gem": (-27.625167, -3.0),
+    "toy_vits14 netvlad": (-27.625167, -577.385135),
+    "toy_vits14 convap": (-27.625167, 4.382637),
+    "toy_vits14 cosplace": (-27.625167, 1.382208),
+    "toy_vits14 salad": (-27.625167, -26.775829),
+    "toy_vits14 boq": (-27.625167, 570.680749),
+    "toy_vitb14 mix": (-123.971538, -96.315037),
     "toy_resnet mix": (-759.139043, -28.874244),
 }
 
@@ -405,7 +413,7 @@ def test_untrained_models(name, tmp_path):
 def test_models_to_try_things_out():
     with pytest.warns(UserWarning, match="random"):
         toy = zero_shot("dino_mix_toy")
-    assert [total(stand_in()), total(toy)] == pytest.approx([-32301.4716, 151.7884], abs=1e-2)
+    assert [total(stand_in()), total(toy)] == pytest.approx([-32301.4716, -83.4066], abs=1e-2)
 
 
 def test_photo_index(here):

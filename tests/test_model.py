@@ -157,7 +157,7 @@ def test_the_papers_model_has_the_published_tensors():
     ("config", "dim"),
     [
         (SMALL, 32),
-        (dataclasses.replace(SMALL, aggregator="gem", trained_blocks="all"), 64),
+        (dataclasses.replace(SMALL, aggregator="gem", trained_blocks="all"), 96),
         (dataclasses.replace(SMALL, mix_depth=0, trained_blocks=0), 32),
         (dataclasses.replace(SMALL, backbone="timm/resnet18", image_size=64, stage=3), 32),
     ],
@@ -178,7 +178,7 @@ CNN_STAGES = ("layer3", "layer4")
 PRESET_SIZES = {
     "dino_mix": (4096, 1_052_676, ("9", "10", "11")),
     "dino_mix_authors": (4096, 1_052_676, ("cls_token", "pos_embed", "8", "9", "10", "11")),
-    "dino_mix_toy": (512, 25_476, ("9", "10", "11")),
+    "dino_mix_toy": (512, 29_572, ("9", "10", "11")),
     "gem_resnet50": (2048, 1, CNN_STAGES),
     "gem_dinov2": (768, 1, ("9", "10", "11")),
     "netvlad_resnet50": (64 * 1024, 131_136, ("layer3",)),
@@ -270,7 +270,7 @@ def test_images_of_another_shape_are_refused(shape, complaint):
     with pytest.raises(ValueError, match=complaint):
         build_model(SMALL)(torch.randn(shape))
     gem = build_model(dataclasses.replace(SMALL, aggregator="gem"))
-    assert gem(torch.randn(1, 3, 56, 56)).shape == (1, 64)
+    assert gem(torch.randn(1, 3, 56, 56)).shape == (1, 96)
 
 
 def test_repr_sums_the_model_up():

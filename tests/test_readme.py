@@ -1,4 +1,4 @@
-"""README.md, taken at its word: its code runs, its commands exist, its map leads to the code."""
+"""README.md and docs/, taken at their word: code runs, commands exist, the map leads to code."""
 
 import re
 import tomllib
@@ -18,6 +18,8 @@ from toycity import ToyCityConfig, write_toycity
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "README.md").read_text()
+DOCS = {path.name: path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
+EVERYTHING = "\n".join([PAGE, *DOCS.values()])
 blocks = partial(code_blocks, PAGE)
 
 
@@ -37,26 +39,29 @@ def test_the_code_runs_from_top_to_bottom(desk, capsys, monkeypatch):
     monkeypatch.setattr(cluster, "local_client", lambda workers: nullcontext())
     here = lambda client, test, jobs: ({key: test(job)} for key, job in jobs.items())  # noqa: E731
     monkeypatch.setattr(cluster, "compute", here)
-    names = {}
-    first, *others = blocks("python")
-    exec(compile(first, "README.md", "exec"), names)
-    table = names["table"]
-    assert table["dim"].unique() == [512] and len(names["run"].history) == 5
+    start = {}
+    (first,) = blocks("python")
+    exec(compile(first, "README.md", "exec"), start)
+    assert start["table"]["dim"].unique() == [512] and len(start["run"].history) == 5
     assert re.search(r"\nsnow +[\d.]+ +[\d.]+ +[\d.]+\n", capsys.readouterr().out)
-    for block in others:
-        block = block.replace("epochs=16", "epochs=1, places_per_batch=8")
-        if "timm/" in block:
-            block = block.replace('weights="hub"', "weights=None")
-        exec(compile(block, "README.md", "exec"), names)
-    assert names["descriptors"].shape == (2, 512)
-    assert names["ranked"].shape == (len(names["test"].queries), 10)
-    assert names["run"].load().config == names["config"] and names["config"].stage == 3
+    after = {}
+    for name, page in DOCS.items():
+        after[name] = dict(start)
+        for block in code_blocks(page, "python"):
+            block = block.replace("epochs=16", "epochs=1, places_per_batch=8")
+            if "timm/" in block:
+                block = block.replace('weights="hub"', "weights=None")
+            exec(compile(block, name, "exec"), after[name])
+    assert after["evaluate.md"]["descriptors"].shape == (2, 512)
+    assert after["scale.md"]["ranked"].shape == (len(start["test"].queries), 10)
+    own = after["own-data.md"]
+    assert own["run"].load().config == own["config"] and own["config"].stage == 3
 
 
 def test_commands_and_targets_are_there():
     commands = get_command(app).commands
-    lines = [line for block in blocks("bash") for line in block.splitlines()]
-    lines += re.findall(r"`((?:dinomix|make) [^`]+)`", PAGE)
+    lines = [line for block in code_blocks(EVERYTHING, "bash") for line in block.splitlines()]
+    lines += re.findall(r"`((?:dinomix|make) [^`]+)`", EVERYTHING)
     called = [line.split("#")[0].split() for line in lines]
     assert sum(words[0] == "dinomix" for words in called) > 8
     makefile = (ROOT / "Makefile").read_text()
@@ -80,7 +85,7 @@ def test_the_map_names_what_is_in_the_linked_file():
 
 
 def test_attributes_are_there_after_a_plain_import():
-    named = set(re.findall(r"dinomix\.((?:\w+\.)*\w+)(?=[\s(`\[])", PAGE)) - {"sqlite"}
+    named = set(re.findall(r"dinomix\.((?:\w+\.)*\w+)(?=[\s(`\[])", EVERYTHING)) - {"sqlite"}
     assert len(named) > 15
     for path in named:
         found = dinomix

@@ -50,7 +50,7 @@ def chunked(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def with_head(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """timm's layout with the parts that the surgery cuts."""
-    extra = {"norm.weight": 64, "norm.bias": 64, "head.weight": 10, "fc_norm.bias": 64}
+    extra = {"norm.weight": 96, "norm.bias": 96, "head.weight": 10, "fc_norm.bias": 96}
     return {**tensors, **{key: torch.randn(size) for key, size in extra.items()}}
 
 
@@ -187,11 +187,11 @@ def test_a_cnn_without_counts_of_batches(tmp_path):
 
 
 def test_the_last_norm_comes_from_the_file(tmp_path):
-    tensors = published(toy(1).trunk) | {"norm.bias": torch.arange(64.0)}
+    tensors = published(toy(1).trunk) | {"norm.bias": torch.arange(96.0)}
     torch.save(tensors, tmp_path / "a.pth")
     target = build_backbone("toy_vits14", image_size=112, final_norm=True)
     load_backbone_weights(target, tmp_path / "a.pth")
-    assert torch.equal(target.trunk.norm.bias, torch.arange(64.0))
+    assert torch.equal(target.trunk.norm.bias, torch.arange(96.0))
     with pytest.raises(
         ValueError, match=r"final_norm=False cuts that off\):\n  missing norm.weight"
     ):
@@ -410,8 +410,8 @@ def test_what_cannot_be_left_out_of_dinov3_is_named(tmp_path):
 def test_every_key_that_does_not_fit_is_named(tmp_path):
     tensors = toy().trunk.state_dict()
     del tensors["cls_token"], tensors["blocks.3.ls1.gamma"]
-    tensors |= {"blocks.12.ls1.gamma": torch.ones(64), "extra": torch.ones(1)}
-    tensors["pos_embed"] = torch.zeros(1, 1370, 64)
+    tensors |= {"blocks.12.ls1.gamma": torch.ones(96), "extra": torch.ones(1)}
+    tensors["pos_embed"] = torch.zeros(1, 1370, 96)
     torch.save(tensors, tmp_path / "a.pth")
     target = toy(2)
     with pytest.raises(ValueError, match=re.escape("a.pth does not fit toy_vits14:")) as error:
@@ -421,7 +421,7 @@ def test_every_key_that_does_not_fit_is_named(tmp_path):
         "missing blocks.3.ls1.gamma",
         "unexpected blocks.12.ls1.gamma",
         "unexpected extra",
-        "pos_embed is (1, 1370, 64), expected (1, 65, 64)",
+        "pos_embed is (1, 1370, 96), expected (1, 65, 96)",
     }
     assert_same(target, toy(2))  # nothing was copied
 

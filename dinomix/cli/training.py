@@ -36,7 +36,7 @@ def train(
     config: Annotated[
         Path | None, typer.Option(help="YAML or JSON: fields that win over the preset's")
     ] = None,
-    recipe: Annotated[str, typer.Option(help="paper, authors, toy or robust")] = "paper",
+    recipe: Annotated[str, typer.Option(help="paper, authors, toy, small or robust")] = "paper",
     overrides: Overrides = "",
     weights: Annotated[str | None, typer.Option(help="hub (default), random, or a file")] = None,
     start: Annotated[str | None, typer.Option(help=f"go on from a model: {MODELS}")] = None,
@@ -54,8 +54,9 @@ def train(
         --preset dino_mix_toy --recipe toy
     dinomix train data/gsv-cities --val pitts30k-val \\
         --preset dino_mix_authors --recipe authors
-    dinomix train my_places --hold-out 0.2 --crops --also my_city --config model.yaml \\
-        --recipe toy --set "epochs=2; lr=1e-3"
+    dinomix train my_places --hold-out 0.2 --crops --also my_city --preset small \\
+        --recipe small --images-per-place 2
+    dinomix train my_places --val my_city --config model.yaml --recipe toy --set "epochs=2"
     dinomix train my_places --hold-out 0.2 --start published.ckpt --set "lr=1e-3"
     """
     from dinomix.data import PlaceDataset

@@ -157,9 +157,16 @@ class Setup:
         return {"DINO-Mix": {}}
 
     def variants(self, methods: Methods | None = None) -> list[Variant]:
-        """`methods`, or the notebook's, each with each of its seeds."""
+        """`methods`, or the notebook's, each with each of its seeds.
+
+        What the notebook's `train_changes` ask for goes before a method's own recipe.
+        """
         p = self.parameters
-        chosen = methods or self.methods
+        asked = p.get("train_changes", {})
+        chosen = {
+            name: fields | ({"train": fields["train"] | asked} if fields.get("train") else {})
+            for name, fields in (methods or self.methods).items()
+        }
         seeds = p["seeds"] if "seeds" in p else [p["seed"]]
         return variants(chosen, self.model, self.recipe, weights=self.weights, seeds=seeds)
 

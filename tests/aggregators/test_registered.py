@@ -50,7 +50,7 @@ def test_end_to_end(tmp_path):
         **SMALL, aggregator="scaled_mean", aggregator_options={"scale": 2.0}
     )
     model = dinomix.build_model(config).eval()
-    assert isinstance(model.aggregator, cls) and model.dim == 64
+    assert isinstance(model.aggregator, cls) and model.dim == 96
     assert (model.aggregator.scale == 2).all()
     images = torch.randn(3, 3, 28, 28)
     torch.testing.assert_close(model(images).norm(dim=1), torch.ones(3))

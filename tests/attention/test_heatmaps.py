@@ -101,12 +101,12 @@ def test_match_attention_equals_its_formula():
 
 def test_heat_is_where_the_feature_is_that_the_aggregator_uses():
     model = model_of()
-    pattern = torch.zeros(1, 64, 4, 4)
+    pattern = torch.zeros(1, 96, 4, 4)
     pattern[:, 5] = 1.0  # the sum of channel 5
     model.aggregator = Linear(pattern)
 
     def one_position(images: Tensor):
-        maps = torch.full((len(images), 64, 4, 4), -1.0)
+        maps = torch.full((len(images), 96, 4, 4), -1.0)
         maps[:, 5, 1, 2] = 100.0
         return maps, None
 
@@ -143,7 +143,7 @@ def test_a_block_gives_its_own_tokens_and_gradients():
     heat = energy_attention(model, images, block=9)
     for i in range(2):
         maps, slopes = (
-            x[i, 1:].detach().T.reshape(64, 4, 4) for x in (seen[0], gradient)
+            x[i, 1:].detach().T.reshape(96, 4, 4) for x in (seen[0], gradient)
         )  # less the class token
         expected = heat_slowly(maps, slopes)
         np.testing.assert_allclose(heat[i], expected, rtol=1e-3, atol=1e-4 * expected.max())

@@ -104,7 +104,7 @@ def test_the_stored_embedding_keeps_its_grid():
     backbone = build_backbone("toy_vits14", image_size=(70, 98))
     before = backbone.trunk.pos_embed.clone()
     backbone(torch.randn(1, 3, 70, 98))
-    assert before.shape == (1, 1 + 8 * 8, 64)
+    assert before.shape == (1, 1 + 8 * 8, 96)
     assert torch.equal(backbone.trunk.pos_embed, before)
 
 
@@ -235,7 +235,7 @@ def test_dinov2_sizes(name, channels, depth, parameters):
     assert total == parameters
 
 
-@pytest.mark.parametrize(("name", "dim"), [("toy_vits14", 64), ("toy_vitb14", 128)])
+@pytest.mark.parametrize(("name", "dim"), [("toy_vits14", 96), ("toy_vitb14", 192)])
 def test_toy_backbones(name, dim):
     backbone = build_backbone(name, image_size=112)
     assert (backbone.out_channels, backbone.num_blocks, backbone.grid) == (dim, 12, (8, 8))

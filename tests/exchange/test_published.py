@@ -756,7 +756,7 @@ def test_tensors_of_our_own_go_straight_to_a_model(tmp_path):
     assert torch.equal(dinomix.load_model(path, config)(images), model.eval()(images))
     other = dinomix.ModelConfig(backbone="toy_vits14", image_size=28, out_channels=8)
     with pytest.raises(
-        ValueError, match=r"(?s)own\.pt.*does not fit.*is \(4, 64\), expected \(8, 64\)"
+        ValueError, match=r"(?s)own\.pt.*does not fit.*is \(4, 96\), expected \(8, 96\)"
     ):
         dinomix.load_model(path, other)
     torch.save({"model": {f"module.{k}": t for k, t in model.state_dict().items()}}, path)

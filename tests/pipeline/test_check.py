@@ -227,7 +227,7 @@ def test_weights_of_another_backbone_are_told_tensor_by_tensor(tmp_path, data):
     save_model(build_model(other), data / "w.safetensors")
     row = checked(tmp_path, data, weights="w.safetensors")["weights of toy_vits14"]
     assert not row.ok and "does not fit toy_vits14" in row.found
-    assert "cls_token is (1, 1, 128), expected (1, 1, 64)" in row.found
+    assert "cls_token is (1, 1, 192), expected (1, 1, 96)" in row.found
 
 
 def test_hub_weights_must_be_in_the_cache(tmp_path, data, monkeypatch):

@@ -30,7 +30,7 @@ def test_facts_are_the_models():
     assert told == {
         "images": "28 x 42 px",
         "backbone": "toy_vits14, 12 blocks: 9 frozen, 3 trained",
-        "map": "64 channels of 2 x 3",
+        "map": "96 channels of 2 x 3",
         "aggregator": "mix (mix_depth 1, out_channels 4, out_rows 2)",
         "descriptor": "8 entries, 32 bytes as float32",
         "parameters": f"{total:,} (backbone {count['backbone']:,}, "

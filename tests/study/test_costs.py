@@ -47,7 +47,7 @@ def vit_flops_slowly(config: ModelConfig, dim: int, heads: int, blocks: int) -> 
 
 def test_flops_equal_a_count_by_hand():
     small, base = (ModelConfig(backbone=name) for name in ("dinov2_vits14", "dinov2_vitb14"))
-    for config, dim, heads in [(TOY, 64, 2), (small, 384, 6), (base, 768, 12)]:
+    for config, dim, heads in [(TOY, 96, 3), (small, 384, 6), (base, 768, 12)]:
         counted = module._flops(outline(config).eval())
         assert counted == vit_flops_slowly(config, dim, heads, blocks=12)
 
@@ -72,7 +72,7 @@ def test_costs_of_a_model(monkeypatch):
     assert 0 < row["trained_parameters"] == trained < row["parameters"]
     named = ("backbone", "aggregator", "dim", "image_size", "memory_mib", "device", "batch_size")
     assert [row[n] for n in named] == ["toy_vits14", "mix", 16, "70 x 42", 7.0, "cpu", 2]
-    assert row["flops"] == vit_flops_slowly(TOY, 64, 2, 12)  # of one image, whatever the batch
+    assert row["flops"] == vit_flops_slowly(TOY, 96, 3, 12)  # of one image, whatever the batch
     assert row["latency_ms"] > 0
 
 
