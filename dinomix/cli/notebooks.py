@@ -85,26 +85,20 @@ def figures(
 @app.command("provenance")
 def provenance_of(
     path: Annotated[Path, typer.Argument(help="a run's folder, a model, a table or a figure")],
-    as_json: Json = False,
 ) -> None:
-    """Say what made a run, a table or a figure: version, commit, torch, device, date, data, runs.
+    """Print what made a run, a table or a figure: commit, torch, device, date, data, runs; as JSON.
 
     A commit that ends in -dirty had changes. A table in CSV has it in a file beside it.
 
     \b
     dinomix provenance figures/toy/05_dimension_toycity-test.pdf
-    dinomix provenance data/runs/4c078f96577b --json
+    dinomix provenance data/runs/4c078f96577b
     """
     import json
 
     from dinomix.plumbing.provenance import read
 
-    found = read(path)
-    if as_json:
-        typer.echo(json.dumps(found, indent=2))
-    else:
-        for name, value in found.items():
-            typer.echo(f"{name}: {value if isinstance(value, str) else json.dumps(value)}")
+    typer.echo(json.dumps(read(path), indent=2))
 
 
 def _report(copies: list[Path], figures: Path) -> None:

@@ -4,7 +4,6 @@ A run's folder has it in `provenance.json`, `<name>.csv` in `<name>.provenance.j
 Figures carry it in their metadata, Markdown and LaTeX in a comment.
 """
 
-import html
 import json
 import platform
 import re
@@ -17,6 +16,7 @@ from typing import Any
 
 from dinomix.plumbing import __version__
 from dinomix.plumbing.files import atomic_path
+from dinomix.plumbing.settings import read_fields
 
 FILE = "provenance.json"
 MARK = re.compile(r"dinomix[\0 ](?=\{)")  # what it begins with inside of a file: JSON follows
@@ -48,15 +48,11 @@ def here(device: Any = None) -> dict[str, str]:
     if kind == "cuda":
         kind += f" {torch.version.cuda or torch.version.hip}"
         name = torch.cuda.get_device_name(device)
-    profile = {"profile": "; ".join(USED["profile"])} if USED.get("profile") else {}
-    return {
-        "version": __version__,
-        "commit": commit(),
-        "torch": torch.__version__,
-        "device": f"{kind}, {name}",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        **profile,
-    }
+    profile = "; ".join(USED.get("profile", ()))
+    date = datetime.now(UTC).isoformat(timespec="seconds")
+    facts = {"version": __version__, "commit": commit(), "torch": torch.__version__}
+    facts |= {"device": f"{kind}, {name}", "date": date}
+    return facts | ({"profile": profile} if profile else {})
 
 
 @cache
@@ -84,23 +80,18 @@ def beside(table: Path) -> Path:
     return table.with_name(re.sub(r"(\.queries)?\.csv(\.gz)?$", "", table.name) + f".{FILE}")
 
 
-def write(path: Path, facts: dict[str, str]) -> None:
-    """Save what made something."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-
-
-def add(path: Path, facts: dict[str, str]) -> None:
-    """Save what goes on with something: beside each fact of `path` that differs."""
-    before = _read_json(path) if path.is_file() else {}
+def write(path: Path, facts: dict[str, str], add: bool = False) -> None:
+    """Save what made something; `add`: beside what had made it before, where that differs."""
+    before = read_fields(path) if add and path.is_file() else {}
     for name in before.keys() & facts.keys():
         values = [*before[name].split("; "), facts[name]]
         facts = facts | {name: "; ".join(dict.fromkeys(values))}
-    write(path, before | facts)
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(before | facts, indent=2) + "\n", encoding="utf-8")
 
 
 def for_figure(suffix: str, **more: Any) -> dict[str, str]:
-    """What makes a figure, as `metadata` of matplotlib's `savefig` to .png, .pdf or .svg."""
+    """What makes a figure, as `metadata` of matplotlib's `savefig` to ".png" or ".pdf"."""
     text = json.dumps(describe(**more))
     return {"dinomix": text} if suffix == ".png" else {"Keywords": f"dinomix {text}"}
 
@@ -110,22 +101,20 @@ def read(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no such file or folder.
-        ValueError: nothing says it.
+        ValueError: nothing says it, or what says it is damaged.
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"there is no {path}")
+    files = [beside(path), path.parent / FILE]
     if path.is_dir():
-        found, files = {}, [path / "config.json", path / FILE]
-    else:
-        found, files = _inside(path), [beside(path), path.parent / FILE]
+        files = [path / "config.json", path / FILE]
+    found = _inside(path)
     for file in files:
-        found |= _read_json(file) if file.is_file() else {}
+        found |= read_fields(file) if file.is_file() else {}
     if not found:
-        raise ValueError(
-            f"nothing says what made {path}: neither the file itself, nor {files[0].name} or "
-            f"{files[1].name} beside it. A table in CSV and a run need these"
-        )
+        names = f"{files[0].name} or {files[1].name}"
+        raise ValueError(f"nothing says what made {path}: not the file itself, nor {names} with it")
     return found
 
 
@@ -135,21 +124,11 @@ def _inside(path: Path) -> dict[str, Any]:
         from dinomix.plumbing.tensorfiles import read_safetensors_header  # loads torch
 
         return read_safetensors_header(path)
-    if path.suffix in (".png", ".pdf", ".svg", ".md", ".tex"):
+    if path.suffix in (".png", ".pdf", ".md", ".tex"):
         text = path.read_bytes().decode("latin-1")  # the JSON is ASCII
         if found := MARK.search(text):
             told = text[found.end() :]
-            if path.suffix == ".pdf":
-                told = re.sub(r"\\([()\\])", r"\1", told)
-            if path.suffix == ".svg":
-                told = html.unescape(told)
+            told = re.sub(r"\\([()\\])", r"\1", told) if path.suffix == ".pdf" else told
             with suppress(ValueError):
                 return json.JSONDecoder().raw_decode(told)[0]
     return {}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error

@@ -6,6 +6,7 @@ import html
 import math
 import re
 from collections.abc import Callable, Hashable, Iterable, Mapping, Set
+from numbers import Number
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -71,8 +72,7 @@ def show(table: pd.DataFrame) -> "Styler":
     A row for each method and condition, or whatever else differs between the table's rows, a
     column for each k; what is the same everywhere stands in the caption. Over several seeds a cell
     is `mean_and_range`, of one the recall with its interval if the table has one. The best on the
-    same data set and condition is bold, as of `ranks`. ValueError: a column of `NEEDED` is not
-    there.
+    same data set and condition is bold, see `ranks`. ValueError: a column of `NEEDED` is not there.
     """
     require_columns(table, NEEDED)
     names = [column for column in table.columns if column not in MEASURED]
@@ -98,30 +98,49 @@ def show(table: pd.DataFrame) -> "Styler":
     caption = html.escape(_caption(table, constant, said))
     if error:  # of `evaluate`
         caption += f"; median error over all queries {error[ALL]:.1f} m"
-    return _styled(shown, ranks(shown), CSS, "html").set_caption(caption)
+    order = ranks(flat(shown))[list(shown)].set_axis(shown.index)
+    return _styled(shown, order, CSS, "html").set_caption(caption)
 
 
 def readable(table: pd.DataFrame, better: str = "") -> "Styler":
     """Any table as people write it, see `written`, with the best marked, see `ranks`."""
     cells = written(table)
-    styled = _styled(cells, ranks(cells, better), CSS, "html")
-    return styled.hide(axis="index") if isinstance(table.index, pd.RangeIndex) else styled
+    return _styled(cells, ranks(cells, better), CSS, "html").hide(axis="index")
+
+
+def printed(table: pd.DataFrame, better: str = "") -> dict[str, str]:
+    """The same in Markdown (".md") and in LaTeX (".tex", which needs booktabs)."""
+    cells = written(table)
+    order = ranks(cells, better)
+    numbers = [cells.iloc[:, i].str.match(r"-?[\d\[]|$").all() for i in range(cells.shape[1])]
+    sides = "".join("r" if number else "l" for number in numbers)
+    latex = _styled(cells, order, LATEX, "latex").hide(axis="index")
+    rows = [list(cells), ["---:" if number else "---" for number in numbers]]
+    for texts, places in zip(cells.to_numpy(), order.to_numpy(), strict=True):
+        rows.append([t and MARKDOWN[p].format(t) for t, p in zip(texts, places, strict=True)])
+    lines = [" | ".join(text.replace("|", r"\|") for text in row) for row in rows]
+    return {
+        ".md": "".join(f"| {line} |\n" for line in lines),
+        ".tex": latex.to_latex(hrules=True, column_format=sides),
+    }
+
+
+def flat(table: pd.DataFrame) -> pd.DataFrame:
+    """A table with what its rows are called in its first columns."""
+    if isinstance(table.index, pd.RangeIndex):
+        return pd.DataFrame(table)
+    return table.reset_index(names=[name or "" for name in table.index.names])
 
 
 def written(table: pd.DataFrame) -> pd.DataFrame:
-    """Its cells and headings as text: 1,234 and 62.5, units in the headings, no word for no value.
+    """A `flat` table as text: 1,234 and 62.5, units in the headings, no word for no value.
 
-    What numbers in the headings are is said before them, if the table says it: "window 3".
+    What numbers in the headings are stands before them, if the table says it: "window 3".
     """
-    whole, named = flat(table), table.columns.name
-    texts = [_texts(whole.iloc[:, i]) for i in range(whole.shape[1])]
-    levels = whole.shape[1] - table.shape[1]
-    cells = pd.concat(texts[levels:], axis=1)
-    if levels:
-        names = [name and _heading(name) for name in table.index.names]
-        cells.index = pd.MultiIndex.from_arrays(texts[:levels], names=names)
-    kind = f"{named} " if named and pd.api.types.is_numeric_dtype(table.columns) else ""
-    return cells.set_axis([_heading(f"{kind}{column}") for column in table], axis="columns")
+    table, kind = flat(table), table.columns.name
+    heads = [f"{kind} {name}" if kind and isinstance(name, Number) else name for name in table]
+    cells = pd.concat([_texts(table.iloc[:, i]) for i in range(len(heads))], axis=1)
+    return cells.set_axis([_heading(head) for head in heads], axis="columns")
 
 
 def ranks(cells: pd.DataFrame, better: str = "") -> pd.DataFrame:
@@ -134,47 +153,17 @@ def ranks(cells: pd.DataFrame, better: str = "") -> pd.DataFrame:
         cells: text, as of `written`.
         better: "high" or "low", of columns that are neither `HIGH` nor `LOW`; else these have none.
     """
-    flat = cells.reset_index()
-    by = [flat[name] for name in RIVALS if name in flat] or [pd.Series(0, flat.index)]
+    by = [cells[name] for name in RIVALS if name in cells] or [pd.Series(0, cells.index)]
     found = pd.DataFrame(0, cells.index, cells.columns)
     for i, column in enumerate(cells):
         way = "high" if HIGH.match(column) else "low" if LOW.match(column) else better
-        if way:
-            texts = cells.iloc[:, i].str.replace(",", "").reset_index(drop=True)
-            numbers = texts.str.extract(r"^(-?\d+(?:\.\d+)?)")[0].astype(float)
-            rivals = numbers.groupby(by, observed=True, dropna=False)
+        if way and column not in RIVALS:
+            numbers = cells.iloc[:, i].str.replace(",", "").str.extract(r"^(-?\d+(?:\.\d+)?)")[0]
+            rivals = numbers.astype(float).groupby(by)
             order, count = rivals.rank("dense", ascending=way == "low"), rivals.transform("count")
             marked = (order.eq(1) & count.gt(1)) | (order.eq(2) & count.gt(2))
-            found.iloc[:, i] = order.where(marked, 0).astype(int).to_numpy()
+            found.iloc[:, i] = order.where(marked, 0).astype(int)
     return found
-
-
-def flat(table: pd.DataFrame) -> pd.DataFrame:
-    """A table with what its rows are called in columns, and no other index than numbers."""
-    if isinstance(table.index, pd.RangeIndex):
-        return pd.DataFrame(table)
-    return table.reset_index(names=[name or "" for name in table.index.names])
-
-
-def printed(table: pd.DataFrame, better: str = "") -> dict[str, str]:
-    """A table for a text: in Markdown (".md") and in LaTeX (".tex", which needs booktabs).
-
-    As `written`; the best is bold and the second underlined, see `ranks`.
-    """
-    cells = written(table)
-    order, cells = ranks(cells, better), flat(cells)
-    order = order.set_axis(cells.index).reindex(columns=cells.columns, fill_value=0)
-    numbers = [cells.iloc[:, i].str.match(r"-?[\d\[]|$").all() for i in range(cells.shape[1])]
-    latex = _styled(cells, order, LATEX, "latex").hide(axis="index")
-    sides = "".join("r" if number else "l" for number in numbers)
-    rows = [list(cells), ["---:" if number else "---" for number in numbers]]
-    for texts, places in zip(cells.to_numpy(), order.to_numpy(), strict=True):
-        rows.append([t and MARKDOWN[p].format(t) for t, p in zip(texts, places, strict=True)])
-    lines = [" | ".join(text.replace("|", r"\|") for text in row) for row in rows]
-    return {
-        ".md": "".join(f"| {line} |\n" for line in lines),
-        ".tex": latex.to_latex(hrules=True, column_format=sides),
-    }
 
 
 def _styled(cells: pd.DataFrame, order: pd.DataFrame, looks: list[str], escape: str) -> "Styler":

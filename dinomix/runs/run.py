@@ -132,11 +132,10 @@ class Run:
         for leftover in self.folder.glob(".tmp*"):  # safetensors' own half-written files
             leftover.unlink()
         self.write_config(finished=False)
-        going_on = (self.folder / CHECKPOINT).exists()
-        run = None if going_on else self.shorter()
-        facts = provenance.here(pick_device(self.train_config.device))
-        facts |= {"after": run.folder.name} if run else {}
-        provenance.add(self.folder / provenance.FILE, facts)
+        run = None if (self.folder / CHECKPOINT).exists() else self.shorter()
+        made = provenance.here(pick_device(self.train_config.device))
+        made |= {"after": run.folder.name} if run else {}
+        provenance.write(self.folder / provenance.FILE, made, add=True)
         if run:
             save_model(run.load(), self.folder / BEST)  # which it may stay
             history = run.history.to_dict("records")

@@ -63,9 +63,9 @@ def test_commit(tmp_path, monkeypatch, fresh_commit):
     assert commit() == ""
 
 
-@pytest.mark.parametrize("suffix", [".png", ".pdf", ".svg"])
+@pytest.mark.parametrize("suffix", [".png", ".pdf"])
 def test_figures_carry_it(tmp_path, suffix):
-    name = r"Intel(R) \ Größe {x}"  # what PDF, XML and JSON escape
+    name = r"Intel(R) \ Größe {x}"  # what PDF and JSON escape
     figure, path = plt.figure(), tmp_path / f"a{suffix}"
     expected = provenance.for_figure(suffix, device=name, runs="aa & bb")
     figure.savefig(path, metadata=expected)
@@ -85,9 +85,9 @@ def test_tables_have_it_beside_them(tmp_path):
 
 def test_what_went_on_elsewhere_is_told_beside_what_began(tmp_path):
     path = tmp_path / "provenance.json"
-    provenance.add(path, {"commit": "a", "device": "cpu", "after": "r"})
-    provenance.add(path, {"commit": "b", "device": "cpu"})
-    provenance.add(path, {"commit": "a", "device": "cpu"})
+    provenance.write(path, {"commit": "a", "device": "cpu", "after": "r"}, add=True)
+    provenance.write(path, {"commit": "b", "device": "cpu"}, add=True)
+    provenance.write(path, {"commit": "a", "device": "cpu"}, add=True)
     expected = {"commit": "a; b", "device": "cpu", "after": "r"}
     (tmp_path / "recall-1.csv").write_text("")
     assert provenance.read(tmp_path) == provenance.read(tmp_path / "recall-1.csv") == expected
@@ -103,5 +103,5 @@ def test_what_says_nothing(tmp_path):
         provenance.read(tmp_path / "a.md")
     (tmp_path / "a.csv").write_text("")
     (tmp_path / "a.provenance.json").write_text("{")
-    with pytest.raises(ValueError, match=r"a\.provenance\.json is damaged"):
+    with pytest.raises(ValueError, match=r"a\.provenance\.json: .*line 1"):
         provenance.read(tmp_path / "a.csv")

@@ -10,7 +10,6 @@ import pytest
 from dinomix.evaluation import ALL
 from dinomix.plumbing.tables import (
     ResultsTable,
-    flat,
     mean_and_range,
     printed,
     ranks,
@@ -235,7 +234,7 @@ def test_markdown_and_latex_say_what_is_written():
     assert text.splitlines()[1] == "| --- | --- | ---: | ---: | --- |"
     assert "| **70.0 [60.0, 80.0]** |  | $_{ |" in text and "<ins>60.0 [59.0, 61.0]</ins>" in text
     plain = re.sub(r"\*\*|</?ins>", "", text)
-    pd.testing.assert_frame_equal(read_markdown(plain), flat(written(table)).astype(str))
+    pd.testing.assert_frame_equal(read_markdown(plain), written(table).astype(str))
 
     latex = printed(table)[".tex"].splitlines()
     assert latex[:2] == [r"\begin{tabular}{llrrl}", r"\toprule"]
