@@ -196,7 +196,7 @@ class Study:
                 f"Mend these and run the study again:{reasons}"
             ) from next(iter(failed.values()))
         found = ResultsTable(pd.concat(tables, ignore_index=True))
-        for name in set(found["run"]) - {"untrained"}:
+        for name in found.loc[found["run"] != "untrained", "run"].unique():
             Run.open(self.out / name).use()
         for each in self.test_sets():
             provenance.use(tests=f"{each.name} {each.fingerprint}")
