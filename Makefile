@@ -30,7 +30,7 @@ figures: $(READY)  ## draw the figures of PROFILE again from finished runs, into
 	$(BIN)/dinomix figures $(PROFILE) $(if $(ONLY),--only $(ONLY))
 
 test: $(READY)   ## run the fast tests, a process on each core
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 lowest: $(READY)  ## test with the oldest releases that pyproject.toml allows, of what installs in seconds
 	$(BIN)/python -m pip install --quiet --only-binary :all: --upgrade --target $(VENV)/lowest \

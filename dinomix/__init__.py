@@ -42,7 +42,7 @@ if TYPE_CHECKING:  # for editors and type checkers; a test compares it with HOME
     from dinomix.runs.run import Run
     from dinomix.runs.train import train
     from dinomix.scale.approximate import ApproximateIndex
-    from dinomix.scale.descriptors import describe_to, open_descriptors, open_skipped
+    from dinomix.scale.descriptors import describe_to, open_descriptors, open_skipped, write_hloc
     from dinomix.scale.search import search
     from dinomix.study import reported
     from dinomix.study.reranking import rerank
@@ -65,7 +65,7 @@ HOMES = {
     "runs.run": ["Run"],
     "runs.train": ["train"],
     "scale.approximate": ["ApproximateIndex"],
-    "scale.descriptors": ["describe_to", "open_descriptors", "open_skipped"],
+    "scale.descriptors": ["describe_to", "open_descriptors", "open_skipped", "write_hloc"],
     "scale.search": ["search"],
     "study.reranking": ["rerank"],
     "study.study": ["Study", "Variant"],

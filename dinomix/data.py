@@ -22,7 +22,7 @@ from dinomix.plumbing.configs import real, whole
 from dinomix.plumbing.csvtables import Table
 from dinomix.plumbing.files import atomic_path
 from dinomix.plumbing.imagenames import is_visible_image, list_images
-from dinomix.plumbing.positions import plane_of_degrees, read_utm
+from dinomix.plumbing.positions import degrees_of, plane_of_degrees, read_names, read_utm
 
 UNITS = ("m", "frames", "places")
 LARGEST = 2**53 - 1  # beyond it, float64 does not tell whole numbers apart
@@ -166,6 +166,16 @@ class TestSet:
     def labelled(self) -> bool:
         """Whether it is known where the images were taken."""
         return self.database_utm is not None
+
+    @cached_property
+    def degrees(self) -> np.ndarray:
+        """Latitude and longitude (WGS 84) of database, then queries, float64 (N + Q, 2): NaN where
+        they are unknown, as of metres without a UTM zone.
+        """
+        paths = [*self.database, *self.queries]
+        if not (self.labelled and self.unit == "m" and self.positions_in_names):
+            return np.full((len(paths), 2), np.nan)
+        return degrees_of(*read_names(paths))
 
     @property
     def convention(self) -> str:

@@ -1,5 +1,6 @@
 """Recall@k: which queries find a database image of their place among the first k; and how sure."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +14,11 @@ from dinomix import confidence
 from dinomix.data import TestSet
 from dinomix.images import size_text
 from dinomix.plumbing.configs import real, whole, wholes
+from dinomix.plumbing.errors import first_of
+from dinomix.plumbing.files import atomic_path
+from dinomix.plumbing.imagenames import names_under
 from dinomix.plumbing.tables import ALL, ResultsTable
-from dinomix.retrieval import describe, search, skipped_images
+from dinomix.retrieval import SkippedImageWarning, describe, search, skipped_images
 from dinomix.statistics import bootstrap, checked_level
 
 COLUMNS = ["dataset", "convention", "condition", "k", "recall", "queries", "without_positives"]
@@ -208,6 +212,36 @@ class Retrieval:
             return {}
         errors = np.nan_to_num(self.distances()[:, 0], nan=np.inf)
         return {name: float(np.median(errors[chosen])) for name, chosen in self._conditions()}
+
+    def pairs(self, file: str | Path, k: int | None = None, root: str | Path | None = None) -> None:
+        """Write each query with the first k of its matches (None: all), of which local features are
+        to be matched: lines "query match", as hloc's pairs_from_retrieval.py writes them and
+        COLMAP's `matches_importer --match_type pairs` reads them.
+
+        Names are relative to `root`; None: the deepest folder that holds all. No image is paired
+        with itself, and a `SkippedImageWarning` counts queries that found nothing.
+        Sources: https://github.com/cvg/Hierarchical-Localization, https://colmap.github.io
+
+        Raises ValueError: fewer were retrieved, an image lies outside of `root`, or a name has a
+        space or begins with #, which such lists cannot say.
+        """
+        found, database = self.ranked.shape[1], len(self.test.database)
+        if (k := found if k is None else whole("k", k, least=1)) > found:
+            raise ValueError(f"{found} were retrieved for each query, fewer than k = {k}")
+        names = names_under(root, [*self.test.database, *self.test.queries])
+        if unfit := [name for name in names if name[0] == "#" or len(name.split()) != 1]:
+            raise ValueError(
+                f"a list of pairs cannot name {first_of([*map(repr, unfit)])}: take spaces out of "
+                "the names of files and folders, and # from the beginning"
+            )
+        asked = zip(names[database:], self.ranked[:, :k].tolist(), strict=True)
+        pairs = [(query, names[row]) for query, rows in asked for row in rows if row >= 0]
+        lines = [f"{query} {match}\n" for query, match in pairs if query != match]
+        with atomic_path(file) as path:
+            path.write_text("".join(lines), "utf-8", "surrogateescape")
+        if lost := int((self.ranked[:, 0] < 0).sum()):
+            text = f"{lost} damaged queries found nothing, and are left out of {file}"
+            warnings.warn(text, SkippedImageWarning, stacklevel=2)
 
     def _conditions(self) -> Iterator[tuple[str, np.ndarray]]:
         """The name of each condition, and of all queries together, with its queries: bool (Q,)."""

@@ -19,7 +19,7 @@ from dinomix.evaluation import (
     retrieve_described,
 )
 from dinomix.model import ModelConfig, build_model
-from dinomix.retrieval import describe
+from dinomix.retrieval import SkippedImageWarning, describe
 from dinomix.statistics import bootstrap
 from tests.conftest import write_image
 
@@ -344,3 +344,44 @@ def test_a_table_with_intervals_over_groups(model, test_root):
         assert (row.low, row.high) == pytest.approx([100 * end for end in ends])
     whole = evaluate(model, test, (1, 2), interval=0.9, progress=False)
     assert whole[["low", "high"]].equals(table[["low", "high"]])
+
+
+def read_pairs(file):
+    """As hloc's parse_retrieval and COLMAP's ReadImagePairsText do."""
+    pairs = [line.split(" ") for line in file.read_text().splitlines() if line[0] != "#"]
+    assert all(len(pair) == 2 for pair in pairs)
+    return [tuple(pair) for pair in pairs]
+
+
+def test_pairs_for_local_matching(tmp_path):
+    found = retrieval()
+    found.test.database[int(found.ranked[1, 0])] = found.test.queries[1]  # asks for itself
+    here = Path().absolute()
+    for k, root, prefix in ((2, None, ""), (None, here.parent, f"{here.name}/")):
+        expected = []
+        for query, rows in zip(found.test.queries, found.ranked[:, :k], strict=True):
+            for row in rows:
+                if row >= 0 and found.test.database[row] != query:
+                    names = query.name, found.test.database[row].name
+                    expected.append(tuple(prefix + name for name in names))
+        with pytest.warns(SkippedImageWarning, match="1 damaged queries"):
+            found.pairs(tmp_path / "new" / "pairs.txt", k, root)
+        assert read_pairs(tmp_path / "new" / "pairs.txt") == expected and len(expected) > 10
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("d0.jpg", {"k": 5}, "4 were retrieved for each query, fewer than k = 5"),
+        ("d0.jpg", {"k": 0}, "k"),
+        ("d0.jpg", {"root": "elsewhere"}, "outside of the image root .*elsewhere"),
+        ("a b.jpg", {}, "cannot name 'a b.jpg'"),
+        ("#1.jpg", {}, "cannot name '#1.jpg'"),
+    ],
+)
+def test_pairs_that_cannot_be_written(tmp_path, name, options, message):
+    found = retrieval()
+    found.test.database[0] = Path(name)
+    with pytest.raises(ValueError, match=message):
+        found.pairs(tmp_path / "pairs.txt", **options)
+    assert not list(tmp_path.iterdir())

@@ -6,18 +6,13 @@ import numpy as np
 from numpy.linalg import norm
 
 from toycity.camera import compass, heading_of
-from toycity.city import Block, Building
+from toycity.city import LOOKS, Block, Building
 from toycity.mesh import BUILDING, MeshBuilder, up
 from toycity.tiles import DOORS, SHOPS, SIGNS, VARIANTS, WALLS, WINDOWS
 
 WARM = np.array((1.0, 0.72, 0.38), np.float32)  # light behind windows
 SIGN_HEIGHT = 0.75
-# Shop fronts, signs, awnings and doors are painted from one list all over the city.
-ACCENTS = (
-    *((0.62, 0.16, 0.14), (0.16, 0.30, 0.24), (0.17, 0.24, 0.42), (0.78, 0.56, 0.16)),
-    *((0.34, 0.24, 0.18), (0.86, 0.84, 0.80), (0.22, 0.22, 0.24), (0.42, 0.55, 0.58)),
-    *((0.70, 0.36, 0.16), (0.48, 0.22, 0.34)),
-)
+ACCENTS = LOOKS["paints"]["accents"]
 # Corners of a box, as which end of (along, up, out); and its faces, seen from outside.
 _CUBE = np.array([(i, j, k) for i in (0, 1) for j in (0, 1) for k in (0, 1)]).T
 _FACES = np.array([(1, 5, 7, 3), (0, 1, 3, 2), (5, 4, 6, 7), (3, 7, 6, 2), (0, 4, 5, 1)])

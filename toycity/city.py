@@ -2,7 +2,10 @@
 
 import dataclasses
 import hashlib
+import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import utm
@@ -18,7 +21,9 @@ PLACE_SPACING = 12.0  # metres along a street, before it is stretched to fit the
 PAVEMENT = 3.0  # width of a pavement
 DEPTH = 11.0  # of a building, from the street to the courtyard
 LANDMARKS = ("church", "gasometer", "tower", "tower", "water_tower", "chimney")
-Colour = tuple[float, float, float]
+Colour = Sequence[float]  # red, green, blue
+LOOKS = tomllib.loads(Path(__file__).with_name("looks.toml").read_text(encoding="utf-8"))
+DISTRICTS = LOOKS["districts"]
 
 
 @dataclass(frozen=True)
@@ -242,56 +247,28 @@ def _places(streets: list[Street], inside: list[int]) -> list[Place]:
 # ---------------------------------------------------------------------- what buildings look like
 
 
-@dataclass(frozen=True)
-class District:
-    """The vocabulary that the buildings of a neighbourhood share."""
-
-    walls: tuple[int, ...]
-    paints: tuple[Colour, ...]
-    windows: tuple[int, ...]
-    floors: tuple[int, int]
-    shops: float  # chance that a ground floor is let to shops
-    roofs: tuple[str, ...]
-    roof_paints: tuple[Colour, ...]
-
-
-_OCHRE = ((0.88, 0.79, 0.62), (0.85, 0.72, 0.55), (0.90, 0.84, 0.72), (0.82, 0.66, 0.52))
-_BRICK = ((0.68, 0.38, 0.30), (0.60, 0.34, 0.27), (0.72, 0.46, 0.36), (0.64, 0.52, 0.42))
-_STONE = ((0.82, 0.79, 0.72), (0.76, 0.73, 0.67), (0.86, 0.82, 0.74), (0.72, 0.71, 0.69))
-_COOL = ((0.78, 0.80, 0.80), (0.68, 0.72, 0.76), (0.86, 0.86, 0.84), (0.74, 0.70, 0.66))
-_TILES = ((0.66, 0.36, 0.26), (0.58, 0.34, 0.27), (0.70, 0.42, 0.30))
-_SLATE = ((0.38, 0.40, 0.45), (0.44, 0.44, 0.46))
-
-DISTRICTS = (
-    District((0, 0, 2), _OCHRE, (0, 4, 3), (3, 4), 0.55, ("gable", "gable", "flat"), _TILES),
-    District((1, 1, 0), _BRICK, (0, 6, 7, 2), (2, 4), 0.35, ("gable", "flat"), _TILES + _SLATE),
-    District((2, 2, 0), _STONE, (3, 2, 0), (4, 6), 0.65, ("mansard", "mansard", "gable"), _SLATE),
-    District((3, 0, 1), _COOL, (1, 5, 6, 7), (4, 7), 0.5, ("flat", "flat", "gable"), _SLATE),
-)
-
-
 def _draw_building(lot: np.ndarray, district: int, seed: int) -> Building:
     rng = np.random.default_rng([seed, 2])
     style = DISTRICTS[district]
     front = float(np.linalg.norm(lot[1] - lot[0]))
-    paint = np.array(style.paints[rng.integers(len(style.paints))])
+    paint = np.array(style["paints"][rng.integers(len(style["paints"]))])
     paint = np.clip(paint * rng.uniform(0.93, 1.05) + rng.uniform(-0.015, 0.015, 3), 0, 1)
     trim = (0.90, 0.88, 0.84) if rng.random() < 0.7 else tuple((paint * 0.6).tolist())
     return Building(
         lot=lot,
         seed=seed,
-        floors=int(rng.integers(style.floors[0], style.floors[1] + 1)) - 1,
+        floors=int(rng.integers(style["floors"][0], style["floors"][1] + 1)) - 1,
         bays=max(2, round(front / rng.uniform(2.5, 3.6))),
         ground_height=float(rng.uniform(3.7, 4.4)),
         floor_height=float(rng.uniform(2.9, 3.4)),
-        wall=int(rng.choice(style.walls)),
-        window=int(rng.choice(style.windows)),
+        wall=int(rng.choice(style["walls"])),
+        window=int(rng.choice(style["windows"])),
         paint=tuple(paint.tolist()),
         trim=trim,
-        roof=str(rng.choice(style.roofs)),
-        roof_paint=style.roof_paints[rng.integers(len(style.roof_paints))],
+        roof=str(rng.choice(style["roofs"])),
+        roof_paint=style["roof_paints"][rng.integers(len(style["roof_paints"]))],
         ridge=float(rng.uniform(2.8, 4.2)),
-        shop=bool(rng.random() < style.shops),
+        shop=bool(rng.random() < style["shops"]),
         balconies=bool(rng.random() < 0.25),
         bay_window=bool(rng.random() < 0.15),
     )
@@ -308,6 +285,6 @@ def _years_later(building: Building, share: float) -> Building:
     shop = not building.shop if rng.random() < 0.3 else building.shop
     if fate < 0.5:  # other shops only
         return dataclasses.replace(building, seed=seed, shop=shop)
-    style = DISTRICTS[rng.integers(len(DISTRICTS))]
-    paint = style.paints[rng.integers(len(style.paints))]
+    paints = DISTRICTS[rng.integers(len(DISTRICTS))]["paints"]
+    paint = paints[rng.integers(len(paints))]
     return dataclasses.replace(building, seed=seed, shop=shop, paint=paint)

@@ -1,7 +1,6 @@
 """What a toy data set holds: how many images of which cities under which conditions."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
@@ -75,13 +74,6 @@ class ToyCityConfig:
         """Height and width of the images, in pixels."""
         size = self.image_size
         return (size, size) if isinstance(size, int) else size
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
-        """Build a config from literals; ValueError if these are not named fields of it."""
-        if not isinstance(fields, Mapping) or not all(isinstance(key, str) for key in fields):
-            raise ValueError(f"a toy city's config must be named fields, not {fields!r}")
-        return cls(**fields)
 
     @classmethod
     def small(cls, **changes) -> Self:

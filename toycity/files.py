@@ -77,7 +77,7 @@ def is_written(manifest: Path, asked: dict, owned: Iterable[Path]) -> bool:
                 differ = ", ".join(f"{k} {there.get(k)} instead of {wanted.get(k)}" for k in other)
                 raise FileExistsError(
                     f"{note} is another set's, with {differ}: choose another folder, or remove "
-                    f"that file and {' and '.join(folders)} yourself."
+                    f"{' and '.join(['that file', *folders])} yourself."
                 )
             return note == manifest
     if foreign := [name for name, folder in folders.items() if folder.exists()]:

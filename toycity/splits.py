@@ -18,20 +18,13 @@ from pathlib import Path
 
 import numpy as np
 
+from toycity import writer
 from toycity.camera import Camera, heading_of
 from toycity.city import City
 from toycity.conditions import DAY, condition_named
 from toycity.files import being_written, is_written, link_database
 from toycity.work import Shot, write_photos
-from toycity.writer import (
-    MAPPED,
-    QUERY_DRAWS,
-    MappedCity,
-    definition,
-    read_config,
-    timestamp,
-    utm_name,
-)
+from toycity.writer import MappedCity, read_config
 
 CROSSING = 12.0  # metres before and after a turn from which no frame is kept
 STEADY = dataclasses.replace(DAY, turn=2.0, aside=0.3, along=0.3, zoom=0.0)
@@ -129,7 +122,7 @@ def _write_split(
     root: Path, split: str, arguments: dict, workers: int | None, progress: bool
 ) -> Path:
     config, manifest = read_config(root), root / f"{split}.json"
-    asked = definition(config) | {"arguments": arguments}
+    asked = writer.definition(config) | {"arguments": arguments}
     if is_written(manifest, asked, owned=(root / "images" / split,)):
         return root
     shots = list(SPLITS[split](root, **arguments))
@@ -145,7 +138,8 @@ def _limits_shots(
 ) -> Iterator[Shot]:
     mapped = MappedCity.of(read_config(root), "test")
     seed = mapped.city.seed
-    asked = mapped.query_numbers(queries, np.random.default_rng([seed, QUERY_DRAWS]), "queries")
+    rng = np.random.default_rng([seed, writer.QUERY_DRAWS])
+    asked = mapped.query_numbers(queries, rng, "queries")
     for condition, severity in product(conditions, severities):
         note = f"{condition}-{severity:.2f}"
         rng = np.random.default_rng([seed, 16, zlib.crc32(condition.encode())])
@@ -166,15 +160,15 @@ def _drive_shots(root: Path, conditions: Sequence[str], spacing: float) -> Itera
     ]
     for number, camera in enumerate(chain(*streets)):
         camera = DAY.jitter(camera, rng)
-        path = images / "database" / utm_name(city, camera, "drive", number, MAPPED)
+        path = images / "database" / writer.utm_name(city, camera, "drive", number, writer.MAPPED)
         yield Shot((city.seed, mapped.blocks, "day", 1.0), camera, number, str(path))
     for round_number, condition in enumerate(conditions):
-        when = timestamp(condition_named(condition), rng)
+        when = writer.timestamp(condition_named(condition), rng)
         scene = (city.seed, mapped.blocks, condition, 1.0)
         for number, frames in enumerate(drives, start=round_number * len(drives)):
             for frame, (camera, seed) in enumerate(frames):
                 name = f"{number:02d}-{frame:04d}"
-                file = name + utm_name(city, camera, f"{condition}-{name}", frame, when)
+                file = name + writer.utm_name(city, camera, f"{condition}-{name}", frame, when)
                 yield Shot(scene, camera, seed, str(images / f"queries_{condition}" / file))
 
 

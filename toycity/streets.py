@@ -7,15 +7,15 @@ from itertools import pairwise
 import numpy as np
 
 from toycity.camera import compass, heading_of
-from toycity.city import DEPTH, PAVEMENT, City, Street, inset
+from toycity.city import DEPTH, LOOKS, PAVEMENT, City, Street, inset
 from toycity.conditions import Condition
 from toycity.mesh import BUILDING, PERSON, ROAD, VEGETATION, VEHICLE, MeshBuilder, up
 from toycity.tiles import LEAVES, TRUCKS
 
 KERB = 0.14
 LAMP_HEIGHT = 5.2
-GREEN = ((0.30, 0.47, 0.20), (0.36, 0.50, 0.22), (0.26, 0.42, 0.22))
-AUTUMN = ((0.80, 0.50, 0.16), (0.72, 0.36, 0.14), (0.84, 0.66, 0.22))
+PAINTS = LOOKS["paints"]
+CARS, CLOTHES = PAINTS["cars"], PAINTS["cars"] + PAINTS["clothes"]
 
 
 def add_ground(mesh: MeshBuilder, city: City) -> None:
@@ -146,7 +146,10 @@ def add_trees(mesh: MeshBuilder, city: City, condition: Condition) -> None:
         centre = np.array((x, y, trunk + 0.31 * height))
         radii = np.array((0.29, 0.29, 0.34)) * height * rng.uniform(0.9, 1.1, 3)
         _branches(mesh, np.array((x, y, trunk)), radii, rng)
-        green, yellow = (np.array(paints[rng.integers(len(paints))]) for paints in (GREEN, AUTUMN))
+        green, yellow = (
+            np.array(PAINTS[season][rng.integers(len(PAINTS[season]))])
+            for season in ("green", "autumn")
+        )
         tint = green + condition.autumn * (yellow - green)
         cards = 90 if city.contains(x, y) else 36  # those in the fields are far away
         _crown(mesh, centre, radii, tint * rng.uniform(0.85, 1.1), cards, condition.leaves, rng)
@@ -183,13 +186,6 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 
 # ---------------------------------------------------------------------- traffic
-
-CAR_PAINTS = (
-    *((0.88, 0.88, 0.88), (0.24, 0.25, 0.27), (0.60, 0.62, 0.64), (0.56, 0.13, 0.12)),
-    *((0.16, 0.26, 0.45), (0.10, 0.10, 0.11), (0.42, 0.46, 0.40)),
-)
-CLOTHES = (*CAR_PAINTS, (0.80, 0.62, 0.30), (0.30, 0.42, 0.34), (0.46, 0.30, 0.48))
-SKIN = ((0.90, 0.70, 0.58), (0.72, 0.52, 0.40), (0.46, 0.32, 0.25))
 
 
 def add_traffic(mesh: MeshBuilder, city: City, condition: Condition) -> None:
@@ -245,7 +241,7 @@ def _occluders(mesh: MeshBuilder, city: City, chance: float, rng) -> list[np.nda
 
 def _car(mesh: MeshBuilder, x, y, heading, rng, lamps: float, tall: float = 1.0) -> None:
     """A body, and a cabin of glass and roof; `tall` makes it a van."""
-    paint = CAR_PAINTS[rng.integers(len(CAR_PAINTS))]
+    paint = CARS[rng.integers(len(CARS))]
     length, width = rng.uniform(3.9, 4.6), rng.uniform(1.70, 1.82)
     body, cabin = 0.85 * tall, rng.uniform(0.55, 0.68) * tall
     foot, glow = np.array((x, y, 0.0)), np.array((0.9, 0.35, 0.2)) * 0.15 * lamps
@@ -259,7 +255,7 @@ def _car(mesh: MeshBuilder, x, y, heading, rng, lamps: float, tall: float = 1.0)
 
 
 def _truck(mesh: MeshBuilder, x, y, heading, rng) -> None:
-    paint, cab = (CAR_PAINTS[i] for i in rng.integers(len(CAR_PAINTS), size=2))
+    paint, cab = (CARS[i] for i in rng.integers(len(CARS), size=2))
     ahead, _ = compass(heading)
     foot, tall = np.array((x, y, 0.0)), rng.uniform(2.9, 3.5)
     names = (f"truck/{rng.integers(TRUCKS)}", "plain", "truck/rear", "plain")
@@ -271,7 +267,8 @@ def _truck(mesh: MeshBuilder, x, y, heading, rng) -> None:
 def _person(mesh: MeshBuilder, x, y, heading, rng) -> None:
     """A walker: two legs, a coat, two arms, a head with hair."""
     trousers, coat = (np.array(CLOTHES[i]) for i in rng.integers(len(CLOTHES), size=2))
-    skin, hair = SKIN[rng.integers(len(SKIN))], np.array((0.30, 0.22, 0.15)) * rng.uniform(0.3, 2)
+    skin = PAINTS["skin"][rng.integers(len(PAINTS["skin"]))]
+    hair = np.array((0.30, 0.22, 0.15)) * rng.uniform(0.3, 2)
     tall = rng.uniform(0.90, 1.08)
     ahead, right = compass(heading)
     stride = rng.uniform(0.05, 0.22)

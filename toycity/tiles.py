@@ -136,7 +136,6 @@ def _pane(c: Canvas, s0, t0, s1, t1, frame, variant: int, mullions=(1, 1), width
 
 
 def _window(wall: Canvas, kind: str, style: str, variant: int) -> Canvas:
-    """A bay of a wall with a window."""
     c = deepcopy(wall)
     frame = (0.24, 0.25, 0.27) if kind == "panel" else (0.90, 0.89, 0.86)
     sill = (0.78, 0.76, 0.72)
@@ -179,7 +178,6 @@ def _window(wall: Canvas, kind: str, style: str, variant: int) -> Canvas:
 
 
 def _door(wall: Canvas, index: int) -> Canvas:
-    """A bay of a wall with a door."""
     c = deepcopy(wall)
     c.rect(0.20, 0.0, 0.80, 0.82, (0.74, 0.72, 0.68))
     c.rect(0.26, 0.0, 0.74, 0.76, ((0.28, 0.18, 0.12), (0.14, 0.22, 0.20), DARK, GLASS)[index])

@@ -13,7 +13,7 @@ from toycity.camera import Camera
 from toycity.city import City, make_city
 from toycity.conditions import CONDITIONS, condition_named
 from toycity.config import PRETRAIN_SEEDS, TEST_SEED, TRAIN_SEEDS, VAL_SEED
-from toycity.files import atomic_path, write_text
+from toycity.files import atomic_path, is_written, write_text
 from toycity.scene import Photo
 from toycity.work import Shot, render_shots
 
@@ -59,10 +59,7 @@ def write_views(
     asked = {"seeds": list(seeds), "images": images, "image_size": list(size)}
     asked |= {"conditions": list(conditions), "group": group, "blocks": blocks}
     target, manifest = folder / "views.npy", folder / "views.json"
-    if manifest.exists():
-        there = json.loads(manifest.read_text())
-        if there != asked:
-            raise FileExistsError(f"{folder} holds views of {there}, not {asked}: use another one")
+    if is_written(manifest, asked, owned=()):
         return target
     shots, rows = _plan(seeds, images, conditions, group, blocks)
     with atomic_path(target) as partial_file:

@@ -53,6 +53,9 @@ def localize(
     gallery: Annotated[
         Path | None, typer.Option(help="write queries and matches side by side: .html or .png")
     ] = None,
+    chart: Annotated[
+        Path | None, typer.Option("--map", help="write what is known in degrees: .geojson or .kml")
+    ] = None,
     csv: Annotated[Path | None, typer.Option(help="write the matches as a CSV file")] = None,
     reject: Annotated[
         Path | None,
@@ -78,14 +81,19 @@ def localize(
     \b
     dinomix localize --database photos/ --query img.jpg
     dinomix localize --database photos/ --query new/ --model data/runs/0123456789ab \\
-        --gallery found.html
+        --gallery found.html --map found.kml
     """
-    from dinomix.localization import Calibration, check_gallery, localize, write_gallery
+    from dinomix.localization import Calibration, localize, write_gallery, write_map
+    from dinomix.localization.gallery import GALLERIES
+    from dinomix.localization.maps import MAPS
+    from dinomix.plumbing.files import require_suffix
     from dinomix.retrieval import SkippedImageWarning
     from dinomix.study.results import save_table
 
     if gallery is not None:  # before hours of describing
-        check_gallery(gallery)
+        require_suffix(gallery, "a gallery", *GALLERIES)
+    if chart is not None:
+        require_suffix(chart, "a map", *MAPS)
     calibration = None if reject is None else Calibration.load(reject)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SkippedImageWarning)  # they are listed below
@@ -100,11 +108,13 @@ def localize(
         save_table(found.matches, csv)
     if gallery is not None:
         write_gallery(found, gallery)
+    if chart is not None:
+        write_map(found, chart)
     if as_json:
         typer.echo(json.dumps(without_nan(found.to_dict())))
     else:
         _print(found)
-        for written in filter(None, (csv, gallery)):
+        for written in filter(None, (csv, gallery, chart)):
             typer.echo(f"written: {written}")
 
 

@@ -150,6 +150,8 @@ def pretrain(
 ) -> None:
     """Pretrain the stand-in backbones again, on rendered streets without labels.
 
+    The whole takes days on a CPU, minutes on a GPU. Killed, the same command goes on.
+
     \b
     dinomix pretrain
     dinomix pretrain toy_vits14 --epochs 2 --cameras 100 --out /tmp/weights

@@ -17,6 +17,7 @@ from dinomix.data import TestSet, convention
 from dinomix.datasets.layouts import read_folders
 from dinomix.datasets.prepare.nordland import SPACING
 from dinomix.evaluation import Retrieval
+from dinomix.plumbing.configs import with_family
 from dinomix.plumbing.files import atomic_path
 from dinomix.plumbing.workspace import data_root
 
@@ -53,15 +54,13 @@ class Benchmark:
 FACTS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 
 
-def _fields(own: dict[str, Any]) -> dict[str, Any]:
-    """Those of an entry behind those of its family."""
-    family = _fields(FACTS["families"][own["like"]]) if "like" in own else {}
-    known = {int(count): meaning for count, meaning in own.get("known", {}).items()}
-    fields = family | own | {"known": family.get("known", {}) | known}
-    return {key: value for key, value in fields.items() if key != "like"}
+def _benchmark(name: str, own: Mapping[str, Any]) -> Benchmark:
+    fields = with_family(own, FACTS["families"])
+    known = {int(count): meaning for count, meaning in fields.pop("known", {}).items()}
+    return Benchmark(name, **fields, known=known)
 
 
-BENCHMARKS = {name: Benchmark(name, **_fields(own)) for name, own in FACTS["benchmarks"].items()}
+BENCHMARKS = {name: _benchmark(name, own) for name, own in FACTS["benchmarks"].items()}
 GSV_CITIES: list[str] = FACTS["gsv_cities"]  # of the published training set
 SUBMITTED = 20  # images a query, as many as the evaluation of the MSLS challenge looks at
 ROUNDING = 0.11  # metres: some formatters cut the names' numbers off after one digit

@@ -11,7 +11,13 @@ from dinomix.data import TestSet
 from dinomix.plumbing.configs import real, whole
 from dinomix.plumbing.csvtables import ImageTable, require_files
 from dinomix.plumbing.imagenames import list_images
-from dinomix.plumbing.positions import LATLON_LIMITS, MAP_LIMITS, in_one_plane, plane_of_degrees
+from dinomix.plumbing.positions import (
+    LATLON_LIMITS,
+    MAP_LIMITS,
+    degrees_of,
+    in_one_plane,
+    plane_of_degrees,
+)
 
 DEGREES = dict(zip(("latitude", "longitude"), LATLON_LIMITS, strict=True))
 METRES = dict(zip(("utm_east", "utm_north"), MAP_LIMITS, strict=True))
@@ -46,10 +52,11 @@ def read_csv(
     asked.require_distinct(conditions)
     require_files(tables)
 
-    unit = "m"
+    unit, degrees = "m", None
     if all(table.has(*METRES) for table in tables):
         metres, zones, rows = read_points(tables, METRES)
         positions = np.split(in_one_plane(metres, zones, rows), [len(listed.images)])
+        degrees = degrees_of(metres, zones)
     elif all(table.has(*DEGREES) for table in tables):
         degrees, _, rows = read_points(tables, DEGREES)
         positions = np.split(plane_of_degrees(degrees, rows), [len(listed.images)])
@@ -61,7 +68,7 @@ def read_csv(
             f"{list(asked.columns)}: both need latitude and longitude, or both utm_east and "
             "utm_north, or both place. Without them, read_folders takes folders of images."
         )
-    return TestSet.from_lists(
+    test = TestSet.from_lists(
         name or _folder_name(database),
         *(listed.images, asked.images),
         *positions,
@@ -71,6 +78,9 @@ def read_csv(
         unit=unit,
         positions_in_names=False,
     )
+    if degrees is not None:
+        test.degrees = degrees
+    return test
 
 
 def read_frames(

@@ -16,7 +16,7 @@ from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule
 
 from dinomix.model import PlaceModel, expected_input, file_header
-from dinomix.plumbing.files import atomic_path
+from dinomix.plumbing.files import atomic_path, require_suffix
 
 OPSET = 18  # the one for which PyTorch's exporter is written
 TOLERANCE = 1e-5  # of an entry of a descriptor
@@ -39,7 +39,7 @@ def export_onnx(model: PlaceModel, path: str | Path, *, external_data: bool = Fa
         ValueError: if `path` does not end in .onnx.
         RuntimeError: if the model cannot be exported, or its export gives other descriptors.
     """
-    path, model = _require_suffix(path, ".onnx"), _copy(model)
+    path, model = require_suffix(path, "an export", ".onnx"), _copy(model)
     try:
         import onnxruntime
         import onnxscript  # noqa: F401  PyTorch's exporter needs it
@@ -83,19 +83,12 @@ def export_program(model: PlaceModel, path: str | Path) -> Path:
         ValueError: if `path` does not end in .pt2.
         RuntimeError: as `export_onnx`.
     """
-    path, model = _require_suffix(path, ".pt2"), _copy(model)
+    path, model = require_suffix(path, "an export", ".pt2"), _copy(model)
     extra = {METADATA: json.dumps(_metadata(model))}
     program = _trace(model)
     _compare(program.module(), model)
     with atomic_path(path) as temporary:
         torch.export.save(program, temporary, extra_files=extra)
-    return path
-
-
-def _require_suffix(path: str | Path, suffix: str) -> Path:
-    path = Path(path)
-    if path.suffix != suffix:
-        raise ValueError(f"this export is saved as {suffix}, not as {path}")
     return path
 
 

@@ -1,56 +1,59 @@
 """Models that others have published: their files as models of ours.
 
-`LAYOUTS` says which files are read, and how each names what we name otherwise; models.csv, which
+layouts.toml says which files are read, and how each names what we name otherwise; models.csv, which
 files there are, where they lie and what their authors say about them. Such a file may come from
 PyTorch Lightning, with much beside the tensors: all of it is read as data, see
 `dinomix.plumbing.tensorfiles`.
 """
 
-import dataclasses
 import math
 import sys
-from collections.abc import Mapping
-from dataclasses import replace
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
 from dinomix.model import PRESETS, TEST_SIZES, ModelConfig, PlaceModel, build_model, outline
+from dinomix.plumbing.configs import with_family
 from dinomix.plumbing.errors import HubError, did_you_mean
 from dinomix.plumbing.files import atomic_path
 from dinomix.plumbing.tensorfiles import Tensors, beginnings, read_tensors, without_prefix
 from dinomix.plumbing.workspace import data_root
 from dinomix.weights import OURS, check_tensors, shape_of
 
-# A tensor's name in the file and one of its axes; or, of names that begin so, how many different
-# ones go on (the blocks of a stage, the layers of a mixer).
-Source = tuple[str, int] | str
+FACTS = tomllib.loads(Path(__file__).with_name("layouts.toml").read_text(encoding="utf-8"))
+REFUSED: dict[str, str] = FACTS["refused"]
+Source = Sequence | str  # a tensor and one of its axes, or how names begin
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Part:
-    """How published files name the tensors of a backbone or an aggregator."""
+    """How published files name the tensors of a backbone or an aggregator: see layouts.toml."""
 
-    mark: str  # how some of them begin, and none of other parts; "" where heads tell enough
-    reads: Mapping[str, Source]  # fields of the config, or options of the aggregator
-    names: Mapping[str, str] = dataclasses.field(default_factory=dict)  # in ours, and in the file
-    zeros: tuple[str, ...] = ()  # tensors of ours that the method does not have
-    backbones: Mapping[int, str] = dataclasses.field(default_factory=dict)  # by what is read
+    mark: str = ""
+    stride: int = 0
+    reads: Mapping[str, Source] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
+    zeros: Sequence[str] = ()
+    backbones: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Layout:
-    """How published files of one method name their tensors; models.csv says of which files."""
+    """How published files of one method name their tensors."""
 
     method: str
-    trunk: str  # before all names of `network` in the file
+    trunk: str
     network: Part
     head: Part
-    config: ModelConfig  # for whatever names and shapes leave open
-    unused: Mapping[str, tuple] = dataclasses.field(default_factory=dict)  # axes before channels
+    config: ModelConfig
+    unused: Mapping[str, Sequence[int]]
 
     @property
     def marks(self) -> tuple[str, str]:
@@ -66,119 +69,18 @@ class Layout:
         return key
 
 
-# By the channels of the map, or by the blocks of the third stage.
-VITS = {384: "dinov2_vits14", 768: "dinov2_vitb14", 1024: "dinov2_vitl14", 1536: "dinov2_vitg14"}
-RESNETS = {n: f"timm/resnet{m}.tv_in1k" for n, m in ((2, 18), (6, 50), (23, 101), (36, 152))}
-DINOV2 = Part("", {"backbone": ("cls_token", 2)}, backbones=VITS)
-RESNET = Part("", {"backbone": "layer3."}, backbones=RESNETS)
-# torchvision's networks as sequences, where places stand for names
-PLACES = {"conv1": 0, "bn1": 1, "layer1": 4, "layer2": 5, "layer3": 6, "layer4": 7}
-PLACES = {f"{OURS}{name}.": f"{OURS}{place}." for name, place in PLACES.items()}
-CHILDREN = Part("6.", {"backbone": "6."}, PLACES, backbones=RESNETS)
-# The benchmark's end with layer3 (conv4) or layer4 (conv5): its children tell.
-CONV = replace(CHILDREN, reads={**CHILDREN.reads, "stage": ""})
-VGG = Part("28.", {}, {f"{OURS}features.": OURS})
-
-CHANNELS, ROWS = "aggregator.channel_proj.", "aggregator.row_proj."
-MIXER = Part(
-    ROWS,
-    {
-        "out_channels": (f"{CHANNELS}weight", 0),
-        "out_rows": (f"{ROWS}weight", 0),
-        "positions": (f"{ROWS}weight", 1),
-        "mix_depth": "aggregator.mix.",
-    },
-)
-POOL = Part(
-    "aggregator.channel_pool.",
-    {"out_channels": ("aggregator.channel_pool.weight", 0)},
-    {CHANNELS: "aggregator.channel_pool."},
-)
-BAGS = Part(
-    "aggregator.boqs.",
-    {
-        "channels": ("aggregator.proj_c.weight", 0),
-        "queries": ("aggregator.boqs.0.queries", 1),
-        "layers": "aggregator.boqs.",
-        "row_dim": ("aggregator.fc.weight", 0),
-    },
-    {
-        **{CHANNELS: "aggregator.proj_c.", ROWS: "aggregator.fc."},
-        **{"aggregator.norm.": "aggregator.norm_input.", "aggregator.blocks.": "aggregator.boqs."},
-        **{".self_attention.": ".self_attn.", ".cross_attention.": ".cross_attn."},
-        **{".norm_queries.": ".norm_q.", ".norm_answer.": ".norm_out."},
-    },
-)
-SALAD = Part(
-    "aggregator.score.",
-    {
-        "clusters": ("aggregator.score.3.weight", 0),
-        "cluster_dim": ("aggregator.cluster_features.3.weight", 0),
-        "token_dim": ("aggregator.token_features.2.weight", 0),
-        "hidden": ("aggregator.score.0.weight", 0),
-    },
-    {
-        "aggregator.dustbin": "aggregator.dust_bin",
-        "aggregator.reduce_token.3.": "aggregator.token_features.2.",
-        "aggregator.reduce_token.": "aggregator.token_features.",
-        "aggregator.reduce.": "aggregator.cluster_features.",
-    },
-)
-INNER = "aggregator.agg."  # SALAD in MegaLoc, before a linear layer
-MEGALOC = Part(
-    INNER,
-    {field: (key.replace("aggregator.", INNER), 0) for field, (key, _) in SALAD.reads.items()}
-    | {"projected": ("aggregator.linear.weight", 0)},
-    {**SALAD.names, "aggregator.": INNER, f"{INNER}proj.": "aggregator.linear."},
-)
-GEM = Part("aggregator.p", {})
-GEM_FC, BENCHMARK_FC = (
-    Part(
-        mark,
-        {"out_channels": (f"aggregation.{fc}.weight", 0)},
-        {"aggregator.gem.": f"aggregation.{gem}.", "aggregator.proj.": f"aggregation.{fc}."},
+def _layout(own: Mapping[str, Any]) -> Layout:
+    network, head = (
+        Part(**with_family(FACTS["parts"][own[part]], FACTS["parts"]))
+        for part in ("network", "head")
     )
-    for mark, gem, fc in (("aggregation.3.", "1", "3"), ("aggregation.0.1.", "0.1", "1"))
-)
-VLAD = Part(
-    "aggregation.centroids",
-    {"clusters": ("aggregation.centroids", 0)},
-    {"aggregator.assign.": "aggregation.conv.", "aggregator.cent": "aggregation.cent"},
-    zeros=("aggregator.assign.bias",),
-)
+    config = PRESETS[own["preset"]]
+    size = TEST_SIZES.get(own["preset"], config.image_size)
+    config = replace(config, **{"image_size": size, **own.get("but", {})})
+    return Layout(own["method"], own["trunk"], network, head, config, own.get("unused", {}))
 
-# CosPlace and the benchmark describe images as they are: of most test sets, this is their size.
-TESTED = {name: replace(PRESETS[name], image_size=size) for name, size in TEST_SIZES.items()}
-FULL, VLAD64 = TESTED["cosplace_resnet50"], TESTED["netvlad_resnet50"]
-CONV5 = {"backbone": "timm/vgg16.tv_in1k", "stage": None, "trained_blocks": 1}
-MASK, NORM = {"mask_token": (1,)}, {"norm.weight": (), "norm.bias": ()}
-LAYOUTS = (
-    Layout("DINO-Mix", "backbone.dino_model.", DINOV2, MIXER, PRESETS["dino_mix"], MASK),
-    Layout("MixVPR", "backbone.model.", RESNET, MIXER, PRESETS["mixvpr_resnet50"]),
-    # with 2 x 2 cells, as in all published files
-    Layout("Conv-AP", "backbone.model.", RESNET, POOL, PRESETS["convap_resnet50"]),
-    Layout("BoQ", "backbone.dino.", DINOV2, BAGS, TESTED["boq"], MASK | NORM),
-    Layout("BoQ", "backbone.net.", CHILDREN, BAGS, TESTED["boq_resnet50"]),
-    Layout("SALAD or CliqueMining", "backbone.model.", DINOV2, SALAD, TESTED["salad"], MASK),
-    Layout("MegaLoc", "backbone.model.", DINOV2, MEGALOC, TESTED["salad"], MASK),
-    Layout("CosPlace or EigenPlaces", "backbone.", CHILDREN, GEM_FC, FULL),
-    Layout("CosPlace or EigenPlaces", "backbone.", VGG, GEM_FC, replace(FULL, **CONV5)),
-    Layout("GeM of GSV-Cities", "backbone.model.", RESNET, GEM, PRESETS["gem_resnet50"]),
-    # Deep Visual Geo-localization Benchmark
-    Layout("NetVLAD of the benchmark", "backbone.", CONV, VLAD, VLAD64),
-    Layout("NetVLAD of the benchmark", "backbone.", VGG, VLAD, replace(VLAD64, **CONV5)),
-    Layout(
-        "GeM of the benchmark", "backbone.", CONV, BENCHMARK_FC, replace(FULL, trained_blocks=1)
-    ),
-    Layout("MegaLoc", "backbone.", DINOV2, MEGALOC, TESTED["salad"]),
-)
-# Names of tensors by which a file is known, and why it cannot be read.
-REFUSED = {
-    "encoder.layers.": "a model with an encoder across images, such as CricaVPR, whose descriptor "
-    "of an image depends on the others in its batch",
-    "aggregation.1.p": "GeM without a linear layer, as of the benchmark: its descriptors differ in "
-    "length, which a search by distance counts. Here all have length 1, and recall would differ",
-}
+
+LAYOUTS = [_layout(own) for own in FACTS["layouts"]]
 CHECKPOINTS = "checkpoints"  # of authors' releases, under the data folder
 
 
@@ -239,7 +141,7 @@ def load_published(path_or_name: str | Path) -> PlaceModel:
     expected = {name: own[key] for key, name in names.items()}
     for name, axes in layout.unused.items():
         expected[layout.trunk + name] = torch.empty(*axes, skeleton.backbone.out_channels)
-    read = {source[0] for source in layout.head.reads.values() if isinstance(source, tuple)}
+    read = {source[0] for source in layout.head.reads.values() if not isinstance(source, str)}
     described = " and ".join(f"{key}, {shape_of(tensors[key])}," for key in sorted(read))
     misfit = f"{path} does not fit {layout.method}"
     check_tensors(tensors, expected, f"{misfit} as {described or 'its names'} describe it")
@@ -263,7 +165,8 @@ def _identify(path: Path) -> tuple[Layout, Tensors, PlaceModel]:
         raise FileNotFoundError(f"{error}, and no published model has that name: {hint}") from None
     marks = (layout.head.mark for layout in LAYOUTS)
     found = (key[key.find(mark) :] for mark in marks for key in tensors if mark in key)
-    tensors = without_prefix(tensors, next(found, ROWS), path)
+    if key := next(found, ""):
+        tensors = without_prefix(tensors, key, path)
 
     def begins(mark: str) -> bool:
         return any(key.startswith(mark) for key in tensors)
@@ -317,24 +220,24 @@ def published_file(path_or_name: str | Path) -> Path:
 def _config(layout: Layout, tensors: Tensors) -> ModelConfig:
     """The layout's config with what names and shapes say; a mixer's map is square."""
     fields, options = {}, dict(layout.config.aggregator_options)
-    for field, source in (layout.network.reads | layout.head.reads).items():
-        of_trunk = field in layout.network.reads
+    for name, source in (layout.network.reads | layout.head.reads).items():
+        of_trunk = name in layout.network.reads
         number, shown = _number(tensors, source, layout.trunk if of_trunk else "")
-        if field == "backbone":
-            known = layout.network.backbones
+        if name == "backbone":
+            known = {int(count): found for count, found in layout.network.backbones.items()}
             if number not in known:
                 raise ValueError(f"{shown}, and no backbone of {layout.method} is so: {known}")
-            fields[field] = known[number]
-        elif field == "stage":
-            fields[field] = number - 2  # conv1, bn1
-        elif field == "positions":
+            fields[name] = known[number]
+        elif name == "stage":
+            fields[name] = number - 2  # conv1, bn1
+        elif name == "positions":
             if (side := math.isqrt(number)) ** 2 != number:
                 raise ValueError(f"{shown}, and {number} positions are no square map")
-            fields["image_size"] = side * (14 if layout.network is DINOV2 else 16)
-        elif hasattr(layout.config, field):
-            fields[field] = number
+            fields["image_size"] = side * layout.network.stride
+        elif hasattr(layout.config, name):
+            fields[name] = number
         else:
-            options[field] = number
+            options[name] = number
     return replace(layout.config, **fields, aggregator_options=options)
 
 

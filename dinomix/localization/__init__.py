@@ -4,9 +4,10 @@ What reads positions, keeps descriptors, votes on a place and shows what was fou
 """
 
 from dinomix.localization.calibration import Calibration, calibrate
-from dinomix.localization.gallery import check_gallery, write_gallery
+from dinomix.localization.gallery import write_gallery
 from dinomix.localization.index import PhotoIndex
 from dinomix.localization.localizing import Localization, estimate_position, localize
+from dinomix.localization.maps import write_map
 from dinomix.localization.photos import Position, find_photos, read_position
 from dinomix.localization.untrained import stand_in, what_a_backbone_knows, zero_shot
 
@@ -16,7 +17,6 @@ __all__ = [
     "PhotoIndex",
     "Position",
     "calibrate",
-    "check_gallery",
     "estimate_position",
     "find_photos",
     "localize",
@@ -24,5 +24,6 @@ __all__ = [
     "stand_in",
     "what_a_backbone_knows",
     "write_gallery",
+    "write_map",
     "zero_shot",
 ]

@@ -11,36 +11,30 @@ from PIL import Image
 
 from dinomix.images import read_image
 from dinomix.localization.localizing import Localization, distance_text, position_text, shown
-from dinomix.plumbing.files import atomic_path
+from dinomix.localization.maps import COLOURS, SIZE, draw, spots
+from dinomix.plumbing.files import atomic_path, require_suffix
 
+GALLERIES = ".html", ".png"
 MOST_ROWS = 100  # of a .png: more would be taller than pictures can be
 THUMBNAIL = 320  # pixels of the longer side
-BLUE = "#0072b2"  # frames what the estimate is made of
+BLUE = COLOURS["estimate"]  # frames what it is made of
 
 
 def write_gallery(result: Localization, file: str | Path) -> Path:
     """Each query beside its matches, with similarity, distance from the estimate and position.
 
-    An .html file holds its thumbnails, runs no script, and links positions in degrees to a map.
-    Matches that the estimate is made of are framed in blue.
+    An .html file holds its thumbnails and drawn maps, runs no script, and links positions in
+    degrees to a map. Matches that the estimate is made of are framed in blue.
 
     Raises:
         ValueError: the name ends in neither .html nor .png, or a .png of over 100 queries.
         UnreadableImageError, FileNotFoundError: a photo is no longer as it was when described.
     """
-    file = check_gallery(file)
+    file = require_suffix(file, "a gallery", *GALLERIES)
     if file.suffix.lower() == ".html":
         _write_page(result, file)
     else:
         _write_picture(result, file)
-    return file
-
-
-def check_gallery(file: str | Path) -> Path:
-    """The file of a gallery; a ValueError if its name ends in neither .html nor .png."""
-    file = Path(file)
-    if file.suffix.lower() not in (".html", ".png"):
-        raise ValueError(f"a gallery is written as .html or .png, not as {file.name}")
     return file
 
 
@@ -55,7 +49,10 @@ def _write_page(result: Localization, file: Path) -> None:
         "shown": shown,
     }
     # written as it is made: thumbnails of many queries would be much at once
-    stream = pages.get_template("gallery.html.j2").stream(result=result, blue=BLUE)
+    own = {"result": result, "blue": BLUE, "colours": COLOURS, "size": SIZE.tolist()}
+    every = [spot for estimate, _ in result.by_query() for spot in spots(estimate, [])]
+    own |= {"overview": draw(every, result.around, True), "spots": spots, "draw": draw}
+    stream = pages.get_template("gallery.html.j2").stream(own)
     with atomic_path(file) as path:
         stream.dump(str(path), encoding="utf-8")
 

@@ -22,6 +22,7 @@ from dinomix.retrieval import SkippedImageWarning, describe, described, skipped_
 from dinomix.scale.search import search
 
 RADIUS = 25.0  # metres: what the field takes for the same place
+AROUND = 2000  # photos of a database, evenly chosen, that a map shows beside the matches
 UNKNOWN = Position(np.nan, np.nan, np.nan, np.nan, "")
 
 
@@ -69,7 +70,8 @@ class Localization:
             (cosine), position, metres (to the estimate), agrees (the estimate is made of it).
         estimates: a row a query. Columns: query, position, agreeing (how many matches it is made
             of), error (metres from where the query itself says it was taken; NaN where it does
-            not), rejected (why nothing is estimated, or "").
+            not), rejected (why nothing is estimated, or ""), and where the query says it was taken,
+            a position whose columns begin with true_.
     """
 
     matches: pd.DataFrame
@@ -79,6 +81,7 @@ class Localization:
     skipped: list[Path]  # photos that cannot be read: of the database, and queries left out
     index: Path | None  # the file of known descriptors; None if nothing is kept
     radius: float  # metres within which matches agree
+    around: list[Position]  # known ones of the database: of all, or of the matches and `AROUND`
 
     def __repr__(self) -> str:
         return f"Localization({self.summary})"
@@ -195,9 +198,10 @@ def localize(
         warnings.warn(complaint, SkippedImageWarning, stacklevel=2)
         if not known.paths:
             raise ValueError(f"no photo of {database} can be read; {complaint}")
-    searched = max(k, reject.matches if reject else 0)
+    searched, step = max(k, reject.matches if reject else 0), -(-len(known.paths) // AROUND)
     similarities, ranked = search(known.descriptors, wanted, searched)
-    at = {row: photos.position(known.paths[row]) for row in np.unique(ranked).tolist()}
+    looked_up = {*np.unique(ranked).tolist(), *range(0, len(known.paths), step)}
+    at = {row: photos.position(known.paths[row]) for row in looked_up}
     matches, estimates = [], []
     rankings = zip(asked, ranked.tolist(), similarities.tolist(), strict=True)
     for (source, path), rows, scores in rankings:
@@ -210,13 +214,15 @@ def localize(
             metres, agrees = position.metres_to(estimate.position), bool(estimate.agrees[rank])
             matches.append({**found, **asdict(position), "metres": metres, "agrees": agrees})
         place, agreeing = asdict(estimate.position or UNKNOWN), int(estimate.agrees.sum())
-        error = (source.position(path) or UNKNOWN).metres_to(estimate.position)
-        estimates.append({"query": str(path), **place, "agreeing": agreeing, "error": error})
-        estimates[-1]["rejected"] = rejected
+        truth = source.position(path) or UNKNOWN
+        said = {"agreeing": agreeing, "error": truth.metres_to(estimate.position)}
+        estimates.append({"query": str(path), **place, **said, "rejected": rejected})
+        estimates[-1] |= {f"true_{name}": value for name, value in asdict(truth).items()}
     tables = pd.DataFrame(matches), pd.DataFrame(estimates)
     kept_in = None if file is None else Path(file)
     skipped = list(dict.fromkeys([*known.skipped, *damaged]))  # a query may be in the database
-    return Localization(*tables, len(known.paths), known.fresh, skipped, kept_in, radius)
+    found = *tables, len(known.paths), known.fresh, skipped, kept_in, radius
+    return Localization(*found, around=[*filter(None, at.values())])
 
 
 def position_text(row: Mapping[str, Any]) -> str:

@@ -92,6 +92,13 @@ class Config:
         return cls(**fields)
 
 
+def with_family(own: Mapping[str, Any], families: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of an entry, and behind them those of the family that it is `like`."""
+    family = with_family(families[own["like"]], families) if "like" in own else {}
+    tables = {key: family.get(key, {}) | v for key, v in own.items() if isinstance(v, dict)}
+    return {key: v for key, v in {**family, **own, **tables}.items() if key != "like"}
+
+
 WORDS = {
     "Value error, ": "",
     "Input should be ": "",

@@ -26,6 +26,14 @@ FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG}
 _swept: set[str] = set()  # folders where this process has removed what killed ones left
 
 
+def require_suffix(path: str | Path, what: str, *suffixes: str) -> Path:
+    """The path; a ValueError unless it ends in one of the suffixes, which say the format."""
+    path = Path(path)
+    if path.suffix.lower() not in suffixes:
+        raise ValueError(f"{what} is written as {' or '.join(suffixes)}, not as {path.name}")
+    return path
+
+
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it onto `path` if the block ends well.

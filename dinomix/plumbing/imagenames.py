@@ -3,6 +3,7 @@
 import mimetypes
 import os
 import warnings
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path, PureWindowsPath
@@ -52,6 +53,17 @@ def stays_inside(name: str) -> bool:
     """Whether a relative path, written on any system, leads to a file below its folder."""
     path = PureWindowsPath(name)  # knows drives, and / as well as \
     return bool(path.parts) and not path.anchor and ".." not in path.parts and "\0" not in name
+
+
+def names_under(root: str | Path | None, paths: Sequence[str | Path]) -> list[str]:
+    """Paths as hloc and COLMAP name images: relative to a folder, with /. None: to the deepest
+    folder that holds them all. ValueError: one lies outside of it.
+    """
+    files = [os.path.abspath(path) for path in paths]
+    root = os.path.abspath(root or os.path.commonpath([*map(os.path.dirname, files)]))
+    if outside := [file for file in files if not file.startswith(os.path.join(root, ""))]:
+        raise ValueError(f"outside of the image root {root} lie {first_of(outside)}: name another")
+    return [Path(file).relative_to(root).as_posix() for file in files]
 
 
 def list_images(folder: Path, nested: bool = False) -> list[Path]:

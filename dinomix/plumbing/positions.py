@@ -118,12 +118,21 @@ def in_one_plane(metres: np.ndarray, zones: Sequence[str], sources: Sequence) ->
     if len({*signed.tolist()} - {0}) <= 1:
         return metres
     refuse_positions(sources, metres, UTM_LIMITS, "metres in several zones")
-    latlon = np.empty_like(metres)
-    for zone in set(signed.tolist()):
-        east, north = metres[signed == zone].T
+    return plane_of_degrees(degrees_of(metres, zones), sources, metres, signed)
+
+
+def degrees_of(metres: np.ndarray, zones: Sequence[str]) -> np.ndarray:
+    """Latitudes and longitudes (WGS 84) of UTM metres that `check_metres` let pass: float64 (N, 2).
+
+    Images without a zone are in that of the others; NaN where nobody has one.
+    """
+    signed, latlon = read_zones(zones, metres[:, 1]), np.full(metres.shape, np.nan)
+    for zone in {*signed.tolist()} - {0}:
+        rows = (signed == zone) | (signed == 0)  # where there are several zones, none is 0
+        east, north = metres[rows].T
         degrees = utm.to_latlon(east, north, abs(zone), northern=zone > 0, strict=False)
-        latlon[signed == zone] = np.stack(degrees, axis=1)
-    return plane_of_degrees(latlon, sources, metres, signed)
+        latlon[rows] = np.stack(degrees, axis=1)
+    return latlon
 
 
 def plane_of_degrees(

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -93,28 +94,18 @@ def train(
     return Run.open(run.folder).use()
 
 
-def find_run(
-    model_config: ModelConfig,
-    places: PlaceDataset,
-    val: TestSet | Sequence[TestSet],
-    train_config: TrainConfig,
-    *,
-    weights: str | Path | None = None,
-    start: str | Path | PlaceModel | None = None,
-    out: str | Path | None = None,
-    finished: bool = True,
-) -> Run | None:
+def find_run(*asked: Any, finished: bool = True, **options: Any) -> Run | None:
     """The finished run that `train` would return for these arguments, or None.
 
     Else, with `finished=False`, the run that it would make, whose folder may be there or not.
     """
-    run, _ = _asked(model_config, places, val, train_config, weights, start, out)
+    run, _ = _asked(*asked, **options)
     if not finished:
         return run
     return Run.open(run.folder) if run.is_finished() else None
 
 
-def _asked(model_config, places, val, train_config, weights, start, out):
+def _asked(model_config, places, val, train_config, weights=None, start=None, out=None):
     """The run in its folder, be it there or not, and the model that it starts from, if any."""
     check_own(model_config)
     prints = [test.fingerprint for test in as_sets(val)]

@@ -17,6 +17,7 @@ import json
 import os
 import shutil
 import uuid
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
@@ -30,8 +31,10 @@ from torch import nn
 
 from dinomix.images import UnreadableImageError
 from dinomix.model import PlaceModel, load_model, save_model
-from dinomix.plumbing.files import atomic_path, config_hash, new_array
-from dinomix.retrieval import check_on_error, describe_batches, skipped_images
+from dinomix.plumbing.errors import first_of
+from dinomix.plumbing.files import atomic_path, config_hash, new_array, require_suffix
+from dinomix.plumbing.imagenames import names_under
+from dinomix.retrieval import SkippedImageWarning, check_on_error, describe_batches, skipped_images
 
 if TYPE_CHECKING:
     from dask.distributed import Client
@@ -82,11 +85,9 @@ def describe_to(
         OSError: an image cannot be read, the folder cannot be written to, or the disk has no room
             for all descriptors, found out before the first one is computed.
     """
-    file = Path(file)
+    file = require_suffix(file, "an array of descriptors", ".npy")
     if shard == "auto":
         shard = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    if file.suffix != ".npy":
-        raise ValueError(f"descriptors are kept as .npy, not as {file.name}")
     if dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}; choose one of {', '.join(DTYPES)}")
     if isinstance(shard, str) or not 0 <= shard[0] < shard[1]:
@@ -126,6 +127,36 @@ def describe_to(
             f'the first is {skipped[0]}. Replace them, or say on_error="skip".'
         )
     return open_descriptors(file)
+
+
+def write_hloc(
+    file: str | Path,
+    paths: Sequence[str | Path],
+    descriptors: np.ndarray,
+    root: str | Path | None = None,
+) -> None:
+    """Write descriptors (N, D), such as `describe_to` gives, as hloc keeps global features: HDF5, a
+    group an image with the data set `global_descriptor` (D,).
+
+    Groups are named by paths relative to `root`; None: the deepest folder that holds all. Images
+    that were skipped are left out, and named by a `SkippedImageWarning`.
+    Source: extract_features.py of https://github.com/cvg/Hierarchical-Localization
+
+    Raises ImportError without h5py, and ValueError where an image lies outside of `root`.
+    """
+    try:
+        import h5py
+    except ImportError as error:
+        raise ImportError(f"{error}: pip install 'dinomix[export]'") from error
+    lost = {str(path) for path in skipped_images(paths, descriptors)}
+    rows = dict(zip(names_under(root, paths), zip(paths, descriptors, strict=True), strict=True))
+    with atomic_path(file) as temporary, h5py.File(temporary, "w", locking=False) as store:
+        for name, (path, descriptor) in rows.items():
+            if str(path) not in lost:
+                store[f"{name}/global_descriptor"] = descriptor
+    if lost:
+        text = f"{len(lost)} images were skipped, and are left out of {file}: {first_of([*lost])}"
+        warnings.warn(text, SkippedImageWarning, stacklevel=2)
 
 
 def open_descriptors(file: str | Path) -> np.memmap:

@@ -2,10 +2,13 @@
 
 Of two photos of one spot, under different conditions, one is cropped to a large and one to a small
 crop within it. Contrastive losses bring images together, and each small patch and its same spot.
+What was tried, and what it gave, stands in the README.md beside this file.
 """
 
 import math
-import tempfile
+import shutil
+import sys
+import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -21,17 +24,25 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from dinomix.backbones import TOY, Backbone, ViTBackbone, build_backbone, normalization
-from dinomix.plumbing.files import atomic_path, to_json
+from dinomix.plumbing.files import atomic_path, config_hash, to_json
+from dinomix.plumbing.tensorfiles import read_torch
+from dinomix.retrieval import pick_device
+from dinomix.runs.machine import fastest_precision
 from dinomix.weights import TOY_WEIGHTS
 from toycity import PRETRAIN_SEEDS, write_views
+
+SAVE_EVERY = 300  # seconds
+COST = "The whole recipes: on an H100 about six minutes; on a CPU days (toy_vits14 about 46 hours)."
 
 
 @dataclass(frozen=True)
 class PretrainConfig:
     """How the stand-ins are pretrained. Sizes in pixels, areas as shares of the image."""
 
+    cities: int = len(PRETRAIN_SEEDS)  # the first ones
     cameras: int = 4000
     photos: int = 2  # of each camera, under different conditions
+    distinct: bool = False  # the two of a pair; else they are the same one now and then
     photo_size: int = 144
     coarse_sizes: tuple[int, int] = (84, 56)  # of the large and the small crop, at first
     fine_sizes: tuple[int, int] = (112, 70)  # ... and at the end
@@ -39,18 +50,28 @@ class PretrainConfig:
     large_area: tuple[float, float] = (0.4, 1.0)
     small_area: tuple[float, float] = (0.3, 0.8)  # of the large crop, which it lies within
     batch_size: int = 40
-    epochs: int = 20
+    epochs: float = 20
+    stop: int | None = None  # after this step, before the schedule ends
     lr: float = 1e-3  # at 128 channels; narrower networks take larger steps
+    beta2: float = 0.999
     weight_decay: float = 0.05
     warmup: float = 0.1  # share of the steps
     temperature: float = 0.1
+    pooled: bool = False  # a transformer's image is the GeM of its patches, not its class token
+    spots: int | None = None  # small patches of a pair in the loss; None is all
+    hidden: int = 2  # units of a head, as a multiple of its input
     projection: int = 128
+    bfloat16: bool = False  # where the device is fast at it
+    device: str = "cpu"
     seed: int = 0
 
 
-RECIPES = {
-    "toy_vits14": PretrainConfig(),
-    "toy_vitb14": PretrainConfig(),
+_LARGE = {"cities": 40, "cameras": 20_000, "photos": 4, "distinct": True, "coarse_share": 0.7}
+_LARGE |= {"batch_size": 1024, "epochs": 163.84, "beta2": 0.95, "warmup": 0.08, "hidden": 4}
+_LARGE |= {"pooled": True, "spots": 8, "bfloat16": True, "device": "auto"}
+RECIPES = {  # of 3,200 steps; a limit of time stopped the first two
+    "toy_vits14": PretrainConfig(**_LARGE, lr=7.5e-4, stop=3037),
+    "toy_vitb14": PretrainConfig(**_LARGE, lr=1.5e-3, stop=2530),
     # Multiples of stride 16; a CNN learns faster, from large steps and many of them.
     "toy_resnet": PretrainConfig(
         coarse_sizes=(96, 64), fine_sizes=(112, 80), batch_size=20, epochs=10, lr=3e-3
@@ -61,56 +82,76 @@ RECIPES = {
 class Heads(nn.Module):
     """Projections of what `encode` gives for images and for patches; both are thrown away."""
 
-    def __init__(self, image_width: int, patch_width: int, projection: int) -> None:
+    def __init__(self, image_width: int, patch_width: int, config: PretrainConfig) -> None:
         super().__init__()
+        n, out = config.hidden, config.projection
         self.image, self.patch = (
-            nn.Sequential(
-                nn.LayerNorm(w), nn.Linear(w, 2 * w), nn.GELU(), nn.Linear(2 * w, projection)
-            )
+            nn.Sequential(nn.LayerNorm(w), nn.Linear(w, n * w), nn.GELU(), nn.Linear(n * w, out))
             for w in (image_width, patch_width)
         )
 
 
 def pretrain(
-    name: str, photos: np.ndarray, config: PretrainConfig, progress: bool = True
+    name: str, photos: np.ndarray, config: PretrainConfig, checkpoint: Path, progress: bool = True
 ) -> dict[str, Tensor]:
     """Pretrain a toy backbone on photos, uint8 (N, T, H, W, 3): T of each of N cameras.
 
-    Returns the trunk's tensors in timm's key layout, as float16 (but for counts).
+    Returns the trunk's tensors in timm's key layout, as float16 (but for counts). What is killed
+    goes on from the file `checkpoint`, on a CPU to the same weights.
     """
+    device = pick_device(config.device)
     torch.manual_seed(config.seed)
     net = build_backbone(name, image_size=config.fine_sizes[0], trained_blocks="all")
     if isinstance(net, ViTBackbone):
         for block in net.trunk.blocks:  # DINOv2's 1e-5 wakes deep blocks over weeks, not minutes
             nn.init.ones_(block.ls1.gamma)
             nn.init.ones_(block.ls2.gamma)
-    heads = Heads(*encoded_widths(net), config.projection)
-    parameters = [*net.parameters(), *heads.parameters()]
+    heads = Heads(*encoded_widths(net), config).to(device)
+    parameters = [*net.to(device).parameters(), *heads.parameters()]
     decayed = [p for p in parameters if p.ndim > 1 and p.shape[0] > 1]
     others = [p for p in parameters if p.ndim == 1 or p.shape[0] == 1]
     groups = [{"params": decayed}, {"params": others, "weight_decay": 0}]
-    lr = config.lr * 128 / net.out_channels
-    optimizer = torch.optim.AdamW(groups, lr=lr, weight_decay=config.weight_decay)
-    whole = len(photos) // config.batch_size * config.batch_size
-    order = torch.cat([torch.randperm(len(photos))[:whole] for _ in range(config.epochs)])
-    batches = order.split(config.batch_size)
+    rates = {"lr": config.lr * 128 / net.out_channels, "betas": (0.9, config.beta2)}
+    optimizer = torch.optim.AdamW(groups, **rates, weight_decay=config.weight_decay)
+    size = min(config.batch_size, len(photos))
+    order = torch.cat([torch.randperm(len(photos)) for _ in range(math.ceil(config.epochs))])
+    batches = order[: int(config.epochs * len(photos) / size) * size].to(device).split(size)
     factor = partial(warmup_cosine, steps=len(batches), warmup=config.warmup)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-    with tqdm(batches, desc=name, unit="step", disable=not progress) as bar:
-        for step, batch in enumerate(bar):
+    parts, start, saved = (net, heads, optimizer, schedule), 0, time.monotonic()
+    dice = torch if device.type == "cpu" else torch.get_device_module(device)
+    if checkpoint.exists():
+        start, drawn, *states = read_torch(checkpoint)
+        dice.set_rng_state(drawn)
+        for part, state in zip(parts, states, strict=True):
+            part.load_state_dict(state)
+    half = config.bfloat16 and fastest_precision(device) == "bf16"
+    cameras = torch.from_numpy(photos).to(device)
+    todo = range(start, min(len(batches), config.stop or len(batches)))
+    bar = tqdm(todo, name, todo.stop, unit="step", initial=start, disable=not progress)
+    with device, bar:  # what is drawn is drawn there
+        for step in bar:
             coarse = step < config.coarse_share * len(batches)
             sizes = config.coarse_sizes if coarse else config.fine_sizes
-            times = torch.randint(photos.shape[1], (len(batch), 2))  # the same one now and then
-            pairs = torch.from_numpy(photos[batch[:, None].numpy(), times.numpy()])
-            loss, accuracy = contrast(net, heads, pairs, sizes, config)
+            times = torch.randint(photos.shape[1], (size, 2))
+            if config.distinct:
+                times = torch.rand(size, photos.shape[1]).argsort(1)[:, :2]
+            pairs = cameras[batches[step][:, None], times]
+            with torch.autocast(device.type, torch.bfloat16, enabled=half):
+                loss, accuracy = contrast(net, heads, pairs, sizes, config)
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             schedule.step()
             bar.set_postfix(loss=f"{loss.item():.3f}", matched=f"{accuracy:.2f}")
+            if time.monotonic() - saved >= SAVE_EVERY:
+                states = [step + 1, dice.get_rng_state(), *(part.state_dict() for part in parts)]
+                with atomic_path(checkpoint) as temporary, temporary.open("wb") as file:
+                    torch.save(states, file)
+                saved = time.monotonic()
     return {
-        key: (value.half() if value.is_floating_point() else value).contiguous()
+        key: (value.half() if value.is_floating_point() else value).contiguous().cpu()
         for key, value in net.trunk.state_dict().items()
     }
 
@@ -123,11 +164,12 @@ def warmup_cosine(step: int, steps: int, warmup: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - start) / max(1, steps - start)))
 
 
-def encode(net: Backbone, images: Tensor) -> tuple[Tensor, Tensor]:
+def encode(net: Backbone, images: Tensor, pooled: bool = False) -> tuple[Tensor, Tensor]:
     """A vector for each image (B, s), and one for each patch (B, h*w, s'), of (B, 3, H, W)."""
     if isinstance(net, ViTBackbone):
         tokens = net.tokens(images)  # (B, 1 + h*w, s)
-        return tokens[:, 0], tokens[:, 1:]
+        gem = tokens[:, 1:].float().clamp(min=1e-4).pow(3).mean(1).pow(1 / 3)
+        return gem if pooled else tokens[:, 0], tokens[:, 1:]
     before, last = net.trunk.forward_intermediates(
         images, indices=[net.stage - 1, net.stage], intermediates_only=True
     )
@@ -152,14 +194,17 @@ def contrast(
     whole = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(len(pairs), 4)
     large_box = random_boxes(whole, config.large_area)
     small_box = random_boxes(large_box, config.small_area)
-    large, large_patches = encode(net, view(first, large_box, sizes[0]))  # (B, s), (B, 64, s)
-    small, small_patches = encode(net, view(second, small_box, sizes[1]))  # (B, s), (B, 25, s)
-
+    large, large_patches = encode(net, view(first, large_box, sizes[0]), config.pooled)
+    small, small_patches = encode(net, view(second, small_box, sizes[1]), config.pooled)
+    # (B, s) and (B, 64, s); (B, s) and (B, 25, s)
     image_loss, _ = info_nce(heads.image(large), heads.image(small), config.temperature)
     grid = math.isqrt(large_patches.shape[1])
-    spots = heads.patch(large_patches)  # (B, 64, p)
+    spots = heads.patch(large_patches).float()  # (B, 64, p)
     large_map = spots.transpose(1, 2).unflatten(2, (grid, grid))  # (B, p, 8, 8)
     centres = patch_centres(math.isqrt(small_patches.shape[1]), small_box)  # (B, 25, 2)
+    if config.spots:
+        chosen = torch.rand(centres.shape[:2]).argsort(1)[:, : config.spots, None]  # (B, n, 1)
+        centres, small_patches = (x.take_along_dim(chosen, 1) for x in (centres, small_patches))
     within = (centres - large_box[:, None, :2]) / large_box[:, None, 2:]  # in the large crop
     same_spots = F.grid_sample(large_map, (2 * within - 1)[:, None], align_corners=False)
     same_spots = same_spots[:, :, 0].transpose(1, 2).flatten(0, 1)  # (B*25, p)
@@ -227,9 +272,9 @@ def disturb(images: Tensor) -> Tensor:
 def pretrain_to_file(name: str, views: Path, config: PretrainConfig, out: Path) -> Path:
     """Pretrain one backbone on one thread, whose sums are the same on any number of cores."""
     torch.set_num_threads(1)
-    photos = np.load(views, mmap_mode="r")  # (N*T, H, W, 3)
+    photos = np.load(views, mmap_mode="c")  # (N*T, H, W, 3)
     photos = photos.reshape(config.cameras, config.photos, *photos.shape[1:])
-    tensors = pretrain(name, photos, config)
+    tensors = pretrain(name, photos, config, views.with_name(f"{name}.pt"))
     file, about = out / f"{name}.safetensors", {"backbone": name, "pretrained": to_json(config)}
     with atomic_path(file) as temporary:
         save_file(tensors, temporary, metadata=about)
@@ -241,17 +286,22 @@ def pretrain_files(
 ) -> list[Path]:
     """Render views, then pretrain each backbone (default: all) in a process of its own.
 
-    `changes` are those of the recipes: epochs, cameras. Returns the files of weights. ValueError:
-    there is no stand-in of this name.
+    `changes` are those of the recipes: epochs, cameras. Returns the files of weights. Killed, the
+    same call goes on, from a folder in `out`. ValueError: there is no stand-in of this name.
     """
     names = names or list(RECIPES)
     if unknown := [name for name in names if name not in RECIPES]:
         raise ValueError(f"no stand-ins {unknown}; there are {', '.join(RECIPES)}")
-    recipes = {name: replace(RECIPES[name], **changes) for name in names}
-    shared = recipes[names[0]]  # all learn from the same photos
-    count = shared.cameras * shared.photos
-    with tempfile.TemporaryDirectory() as folder:
-        views = write_views(folder, PRETRAIN_SEEDS, count, shared.photo_size, group=shared.photos)
-        with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-            jobs = [pool.submit(pretrain_to_file, n, views, r, out) for n, r in recipes.items()]
-            return [job.result() for job in jobs]
+    tqdm.write(COST, file=sys.stderr)
+    whole = {"stop": None} if changes else {}
+    recipes = {name: replace(RECIPES[name], **whole, **changes) for name in names}
+    work, views = out / f"unfinished-{config_hash(recipes)}", {}
+    for name, r in recipes.items():
+        folder, count = work / f"{r.cities}-{r.cameras}-{r.photos}", r.cameras * r.photos
+        seeds = PRETRAIN_SEEDS[: r.cities]
+        views[name] = write_views(folder, seeds, count, r.photo_size, group=r.photos)
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        jobs = [pool.submit(pretrain_to_file, n, views[n], r, out) for n, r in recipes.items()]
+        files = [job.result() for job in jobs]
+    shutil.rmtree(work)
+    return files

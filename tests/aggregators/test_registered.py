@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import dinomix
 from dinomix.aggregators import (
@@ -15,6 +16,7 @@ from dinomix.aggregators import (
     own_aggregators,
     register_aggregator,
 )
+from dinomix.cli import app
 from dinomix.study.study import Study, variants
 from tests.conftest import write_places, write_testset
 
@@ -110,7 +112,7 @@ def test_classes_that_cannot_work():
     assert set(AGGREGATORS) == BUILT_IN
 
 
-def test_command_line_imports_a_module(tmp_path):
+def test_command_line_imports_a_module(tmp_path, monkeypatch):
     (tmp_path / "my_aggregators.py").write_text(
         "from dinomix import Aggregator, register_aggregator\n"
         "@register_aggregator('plain_mean')\n"
@@ -123,15 +125,13 @@ def test_command_line_imports_a_module(tmp_path):
     )
     (tmp_path / "m.yaml").write_text("aggregator: plain_mean\n")
     arguments = ["train", "nowhere", "--hold-out", "0.5", "--config", "m.yaml"]
-    code = "import sys; from dinomix.cli import app; app(sys.argv[1:])"
-    told = []
-    for options in ([], ["--import", "my_aggregators"]):
-        command = [sys.executable, "-c", code, *options, *arguments]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-        assert done.returncode == 1
-        told.append(done.stderr)
-    assert "unknown aggregator 'plain_mean'" in told[0]
-    assert "aggregator" not in told[1] and "nowhere" in told[1]
+    monkeypatch.chdir(tmp_path)
+    without = CliRunner().invoke(app, arguments)
+    assert without.exit_code == 1 and "unknown aggregator 'plain_mean'" in without.stderr
+    command = [sys.executable, "-m", "dinomix", "--import", "my_aggregators", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "aggregator" not in done.stderr and "nowhere" in done.stderr
 
 
 @pytest.mark.slow

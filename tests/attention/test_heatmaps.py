@@ -68,7 +68,7 @@ def heat_slowly(maps: Tensor, gradients: Tensor) -> np.ndarray:
 
 def test_energy_attention_equals_its_formula():
     model = model_of()
-    model.aggregator = Linear(torch.randn(3, 64, 4, 4))
+    model.aggregator = Linear(torch.randn(3, 96, 4, 4))
     images = torch.randn(2, 3, 56, 56)
     heat = energy_attention(model, images)
     assert heat.shape == (2, 4, 4) and heat.dtype == np.float32
@@ -83,7 +83,7 @@ def test_energy_attention_equals_its_formula():
 
 def test_match_attention_equals_its_formula():
     model = model_of()
-    model.aggregator = Linear(torch.randn(3, 64, 4, 4))
+    model.aggregator = Linear(torch.randn(3, 96, 4, 4))
     queries, matches = torch.randn(2, 2, 3, 56, 56)
     heat = match_attention(model, queries, matches)
     maps = model.backbone(queries).detach()
@@ -188,7 +188,7 @@ def test_a_target_that_no_gradient_reaches_has_no_heat_from_rounding():
     model = model_of()
     images = torch.randn(2, 3, 56, 56)
     assert not match_attention(model, images, images).any()  # a cosine of 1 is at its top
-    model.aggregator = Normalised(torch.randn(3, 64, 4, 4))
+    model.aggregator = Normalised(torch.randn(3, 96, 4, 4))
     assert not energy_attention(model, images).any()
     assert match_attention(model, images, images.flip(0)).any()
 

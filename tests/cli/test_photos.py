@@ -65,7 +65,8 @@ def test_a_program_that_reads_the_table_finds_whole_names(here):
 
 
 def test_json_and_files(here):
-    files = ("--csv", "out/m.csv", "--gallery", "out/g.html", "--index", "kept/i.sqlite")
+    files = ("--csv", "out/m.csv", "--gallery", "out/g.html", "--map", "out/m.geojson")
+    files += ("--index", "kept/i.sqlite")
     result = localize(*ASKED, *MODEL, "-k", 2, "--json", *files)
     told = json.loads(result.stdout)  # and nothing else is there
     (asked,) = told["queries"]
@@ -74,6 +75,9 @@ def test_json_and_files(here):
     table = pd.read_csv("out/m.csv")
     assert table["image"].tolist() == [match["image"] for match in asked["matches"]]
     assert "data:image/jpeg" in (here / "out" / "g.html").read_text()
+    assert len(json.loads((here / "out" / "m.geojson").read_text())["features"]) == 3
+    wrong = localize(*ASKED, *MODEL, "--map", "m.gpx")
+    assert wrong.exit_code == 1 and "not as m.gpx" in wrong.stderr and not wrong.stdout
     assert not (here / "photos" / NAME).exists()
 
 

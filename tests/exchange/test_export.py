@@ -90,9 +90,17 @@ def test_program_of_what_is_special(tmp_path, name):
 # ONNX
 
 
+@pytest.fixture
+def traced(archive, monkeypatch):
+    """Take the trace of `model` that is there: tracing takes longer than writing it."""
+    monkeypatch.setattr(export, "_trace", lambda _: torch.export.load(archive))
+
+
 @pytest.fixture(scope="module")
-def file(model, tmp_path_factory):
-    return export_onnx(model, tmp_path_factory.mktemp("onnx") / "new" / "model.onnx")
+def file(model, archive, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "_trace", lambda _: torch.export.load(archive))
+        return export_onnx(model, tmp_path_factory.mktemp("onnx") / "new" / "model.onnx")
 
 
 def test_onnx_of_a_transformer(model, file):
@@ -121,7 +129,7 @@ def test_a_stranger_knows_what_to_put_in(model, file):
     assert opsets == [("", export.OPSET)]
 
 
-def test_weights_in_a_second_file(model, tmp_path):
+def test_weights_in_a_second_file(model, traced, tmp_path):
     path = tmp_path / "model.onnx"
     path.write_text("an older model")
     assert export_onnx(model, path, external_data=True) == path
@@ -161,12 +169,11 @@ def test_every_aggregator(tmp_path, name, backbone):
 
 
 @pytest.mark.parametrize(("function", "suffix"), [(export_onnx, ".onnx"), (export_program, ".pt2")])
-def test_a_wrong_export_is_never_written(model, archive, tmp_path, monkeypatch, function, suffix):
+def test_a_wrong_export_is_never_written(model, traced, tmp_path, function, suffix):
     with pytest.raises(ValueError, match=rf"\{suffix}, not as .*model\.pth"):
         function(model, tmp_path / "model.pth")
     path = tmp_path / f"model{suffix}"
     path.write_text("an older model")
-    monkeypatch.setattr(export, "_trace", lambda _: torch.export.load(archive))
     other = copy.deepcopy(model)
     other.aggregator.row_proj.weight.data[0, 0] += 0.1
     with pytest.raises(RuntimeError, match=r"differs from it by 0\.\d+.*nothing was written"):

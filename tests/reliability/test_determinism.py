@@ -11,8 +11,9 @@ import pytest
 from tests.conftest import write_testset
 from tests.killing import JOBS, contents
 
-# What reaches a figure: a model is trained, evaluated on each condition, and its table drawn.
-STUDY = """
+# Each job of `killing.py` in turn; and what reaches a figure: a model is trained, evaluated on each
+# condition, and its table drawn.
+ALL = """
 import sys
 from pathlib import Path
 
@@ -20,8 +21,13 @@ from dinomix import ModelConfig, TrainConfig
 from dinomix.figures import recall_bars, save_figure
 from dinomix.study.results import save_results
 from dinomix.study.study import Study, Variant
+from tests.killing import JOBS
 
-given, out = map(Path, sys.argv[1:])
+root, out, *names = sys.argv[1:]
+for name in names:
+    JOBS[name].run(Path(root, name), Path(out, name))
+
+given, out = Path(root, "figure"), Path(out, "figure")
 model = ModelConfig("toy_vits14", 1, out_channels=8, out_rows=2, image_size=28)
 recipe = TrainConfig.preset("toy", epochs=2, places_per_batch=2, device="cpu")
 tests = [given / "city"]
@@ -30,17 +36,6 @@ variants = [Variant("mix", model, recipe, seed=seed) for seed in (0, 1)]
 tables = [study.test(variant).assign(profile="test") for variant in variants]
 table = save_results(tables, out / "results" / "all.csv")
 save_figure(recall_bars(table), out / "figures" / "all.png")
-"""
-# Each job of `killing.py` in turn.
-ALL = """
-import sys
-from pathlib import Path
-
-from tests.killing import JOBS
-
-root, out, *names = sys.argv[1:]
-for name in names:
-    JOBS[name].run(Path(root, name), Path(out, name))
 """
 NAMES = ["training", "training with workers", "describing"]  # rendering: test_toycity_writer.py
 
@@ -68,6 +63,8 @@ def twice(tmp_path_factory):
     for name in NAMES:
         (root / name).mkdir()
         JOBS[name].given(root / name)
+    JOBS["training"].given(root / "figure")
+    write_testset(root / "figure" / "city", places=8, split="val")
     return made_twice(ALL, root, root, *NAMES)
 
 
@@ -77,12 +74,9 @@ def test_another_process_makes_the_same(twice, name):
     assert one == other and len(one) > 1
 
 
-def test_the_data_behind_a_figure_are_the_same(tmp_path):
-    """Trained with and without worker processes; the figure itself has the same bytes, too."""
-    given = tmp_path / "given"
-    JOBS["training"].given(given)
-    write_testset(given / "city", places=8, split="val")
-    one, other = map(contents, made_twice(STUDY, tmp_path, given))
+def test_the_data_behind_a_figure_are_the_same(twice):
+    """The figure itself has the same bytes, too."""
+    one, other = (contents(out / "figure") for out in twice)
     assert one == other
     assert {"results/all.csv", "figures/all.png"} <= one.keys()
 
@@ -117,6 +111,7 @@ train_tiny(given, out, "paper", epochs=2, places_per_batch=2, lr=0.02, augment="
 """
 
 
+@pytest.mark.slow  # quick: that they train like one, in tests/runs/test_train.py
 def test_two_processes_train_the_same_twice(tmp_path):
     """`accelerate launch` and `torchrun` on the CPU: gloo adds in a fixed order."""
     given = tmp_path / "given"

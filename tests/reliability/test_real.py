@@ -65,9 +65,9 @@ def test_what_knows_places_untrained(places, sets):
     for model in (netvlad, mixer):
         initialise(model, places.with_transform(eval_transform(224)))
     gem = build(aggregator="gem")
-    flat = dinomix.wrap_model(
-        torch.nn.Sequential(gem.backbone, torch.nn.Flatten()), image_size=224, name="flat"
-    )
+    mean, std = dinomix.backbones.normalization(LITE["backbone"])
+    flat = torch.nn.Sequential(gem.backbone, torch.nn.Flatten())
+    flat = dinomix.wrap_model(flat, image_size=224, mean=mean, std=std, name="flattened")
     models = {"GeM": gem, "NetVLAD": netvlad, "flattened map": flat, "mixer": mixer}
     found = {name: recalls(model, sets) for name, model in models.items()}
     print("nothing trained, R@1, 5, 10:", *found.items(), sep="\n")

@@ -756,7 +756,7 @@ import torch
 from dinomix import ModelConfig, PlaceDataset, TestSet, TrainConfig, train
 from dinomix import training
 
-root, out, model, recipe = sys.argv[1:]
+root, out, model, *recipes = sys.argv[1:]
 mined, gradients = [], []  # labels that each loss was computed from; gradients of each step
 loss, clip = training.loss_and_mined_share, torch.nn.utils.clip_grad_value_
 
@@ -769,43 +769,53 @@ def noted_clip(parameters, value):
     return clip(parameters, value)
 
 training.loss_and_mined_share, torch.nn.utils.clip_grad_value_ = noted_loss, noted_clip
-train(
-    ModelConfig.from_dict(json.loads(model)),
-    PlaceDataset(f"{root}/places"),
-    TestSet(f"{root}/city"),
-    TrainConfig.from_dict(json.loads(recipe)),
-    out=out,
-    progress=False,
-)
-torch.save({"mined": mined, "gradients": gradients}, f"{out}/part{os.environ['RANK']}.pt")
+model = ModelConfig.from_dict(json.loads(model))
+data = PlaceDataset(f"{root}/places"), TestSet(f"{root}/city")
+for number, recipe in enumerate(recipes):
+    mined.clear(), gradients.clear()
+    train(model, *data, TrainConfig.from_dict(json.loads(recipe)), out=out, progress=False)
+    part = f"{out}/part{os.environ['RANK']}-{number}.pt"
+    torch.save({"mined": mined, "gradients": gradients}, part)
 """
 
 
 @pytest.mark.parametrize(
-    ("changes", "tolerance"),
+    "recipes",
     [
-        ({"shuffle": "all"}, 1e-4),
-        ({"shuffle": "city"}, 1e-4),
-        ({"precision": "bf16", **CACHED}, 0.05),
-        pytest.param({"compile": True, **CACHED}, 1e-4, marks=[pytest.mark.slow, NEEDS_COMPILER]),
+        [
+            ({"shuffle": "all"}, 1e-4),
+            ({"shuffle": "city"}, 1e-4),
+            ({"precision": "bf16", **CACHED}, 0.05),
+        ],
+        pytest.param(
+            [({"compile": True, **CACHED}, 1e-4)], marks=[pytest.mark.slow, NEEDS_COMPILER]
+        ),
     ],
-    ids=["float32", "by city", "bf16 from a cached prefix", "compiled"],
+    ids=["float32, by city, bf16 from a cached prefix", "compiled"],
 )
-def test_two_processes_train_like_one(tmp_path, changes, tolerance):
+def test_two_processes_train_like_one(tmp_path, recipes):
     """Each has half of a batch, but the miner must see all of it."""
     write_places(tmp_path / "places", places=3, city="Another")
     data = (
         PlaceDataset(write_places(tmp_path / "places", places=4)),
         TestSet(write_testset(tmp_path / "city", places=6)),
     )
-    recipe = changed(device="cpu", clip_value=0.01, **changes)
-    one = train(TINY, *data, recipe, out=tmp_path / "one", progress=False)
     script = tmp_path / "part.py"
     script.write_text(PART)
-    configs = [json.dumps(config.to_dict()) for config in (TINY, recipe)]
+    recipes = [(changed(device="cpu", clip_value=0.01, **c), off) for c, off in recipes]
+    configs = [
+        json.dumps(config.to_dict()) for config in (TINY, *(recipe for recipe, _ in recipes))
+    ]
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
     python(script, tmp_path, tmp_path / "two", *configs, launcher=launcher)
-    two = Run.open(tmp_path / "two" / one.folder.name)
+    for number, (recipe, tolerance) in enumerate(recipes):
+        one = train(TINY, *data, recipe, out=tmp_path / "one", progress=False)
+        two = Run.open(tmp_path / "two" / one.folder.name)
+        parts = [torch.load(tmp_path / "two" / f"part{rank}-{number}.pt") for rank in (0, 1)]
+        assert_trained_alike(one, two, data, recipe, tolerance, parts)
+
+
+def assert_trained_alike(one, two, data, recipe, tolerance, parts):
     columns = ["step", "loss", "lr", *(["mined_share"] if tolerance < 0.01 else [])]
     pd.testing.assert_frame_equal(one.history[columns], two.history[columns], rtol=tolerance)
     its = two.load("last").state_dict()
@@ -820,8 +830,7 @@ def test_two_processes_train_like_one(tmp_path, changes, tolerance):
     batches = [batch for epoch in (1, 2, 3) for batch in batches_of(data[0], recipe, epoch)]
     _, _, gradients = plain_training(TINY, data[0], recipe)
     whole = sum(gradient.square().sum() for gradient in gradients.values()) ** 0.5
-    for rank in (0, 1):
-        part = torch.load(tmp_path / "two" / f"part{rank}.pt")
+    for part in parts:
         assert [sorted(labels) for labels in part["mined"]] == [
             sorted(np.repeat(batch, 4).tolist()) for batch in batches
         ]

@@ -26,6 +26,7 @@ from dinomix.scale.descriptors import (
     model_hash,
     open_descriptors,
     open_skipped,
+    write_hloc,
 )
 from tests.conftest import write_image, write_testset
 from tests.runs.test_train import python
@@ -150,6 +151,7 @@ descriptors.describe_to(folder / "killed.npy", model, paths, batch_size=1, progr
 """
 
 
+@pytest.mark.slow  # quick: tests/reliability/test_kill.py
 def test_killed_processes_end_like_an_unbroken_one(model, paths, tmp_path):
     whole = describe_to(tmp_path / "whole.npy", model, paths, batch_size=1, progress=False)
     save_model(model, tmp_path / "model.safetensors")
@@ -384,6 +386,7 @@ def assert_as_of_one_process(file, model, paths):
     assert open_skipped(file) == [str(path) for path in skipped_images(paths, one)]
 
 
+@pytest.mark.slow  # quick: the next one, which starts the processes itself
 @pytest.mark.filterwarnings("ignore::dinomix.retrieval.SkippedImageWarning")
 def test_processes_of_accelerate_share_the_work(model, sharded, tmp_path):
     script, paths = sharded
@@ -412,3 +415,36 @@ def test_a_killed_process_costs_its_chunk_alone(model, sharded, tmp_path):
     again = shard(1)
     assert again.communicate()[0].splitlines() == [f"described {p.name}" for p in paths[12:16]]
     assert_as_of_one_process(tmp_path / "two.npy", model, paths)
+
+
+def test_hloc_reads_descriptors(model, tmp_path):
+    h5py = pytest.importorskip("h5py")
+    rng, images = np.random.default_rng(0), tmp_path / "images"
+    paths = [images / "db" / "a b.jpg", images / "db" / "half.jpg", images / "q" / "c.jpg"]
+    for path in paths:
+        write_image(path, rng)
+    paths[1].write_bytes(b"half")
+    with pytest.warns(SkippedImageWarning):
+        kept = describe_to(tmp_path / "d.npy", model, paths, dtype="float16", on_error="skip")
+    with pytest.warns(SkippedImageWarning, match="1 images were skipped.*half.jpg"):
+        write_hloc(tmp_path / "d.h5", paths, kept)
+    names = []
+    with h5py.File(tmp_path / "d.h5") as store:
+        store.visititems(  # as hloc's list_h5_names
+            lambda _, each: (
+                names.append(each.parent.name) if isinstance(each, h5py.Dataset) else None
+            )
+        )
+        assert sorted(names) == ["/db/a b.jpg", "/q/c.jpg"]
+        for name, row in (("db/a b.jpg", 0), ("q/c.jpg", 2)):
+            assert store[name]["global_descriptor"].dtype == np.float16
+            np.testing.assert_array_equal(store[name]["global_descriptor"].__array__(), kept[row])
+    write_hloc(tmp_path / "e.h5", paths[2:], kept[2:], root=tmp_path)
+    with h5py.File(tmp_path / "e.h5") as store:
+        assert "images/q/c.jpg/global_descriptor" in store
+
+
+def test_without_h5py(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(ImportError, match=r"pip install 'dinomix\[export\]'"):
+        write_hloc(tmp_path / "d.h5", ["a.jpg"], np.ones((1, 2)))

@@ -1,5 +1,7 @@
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from safetensors import safe_open
 
+from dinomix.aggregators.gem import GeM
 from dinomix.backbones import TOY, build_backbone
 from dinomix.plumbing.files import to_json
 from dinomix.plumbing.tensorfiles import read_tensors
@@ -23,6 +26,7 @@ from dinomix.standins.pretrain import (
     info_nce,
     patch_centres,
     pretrain,
+    pretrain_files,
     random_boxes,
     view,
     warmup_cosine,
@@ -84,7 +88,7 @@ def test_a_patch_is_compared_with_the_same_spot_of_the_large_crop(monkeypatch):
         module, "info_nce", lambda a, b, t: (compared.append((a, b)), info_nce(a, b, t))[1]
     )
 
-    def colours(_, images):
+    def colours(_, images, pooled):
         grid = images.shape[-1] // 14
         patches = F.adaptive_avg_pool2d(images, grid).flatten(2).transpose(1, 2)
         return patches.mean(1), patches
@@ -92,10 +96,12 @@ def test_a_patch_is_compared_with_the_same_spot_of_the_large_crop(monkeypatch):
     monkeypatch.setattr(module, "encode", colours)
     heads = torch.nn.Module()
     heads.image = heads.patch = torch.nn.Identity()
-    contrast(None, heads, photos, (112, 70), PretrainConfig())
-    spot, patch = compared[1]
-    # bilinear sampling of the large map is exact for linear colours, but for its border
-    assert (spot - patch).abs()[:, :2].median() < 0.02
+    for spots in (None, 7):
+        contrast(None, heads, photos, (112, 70), PretrainConfig(spots=spots))
+        spot, patch = compared.pop()
+        assert len(spot) == len(patch) == (spots or 25)
+        # bilinear sampling of the large map is exact for linear colours, but for its border
+        assert (spot - patch).abs()[:, :2].median() < 0.02
 
 
 def test_a_transformer_is_encoded_by_its_tokens():
@@ -105,6 +111,8 @@ def test_a_transformer_is_encoded_by_its_tokens():
     assert (image.shape[-1], patches.shape[-1]) == encoded_widths(net) == (96, 96)
     assert torch.equal(image, tokens[:, 0])
     assert torch.equal(patches, tokens[:, 1:])
+    image, patches = encode(net, images, pooled=True)
+    torch.testing.assert_close(image, GeM(96, eps=1e-4).pool(patches.mT.unflatten(2, (4, 4))))
 
 
 def test_a_cnn_is_encoded_by_its_last_two_maps():
@@ -147,22 +155,37 @@ def test_learning_rate_warms_up_then_falls_to_zero():
     assert factors[55] == pytest.approx(0.5) and factors[100] == pytest.approx(0)
 
 
-@pytest.mark.parametrize(
-    ("name", "coarse", "fine"),
-    [("toy_vits14", (42, 28), (56, 28)), ("toy_resnet", (48, 32), (64, 32))],
-)
-def test_pretraining_repeats_and_fits_the_backbone(name, coarse, fine):
+@pytest.mark.parametrize("stopped", [1, 3])
+@pytest.mark.parametrize("name", ["toy_vits14", "toy_resnet"])
+def test_pretraining_goes_on_after_a_kill_as_if_unbroken(name, stopped, tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     blobs = torch.from_numpy(rng.random((16, 3, 8, 8), np.float32))
     photos = (F.interpolate(blobs, size=64, mode="bicubic").clamp(0, 1) * 255).byte()
     photos = photos.permute(0, 2, 3, 1).unflatten(0, (8, 2)).numpy()
-    config = PretrainConfig(batch_size=4, epochs=2, coarse_sizes=coarse, fine_sizes=fine)
-    first = pretrain(name, photos, config, progress=False)
-    again = pretrain(name, photos, config, progress=False)
-    assert all(torch.equal(first[key], again[key]) for key in first)
-    net = build_backbone(name, image_size=(112, 112))
-    net.trunk.load_state_dict(first)
-    assert {t.dtype for key, t in first.items() if "batches" not in key} == {torch.float16}
+    sizes = (42, 28) if name == "toy_vits14" else (48, 32)
+    recipe = replace(RECIPES[name], coarse_sizes=sizes, fine_sizes=sizes, device="cpu")
+    config = replace(recipe, batch_size=4, epochs=2.5, stop=4)
+    unbroken = pretrain(name, photos, config, tmp_path / "none.pt", progress=False)
+    monkeypatch.setattr(module, "SAVE_EVERY", 0)
+    steps, checkpoint = [], tmp_path / "killed.pt"
+
+    def step(*given):
+        if len(steps) == stopped:
+            raise KeyboardInterrupt
+        steps.append(given)
+        return contrast(*given)
+
+    monkeypatch.setattr(module, "contrast", step)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(name, photos, config, checkpoint, progress=False)
+    monkeypatch.setattr(
+        module, "contrast", lambda *given: (steps.append(given), contrast(*given))[1]
+    )
+    resumed = pretrain(name, photos, config, checkpoint, progress=False)
+    assert len(steps) == 4
+    assert all(torch.equal(unbroken[key], resumed[key]) for key in unbroken)
+    build_backbone(name, image_size=(112, 112)).trunk.load_state_dict(resumed)
+    assert {t.dtype for key, t in resumed.items() if "batches" not in key} == {torch.float16}
 
 
 def test_loss_falls():
@@ -172,7 +195,7 @@ def test_loss_falls():
     net = build_backbone("toy_vits14", image_size=(56, 56), trained_blocks="all")
     for block in net.trunk.blocks:
         torch.nn.init.ones_(block.ls1.gamma)
-    heads = Heads(96, 96, 16)
+    heads = Heads(96, 96, PretrainConfig(projection=16))
     optimizer = torch.optim.AdamW([*net.parameters(), *heads.parameters()], lr=1e-3)
     losses = []
     for _ in range(25):
@@ -201,6 +224,18 @@ def test_shipped_weights_say_how_they_were_made(name):
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     assert {t.dtype for key, t in tensors.items() if "batches" not in key} == {torch.float16}
     assert about["backbone"] == name
-    if name == "toy_resnet":
-        assert json.loads(about["pretrained"]) == json.loads(to_json(RECIPES[name]))
+    made = PretrainConfig(**json.loads(about["pretrained"]))  # later fields: as it was before them
+    assert json.loads(to_json(made)) == json.loads(to_json(RECIPES[name]))
     assert sum(path.stat().st_size for path in TOY_WEIGHTS.glob("*.safetensors")) < 20 * 2**20
+
+
+def test_files_are_of_their_views_and_nothing_else_is_left(tmp_path, monkeypatch, capsys):
+    tiny = {"photo_size": 48, "coarse_sizes": (32, 32), "fine_sizes": (32, 32), "cities": 1}
+    recipes = {"toy_resnet": PretrainConfig(**tiny, stop=1)}
+    monkeypatch.setattr(module, "RECIPES", recipes)
+    monkeypatch.setattr(module, "ProcessPoolExecutor", lambda mp_context: ThreadPoolExecutor(1))
+    (file,) = pretrain_files(out=tmp_path, epochs=2, cameras=2)
+    assert list(tmp_path.iterdir()) == [file] and "hours" in capsys.readouterr().err
+    with safe_open(file, "pt") as opened:
+        about = json.loads(opened.metadata()["pretrained"])
+    assert (about["epochs"], about["cameras"], about["stop"]) == (2, 2, None)

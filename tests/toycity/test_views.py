@@ -19,7 +19,7 @@ def test_views_are_written_once_and_guarded(tmp_path):
     before = path.stat().st_mtime_ns
     assert write_views(tmp_path, **asked, **quiet) == path
     assert path.stat().st_mtime_ns == before
-    with pytest.raises(FileExistsError, match="use another one"):
+    with pytest.raises(FileExistsError, match=r"another set's, with .*choose another folder"):
         write_views(tmp_path, **(asked | {"images": 8}), **quiet)
     with pytest.raises(ValueError, match="study's own"):
         write_views(tmp_path / "other", seeds=[TEST_SEED])

@@ -12,15 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import utm
 
-from dinomix.datasets.prepare.planning import (
-    Image,
-    Plan,
-    find_file,
-    read_lines,
-    read_table,
-    refuse_outside_paths,
-    utm_image,
-)
+from dinomix.datasets.prepare import planning
+from dinomix.datasets.prepare.planning import Image, Plan
 from dinomix.plumbing.csvtables import as_number
 from dinomix.plumbing.errors import first_of
 from dinomix.plumbing.positions import LATLON_LIMITS, UTM_LIMITS, refuse_positions
@@ -62,9 +55,9 @@ def plan_challenge(raw: Path) -> Plan:
     for city in CHALLENGE:
         for side, folder in SIDES.items():
             inner = f"{city}/{side}/{INDEX}"
-            path = find_file(raw, [f"test/{inner}", inner], HINT)
-            marks = read_table(path, ("all",))
-            refuse_outside_paths(list(marks), path)
+            path = planning.find_file(raw, [f"test/{inner}", inner], HINT)
+            marks = planning.read_table(path, ("all",))
+            planning.refuse_outside_paths(list(marks), path)
             planned.images += [
                 Image(f"test/{folder}", f"{key}.jpg", str(path.parent / "images" / f"{key}.jpg"))
                 for key, mark in marks.items()
@@ -75,17 +68,17 @@ def plan_challenge(raw: Path) -> Plan:
 
 def _read_side(root: Path, city: str, side: str) -> Side:
     folder = root / city / side
-    path = find_file(root, [f"{city}/{side}/raw.csv"], HINT)
-    rows = read_table(path, ("lon", "lat", "captured_at", "pano"))
-    derived_path = find_file(root, [f"{city}/{side}/postprocessed.csv"], HINT)
-    derived = read_table(derived_path, ("easting", "northing", "night", "view_direction"))
+    path = planning.find_file(root, [f"{city}/{side}/raw.csv"], HINT)
+    rows = planning.read_table(path, ("lon", "lat", "captured_at", "pano"))
+    derived_path = planning.find_file(root, [f"{city}/{side}/postprocessed.csv"], HINT)
+    derived = planning.read_table(derived_path, ("easting", "northing", "night", "view_direction"))
     if rows.keys() != derived.keys():
         odd = sorted(rows.keys() ^ derived.keys())
         raise ValueError(f"{path} and {derived_path.name} have other keys: {first_of(odd)}")
     keys = [key for key, row in rows.items() if row["pano"] != "True"]
     if not keys:
         raise ValueError(f"{path} lists no photo that is no panorama")
-    refuse_outside_paths(keys, path)
+    planning.refuse_outside_paths(keys, path)
     latlon = np.array([[as_number(rows[key][c]) for c in ("lat", "lon")] for key in keys])
     refuse_positions(keys, latlon, LATLON_LIMITS, path)
     metres = ("easting", "northing")
@@ -95,7 +88,7 @@ def _read_side(root: Path, city: str, side: str) -> Side:
     images = {}
     for key, position, degrees in zip(keys, positions, latlon, strict=True):
         light = "night" if derived[key]["night"] == "True" else "day"
-        images[key] = utm_image(
+        images[key] = planning.utm_image(
             f"val/{SIDES[side]}",
             folder / "images" / f"{key}.jpg",
             *position,
@@ -131,7 +124,7 @@ def _choose_queries(raw: Path, databases: list[Side], queries: list[Side]) -> tu
     known = {key for side in queries for key in side.images}
     if (raw / LIST).is_file():
         # a key or the path of its image, as the lists in use have it
-        chosen = {Path(line).name.removesuffix(".jpg") for line in read_lines(raw / LIST)}
+        chosen = {Path(line).name.removesuffix(".jpg") for line in planning.read_lines(raw / LIST)}
         if unknown := sorted(chosen - known):
             raise ValueError(
                 f"{raw / LIST} names {len(unknown):,} keys that are no queries of "
@@ -149,7 +142,7 @@ def _official(database: Side, queries: Side) -> set[str]:
     from scipy.spatial import KDTree  # here, for it takes long to import
 
     path = queries.folder / INDEX
-    marks = read_table(path, ("all",))
+    marks = planning.read_table(path, ("all",))
     keys = list(queries.images)
     if unmarked := [key for key in keys if key not in marks]:
         raise ValueError(f"{path} lacks {len(unmarked):,} keys of raw.csv: {first_of(unmarked)}")

@@ -9,14 +9,8 @@ import re
 from collections import Counter
 from pathlib import Path, PureWindowsPath
 
-from dinomix.datasets.prepare.planning import (
-    LAYOUTS,
-    Plan,
-    find_images,
-    read_lines,
-    refuse_outside_paths,
-    utm_image,
-)
+from dinomix.datasets.prepare import planning
+from dinomix.datasets.prepare.planning import LAYOUTS, Plan
 from dinomix.plumbing.errors import first_of
 
 FRAMES = 27_592
@@ -32,13 +26,15 @@ def plan(raw: Path) -> Plan:
     note field has the frame, the pano_id field the original name.
     """
     seasons = {
-        side: find_images(raw, [season, f"{season}/{season}", f"data/{season}"], LAYOUT["hint"])
+        side: planning.find_images(
+            raw, [season, f"{season}/{season}", f"data/{season}"], LAYOUT["hint"]
+        )
         for side, season in SIDES.items()
     }
     path = next((raw / name for name in LAYOUT["lists"] if (raw / name).is_file()), None)
     if path is not None:
-        listed = read_lines(path)
-        refuse_outside_paths(listed, path)
+        listed = planning.read_lines(path)
+        planning.refuse_outside_paths(listed, path)
         stems = [PureWindowsPath(name).stem for name in listed]
         if double := [stem for stem, count in Counter(stems).items() if count > 1]:
             raise ValueError(f"{path} lists {len(double):,} frames twice: {first_of(double)}")
@@ -55,7 +51,7 @@ def plan(raw: Path) -> Plan:
         for frame, stem in enumerate(stems):
             source = folder / frames.get(stem, f"{stem}.png")
             where = {"east": frame * SPACING, "north": 0.0, "note": f"{frame:05d}"}
-            planned.images.append(utm_image(f"test/{side}", source, pano_id=stem, **where))
+            planned.images.append(planning.utm_image(f"test/{side}", source, pano_id=stem, **where))
     return planned
 
 

@@ -9,12 +9,12 @@ import re
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-import utm
 
+from dinomix.datasets.prepare import planning
 from dinomix.datasets.prepare.dbstruct import SPECIFICATIONS, read_dbstruct
-from dinomix.datasets.prepare.planning import LAYOUTS, Plan, find_file, find_folder, utm_image
+from dinomix.datasets.prepare.planning import LAYOUTS, Image, Plan
 
-ZONE, LETTER = 17, "T"
+ZONE = {"zone": 17, "letter": "T"}
 LAYOUT = LAYOUTS["pittsburgh"]
 
 
@@ -28,31 +28,18 @@ def plan(name: str, raw: Path) -> Plan:
         if split == "train" and not any((raw / candidate).is_file() for candidate in candidates):
             planned.notes.append(f"there is no {name}_train.mat, so no train split was prepared")
             continue
-        sides = read_dbstruct(find_file(raw, candidates, SPECIFICATIONS))
+        sides = read_dbstruct(planning.find_file(raw, candidates, SPECIFICATIONS))
         for side, (names, positions) in sides.items():
-            folder = find_folder(raw, LAYOUT[side], names, LAYOUT["hint"])
-            _add_images(planned, f"{split}/{side}", folder, names, positions)
+            folder = planning.find_folder(raw, LAYOUT[side], names, LAYOUT["hint"])
+            places = zip(names, positions, strict=True)
+            planned.images += [_image(f"{split}/{side}", folder, *place) for place in places]
     return planned
 
 
-def _add_images(
-    planned: Plan, side: str, folder: Path, names: list[str], positions: np.ndarray
-) -> None:
-    latlon = np.stack(utm.to_latlon(*positions.T, ZONE, LETTER), axis=1)  # (N, 2)
-    for i, name in enumerate(names):
-        path = PurePosixPath(name)
-        match = re.fullmatch(r"(.+?)_(pitch(\d+)_yaw(\d+))", path.stem)
-        if match is None:
-            raise ValueError(f"{name!r} is no Pittsburgh name; expected 000/000000_pitch1_yaw1.jpg")
-        image = utm_image(
-            side,
-            folder / path,
-            *positions[i],
-            zone=ZONE,
-            letter=LETTER,
-            latlon=latlon[i],
-            pano_id=match[1],
-            tile=24 * (int(match[3]) - 1) + int(match[4]) - 1,
-            note=match[2],
-        )
-        planned.images.append(image)
+def _image(side: str, folder: Path, name: str, position: np.ndarray) -> Image:
+    path = PurePosixPath(name)
+    match = re.fullmatch(r"(.+?)_(pitch(\d+)_yaw(\d+))", path.stem)
+    if match is None:
+        raise ValueError(f"{name!r} is no Pittsburgh name; expected 000/000000_pitch1_yaw1.jpg")
+    cut = {"tile": 24 * (int(match[3]) - 1) + int(match[4]) - 1, "note": match[2]}
+    return planning.utm_image(side, folder / path, *position, **ZONE, pano_id=match[1], **cut)

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+import utm
+
 from dinomix.plumbing.csvtables import Table
 from dinomix.plumbing.errors import first_of
 from dinomix.plumbing.imagenames import is_visible_image, stays_inside
@@ -101,10 +103,12 @@ def utm_image(
 
     Args:
         east, north: UTM in metres, written to the centimetre.
-        latlon: degrees, written to 1e-5.
+        latlon: degrees, written to 1e-5; None: those of east and north, if `zone` is given.
         tile: which cut-out of its panorama it is.
         timestamp: YYYYMMDD, or a part of it.
     """
+    if latlon is None and zone is not None:
+        latlon = utm.to_latlon(east, north, zone, letter)
     fields = [
         f"{east:010.2f}",
         f"{north:010.2f}",

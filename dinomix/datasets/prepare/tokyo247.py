@@ -12,51 +12,36 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import utm
 
+from dinomix.datasets.prepare import planning
 from dinomix.datasets.prepare.dbstruct import SPECIFICATIONS, read_dbstruct
-from dinomix.datasets.prepare.planning import (
-    LAYOUTS,
-    Plan,
-    find_file,
-    find_folder,
-    read_lines,
-    utm_image,
-)
+from dinomix.datasets.prepare.planning import LAYOUTS, Plan
 from dinomix.plumbing.positions import LATLON_LIMITS, refuse_positions
 
-ZONE, LETTER = 54, "S"
+ZONE = {"zone": 54, "letter": "S"}
 LAYOUT = LAYOUTS["tokyo247"]
 
 
 def plan(raw: Path) -> Plan:
     """All 12 cut-outs of every panorama, and the 315 queries that the .mat lists."""
-    sides = read_dbstruct(find_file(raw, LAYOUT["specifications"], SPECIFICATIONS))
+    sides = read_dbstruct(planning.find_file(raw, LAYOUT["specifications"], SPECIFICATIONS))
     planned = Plan([], [LAYOUT["note"]])
     for side, add in (("database", _add_database), ("queries", _add_queries)):
         names, positions = sides[side]
-        add(planned, find_folder(raw, LAYOUT[side], names, LAYOUT["hint"]), names, positions)
+        folder = planning.find_folder(raw, LAYOUT[side], names, LAYOUT["hint"])
+        add(planned, folder, names, positions)
     return planned
 
 
 def _add_database(planned: Plan, folder: Path, names: list[str], positions: np.ndarray) -> None:
-    latlon = np.stack(utm.to_latlon(*positions.T, ZONE, LETTER), axis=1)  # (N, 2)
-    for i, name in enumerate(names):
+    for name, position in zip(names, positions, strict=True):
         listed = folder / PurePosixPath(name)
         match = re.fullmatch(r"(.+)_012_(\d+)", listed.stem)
         if match is None:
             raise ValueError(f"{name!r} is no Tokyo 24/7 name; expected 03814/.../<id>_012_030.jpg")
         png = listed.with_suffix(".png")
         source = listed if listed.is_file() and not png.is_file() else png
-        image = utm_image(
-            "test/database",
-            source,
-            *positions[i],
-            zone=ZONE,
-            letter=LETTER,
-            latlon=latlon[i],
-            pano_id=match[1],
-            tile=int(match[2]) // 30,  # the view's direction, in steps of 30 degrees
-        )
-        planned.images.append(image)
+        cut = {"pano_id": match[1], "tile": int(match[2]) // 30}  # in steps of 30 degrees
+        planned.images.append(planning.utm_image("test/database", source, *position, **ZONE, **cut))
 
 
 def _add_queries(planned: Plan, folder: Path, names: list[str], positions: np.ndarray) -> None:
@@ -68,12 +53,11 @@ def _add_queries(planned: Plan, folder: Path, names: list[str], positions: np.nd
             latlon = _read_latlon(table)
             east, north, zone, letter = utm.from_latlon(*latlon)
             apart = max(apart, float(np.hypot(east - position[0], north - position[1])))
+            position, where = (east, north), {"zone": zone, "letter": letter, "latlon": latlon}
         else:
             without += 1
-            (east, north), zone, letter = position, ZONE, LETTER
-            latlon = utm.to_latlon(east, north, zone, letter)
-        where = {"zone": zone, "letter": letter, "latlon": latlon}
-        image = utm_image("test/queries", source, east, north, **where, pano_id=source.stem)
+            where = ZONE
+        image = planning.utm_image("test/queries", source, *position, **where, pano_id=source.stem)
         planned.images.append(image)
     if without:
         planned.notes.append(f"{without} queries have no .csv; tokyo247.mat gives their positions")
@@ -85,7 +69,7 @@ def _add_queries(planned: Plan, folder: Path, names: list[str], positions: np.nd
 
 
 def _read_latlon(path: Path) -> tuple[float, float]:
-    line = next(iter(read_lines(path)), "")
+    line = next(iter(planning.read_lines(path)), "")
     try:
         latitude, longitude = map(float, line.split(",")[1:3])
     except ValueError as error:
