@@ -82,6 +82,25 @@ def figures(
     _report(draw_figures(profile, folder, only), folder)
 
 
+@app.command("provenance")
+def provenance_of(
+    path: Annotated[Path, typer.Argument(help="a run's folder, a model, a table or a figure")],
+) -> None:
+    """Print what made a run, a table or a figure: commit, torch, device, date, data, runs; as JSON.
+
+    A commit that ends in -dirty had changes. A table in CSV has it in a file beside it.
+
+    \b
+    dinomix provenance figures/toy/05_dimension_toycity-test.pdf
+    dinomix provenance data/runs/4c078f96577b
+    """
+    import json
+
+    from dinomix.plumbing.provenance import read
+
+    typer.echo(json.dumps(read(path), indent=2))
+
+
 def _report(copies: list[Path], figures: Path) -> None:
     lines = ["Executed notebooks:", *(f"  {copy}" for copy in copies), f"Figures:\n  {figures}"]
     typer.echo("\n".join(lines))

@@ -23,13 +23,14 @@ from dinomix.datasets.prepare import PREPARERS, Summary
 from dinomix.model import ModelConfig, build_model, save_model
 from dinomix.pipeline import notebooks as pipeline
 from dinomix.pipeline.notebooks import NotebookFailedError
+from dinomix.plumbing import provenance
 from dinomix.plumbing.errors import HubError
 from dinomix.weights import TOY_WEIGHTS
 from tests.conftest import write_image, write_testset
 
 COMMANDS = {
     *("toy", "prepare", "train", "pretrain", "evaluate", "calibrate", "compare", "audit"),
-    *("models", "localize", "check", "run", "figures", "site", "page"),
+    *("models", "localize", "check", "run", "figures", "provenance", "site", "page"),
 }
 
 
@@ -271,6 +272,8 @@ def test_other_errors_are_not_hidden(called):
         ("toy --image-size 2", 1, "error: image_size.* 2 is not from 8"),
         ("run toy --set seeds", 1, "error: .*name=value"),
         ("check nowhere", 1, "error: there is no profile 'nowhere'.*'toy'"),
+        ("provenance nowhere.png", 1, "error: there is no nowhere.png"),
+        ("provenance README.md", 1, r"error: nothing says what made README\.md"),
         ("prepare oxford raw", 1, "error: cannot prepare 'oxford'.*tokyo247"),
         ("pretrain dinov2_vitb14", 1, r"error: no stand-ins \['dinov2_vitb14'\].*toy_vits14"),
     ],
@@ -280,6 +283,13 @@ def test_mistakes_are_explained(arguments, status, complaint):
     assert (result.exit_code, result.stdout) == (status, "")
     assert re.search(complaint, plain(result.stderr))
     assert status == 2 or result.stderr.count("\n") == 1
+
+
+def test_provenance(tmp_path):
+    (tmp_path / "a.csv").write_text("x\n1\n")
+    provenance.write(tmp_path / "a.provenance.json", {"commit": "abc", "device": "cpu, it"})
+    told = json.loads(invoke("provenance", tmp_path / "a.csv").stdout)
+    assert told == {"commit": "abc", "device": "cpu, it"}
 
 
 # ------------------------------------------------------------------------------- toy
