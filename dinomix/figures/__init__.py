@@ -2,6 +2,7 @@
 
 from dinomix.figures.charts import class_gains as class_gains
 from dinomix.figures.charts import freezing_costs as freezing_costs
+from dinomix.figures.charts import paper_curves as paper_curves
 from dinomix.figures.charts import precision_recall as precision_recall
 from dinomix.figures.charts import recall_bars as recall_bars
 from dinomix.figures.charts import recall_curves as recall_curves
@@ -20,4 +21,5 @@ from dinomix.figures.theme import NEAR as NEAR
 from dinomix.figures.theme import RIGHT as RIGHT
 from dinomix.figures.theme import WRONG as WRONG
 from dinomix.figures.theme import display_name as display_name
+from dinomix.figures.theme import looks as looks
 from dinomix.figures.theme import save_figure as save_figure

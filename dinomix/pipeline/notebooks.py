@@ -26,6 +26,7 @@ CHECKOUT = Path(__file__).parents[2]
 NOTEBOOKS = CHECKOUT / "notebooks"
 PACKAGES = (CHECKOUT / "dinomix", CHECKOUT / "toycity")  # what executed notebooks depend on
 LISTED = 30  # runs that are missing, at most
+FIGURES = "*.p[nd][gf]"  # files of figures
 Parameters = dict[str, Any]
 
 
@@ -235,15 +236,15 @@ def draw_figures(
     chosen = _chosen(steps, only, needs=False)
     _require_runs(profile, [step for step in steps if step.name in chosen])
     drawn = data_root() / "figures" / profile
-    before = {path: path.stat().st_mtime_ns for path in drawn.glob("*.png")}
+    before = {path: path.stat().st_mtime_ns for path in drawn.glob(FIGURES)}
     os.environ[NO_TRAINING] = "1"
     copies = run_profile(profile, only=only, force=True, needs=False, notebooks=notebooks)
     folder.mkdir(parents=True, exist_ok=True)
-    made = [f for f in drawn.glob("*.png") if f.stat().st_mtime_ns != before.get(f)]
+    made = [f for f in drawn.glob(FIGURES) if f.stat().st_mtime_ns != before.get(f)]
     for figure in made:
         with atomic_path(folder / figure.name) as temporary:
             shutil.copyfile(figure, temporary)
-    for old in set() if only else {*folder.glob("*.png"), *drawn.glob("*.png")}:
+    for old in set() if only else {*folder.glob(FIGURES), *drawn.glob(FIGURES)}:
         if old.name not in [figure.name for figure in made]:
             old.unlink()
     return copies
