@@ -16,6 +16,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 from matplotlib.typing import ColorType
 from seaborn.utils import relative_luminance
 
@@ -181,8 +182,9 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
                 if upright and any(a.x1 + 2 > b.x0 for a, b in pairwise(boxes)):
                     axis.tick_params(axis="x", rotation=90)
             if any(axis.images for axis in figure.axes):
-                size = figure.get_tightbbox()
-                figure.set_figheight(size.height + 2 * em(0.4))
+                drawn = Bbox.union([axis.get_tightbbox() for axis in figure.axes])
+                keys = sum(key.get_window_extent().height for key in figure.legends)
+                figure.set_figheight((drawn.height + keys) / figure.dpi + 2 * em())
             return figure
 
     return drawn
@@ -191,14 +193,13 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 def add_key(figure: Figure, handles: Mapping[str, Artist], title: str | None = None) -> None:
     """Say above the panels what marks stand for, in as many columns as fit; the figure grows."""
     look = {"loc": "outside upper center", "frameon": False, "title": title}
-    for columns in range(min(len(handles), 8), 0, -1):
-        key = figure.legend(handles.values(), handles, ncols=columns, **look)
-        box = key.get_window_extent()
-        if columns == 1 or box.width < figure.bbox.width:
-            break
+    key = figure.legend(handles.values(), handles, **look)
+    columns = int(figure.bbox.width / (key.get_window_extent().width + em()))
+    if columns > 1:
         key.remove()
+        key = figure.legend(handles.values(), handles, ncols=min(columns, len(handles)), **look)
     width, height = figure.get_size_inches()
-    figure.set_size_inches(width, height + box.height / figure.dpi)
+    figure.set_size_inches(width, height + key.get_window_extent().height / figure.dpi)
 
 
 def save_figure(figure: Figure, path: str | Path, pdf: bool = True) -> Figure:
