@@ -82,6 +82,31 @@ def figures(
     _report(draw_figures(profile, folder, only), folder)
 
 
+@app.command("provenance")
+def provenance_of(
+    path: Annotated[Path, typer.Argument(help="a run's folder, a model, a table or a figure")],
+    as_json: Json = False,
+) -> None:
+    """Say what made a run, a table or a figure: version, commit, torch, device, date, data, runs.
+
+    A commit that ends in -dirty had changes. A table in CSV has it in a file beside it.
+
+    \b
+    dinomix provenance figures/toy/05_dimension_toycity-test.pdf
+    dinomix provenance data/runs/4c078f96577b --json
+    """
+    import json
+
+    from dinomix.plumbing.provenance import read
+
+    found = read(path)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        for name, value in found.items():
+            typer.echo(f"{name}: {value if isinstance(value, str) else json.dumps(value)}")
+
+
 def _report(copies: list[Path], figures: Path) -> None:
     lines = ["Executed notebooks:", *(f"  {copy}" for copy in copies), f"Figures:\n  {figures}"]
     typer.echo("\n".join(lines))

@@ -20,6 +20,7 @@ from matplotlib.transforms import Bbox
 from matplotlib.typing import ColorType
 from seaborn.utils import relative_luminance
 
+from dinomix.plumbing import provenance
 from dinomix.plumbing.files import atomic_path
 from dinomix.plumbing.workspace import figure_style
 
@@ -209,9 +210,11 @@ def save_figure(figure: Figure, path: str | Path, pdf: bool = True) -> Figure:
     path = Path(path)
     files = [path, path.with_suffix(".pdf")] if pdf and path.suffix == ".png" else [path]
     for file in files:
-        fixed = {} if file.suffix == ".png" else {"metadata": {"CreationDate": None}}
+        told = provenance.for_figure(file.suffix)
+        if file.suffix == ".pdf":
+            told["CreationDate"] = None  # which `told` has, too
         with atomic_path(file) as temporary, rc_context(_settings()):
-            figure.savefig(temporary, dpi=DPI, **fixed)
+            figure.savefig(temporary, dpi=DPI, metadata=told)
     return figure
 
 

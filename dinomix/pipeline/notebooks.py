@@ -26,7 +26,6 @@ CHECKOUT = Path(__file__).parents[2]
 NOTEBOOKS = CHECKOUT / "notebooks"
 PACKAGES = (CHECKOUT / "dinomix", CHECKOUT / "toycity")  # what executed notebooks depend on
 LISTED = 30  # runs that are missing, at most
-FIGURES = "*.p[nd][gf]"  # files of figures
 Parameters = dict[str, Any]
 
 
@@ -226,28 +225,33 @@ def _chosen(steps: Sequence[Step], only: str | None, needs: bool) -> set[str]:
 def draw_figures(
     profile: str, folder: Path, only: str | None = None, notebooks: Path = NOTEBOOKS
 ) -> list[Path]:
-    """Draw a profile's figures again from finished runs, copy them to `folder`; as `run_profile`.
+    """Make a profile's figures and tables again from finished runs, copy them to `folder`; as
+    `run_profile`.
 
     Nothing is trained, and of `only` some notebooks nothing runs that they need. When all have
-    run, figures that no notebook draws any more go. ExplainedError names the models that are not
+    run, those that no notebook makes any more go. ExplainedError names the models that are not
     trained yet, before anything runs.
     """
     steps = load_profile(profile, notebooks=notebooks)
     chosen = _chosen(steps, only, needs=False)
     _require_runs(profile, [step for step in steps if step.name in chosen])
     drawn = data_root() / "figures" / profile
-    before = {path: path.stat().st_mtime_ns for path in drawn.glob(FIGURES)}
+    before = {path: path.stat().st_mtime_ns for path in _outputs(drawn)}
     os.environ[NO_TRAINING] = "1"
     copies = run_profile(profile, only=only, force=True, needs=False, notebooks=notebooks)
-    folder.mkdir(parents=True, exist_ok=True)
-    made = [f for f in drawn.glob(FIGURES) if f.stat().st_mtime_ns != before.get(f)]
-    for figure in made:
-        with atomic_path(folder / figure.name) as temporary:
-            shutil.copyfile(figure, temporary)
-    for old in set() if only else {*folder.glob(FIGURES), *drawn.glob(FIGURES)}:
-        if old.name not in [figure.name for figure in made]:
+    made = [f for f in _outputs(drawn) if f.stat().st_mtime_ns != before.get(f)]
+    for file in made:
+        with atomic_path(folder / file.relative_to(drawn)) as temporary:
+            shutil.copyfile(file, temporary)
+    for old in set() if only else {*_outputs(folder), *_outputs(drawn)}:
+        if old.name not in [file.name for file in made]:
             old.unlink()
     return copies
+
+
+def _outputs(folder: Path) -> list[Path]:
+    """The figures and tables in a folder of them."""
+    return [*folder.glob("*.png"), *folder.glob("*.pdf"), *folder.glob("tables/*")]
 
 
 def _require_runs(profile: str, steps: Sequence[Step]) -> None:

@@ -1,17 +1,18 @@
-"""Results tables that show themselves as papers do: a row a method, a column for each k."""
+"""Results tables that show themselves as papers do, a row a method and a column for each k; and any
+table as it goes into a paper: numbers as people write them, the best bold, the second underlined.
+"""
 
 import html
 import math
 import re
-from collections.abc import Hashable, Iterable, Mapping, Set
+from collections.abc import Callable, Hashable, Iterable, Mapping, Set
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 if TYPE_CHECKING:
-    from matplotlib.ticker import EngFormatter
     from pandas.io.formats.style import Styler
 
 ALL = "all"  # the condition of the row over all queries of a test set
@@ -22,6 +23,14 @@ MEASURED = {
     *("k", "recall", "low", "high", "seed", "run", "queries", "without_positives"),
     *("parameters", "trained", "val_recall", "epoch"),
 }
+RIVALS = ("dataset", "condition", "limit", "k")  # rows of the same are compared with each other
+# Columns whose numbers are better high, and low, by their headings of `written`.
+HIGH = re.compile(r"R@\d+$|(val )?recall|average precision|right \(%\)")
+LOW = re.compile(r".*(error|bytes|wrong \(%\)|\(MiB\)|\bms\b)")
+# How all other cells, the best and the second best one look.
+CSS = ["", "font-weight: bold", "text-decoration: underline"]
+LATEX = ["", "textbf: --rwrap", "underline: --rwrap"]
+MARKDOWN = ["{}", "**{}**", "<ins>{}</ins>"]
 
 
 class ResultsTable(pd.DataFrame):
@@ -62,7 +71,8 @@ def show(table: pd.DataFrame) -> "Styler":
     A row for each method and condition, or whatever else differs between the table's rows, a
     column for each k; what is the same everywhere stands in the caption. Over several seeds a cell
     is `mean_and_range`, of one the recall with its interval if the table has one. The best on the
-    same data set and condition is bold. ValueError: a column of `NEEDED` is not there.
+    same data set and condition is bold, as of `ranks`. ValueError: a column of `NEEDED` is not
+    there.
     """
     require_columns(table, NEEDED)
     names = [column for column in table.columns if column not in MEASURED]
@@ -78,26 +88,101 @@ def show(table: pd.DataFrame) -> "Styler":
         brackets = " [" + ends["low"] + ", " + ends["high"] + "]"
         written += brackets.groupby([*keys, table["k"]], observed=True).first()
     shown = written.unstack("k").fillna("")
-    best = _best(cells.agg(fmean).unstack("k"))
     # names may come from anywhere: they are text, and never HTML
     titles = [html.escape(f"{name}") for name in varying]
     shown.index = pd.MultiIndex.from_frame(shown.index.to_frame().astype(str), names=titles)
     shown.columns = [f"R@{k}" for k in shown]
-    css = np.where(best, "font-weight: bold", "")
-    styled = shown.style.apply(lambda _: pd.DataFrame(css, shown.index, shown.columns), axis=None)
     constant = {name: texts[name].iloc[0] for name in names if name not in varying}
     said = ", mean [lowest, highest] over seeds" if several else ""
     said = " [interval over groups of queries]" if bounded else said
     caption = html.escape(_caption(table, constant, said))
     if error:  # of `evaluate`
         caption += f"; median error over all queries {error[ALL]:.1f} m"
-    return styled.format(escape="html").format_index(escape="html").set_caption(caption)
+    return _styled(shown, ranks(shown), CSS, "html").set_caption(caption)
 
 
-def readable(table: pd.DataFrame) -> "Styler":
-    """Any table as people write it: 1,234 and 62.5, units in the headings, no word for no value."""
-    styled = table.style.format({c: _number(table[c]) for c in table}, na_rep="", escape="html")
-    return styled.format_index(_heading, axis="columns", escape="html")
+def readable(table: pd.DataFrame, better: str = "") -> "Styler":
+    """Any table as people write it, see `written`, with the best marked, see `ranks`."""
+    cells = written(table)
+    styled = _styled(cells, ranks(cells, better), CSS, "html")
+    return styled.hide(axis="index") if isinstance(table.index, pd.RangeIndex) else styled
+
+
+def written(table: pd.DataFrame) -> pd.DataFrame:
+    """Its cells and headings as text: 1,234 and 62.5, units in the headings, no word for no value.
+
+    What numbers in the headings are is said before them, if the table says it: "window 3".
+    """
+    cells = pd.concat([_texts(table.iloc[:, i]) for i in range(table.shape[1])], axis=1)
+    numbered = table.columns.name and pd.api.types.is_numeric_dtype(table.columns)
+    named = f"{table.columns.name} " if numbered else ""
+    cells.columns = [_heading(f"{named}{column}") for column in table]
+    return cells.rename_axis([name and _heading(name) for name in cells.index.names])
+
+
+def ranks(cells: pd.DataFrame, better: str = "") -> pd.DataFrame:
+    """1 for the best cells of a column, 2 for the second best, 0 for the others.
+
+    By the number that a cell begins with, among rows that are the same in `RIVALS`; one alone is
+    not the best, and of two none is the second.
+
+    Args:
+        cells: text, as of `written`.
+        better: "high" or "low", of columns that are neither `HIGH` nor `LOW`; else these have none.
+    """
+    flat = cells.reset_index()
+    by = [flat[name] for name in RIVALS if name in flat] or [pd.Series(0, flat.index)]
+    found = pd.DataFrame(0, cells.index, cells.columns)
+    for i, column in enumerate(cells):
+        way = "high" if HIGH.match(column) else "low" if LOW.match(column) else better
+        if way:
+            texts = cells.iloc[:, i].str.replace(",", "").reset_index(drop=True)
+            numbers = texts.str.extract(r"^(-?\d+(?:\.\d+)?)")[0].astype(float)
+            rivals = numbers.groupby(by, observed=True, dropna=False)
+            order, count = rivals.rank("dense", ascending=way == "low"), rivals.transform("count")
+            marked = (order.eq(1) & count.gt(1)) | (order.eq(2) & count.gt(2))
+            found.iloc[:, i] = order.where(marked, 0).astype(int).to_numpy()
+    return found
+
+
+def flat(table: pd.DataFrame) -> pd.DataFrame:
+    """A table with what its rows are called in columns, and no other index than numbers."""
+    if isinstance(table.index, pd.RangeIndex):
+        return pd.DataFrame(table)
+    return table.reset_index(names=[name or "" for name in table.index.names])
+
+
+def printed(table: pd.DataFrame, better: str = "") -> dict[str, str]:
+    """A table for a text: in Markdown (".md") and in LaTeX (".tex", which needs booktabs).
+
+    As `written`; the best is bold and the second underlined, see `ranks`.
+    """
+    cells = written(table)
+    order, cells = ranks(cells, better), flat(cells)
+    order = order.set_axis(cells.index).reindex(columns=cells.columns, fill_value=0)
+    numbers = [cells.iloc[:, i].str.match(r"-?[\d\[]|$").all() for i in range(cells.shape[1])]
+    latex = _styled(cells, order, LATEX, "latex").hide(axis="index")
+    sides = "".join("r" if number else "l" for number in numbers)
+    rows = [list(cells), ["---:" if number else "---" for number in numbers]]
+    for texts, places in zip(cells.to_numpy(), order.to_numpy(), strict=True):
+        rows.append([t and MARKDOWN[p].format(t) for t, p in zip(texts, places, strict=True)])
+    lines = [" | ".join(text.replace("|", r"\|") for text in row) for row in rows]
+    return {
+        ".md": "".join(f"| {line} |\n" for line in lines),
+        ".tex": latex.to_latex(hrules=True, column_format=sides),
+    }
+
+
+def _styled(cells: pd.DataFrame, order: pd.DataFrame, looks: list[str], escape: str) -> "Styler":
+    styled = cells.style.apply(lambda _: order.map(looks.__getitem__), axis=None)
+    styled = styled.format(escape=escape).format_index(escape=escape)
+    return styled.format_index(escape=escape, axis="columns")
+
+
+def _texts(values: pd.Series) -> pd.Series:
+    write = _number(values)
+    texts = ["" if none else write(v) for v, none in zip(values, values.isna(), strict=True)]
+    return pd.Series(texts, values.index, dtype=object)
 
 
 def _heading(name: Hashable) -> str:
@@ -105,19 +190,19 @@ def _heading(name: Hashable) -> str:
     return text.replace("_", " ")
 
 
-def _number(values: pd.Series) -> "str | EngFormatter | None":
+def _number(values: pd.Series) -> Callable[[Any], str]:
     """How a column's numbers are written: three digits of the largest, or one decimal if larger."""
     if values.name == "flops":
         from matplotlib.ticker import EngFormatter
 
         return EngFormatter("FLOP", places=1)  # 46.7 GFLOP
     if not pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
-        return None
+        return lambda value: f"{value:g}" if isinstance(value, float) else f"{value}"
     known = values.dropna().astype(float).abs()
     largest = known[np.isfinite(known)].max()
     if not largest > 0 or known.mod(1).eq(0).all():
-        return "{:,.0f}"
-    return f"{{:,.{max(1, 2 - math.floor(math.log10(largest)))}f}}"
+        return "{:,.0f}".format
+    return f"{{:,.{max(1, 2 - math.floor(math.log10(largest)))}f}}".format
 
 
 def require_columns(table: pd.DataFrame, needed: Set[str]) -> None:
@@ -139,13 +224,6 @@ def _in_order(texts: pd.Series) -> pd.Series:
     if texts.name == "condition":
         order.sort(key=lambda text: (text in (ALL, MEAN), text))
     return texts.astype(pd.CategoricalDtype(order))
-
-
-def _best(means: pd.DataFrame) -> pd.DataFrame:
-    """Where the highest mean stands among several rows of the same data set and condition."""
-    by = [name for name in ("dataset", "condition") if name in means.index.names]
-    rivals = means.groupby(level=by, observed=True) if by else means.groupby(lambda row: 0)
-    return means.eq(rivals.transform("max")) & (rivals.transform("count") > 1)
 
 
 def _caption(table: pd.DataFrame, constant: Mapping[str, str], brackets: str) -> str:

@@ -3,6 +3,7 @@
 ```
 folder/config.json        identity of the run, package version, finished
 folder/history.csv        a row an epoch, see `training.fit`
+folder/provenance.json    what made it, see `plumbing.provenance`: of each time that it went on
 folder/checkpoint.pt      while it is made: all that going on needs
 folder/best.safetensors   the model of the best epoch on the validation set
 folder/last.safetensors   the model of the last epoch, when the run is finished
@@ -27,9 +28,10 @@ from tqdm.auto import tqdm
 
 from dinomix.backbones import TOY
 from dinomix.model import ModelConfig, PlaceModel, check_own, load_model, save_model
-from dinomix.plumbing import __version__
+from dinomix.plumbing import __version__, provenance
 from dinomix.plumbing.files import atomic_path, config_hash, to_json
 from dinomix.plumbing.tensorfiles import read_torch
+from dinomix.retrieval import pick_device
 from dinomix.training import OPEN_ENDED, TrainConfig, best_row
 from dinomix.weights import TOY_WEIGHTS
 
@@ -92,6 +94,12 @@ class Run:
         """The history's row of the best epoch: epoch, recall@1, recall@5 and the rest."""
         return best_row(self.history.to_dict("records"))
 
+    def use(self) -> "Run":
+        """Remember that what this process makes now is made from this run; gives it back."""
+        data = {name: f"{self.identity.get(name)}" for name in ("places", "val")}
+        provenance.use(runs=self.folder.name, **data)
+        return self
+
     def load(self, which: str = "best") -> PlaceModel:
         """The model of the "best" or of the "last" epoch, on the CPU; ValueError for another."""
         if which not in ("best", "last"):
@@ -124,7 +132,12 @@ class Run:
         for leftover in self.folder.glob(".tmp*"):  # safetensors' own half-written files
             leftover.unlink()
         self.write_config(finished=False)
-        if not (self.folder / CHECKPOINT).exists() and (run := self.shorter()):
+        going_on = (self.folder / CHECKPOINT).exists()
+        run = None if going_on else self.shorter()
+        facts = provenance.here(pick_device(self.train_config.device))
+        facts |= {"after": run.folder.name} if run else {}
+        provenance.add(self.folder / provenance.FILE, facts)
+        if run:
             save_model(run.load(), self.folder / BEST)  # which it may stay
             history = run.history.to_dict("records")
             end = {"model": run.load("last").state_dict(), "history": history}

@@ -73,7 +73,7 @@ def train(
     run, start = _asked(model_config, places, val, train_config, weights, start, out)
     if run.is_finished():
         run.remove_checkpoint()
-        return Run.open(run.folder)
+        return Run.open(run.folder).use()
     if os.environ.get(NO_TRAINING):
         raise ExplainedError(
             f"there is no finished run {run.folder}, and {NO_TRAINING} forbids to train it: run "
@@ -90,7 +90,7 @@ def train(
             with reproducible(train_config.seed):
                 _train(run, places, val, weights, start, here, progress and main)
         here.wait_for_everyone()
-    return Run.open(run.folder)
+    return Run.open(run.folder).use()
 
 
 def find_run(

@@ -3,12 +3,13 @@
 Nothing is opened before a study runs, so that `dinomix check` can read them without data.
 """
 
+import json
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from IPython.display import Markdown
@@ -16,13 +17,18 @@ from IPython.display import Markdown
 from dinomix.datasets.benchmarks import BENCHMARKS
 from dinomix.exchange.published import CHECKPOINTS, files_here
 from dinomix.model import ModelConfig
+from dinomix.plumbing import provenance
 from dinomix.plumbing.errors import MissingDataError, did_you_mean
-from dinomix.plumbing.files import config_hash
+from dinomix.plumbing.files import atomic_path, config_hash
 from dinomix.plumbing.settings import cell_values, refuse_unknown, refuse_unlike
+from dinomix.plumbing.tables import flat, printed, readable
 from dinomix.plumbing.workspace import data_root, figure_style, require
 from dinomix.study.results import QUERIES, QUERY_COLUMNS, save_results, save_table
 from dinomix.study.study import Study, Variant, variants
 from dinomix.training import TrainConfig
+
+if TYPE_CHECKING:
+    from pandas.io.formats.style import Styler
 
 Methods = Mapping[str, Mapping[str, Any]]
 
@@ -82,6 +88,8 @@ def open_profile(parameters: Mapping[str, Any]) -> "Setup":
     setup = Setup(data_root(), parameters)
     require(setup.sets() | parameters["required"], setup.data)
     setup.results.mkdir(parents=True, exist_ok=True)
+    provenance.USED.clear()
+    provenance.use(profile=parameters["profile"])
     return setup
 
 
@@ -196,7 +204,12 @@ class Setup:
     def save(self, results: pd.DataFrame, name: str) -> pd.DataFrame:
         """Write what `Study.run` gave as `<name>.csv`, and give it back with the profile."""
         table = results.assign(profile=self.parameters["profile"])
-        return save_results([table], self.results / f"{name}.csv")
+        return save_results([table], self._made(self.results / f"{name}.csv"))
+
+    def keep(self, table: pd.DataFrame, name: str) -> pd.DataFrame:
+        """Write any other table of numbers as `<name>.csv` beside the results; gives it back."""
+        save_table(flat(table), self._made(self.results / f"{name}.csv"))
+        return table
 
     def measure(self, name: str, study: Study | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Run the notebook's variants in `study`, or its own, and save their results by `name`.
@@ -210,11 +223,31 @@ class Setup:
         save_table(queries[QUERY_COLUMNS], self.results / f"{name}{QUERIES}")
         return results, queries
 
+    def save_table(self, table: pd.DataFrame, name: str, better: str = "") -> "Styler":
+        """Write a table that the notebook shows, for papers, and give it back to be shown.
+
+        As `<name>.csv`, with all digits, `.md` and `.tex` in the folder `tables` of the figures;
+        the last two, and what is shown, as `tables.printed`, which says what `better` is.
+        """
+        path = self._made(self.figures / "tables" / f"{name}.csv")
+        save_table(flat(table), path)
+        told = json.dumps(provenance.read(path))
+        for suffix, text in printed(table, better).items():
+            comment = {".md": f"<!-- dinomix {told} -->\n\n", ".tex": f"% dinomix {told}\n"}[suffix]
+            with atomic_path(path.with_name(f"{name}{suffix}")) as temporary:
+                temporary.write_text(comment + text, encoding="utf-8")
+        return readable(table, better)
+
     def found(self, number: str) -> Markdown:
         """What the notebook of this number concludes from its tables."""
         from dinomix.study.conclusions import conclude  # here, for that is a command, too
 
         return Markdown(conclude(self.results, number))
+
+    def _made(self, table: Path) -> Path:
+        """The path of a table in CSV that is written next: what makes it is written beside it."""
+        provenance.write(provenance.beside(table), provenance.describe())
+        return table
 
     def _weights(self, name: str | None) -> str | Path | None:
         return name if name in (None, "hub") else self.data / name

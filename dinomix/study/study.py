@@ -23,6 +23,7 @@ from dinomix.exchange.foreign import ForeignModel
 from dinomix.exchange.published import load_published, published_config, published_file
 from dinomix.images import size_text
 from dinomix.model import PRESETS, ModelConfig, PlaceModel, build_model, outline
+from dinomix.plumbing import provenance
 from dinomix.plumbing.configs import whole, wholes
 from dinomix.plumbing.errors import ExplainedError
 from dinomix.plumbing.files import config_hash
@@ -175,7 +176,8 @@ class Study:
             from dinomix.runs import cluster  # loads Dask
 
             count = min(workers or cluster.available_workers(), len(todo))
-            test = partial(_test_elsewhere, self, own_aggregators())
+            profile = provenance.USED.get("profile", {})
+            test = partial(_test_elsewhere, self, own_aggregators(), profile)
             with (
                 nullcontext(client) if client else cluster.local_client(count) as client,
                 tqdm(total=len(variants), bar_format=BAR, disable=not progress) as bar,
@@ -193,7 +195,12 @@ class Study:
                 f"{len(failed)} of {len(variants)} variants failed; the others are done and kept. "
                 f"Mend these and run the study again:{reasons}"
             ) from next(iter(failed.values()))
-        return ResultsTable(pd.concat(tables, ignore_index=True))
+        found = ResultsTable(pd.concat(tables, ignore_index=True))
+        for name in set(found["run"]) - {"untrained"}:
+            Run.open(self.out / name).use()
+        for each in self.test_sets():
+            provenance.use(tests=f"{each.name} {each.fingerprint}")
+        return found
 
     def test(self, variant: Variant) -> pd.DataFrame:
         """Recall of the variant on every test set, trained and tested now unless it is done.
@@ -362,9 +369,10 @@ class _Watch:
 
 
 def _test_elsewhere(
-    study: Study, own: Mapping[str, type[Aggregator]], variant: Variant
+    study: Study, own: Mapping[str, type[Aggregator]], profile: dict[str, None], variant: Variant
 ) -> pd.DataFrame:
     """`study.test` in another process, which may not have imported where aggregators come from."""
+    provenance.USED["profile"] = profile
     for name, aggregator in own.items():
         register_aggregator(name)(aggregator)
     return study.test(variant)

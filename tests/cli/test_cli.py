@@ -29,7 +29,7 @@ from tests.conftest import write_image, write_testset
 
 COMMANDS = {
     *("toy", "prepare", "train", "pretrain", "evaluate", "calibrate", "compare", "audit"),
-    *("models", "localize", "check", "run", "figures", "page"),
+    *("models", "localize", "check", "run", "figures", "provenance", "page"),
 }
 
 

@@ -141,6 +141,8 @@ folder = pathlib.Path(os.environ["DINOMIX_DATA"], "figures", "p")
 folder.mkdir(parents=True, exist_ok=True)
 from PIL import Image
 Image.new("RGB", (4, 4), "red").save(folder / "new.png")
+(folder / "tables").mkdir(exist_ok=True)
+(folder / "tables" / "new.tex").write_text("new")
 """
 
 
@@ -151,25 +153,31 @@ def data(tmp_path, monkeypatch):
     return tmp_path / "data"
 
 
+def names(folder):
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+
+
 def test_figures_are_drawn_again_without_training(notebooks, tmp_path, data):
     """By the whole profile they replace what was there; by some notebooks they join it."""
     write_notebook(notebooks, "30_c", "other = 0", DRAW, ["20_a"])
     for folder in (tmp_path / "data" / "figures" / "p", tmp_path / "out"):
         folder.mkdir(parents=True)
         Image.new("RGB", (4, 4), "blue").save(folder / "old.png")
+        (folder / "tables").mkdir()
+        (folder / "tables" / "old.csv").write_text("old")
     out = tmp_path / "out"
     copies = pipeline.draw_figures("p", out, "30", notebooks)
     assert [copy.stem for copy in copies] == ["30_c"]  # what it needs stands
-    assert {path.name for path in out.iterdir()} == {"old.png", "new.png"}
+    both = {"old.png", "new.png", "tables/old.csv", "tables/new.tex"}
+    assert names(out) == both
     write_notebook(notebooks, "10_b", "size = 1", "raise KeyError('late')", ["30_c"])
     with pytest.raises(NotebookFailedError, match="late"):
         pipeline.draw_figures("p", out, notebooks=notebooks)
     for folder in (data / "figures" / "p", out):
-        assert {path.name for path in folder.iterdir()} == {"old.png", "new.png"}
+        assert names(folder) == both
     write_notebook(notebooks, "10_b", "size = 1", "", ["30_c"])
     pipeline.draw_figures("p", out, notebooks=notebooks)
-    assert {path.name for path in (data / "figures" / "p").iterdir()} == {"new.png"}
-    assert {path.name for path in out.iterdir()} == {"new.png"}
+    assert names(data / "figures" / "p") == names(out) == {"new.png", "tables/new.tex"}
     assert Image.open(out / "new.png").convert("RGB").getpixel((0, 0)) == (255, 0, 0)
 
 

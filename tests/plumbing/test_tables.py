@@ -3,11 +3,21 @@
 import pickle
 import re
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from dinomix.evaluation import ALL
-from dinomix.plumbing.tables import ResultsTable, mean_and_range, readable, show
+from dinomix.plumbing.tables import (
+    ResultsTable,
+    flat,
+    mean_and_range,
+    printed,
+    ranks,
+    readable,
+    show,
+    written,
+)
 
 
 def row(method="mix", condition=ALL, k=1, recall=50.0, **values):
@@ -162,6 +172,83 @@ def test_units():
     headings, texts = headings_and_cells(pd.DataFrame([columns]))
     assert headings == ["latency (ms)", "memory (MiB)", "flops", "trained blocks", "ms"]
     assert texts == ["4.82", "17", "22.8 MFLOP", "1", "2"]
+
+
+def test_numbers_in_headings_say_what_they_are():
+    table = pd.DataFrame([[1.0, 2.0]], columns=pd.Index([1, 3], name="window"))
+    assert list(written(table)) == ["window 1", "window 3"]
+    assert list(written(table.rename(columns={1: "a", 3: "b"}))) == ["a", "b"]
+    assert list(written(table.T.rename_axis("val_recall").reset_index())) == ["val recall", "0"]
+
+
+@pytest.mark.parametrize(
+    ("better", "headings"),
+    [
+        ("high", ["R@1", "R@10", "recall", "val_recall", "recall@1", "recall, none wrong"]),
+        ("high", ["average precision", "right (%)"]),
+        ("low", ["median error (m)", "search_ms", "activations_mib", "ms a query", "bytes"]),
+        ("low", ["wrong (%)"]),
+        ("", ["R@1, queries", "right", "others", "query", "parameters", "dim", "seconds", "loss"]),
+    ],
+)
+def test_a_column_knows_which_numbers_are_better(better, headings):
+    cells = written(pd.DataFrame({heading: [3.0, 1.0, 2.0] for heading in headings}))
+    expected = {"high": [1, 0, 2], "low": [0, 1, 2], "": [0, 0, 0]}
+    assert ranks(cells).T.to_numpy().tolist() == [expected[better]] * len(headings)
+    asked = ranks(cells, "low").T.to_numpy().tolist()
+    assert asked == [expected[better or "low"]] * len(headings)
+
+
+def test_ranks_are_those_of_a_slow_loop():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        rows = int(rng.integers(1, 9))
+        keys = {name: rng.choice(["a", "b"], rows) for name in ("dataset", "method", "k")}
+        recall = rng.integers(0, 5, rows) * 250.0 + 0.04
+        texts = [f"{r:,.1f} [0.0, 9.9]" if r < 900 else "" for r in recall]
+        table = pd.DataFrame({**keys, "recall": texts}).set_index(["method", "k"])
+        found = ranks(written(table))["recall"].tolist()
+        for i in range(rows):
+            same = [
+                j for j in range(rows) if all(keys[n][i] == keys[n][j] for n in ("dataset", "k"))
+            ]
+            rivals = [recall[j] for j in same if texts[j]]
+            better = {value for value in rivals if value > recall[i]}
+            rank = len(better) + 1 if texts[i] else 0
+            expected = rank if (rank, len(rivals) > rank) in ((1, True), (2, True)) else 0
+            assert found[i] == expected
+
+
+def read_markdown(text):
+    head, _, *rows = [line[2:-2].split(" | ") for line in text.splitlines()]
+    return pd.DataFrame(rows, columns=head)
+
+
+def test_markdown_and_latex_say_what_is_written():
+    index = pd.MultiIndex.from_product([["toy_city"], ["a", "b", "c"]], names=["dataset", None])
+    recalls = ["50.0 [49.0, 51.0]", "60.0 [59.0, 61.0]", "70.0 [60.0, 80.0]"]
+    columns = {"recall": recalls, "latency_ms": [1234.5, 1.0, np.nan], "what": ["50 %", "", "$_{"]}
+    table = pd.DataFrame(columns, index)
+    text = printed(table)[".md"]
+    assert text.splitlines()[1] == "| --- | --- | ---: | ---: | --- |"
+    assert "| **70.0 [60.0, 80.0]** |  | $_{ |" in text and "<ins>60.0 [59.0, 61.0]</ins>" in text
+    plain = re.sub(r"\*\*|</?ins>", "", text)
+    pd.testing.assert_frame_equal(read_markdown(plain), flat(written(table)).astype(str))
+
+    latex = printed(table)[".tex"].splitlines()
+    assert latex[:2] == [r"\begin{tabular}{llrrl}", r"\toprule"]
+    assert latex[2] == r"dataset &  & recall & latency (ms) & what \\"
+    assert latex[4] == r"toy\_city & a & 50.0 [49.0, 51.0] & 1,234.5 & 50 \% \\"
+    assert latex[5] == r"toy\_city & b & \underline{60.0 [59.0, 61.0]} & \textbf{1.0} &  \\"
+    assert latex[6] == r"toy\_city & c & \textbf{70.0 [60.0, 80.0]} &  & \$\_\{ \\"
+    assert latex[7:] == [r"\bottomrule", r"\end{tabular}"]
+
+
+def test_a_bar_in_a_cell_is_no_column_and_a_table_may_be_empty():
+    table = pd.DataFrame({"a|b": ["c|d"]})
+    assert printed(table)[".md"] == "| a\\|b |\n| --- |\n| c\\|d |\n"
+    assert len(printed(table.iloc[:0])[".md"].splitlines()) == 2
+    assert "c|d" not in readable(table.iloc[:0]).to_html()
 
 
 def test_pandas_goes_on_as_with_any_table(tmp_path):

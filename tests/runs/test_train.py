@@ -425,7 +425,8 @@ def test_finished_run_is_loaded(run, data, monkeypatch):
     assert runs.find_run(TINY, *data, RECIPE, out=run.folder.parent).folder == run.folder
     names = {path.name for path in run.folder.iterdir()}
     models = {"best.safetensors", "last.safetensors"}
-    assert names == {"config.json", "history.csv", "state.pt", "lock", *models}
+    told = {"config.json", "history.csv", "provenance.json"}
+    assert names == {*told, "state.pt", "lock", *models}
 
 
 def test_training_can_be_forbidden_and_a_run_looked_for(run, data, tmp_path, monkeypatch):

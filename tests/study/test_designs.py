@@ -9,6 +9,7 @@ import torch
 import dinomix
 from dinomix.images import as_size
 from dinomix.model import TEST_SIZES, outline
+from dinomix.plumbing import provenance
 from dinomix.plumbing.errors import MissingDataError
 from dinomix.study.designs import Setup, lineup, open_profile
 from dinomix.study.results import COLUMNS, QUERY_COLUMNS, queries_beside
@@ -120,6 +121,34 @@ def test_opening_a_profile(tmp_path, monkeypatch):
     table = setup.save(rows, "tried")
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "results" / "p" / "tried.csv"), table)
     assert table["profile"].tolist() == ["p"]
+    told = provenance.read(tmp_path / "results" / "p" / "tried.csv")
+    assert (told["profile"], told["version"]) == ("p", dinomix.__version__)
+
+
+def test_a_table_is_written_for_papers_and_says_what_made_it(setup):
+    profile = setup()
+    table = pd.DataFrame({"method": ["a & b", "c"], "recall": [100 / 3, 50.0]})
+    shown = profile.save_table(table, "03_v1.0")
+    folder = profile.figures / "tables"
+    files = [folder / f"03_v1.0{suffix}" for suffix in (".csv", ".md", ".tex")]
+    assert {p.name for p in folder.iterdir()} == {f.name for f in files} | {
+        "03_v1.0.provenance.json"
+    }
+    pd.testing.assert_frame_equal(pd.read_csv(files[0]), table)
+    facts = [provenance.read(file) for file in files]
+    assert facts[0]["version"] == dinomix.__version__ and facts.count(facts[0]) == 3
+    assert files[1].read_text().endswith("| a & b | 33.3 |\n| c | **50.0** |\n")
+    assert "\na \\& b & 33.3 \\\\\nc & \\textbf{50.0} \\\\\n" in files[2].read_text()
+    assert "a &amp; b" in shown.to_html() and "font-weight: bold" in shown.to_html()
+
+
+def test_other_tables_are_kept_with_what_their_rows_are_called(setup):
+    profile = setup()
+    table = pd.DataFrame({"first": [1.5]}, pd.Index(["day"], name="condition"))
+    assert profile.keep(table, "07_x") is table
+    found = pd.read_csv(profile.results / "07_x.csv", index_col="condition")
+    pd.testing.assert_frame_equal(found, table)
+    assert provenance.read(profile.results / "07_x.csv")["version"] == dinomix.__version__
 
 
 def test_a_measurement_keeps_results_and_queries(setup, monkeypatch):

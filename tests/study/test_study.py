@@ -16,6 +16,7 @@ import torch
 import dinomix
 from dinomix.datasets.benchmarks import BENCHMARKS
 from dinomix.datasets.prepare import prepare
+from dinomix.plumbing import provenance
 from dinomix.runs import cluster
 from dinomix.runs.run import COLUMNS
 from dinomix.study.study import Study, Variant, _Watch, variants
@@ -239,7 +240,26 @@ def test_what_is_done_costs_nothing(study, monkeypatch):
     assert set(renamed["method"]) == {"other name"}  # a name is not part of a run
 
 
-def test_processes_do_what_one_does_and_name_what_fails(study, elsewhere):
+def test_what_a_study_finds_is_traced_to_its_runs_and_its_data(study, monkeypatch):
+    monkeypatch.setattr(provenance, "USED", {})
+    alone(study, VARIANTS[1:3])
+    provenance.USED.clear()  # now both are there
+    table = study.run(VARIANTS[:2], progress=False)
+    told = provenance.describe()
+    assert told["runs"] == table["run"].iloc[-1]  # the other one is not trained, or not asked for
+    assert told["tests"].split("; ") == [f"{t.name} {t.fingerprint}" for t in study.test_sets()]
+    made = provenance.read(study.out / told["runs"])
+    assert (made["places"], made["val"]) == (told["places"], told["val"])
+    assert made["places"] == dinomix.PlaceDataset(study.places, images_per_place=2).fingerprint
+    assert made["version"] == dinomix.__version__ and made["device"].startswith("cpu, ")
+    for file in (study.out / told["runs"]).glob("*.csv"):
+        assert provenance.read(file)["date"] == made["date"]
+    model = provenance.read(study.out / told["runs"] / "best.safetensors")
+    assert model["date"] == made["date"] and "toy_vits14" in model["dinomix_config"]
+
+
+def test_processes_do_what_one_does_and_name_what_fails(study, elsewhere, monkeypatch):
+    monkeypatch.setattr(provenance, "USED", {"profile": {"mine": None}})
     broken = Variant("broken", config(trained_blocks=13), RECIPE)
     with pytest.raises(
         RuntimeError, match=r"1 of 5 variants failed.*\n  broken, seed 0: .*0 to 12"
@@ -251,6 +271,7 @@ def test_processes_do_what_one_does_and_name_what_fails(study, elsewhere):
     assert list(order) == [(variant.method, variant.seed) for variant in VARIANTS]
     pd.testing.assert_frame_equal(table, alone(elsewhere))
     assert_same_weights(study, elsewhere)
+    assert provenance.read(study.out / table["run"].iloc[-1])["profile"] == "mine"
 
 
 def test_only_a_process_that_ends_slowly_is_passed_over_in_silence():
