@@ -2,7 +2,6 @@
 
 from dinomix.figures.charts import class_gains as class_gains
 from dinomix.figures.charts import freezing_costs as freezing_costs
-from dinomix.figures.charts import paper_curves as paper_curves
 from dinomix.figures.charts import precision_recall as precision_recall
 from dinomix.figures.charts import recall_bars as recall_bars
 from dinomix.figures.charts import recall_curves as recall_curves

@@ -170,8 +170,10 @@ def recall_curves(
     log: bool = False,
     ks: Sequence[int] = (1,),
     costs: Mapping[str, str] | None = None,
+    queries: pd.DataFrame | None = None,
+    paper: bool = False,
 ) -> Figure:
-    """Recall on one test set over a setting: mean over seeds, and a band from lowest to highest
+    """Recall over a setting, a panel a test set: mean over seeds, and a band from lowest to highest
     (of a table with intervals, between their ends).
 
     Args:
@@ -179,57 +181,42 @@ def recall_curves(
         hue: the column that tells lines apart; None draws one line for each k.
         log: whether the setting doubles from step to step.
         costs: column -> label, each drawn in a panel of its own over the same setting.
+        queries: as of `Study.queries`; marks get the 95 % interval over these.
+        paper: say top-k accuracy, as the paper (Fig. 4 to 7). Its figures were not at hand: what
+            they compare is known from its text, how they look is not.
     """
     costs = dict(costs or {})
-    mean = _settings(table, x, hue, ks, also=costs)
-    figure, (axes,) = panels(1, 1 + len(costs), ("page" if costs else "column", 18))
-    _draw_lines(axes[0], mean, x)
-    axes[0].set(ylabel="recall (%)" if len(ks) > 1 else f"R@{ks[0]} (%)")
-    add_key(figure, _handles(axes[0]))
-    for axis, (column, label) in zip(axes[1:], costs.items(), strict=True):
+    keys = [c for c in (x, hue, *costs) if c and c not in ("method", "backbone", "k")]
+    mean = _means(table[table["k"].isin(ks)], queries, keys).astype({x: float})
+    mean["line"] = [f"R@{k}" for k in mean["k"]] if hue is None else mean[hue].astype(str)
+    sets = dict(list(mean.groupby("dataset", sort=False)))
+    columns = min(len(sets) + len(costs), 3)
+    rows = -(-(len(sets) + len(costs)) // columns)
+    figure, axes = panels(rows, columns, ("page" if columns > 1 else "column", 18 * rows))
+    parts = {"recall": "mean", "low": "min", "high": "max", "start": "min", "end": "max"}
+    for axis, (dataset, here) in zip(axes.flat, sets.items(), strict=False):
+        for name, look in looks(mean["line"]).items():
+            found = here[here["line"] == name].groupby(x).agg(parts)
+            label = display_name(name).replace("R@", "Top-" if paper else "R@")
+            axis.plot(found["recall"], **look.line, label=label)
+            band = {"color": look.colour, "alpha": 0.2, "linewidth": 0}
+            axis.fill_between(found.index, found["low"], found["high"], **band)
+            if queries is not None:
+                axis.vlines(found.index, found["start"], found["end"], look.colour, linewidth=0.8)
+        one = f"Top-{ks[0]} accuracy (%)" if paper else f"R@{ks[0]} (%)"
+        several = "Top-k accuracy (%)" if paper else "recall (%)"
+        axis.set(ylabel=several if len(ks) > 1 else one, title=dataset if len(sets) > 1 else "")
+    add_key(figure, _handles(axes[0, 0]))
+    for axis, (column, label) in zip(axes.flat[len(sets) :], costs.items(), strict=False):
         axis.plot(mean.groupby(x)[column].mean(), **GREY)
         axis.set(ylabel=label)
         from_zero(axis)
-    for axis in axes:
-        _mark_values(axis, mean[x], xlabel, log)
-    return figure
-
-
-@styled
-def paper_curves(
-    table: pd.DataFrame,
-    x: str,
-    *,
-    hue: str | None = None,
-    xlabel: str,
-    log: bool = False,
-    ks: Sequence[int] = (1, 5, 10),
-    queries: pd.DataFrame | None = None,
-) -> Figure:
-    """`recall_curves` beside each other for all test sets, in the words of the paper (Fig. 4 to 7):
-    top-k accuracy, a panel a test set, and a line a k or a value of `hue`.
-
-    Unlike there, marks have the 95 % interval over `queries`, as of `Study.queries`. The paper's
-    own figures were not at hand: what they compare follows its text, how they look does not.
-    """
-    mean = _settings(table, x, hue, ks, queries)
-    sets = mean["dataset"].unique()
-    columns = min(len(sets), 3)
-    rows = -(-len(sets) // columns)
-    size = "column" if columns == 1 else "page", 18 * rows
-    figure, axes = panels(rows, columns, size, sharey=True)
-    handles = {}
-    for axis, name in zip(axes.flat, sets, strict=False):
-        _draw_lines(axis, mean[mean["dataset"] == name], x, queries is not None)
-        axis.set(title=name)
-        _mark_values(axis, mean[x], xlabel, log)
-        handles |= {label.replace("R@", "Top-"): line for label, line in _handles(axis).items()}
-    for axis in axes[:, 0]:
-        one = len(ks) == 1
-        axis.set_ylabel(f"Top-{ks[0]} accuracy (%)" if one else "Top-k accuracy (%)")
-    for axis in axes.flat[len(sets) :]:
-        axis.set_visible(False)
-    add_key(figure, handles)
+    values = sorted(mean[x].unique())
+    for i, axis in enumerate(axes.flat):
+        axis.set_visible(i < len(sets) + len(costs))
+        if log:
+            axis.set_xscale("log", base=2)
+        axis.set(xlabel=xlabel, xticks=values, xticklabels=[f"{value:g}" for value in values])
     return figure
 
 
@@ -326,46 +313,11 @@ def _means(
 def _by_condition(table: pd.DataFrame, k: int, queries: pd.DataFrame | None = None) -> pd.DataFrame:
     """`_means` of each condition at k, and below them of all: the mean over conditions."""
     chosen, parts = table[table["k"] == k], []
-    for name in [*chosen.loc[chosen["condition"] != ALL, "condition"].unique(), MEAN]:
+    named = chosen.loc[chosen["condition"] != ALL, "condition"]
+    for name in dict.fromkeys([*named, MEAN]):
         rows, asked = chosen, queries
         if name != MEAN:
             rows = chosen[chosen["condition"] == name]
             asked = None if queries is None else queries[queries["condition"] == name]
         parts.append(_means(rows, asked).assign(condition=display_name(name)))
     return pd.concat(parts, ignore_index=True)
-
-
-def _settings(
-    table: pd.DataFrame,
-    x: str,
-    hue: str | None,
-    ks: Sequence[int],
-    queries: pd.DataFrame | None = None,
-    also: Sequence[str] = (),
-) -> pd.DataFrame:
-    """`_means` over a setting x, with a column `line`: the value of hue, or without one the k."""
-    keys = [c for c in (x, hue, *also) if c and c not in ("method", "backbone", "k")]
-    mean = _means(table[table["k"].isin(ks)], queries, keys)
-    line = [f"R@{k}" for k in mean["k"]] if hue is None else mean[hue].astype(str)
-    return mean.assign(line=line).astype({x: float})
-
-
-def _draw_lines(axis: Axes, mean: pd.DataFrame, x: str, bars: bool = False) -> None:
-    """A line for each `line` of `_settings`, with a band over seeds, and bars over queries."""
-    columns = {"recall": "mean", "low": "min", "high": "max", "start": "min", "end": "max"}
-    for name, look in looks(mean["line"]).items():
-        found = mean[mean["line"] == name].groupby(x).agg(columns)
-        axis.plot(found["recall"], **look.line, label=display_name(name))
-        axis.fill_between(
-            found.index, found["low"], found["high"], color=look.colour, alpha=0.2, lw=0
-        )
-        if bars:
-            axis.vlines(found.index, found["start"], found["end"], color=look.colour, lw=0.8)
-
-
-def _mark_values(axis: Axes, values: pd.Series, label: str, log: bool) -> None:
-    """Let an axis over a setting have a tick for each of its values."""
-    if log:
-        axis.set_xscale("log", base=2)
-    ticks = sorted(values.unique())
-    axis.set(xlabel=label, xticks=ticks, xticklabels=[f"{value:g}" for value in ticks])

@@ -53,18 +53,6 @@ def image_grid(
         frames: a colour for the frame of each image, or None.
         key: what colours stand for, said above the images: name -> colour.
     """
-    return _grid(images, row_titles, column_titles, titles, frames, key)
-
-
-def _grid(
-    images: Sequence[Sequence[np.ndarray | None]],
-    row_titles: Sequence[str] = (),
-    column_titles: Sequence[str] = (),
-    titles: Sequence[Sequence[str]] = (),
-    frames: Sequence[Sequence[str | None]] = (),
-    key: Mapping[str, ColorType] | None = None,
-) -> Figure:
-    """`image_grid`, to which others add something."""
     columns = max(map(len, images))
     width = "column" if columns <= 4 else "page"
     style = STYLES[figure_style()]
@@ -85,7 +73,7 @@ def _grid(
         for axis, colour in zip(axes[r], row, strict=False):
             if colour:
                 axis.spines[:].set(visible=True, color=colour, linewidth=style.points / 4)
-    letters = _letters(figure, columns)
+    letters = int(cell / em(0.5))  # that fit above an image
     for r, row in enumerate(titles):
         for axis, title in zip(axes[r], row, strict=False):
             axis.set_title(_wrapped(title, letters), fontsize="small")
@@ -117,7 +105,6 @@ def token_colours(maps: np.ndarray) -> np.ndarray:
     return colours.reshape(batch, height, width, 3)
 
 
-@styled
 def comparison_rows(
     retrievals: Mapping[str, Retrieval], queries: Sequence[int], row_titles: Sequence[str]
 ) -> Figure:
@@ -143,20 +130,17 @@ def comparison_rows(
     words = {"right": right, "near": near, "wrong": f"{SIGNS['wrong']} wrong"}
     fallen = {verdict[query] for verdict in judged for query in queries}
     key = {words[name]: colour for name, colour in FRAMES.items() if name in fallen}
-    figure = _grid(images, row_titles, titles=titles, frames=frames, key=key)
-    letters = _letters(figure, 1 + len(made))
-    for axis, name in zip(figure.axes, ["query", *retrievals], strict=False):
-        axis.set_title(f"{_wrapped(name, letters)}\n{axis.get_title()}", fontsize="small")
-    return figure
+    names = ["query", *retrievals]
+    titles[0] = [f"{name}\n{title}" for name, title in zip(names, titles[0], strict=True)]
+    return image_grid(images, row_titles=row_titles, titles=titles, frames=frames, key=key)
 
 
-@styled
 def look_alikes(leaks: pd.DataFrame, most: int = 8) -> Figure:
     """The first pairs of a table of `study.leaks.audit`, one below the other."""
     rows = leaks.head(most)
     images = [[np.asarray(read_image(path)) for path in rows[side]] for side in ("image", "other")]
     parts = [rows["part"] + "\n" + rows["finding"].astype(str), rows["other_part"]]
-    return _grid(images, titles=parts)
+    return image_grid(images, titles=parts)
 
 
 @styled
@@ -170,7 +154,7 @@ def attention_rows(
     """
     from dinomix.attention.heatmaps import COLOURS  # slow to load
 
-    figure = _grid(images, row_titles, column_titles)
+    figure = image_grid(images, row_titles=row_titles, column_titles=column_titles)
     for axis, image in zip(figure.axes, chain.from_iterable(images), strict=True):
         if image is None:
             axis.text(0.5, 0.5, "no heat", ha="center", va="center", transform=axis.transAxes)
@@ -188,13 +172,8 @@ def photos(retrieval: Retrieval, query: int, found: Iterable[int]) -> list[np.nd
     return [None if path in lacking else np.asarray(read_image(path)) for path in paths]
 
 
-def _letters(figure: Figure, columns: int) -> int:
-    """How many fit above one of so many images."""
-    return int(figure.get_figwidth() / columns / em(0.5))
-
-
 def _wrapped(title: str, letters: int) -> str:
-    lines = display_name(title).split("\n")
+    lines = map(display_name, title.split("\n"))
     return "\n".join(fill(line, letters, break_long_words=False) for line in lines)
 
 

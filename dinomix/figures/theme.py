@@ -183,9 +183,9 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
                 if upright and any(a.x1 + 2 > b.x0 for a, b in pairwise(boxes)):
                     axis.tick_params(axis="x", rotation=90)
             if any(axis.images for axis in figure.axes):
-                drawn = Bbox.union([axis.get_tightbbox() for axis in figure.axes])
+                inside = Bbox.union([axis.get_tightbbox() for axis in figure.axes])
                 keys = sum(key.get_window_extent().height for key in figure.legends)
-                figure.set_figheight((drawn.height + keys) / figure.dpi + 2 * em())
+                figure.set_figheight((inside.height + keys) / figure.dpi + 2 * em())
             return figure
 
     return drawn
