@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib import rcParams
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -81,8 +82,7 @@ def recall_bars(table: pd.DataFrame, k: int = 1, queries: pd.DataFrame | None = 
         rows = found[found["method"] == method].set_index("condition").reindex(conditions)
         at = np.arange(len(rows)) + (i - (len(methods) - 1) / 2) * width
         ends = [rows["recall"] - rows["start"], rows["end"] - rows["recall"]]
-        line = {"elinewidth": 0.8, "ecolor": "0.15"}
-        bars = axis.bar(at, rows["recall"], width, yerr=ends, error_kw=line, **look.bar)
+        bars = axis.bar(at, rows["recall"], width, yerr=ends, ecolor="0.15", **look.bar)
         bars.set_label(method)
         if len(conditions) * len(methods) <= LABELLED:
             axis.bar_label(bars, fmt="%.0f", fontsize="small", padding=1)  # above the line
@@ -136,7 +136,7 @@ def recall_dots(
     the thin one is the 95 % interval over `queries`, as of `Study.queries`.
     """
     mean = _means(table[table["k"].isin(ks)], queries)
-    look_of = looks(mean["method"])
+    look_of, thick = looks(mean["method"]), 3 * rcParams["lines.linewidth"]
     parts = dict(list(mean.groupby("backbone", sort=False)))
     heights = [part["method"].nunique() for part in parts.values()]
     size = "column" if len(ks) == 1 else "page", 4 + 1.6 * sum(heights) + 2 * len(parts)
@@ -151,8 +151,8 @@ def recall_dots(
             axis.grid(axis="y", visible=False)
             for _, found in part[part["k"] == k].iterrows():
                 at, look = methods.index(found["method"]), look_of[found["method"]]
-                axis.plot(found[["start", "end"]], [at, at], color=look.colour, linewidth=0.8)
-                axis.plot(found[["low", "high"]], [at, at], color=look.colour, linewidth=2.4)
+                axis.plot(found[["start", "end"]], [at, at], color=look.colour)
+                axis.plot(found[["low", "high"]], [at, at], color=look.colour, linewidth=thick)
                 axis.plot(found["recall"], at, **look.line)
     for axis, k in zip(axes[-1], ks, strict=True):
         axis.set_xlabel(f"R@{k} (%)")
@@ -202,7 +202,7 @@ def recall_curves(
             band = {"color": look.colour, "alpha": 0.2, "linewidth": 0}
             axis.fill_between(found.index, found["low"], found["high"], **band)
             if queries is not None:
-                axis.vlines(found.index, found["start"], found["end"], look.colour, linewidth=0.8)
+                axis.vlines(found.index, found["start"], found["end"], look.colour)
         one = f"Top-{ks[0]} accuracy (%)" if paper else f"R@{ks[0]} (%)"
         several = "Top-k accuracy (%)" if paper else "recall (%)"
         axis.set(ylabel=several if len(ks) > 1 else one, title=dataset if len(sets) > 1 else "")
@@ -255,7 +255,7 @@ def class_gains(shares: pd.DataFrame) -> Figure:
         places = np.arange(len(means)) + (i - (len(means.columns) - 1) / 2) * 0.8 / len(
             means.columns
         )
-        marks = look.line | {"linestyle": "none", "elinewidth": 0.8, "label": method}
+        marks = look.line | {"linestyle": "none", "label": method}
         axis.errorbar(places, means[method], yerr=reach[method], **marks)
     axis.axhline(1, color="0.4", linewidth=1, linestyle="--")
     for edge in range(1, len(means)):
