@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from dinomix.confidence import curve_of
 from dinomix.figures import precision_recall
-from dinomix.figures.theme import add_key, looks, panels, styled
+from dinomix.figures.theme import COLOURS, MARKERS, Look, add_key, looks, panels, styled
 from dinomix.plumbing.tables import ALL, MEAN, require_columns
 from dinomix.study.results import COLUMNS, intervals, overall
 from dinomix.widgets.view import NOTHING, View, choice, picture, show, text
@@ -131,11 +131,13 @@ def ablation_chart(
     rows = -(-len(titles) // columns)
     size = (columns * max(29.0, 11 + 2.5 * len(places)) + 11, 24 * rows)
     figure, axes = panels(rows, columns, size, sharey=True)
+    ordered = [Look(COLOURS[i % len(COLOURS)], i % len(MARKERS), False) for i in range(len(hues))]
+    chosen = looks(hues).values() if hue == "method" else ordered
     joined = all(map(_is_number, places))
     long = max(map(len, places)) > 4
     for axis, title in zip(axes.flat, titles, strict=False):
         here = summary if panel is None else summary[summary[panel] == title]
-        for i, (value, look) in enumerate(zip(hues, looks(map(str, hues)).values(), strict=True)):
+        for i, (value, look) in enumerate(zip(hues, chosen, strict=True)):
             found = here if hue is None else here[here[hue] == value]
             aside = 0 if joined else (i - (len(hues) - 1) / 2) * 0.6 / len(hues)
             at, mean = found[x].map(places.index) + aside, found["mean"]
