@@ -251,12 +251,12 @@ def class_gains(shares: pd.DataFrame) -> Figure:
     reach = groups.sem() * student.ppf(0.975, count - 1)
     means, reach = groups.mean().unstack(sort=False), reach.unstack(sort=False)
     figure, ((axis,),) = panels(1, 1, ("page", 20))
+    width = 0.8 / len(means.columns)
     for i, (method, look) in enumerate(looks(means).items()):
-        places = np.arange(len(means)) + (i - (len(means.columns) - 1) / 2) * 0.8 / len(
-            means.columns
-        )
+        places = np.arange(len(means)) + (i - (len(means.columns) - 1) / 2) * width
         marks = look.line | {"linestyle": "none", "label": method}
-        axis.errorbar(places, means[method], yerr=reach[method], **marks)
+        ends = [reach[method].clip(upper=means[method]), reach[method]]  # no share is below 0
+        axis.errorbar(places, means[method], yerr=ends, **marks)
     axis.axhline(1, color="0.4", linewidth=1, linestyle="--")
     for edge in range(1, len(means)):
         axis.axvline(edge - 0.5, color="0.8", linewidth=0.8)
