@@ -111,8 +111,10 @@ def comparison_rows(
     """Queries, by index, beside the first image that each method retrieves (paper, Fig. 8).
 
     Framed by `comparison.verdicts` (green is right, yellow near, red wrong), with the verdict's
-    sign and the distance from the query above.
+    sign and the distance from the query above. Without queries, the figure says that.
     """
+    if not queries:
+        return image_grid([[None]], titles=[["no such query"]])
     made = list(retrievals.values())
     test = made[0].test
     judged, apart = [verdicts(r)[:, 0] for r in made], [r.distances()[:, 0] for r in made]

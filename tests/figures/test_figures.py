@@ -294,6 +294,8 @@ def test_comparison_rows_frame_by_verdict(test_root):
     assert good.get_title() == "good\n✓ 5.0 m" and bad.get_title() == "bad\n✗ 395.0 m"
     assert query.get_ylabel() == "viewpoint"
     assert [text.get_text() for text in figure.legends[0].texts] == ["✓ right (25 m)", "✗ wrong"]
+    (none,) = figures.comparison_rows(retrievals, [], []).axes  # a method that never fails
+    assert none.get_title() == "no such query"
     strict = TestSet(test_root, threshold=2)
     none = [np.array([], int)] * asked
     near = {"near": Retrieval(strict, np.zeros((asked, 1), int), rest[0], none)}
