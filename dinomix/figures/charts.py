@@ -206,6 +206,8 @@ def recall_curves(
         one = f"Top-{ks[0]} accuracy (%)" if paper else f"R@{ks[0]} (%)"
         several = "Top-k accuracy (%)" if paper else "recall (%)"
         axis.set(ylabel=several if len(ks) > 1 else one, title=dataset if len(sets) > 1 else "")
+        low, high = axis.get_ylim()
+        axis.set_yticks([tick for tick in axis.get_yticks() if low <= tick <= min(high, 100)])
     add_key(figure, _handles(axes[0, 0]))
     for axis, (column, label) in zip(axes.flat[len(sets) :], costs.items(), strict=False):
         axis.plot(mean.groupby(x)[column].mean(), **GREY)

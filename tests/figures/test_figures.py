@@ -233,6 +233,8 @@ def test_recall_curves_follow_a_setting_and_its_costs():
     assert [line.get_ydata().tolist() for line in recall.lines] == [[13.0, 23.0], [17.0, 27.0]]
     assert [text.get_text() for text in figure.legends[0].texts] == ["R@1", "R@5"]
     assert costs.lines[0].get_ydata().tolist() == [1000, 2000]
+    perfect = figures.recall_curves(study_table().assign(recall=100.0), "depth", xlabel="layers")
+    assert perfect.axes[0].get_yticks().max() == 100 and marks_inside(perfect)
     by_backbone = figures.recall_curves(study_table(), "depth", hue="backbone", xlabel="layers")
     assert [t.get_text() for t in by_backbone.legends[0].texts] == ["vit", "cnn"]
 
