@@ -194,6 +194,8 @@ def content(path: Path) -> bytes:
         from PIL import Image
 
         return Image.open(path).tobytes()
+    if path.suffix == ".pdf":
+        return re.sub(rb'"date": "[^"]*"', b"", path.read_bytes())
     if path.suffix == ".safetensors":  # its metadata come in any order
         from dinomix.plumbing.tensorfiles import read_safetensors
 

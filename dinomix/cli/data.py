@@ -101,7 +101,7 @@ def audit(
     if out:
         save_table(table, out)
     if gallery and len(table):
-        save_figure(look_alikes(table), gallery)
+        save_figure(look_alikes(table), gallery, pdf=False)
     by = table.groupby(["part", "other_part", "finding"], observed=True, sort=False)["image"]
     found = by.agg(images="nunique", pairs="size").reset_index()
     if as_json:

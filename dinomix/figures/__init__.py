@@ -20,4 +20,5 @@ from dinomix.figures.theme import NEAR as NEAR
 from dinomix.figures.theme import RIGHT as RIGHT
 from dinomix.figures.theme import WRONG as WRONG
 from dinomix.figures.theme import display_name as display_name
+from dinomix.figures.theme import looks as looks
 from dinomix.figures.theme import save_figure as save_figure

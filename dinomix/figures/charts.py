@@ -1,89 +1,100 @@
 """Figures made of tables."""
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle
 
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.container import BarContainer
+from matplotlib import rcParams
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from scipy.stats import t as student
 
 from dinomix.confidence import average_precision
 from dinomix.figures.theme import (
-    DASHES,
     DATABASE_COLOUR,
-    MARKERS,
     QUERY_COLOUR,
-    THEME,
+    add_key,
     display_name,
     from_zero,
+    looks,
     panels,
+    styled,
     text_colour,
 )
-from dinomix.plumbing.tables import ALL
-from dinomix.study.results import overall
+from dinomix.plumbing.tables import ALL, MEAN
+from dinomix.study.results import intervals, overall
 
-PALETTE = THEME["palette"]
+GREY = {"color": "0.35", "marker": "o"}  # of a line that is alone in its panel
+LABELLED = 40  # bars, of more the numbers would touch
 
 
+@styled
 def test_map(database_utm: np.ndarray, query_utm: np.ndarray) -> Figure:
     """Where a test set's images were taken: UTM positions, (N, 2) and (Q, 2), in metres."""
-    figure, ((axis,),) = panels(1, 1, (5, 5))
+    figure, ((axis,),) = panels(1, 1, ("column", 28))
     origin = database_utm.min(axis=0)
     axis.scatter(*(database_utm - origin).T, s=8, color=DATABASE_COLOUR, label="database")
-    axis.scatter(*(query_utm - origin).T, s=4, color=QUERY_COLOUR, label="queries", alpha=0.6)
+    look = {"s": 4, "color": QUERY_COLOUR, "marker": "^", "alpha": 0.6}
+    axis.scatter(*(query_utm - origin).T, label="queries", **look)
     axis.set(aspect="equal", xlabel="east (m)", ylabel="north (m)")
-    axis.legend(loc="upper center", bbox_to_anchor=(0.5, 1.1), ncols=2, frameon=False)
+    add_key(figure, _handles(axis))
     return figure
 
 
+@styled
 def training_curves(history: pd.DataFrame) -> Figure:
     """Loss, mined share and validation recall over the epochs of a run's history."""
-    figure, ((loss, mined, recall),) = panels(1, 3, (9.8, 2.8))
+    figure, ((loss, mined, recall),) = panels(1, 3, ("page", 17))
     trained = history[history["epoch"] > 0]  # row 0 is the model before training
-    colours = sns.color_palette(PALETTE)
-    loss.plot(trained["epoch"], trained["loss"], "o-", color=colours[0], ms=3)
-    loss.set(title="multi-similarity loss")
-    mined.plot(trained["epoch"], 100 * trained["mined_share"], "o-", color=colours[1], ms=3)
-    mined.set(title="anchors with mined pairs (%)")
-    names = [column for column in history if column.startswith("recall@")]
-    for name, colour in zip(names, colours[2:], strict=False):
-        label = name.replace("recall", "R")
-        recall.plot(history["epoch"], history[name], "o-", color=colour, ms=3, label=label)
-    recall.set(title="validation recall (%)")
-    recall.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)  # beside the points
-    for axis in figure.axes:
+    loss.plot(trained["epoch"], trained["loss"], **GREY)
+    loss.set(ylabel="multi-similarity loss")
+    mined.plot(trained["epoch"], 100 * trained["mined_share"], **GREY)
+    mined.set(ylabel="anchors with mined pairs (%)")
+    names = {c.replace("recall", "R"): c for c in history if c.startswith("recall@")}
+    for label, look in looks(names).items():
+        recall.plot(history["epoch"], history[names[label]], **look.line, label=label)
+    recall.set(ylabel="validation recall (%)")
+    add_key(figure, _handles(recall))
+    for axis in (loss, mined, recall):
         from_zero(axis, to=0 if axis is loss else 100)
         axis.set_xlabel("epoch")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return figure
 
 
-def recall_bars(table: pd.DataFrame, k: int = 1) -> Figure:
+@styled
+def recall_bars(table: pd.DataFrame, k: int = 1, queries: pd.DataFrame | None = None) -> Figure:
     """Recall@k of each method on each condition of one test set, the mean over conditions last.
 
-    Seeds become one bar with its spread, lowest to highest; of a table with intervals, their ends.
+    A bar is the mean over seeds. Its line is the 95 % interval over `queries`, as of
+    `Study.queries`; without them, it goes from the lowest seed to the highest, or where the table
+    has intervals, between their ends.
     """
-    chosen = _with_ends(_by_condition(table, k))
-    keys = {"index": "condition", "columns": "method", "sort": False}
-    ends = {"recall": "mean", "low": "min", "high": "max"}
-    mean, low, high = (chosen.pivot_table(values=v, aggfunc=of, **keys) for v, of in ends.items())
-    figure, ((axis,),) = panels(1, 1, (1.2 + 0.85 * len(mean), 3.2))
-    reach = np.stack([mean - low, high - mean]).transpose(2, 0, 1)  # (methods, 2, conditions)
-    look = {"width": 0.8, "rot": 0, "color": sns.color_palette(PALETTE), "grid": True}
-    mean.plot.bar(ax=axis, yerr=reach, error_kw={"elinewidth": 1}, **look)
-    for bars in axis.containers:
-        if isinstance(bars, BarContainer):  # the others are its lines
-            axis.bar_label(bars, fmt="%.0f", fontsize=7, padding=1)  # above the line
-    axis.axvline(len(mean) - 1.5, color="0.5", linewidth=0.8)
+    found = _by_condition(table, k, queries)
+    conditions, methods = found["condition"].unique(), looks(found["method"])
+    size = "column" if len(conditions) * len(methods) <= 12 else "page", 19
+    figure, ((axis,),) = panels(1, 1, size)
+    width = 0.8 / len(methods)
+    for i, (method, look) in enumerate(methods.items()):
+        rows = found[found["method"] == method].set_index("condition").reindex(conditions)
+        at = np.arange(len(rows)) + (i - (len(methods) - 1) / 2) * width
+        ends = [rows["recall"] - rows["start"], rows["end"] - rows["recall"]]
+        bars = axis.bar(at, rows["recall"], width, yerr=ends, ecolor="0.15", **look.bar)
+        bars.set_label(method)
+        if len(conditions) * len(methods) <= LABELLED:
+            axis.bar_label(bars, fmt="%.0f", fontsize="small", padding=1)  # above the line
+    axis.axvline(len(conditions) - 1.5, color="0.5", linewidth=0.8)
     axis.grid(axis="x", visible=False)
-    axis.set(xlabel="", ylabel=f"R@{k} (%)", ylim=(0, 110), yticks=range(0, 101, 20))
-    axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=4, frameon=False)
+    axis.set(ylabel=f"R@{k} (%)", ylim=(0, 110), yticks=range(0, 101, 20))
+    axis.set_xticks(range(len(conditions)), conditions)
+    add_key(figure, _handles(axis))
     return figure
 
 
+@styled
 def recall_heatmap(table: pd.DataFrame, k: int = 1) -> Figure:
     """Recall@k of each method (rows) on each condition of one test set (columns), the mean last.
 
@@ -95,9 +106,9 @@ def recall_heatmap(table: pd.DataFrame, k: int = 1) -> Figure:
     )
     parts = {name: part.loc[name] for name, part in wide.groupby("backbone", sort=False)}
     heights, (rows, columns) = [*map(len, parts.values())], wide.shape
-    size = 1.6 + 0.62 * columns, 0.8 + 0.3 * (rows + len(parts))
+    size = "column" if columns <= 4 else "page", 6 + 1.8 * rows + 2 * len(parts)
     figure, axes = panels(len(parts), 1, size, height_ratios=heights, sharex=True)
-    numbers = {"annot": True, "fmt": ".0f", "annot_kws": {"fontsize": 8}}
+    numbers = {"annot": True, "fmt": ".0f", "annot_kws": {"fontsize": "small"}}
     scale = {"vmin": 0, "vmax": max(60, wide.max(axis=None)), "cmap": "cividis", "cbar": False}
     for axis, (backbone, part) in zip(axes.flat, parts.items(), strict=True):
         sns.heatmap(part, linewidths=0.5, ax=axis, **numbers, **scale)
@@ -114,34 +125,42 @@ def recall_heatmap(table: pd.DataFrame, k: int = 1) -> Figure:
     return figure
 
 
-def recall_dots(table: pd.DataFrame, ks: Sequence[int] = (1, 5, 10)) -> Figure:
-    """Recall at each k on one test set, a row a method: the mean over seeds as a dot, lowest to
-    highest as a line; of a table with intervals, their ends. Colour and marker tell the backbone
-    apart (paper, Fig. 4, with its spread).
+@styled
+def recall_dots(
+    table: pd.DataFrame, ks: Sequence[int] = (1, 5, 10), queries: pd.DataFrame | None = None
+) -> Figure:
+    """Recall at each k on one test set, a row a method and a panel a backbone (paper, Fig. 4, with
+    its spread).
+
+    A dot is the mean over seeds, the thick line behind it goes from the lowest to the highest, and
+    the thin one is the 95 % interval over `queries`, as of `Study.queries`.
     """
-    mean = _with_ends(overall(table))
-    methods, backbones = mean["method"].unique(), mean["backbone"].unique()
-    looks = zip(sns.color_palette(PALETTE), MARKERS, strict=False)
-    look_of = dict(zip(backbones, looks, strict=False))
-    figure, (axes,) = panels(1, len(ks), (2.2 + 2.1 * len(ks), 1.1 + 0.27 * len(methods)))
-    for axis, k in zip(axes, ks, strict=True):
-        for row, method in enumerate(methods):
-            chosen = mean[(mean["k"] == k) & (mean["method"] == method)]
-            backbone, recall = chosen["backbone"].iloc[0], chosen["recall"]
-            colour, marker = look_of[backbone]
-            ends = [chosen["low"].min(), chosen["high"].max()]
-            axis.plot(ends, [row, row], color=colour, lw=2)
-            axis.plot(recall.mean(), row, marker, color=colour, ms=6, label=display_name(backbone))
-        axis.set(title=f"R@{k} (%)", yticks=range(len(methods)), ylim=(len(methods) - 0.4, -0.6))
-        axis.set_yticklabels(methods if axis is axes[0] else [])
+    mean = _means(table[table["k"].isin(ks)], queries)
+    look_of, thick = looks(mean["method"]), 3 * rcParams["lines.linewidth"]
+    parts = dict(list(mean.groupby("backbone", sort=False)))
+    heights = [part["method"].nunique() for part in parts.values()]
+    size = "column" if len(ks) == 1 else "page", 4 + 1.6 * sum(heights) + 2 * len(parts)
+    options = {"height_ratios": heights, "sharex": "col", "sharey": "row"}
+    figure, axes = panels(len(parts), len(ks), size, **options)
+    for row, (backbone, part) in zip(axes, parts.items(), strict=True):
+        methods = [*part["method"].unique()]
+        row[0].set_title(display_name(backbone), loc="left")
+        row[0].set_yticks(range(len(methods)), methods)
+        row[0].set_ylim(len(methods) - 0.4, -0.6)
+        for axis, k in zip(row, ks, strict=True):
+            axis.grid(axis="y", visible=False)
+            for _, found in part[part["k"] == k].iterrows():
+                at, look = methods.index(found["method"]), look_of[found["method"]]
+                axis.plot(found[["start", "end"]], [at, at], color=look.colour)
+                axis.plot(found[["low", "high"]], [at, at], color=look.colour, linewidth=thick)
+                axis.plot(found["recall"], at, **look.line)
+    for axis, k in zip(axes[-1], ks, strict=True):
+        axis.set_xlabel(f"R@{k} (%)")
         from_zero(axis, "x")
-    drawn, names = axes[0].get_legend_handles_labels()
-    handles = dict(zip(names, drawn, strict=True))  # one a backbone
-    above = {"loc": "outside upper center", "ncols": len(handles), "frameon": False}
-    figure.legend(handles.values(), handles, **above)
     return figure
 
 
+@styled
 def recall_curves(
     table: pd.DataFrame,
     x: str,
@@ -151,8 +170,10 @@ def recall_curves(
     log: bool = False,
     ks: Sequence[int] = (1,),
     costs: Mapping[str, str] | None = None,
+    queries: pd.DataFrame | None = None,
+    paper: bool = False,
 ) -> Figure:
-    """Recall on one test set over a setting: mean over seeds, and a band from lowest to highest
+    """Recall over a setting, a panel a test set: mean over seeds, and a band from lowest to highest
     (of a table with intervals, between their ends).
 
     Args:
@@ -160,99 +181,145 @@ def recall_curves(
         hue: the column that tells lines apart; None draws one line for each k.
         log: whether the setting doubles from step to step.
         costs: column -> label, each drawn in a panel of its own over the same setting.
+        queries: as of `Study.queries`; marks get the 95 % interval over these.
+        paper: say top-k accuracy, as the paper (Fig. 4 to 7). Its figures were not at hand: what
+            they compare is known from its text, how they look is not.
     """
     costs = dict(costs or {})
-    keys = [c for c in (x, hue, *costs) if c and c not in ("method", "backbone")]
-    mean = _with_ends(overall(table[table["k"].isin(ks)], also=keys))
-    mean = mean.assign(R=[f"R@{k}" for k in mean["k"]]).astype({x: float})
-    values = sorted(mean[x].unique())
-    hue = hue or "R"
-    mean[hue] = mean[hue].astype(str).map(display_name)
-    lines = mean[hue].nunique()
-    figure, (axes,) = panels(1, 1 + len(costs), (4.6 + 2.9 * len(costs), 3.1))
-    looks = {"style": hue, "markers": MARKERS[:lines], "dashes": False, "palette": PALETTE}
-    sns.lineplot(mean, x=x, y="recall", hue=hue, ax=axes[0], errorbar=None, **looks)
-    colours = sns.color_palette(PALETTE)
-    for colour, (_, line) in zip(colours, mean.groupby(hue, sort=False), strict=False):
-        ends = line.groupby(x).agg({"low": "min", "high": "max"})
-        axes[0].fill_between(ends.index, ends["low"], ends["high"], color=colour, alpha=0.2, lw=0)
-    axes[0].set(ylabel="recall (%)" if len(ks) > 1 else f"R@{ks[0]} (%)")
-    columns = 3 if lines <= 3 else 2  # a legend wider than its panel would shrink it
-    axes[0].legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=columns, frameon=False)
-    for axis, (column, label) in zip(axes[1:], costs.items(), strict=True):
-        sns.lineplot(mean, x=x, y=column, color="0.35", marker="o", errorbar=None, ax=axis)
+    keys = [c for c in (x, hue, *costs) if c and c not in ("method", "backbone", "k")]
+    mean = _means(table[table["k"].isin(ks)], queries, keys).astype({x: float})
+    mean["line"] = [f"R@{k}" for k in mean["k"]] if hue is None else mean[hue].astype(str)
+    sets = dict(list(mean.groupby("dataset", sort=False)))
+    columns = min(len(sets) + len(costs), 3)
+    rows = -(-(len(sets) + len(costs)) // columns)
+    figure, axes = panels(rows, columns, ("page" if columns > 1 else "column", 18 * rows))
+    parts = {"recall": "mean", "low": "min", "high": "max", "start": "min", "end": "max"}
+    for axis, (dataset, here) in zip(axes.flat, sets.items(), strict=False):
+        for name, look in looks(mean["line"]).items():
+            found = here[here["line"] == name].groupby(x).agg(parts)
+            label = display_name(name).replace("R@", "Top-" if paper else "R@")
+            axis.plot(found["recall"], **look.line, label=label)
+            band = {"color": look.colour, "alpha": 0.2, "linewidth": 0}
+            axis.fill_between(found.index, found["low"], found["high"], **band)
+            if queries is not None:
+                axis.vlines(found.index, found["start"], found["end"], look.colour)
+        one = f"Top-{ks[0]} accuracy (%)" if paper else f"R@{ks[0]} (%)"
+        several = "Top-k accuracy (%)" if paper else "recall (%)"
+        axis.set(ylabel=several if len(ks) > 1 else one, title=dataset if len(sets) > 1 else "")
+        low, high = axis.get_ylim()
+        axis.set_yticks([tick for tick in axis.get_yticks() if low <= tick <= min(high, 100)])
+    add_key(figure, _handles(axes[0, 0]))
+    for axis, (column, label) in zip(axes.flat[len(sets) :], costs.items(), strict=False):
+        axis.plot(mean.groupby(x)[column].mean(), **GREY)
         axis.set(ylabel=label)
         from_zero(axis)
-    for axis in axes:
+    values = sorted(mean[x].unique())
+    for i, axis in enumerate(axes.flat):
+        axis.set_visible(i < len(sets) + len(costs))
         if log:
             axis.set_xscale("log", base=2)
         axis.set(xlabel=xlabel, xticks=values, xticklabels=[f"{value:g}" for value in values])
     return figure
 
 
+@styled
 def precision_recall(curves: Mapping[str, pd.DataFrame]) -> Figure:
     """Precision over recall, and over the share answered: of `Retrieval.precision_recall`.
 
     A line each, from the surest answers, with its average precision (AP); all in percent.
     """
-    figure, (axes,) = panels(1, 2, (9.6, 3.2), sharey=True)
-    looks = zip(sns.color_palette(PALETTE, len(curves)), cycle(DASHES), strict=False)
-    for (name, curve), (colour, dash) in zip(curves.items(), looks, strict=False):
+    figure, (axes,) = panels(1, 2, ("page", 18), sharey=True)
+    for name, look in looks(curves).items():
+        curve = curves[name]
         label = f"{display_name(name)} (AP {100 * average_precision(curve):.0f})"
+        marks = {"label": label, "markevery": max(1, len(curve) // 8)}
         for axis, x in zip(axes, ("recall", "answered"), strict=True):
-            axis.plot(100 * curve[x], 100 * curve["precision"], dash, color=colour, label=label)
+            axis.plot(100 * curve[x], 100 * curve["precision"], **look.line, **marks)
             axis.set(xlabel=f"{x} (%)", xlim=(0, 102), ylim=(0, 102))
     axes[0].set(ylabel="precision (%)")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
+    add_key(figure, _handles(axes[0]))
     return figure
 
 
+@styled
 def class_gains(shares: pd.DataFrame) -> Figure:
     """How much more attention a class gets than it has area, a mark a method.
 
-    Of columns method, class and gain, averaged over images; 1 is what even attention would give.
+    Of columns method, class and gain: the mean over images, and its 95 % interval (Student's t); 1
+    is what even attention would give.
     """
-    gains = shares.groupby(["class", "method"], sort=False)["gain"].mean().unstack(sort=False)
-    figure, ((axis,),) = panels(1, 1, (8, 3.2))
-    count = len(gains.columns)
-    colours = sns.color_palette(PALETTE, count)
-    for i, method in enumerate(gains):
-        places = np.arange(len(gains)) + (i - (count - 1) / 2) * 0.8 / count
-        marker = MARKERS[i % len(MARKERS)]
-        axis.plot(places, gains[method], marker, color=colours[i], ms=6, label=method)
+    groups = shares.groupby(["class", "method"], sort=False)["gain"]
+    count = groups.count()
+    reach = groups.sem() * student.ppf(0.975, count - 1)
+    means, reach = groups.mean().unstack(sort=False), reach.unstack(sort=False)
+    figure, ((axis,),) = panels(1, 1, ("page", 20))
+    width = 0.8 / len(means.columns)
+    for i, (method, look) in enumerate(looks(means).items()):
+        places = np.arange(len(means)) + (i - (len(means.columns) - 1) / 2) * width
+        marks = look.line | {"linestyle": "none", "label": method}
+        ends = [reach[method].clip(upper=means[method]), reach[method]]  # no share is below 0
+        axis.errorbar(places, means[method], yerr=ends, **marks)
     axis.axhline(1, color="0.4", linewidth=1, linestyle="--")
-    for edge in range(1, len(gains)):
+    for edge in range(1, len(means)):
         axis.axvline(edge - 0.5, color="0.8", linewidth=0.8)
     from_zero(axis)
-    axis.set(ylabel="attention / area", xticks=range(len(gains)), xticklabels=gains.index)
+    axis.set(ylabel="share of attention / share of area")
+    axis.set_xticks(range(len(means)), means.index)
     axis.grid(axis="x", visible=False)
-    axis.legend(bbox_to_anchor=(1, 1), loc="upper left", frameon=False)
+    add_key(figure, _handles(axis))
     return figure
 
 
+@styled
 def freezing_costs(costs: pd.DataFrame) -> Figure:
     """Activations and step time by trained blocks, with and without trained tokens."""
-    figure, (axes,) = panels(1, 2, (8, 2.8))
+    figure, (axes,) = panels(1, 2, ("page", 16))
     labels = {"activations": "activations kept (MiB)", "step": "training step (ms)"}
-    look = {"style": "scheme", "markers": MARKERS[:2], "dashes": False, "palette": PALETTE}
     for axis, (column, label) in zip(axes, labels.items(), strict=True):
-        sns.lineplot(costs, x="trained_blocks", y=column, hue="scheme", ax=axis, **look)
+        for name, look in looks(costs["scheme"]).items():
+            found = costs[costs["scheme"] == name]
+            axis.plot(found["trained_blocks"], found[column], **look.line, label=name)
         axis.set(xlabel="trained blocks", ylabel=label, xticks=costs["trained_blocks"].unique())
         from_zero(axis)
-        handles, names = axis.get_legend_handles_labels()
-        axis.get_legend().remove()
-    figure.legend(handles, names, loc="outside upper center", ncols=2, frameon=False)
+    add_key(figure, _handles(axis))
     return figure
 
 
-def _with_ends(table: pd.DataFrame) -> pd.DataFrame:
-    """Columns low and high of each recall: of its interval, or without one the recall itself."""
-    ends = {n: table.get(n, table["recall"]).fillna(table["recall"]) for n in ("low", "high")}
-    return table.assign(**ends)
+def _handles(axis: Axes) -> dict[str, Artist]:
+    """What a legend shows: label -> what is drawn."""
+    drawn, names = axis.get_legend_handles_labels()
+    return dict(zip(names, drawn, strict=True))
 
 
-def _by_condition(table: pd.DataFrame, k: int) -> pd.DataFrame:
-    """Recall@k on each condition, and below it the mean over conditions."""
-    chosen = table[table["k"] == k]
-    found = pd.concat([chosen[chosen["condition"] != ALL], overall(chosen)], ignore_index=True)
-    return found.assign(condition=found["condition"].map(display_name))
+def _means(
+    table: pd.DataFrame, queries: pd.DataFrame | None = None, also: Sequence[str] = ()
+) -> pd.DataFrame:
+    """`overall` recall, a row a data set, method, k and value of `also`.
+
+    Columns recall, the mean over seeds; low and high, the lowest and the highest seed, or the ends
+    of a table's intervals; start and end of the 95 % interval over queries, else low and high.
+    """
+    found = overall(table, also)
+    ends = {n: found.get(n, found["recall"]).fillna(found["recall"]) for n in ("low", "high")}
+    keys = [name for name in ("dataset", "backbone", "method", "k") if name in found]
+    groups = found.assign(**ends).groupby([*keys, *also], sort=False, dropna=False)
+    columns = {"recall": ("recall", "mean"), "low": ("low", "min"), "high": ("high", "max")}
+    mean = groups.agg(**columns).reset_index()
+    if queries is None:
+        return mean.assign(start=mean["low"], end=mean["high"])
+    over = intervals(queries, list(mean["k"].unique()))
+    over = over.rename(columns={"low": "start", "high": "end"})
+    return mean.merge(over[[*keys, "start", "end"]], on=keys, how="left")
+
+
+def _by_condition(table: pd.DataFrame, k: int, queries: pd.DataFrame | None = None) -> pd.DataFrame:
+    """`_means` of each condition at k, and below them of all: the mean over conditions."""
+    chosen, parts = table[table["k"] == k], []
+    named = chosen.loc[chosen["condition"] != ALL, "condition"]
+    for name in dict.fromkeys([*named, MEAN]):
+        rows, asked = chosen, queries
+        if name != MEAN:
+            rows = chosen[chosen["condition"] == name]
+            asked = None if queries is None else queries[queries["condition"] == name]
+        parts.append(_means(rows, asked).assign(condition=display_name(name)))
+    return pd.concat(parts, ignore_index=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
+from textwrap import fill
 
 import numpy as np
 import pandas as pd
@@ -9,16 +10,33 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.typing import ColorType
+from PIL import Image
 
 from dinomix.data import convention
 from dinomix.evaluation import Retrieval
-from dinomix.figures.theme import CLASS_COLOURS, NEAR, RIGHT, WRONG, display_name, panels
+from dinomix.figures.theme import (
+    CLASS_COLOURS,
+    DPI,
+    INCH,
+    NEAR,
+    RIGHT,
+    STYLES,
+    WRONG,
+    add_key,
+    display_name,
+    em,
+    panels,
+    styled,
+)
 from dinomix.images import read_image
+from dinomix.plumbing.workspace import figure_style
 from dinomix.study.comparison import REACH, verdicts
 
 FRAMES = {"right": RIGHT, "near": NEAR, "wrong": WRONG}
+SIGNS = {"right": "✓", "near": "≈", "wrong": "✗"}  # beside the colours, for who cannot tell these
 
 
+@styled
 def image_grid(
     images: Sequence[Sequence[np.ndarray | None]],
     *,
@@ -27,41 +45,44 @@ def image_grid(
     titles: Sequence[Sequence[str]] = (),
     frames: Sequence[Sequence[str | None]] = (),
     key: Mapping[str, ColorType] | None = None,
-    cell: float = 1.5,
 ) -> Figure:
     """Rows of images, each (H, W, 3) uint8 or (H, W); None leaves a gap.
 
     Args:
         titles: above each image; row_titles and column_titles stand at the margins.
         frames: a colour for the frame of each image, or None.
-        key: what colours stand for, said below the images: name -> colour.
-        cell: inches an image.
+        key: what colours stand for, said above the images: name -> colour.
     """
     columns = max(map(len, images))
-    size = (cell * columns, (cell + 0.15) * len(images))
-    figure, axes = panels(len(images), columns, size, gap=0.04)
+    width = "column" if columns <= 4 else "page"
+    style = STYLES[figure_style()]
+    cell = getattr(style, width) / INCH / columns  # inches an image
+    shapes = [image.shape for row in images for image in row if image is not None]
+    tallest = max((height / wide for height, wide, *_ in shapes), default=1)
+    height = len(images) * (tallest * cell / em() + 5) + 8  # more than needed: `styled` trims it
+    figure, axes = panels(len(images), columns, (width, height), gap=0.2)
+    figure.set_layout_engine("compressed", **figure.get_layout_engine().get())
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
     for r, row in enumerate(images):
         for axis, image in zip(axes[r], row, strict=False):
-            if image is not None:
-                axis.imshow(image, cmap="gray", interpolation="nearest")
+            if image is not None:  # "none": PDF keeps its pixels as they are
+                axis.imshow(_as_printed(image, cell), cmap="gray", interpolation="none")
     for r, row in enumerate(frames):
         for axis, colour in zip(axes[r], row, strict=False):
             if colour:
-                axis.spines[:].set(visible=True, color=colour, linewidth=3)
+                axis.spines[:].set(visible=True, color=colour, linewidth=style.points / 4)
+    letters = int(cell / em(0.5))  # that fit above an image
     for r, row in enumerate(titles):
         for axis, title in zip(axes[r], row, strict=False):
-            axis.set_title(display_name(title), fontsize=8)
+            axis.set_title(_wrapped(title, letters), fontsize="small")
     for axis, title in zip(axes[:, 0], row_titles, strict=False):
-        axis.set_ylabel(display_name(title), fontsize=9)
+        axis.set_ylabel(_wrapped(title, letters))
     for axis, title in zip(axes[0], column_titles, strict=False):
-        axis.set_title(display_name(title), fontsize=9)
+        axis.set_title(_wrapped(title, letters))
     if key:
-        patches = [Patch(color=colour, label=name) for name, colour in key.items()]
-        look = {"ncols": len(key), "frameon": False, "fontsize": 8}
-        figure.legend(handles=patches, loc="outside lower center", **look)
+        add_key(figure, {name: Patch(color=colour) for name, colour in key.items()})
     return figure
 
 
@@ -89,28 +110,31 @@ def comparison_rows(
 ) -> Figure:
     """Queries, by index, beside the first image that each method retrieves (paper, Fig. 8).
 
-    Framed by `comparison.verdicts` (green is right, yellow near, red wrong), with the distance from
-    the query above.
+    Framed by `comparison.verdicts` (green is right, yellow near, red wrong), with the verdict's
+    sign and the distance from the query above. Without queries, the figure says that.
     """
+    if not queries:
+        return image_grid([[None]], titles=[["no such query"]])
     made = list(retrievals.values())
     test = made[0].test
     judged, apart = [verdicts(r)[:, 0] for r in made], [r.distances()[:, 0] for r in made]
     images, frames, titles = [], [], []
     for query in queries:
         images.append(photos(made[0], query, [r.ranked[query, 0] for r in made]))
-        frames.append([None, *(FRAMES[verdict[query]] for verdict in judged)])
+        found = [verdict[query] for verdict in judged]
+        frames.append([None, *map(FRAMES.get, found)])
         away = [far[query] for far in apart]
-        metres = ["" if np.isnan(far) else f"{far:.1f} {test.unit}" for far in away]
-        titles.append([test.conditions[query], *metres])
-    near = f"near ({convention(REACH * test.threshold, test.unit)}, same view)"
-    words = {"right": f"right ({test.convention})", "near": near, "wrong": "wrong"}
+        metres = ["" if np.isnan(far) else f" {far:.1f} {test.unit}" for far in away]
+        signs = [SIGNS[each] + far for each, far in zip(found, metres, strict=True)]
+        titles.append([test.conditions[query], *signs])
+    near = f"{SIGNS['near']} near ({convention(REACH * test.threshold, test.unit)}, same view)"
+    right = f"{SIGNS['right']} right ({test.convention})"
+    words = {"right": right, "near": near, "wrong": f"{SIGNS['wrong']} wrong"}
     fallen = {verdict[query] for verdict in judged for query in queries}
     key = {words[name]: colour for name, colour in FRAMES.items() if name in fallen}
-    look = {"titles": titles, "frames": frames, "key": key, "cell": 1.3}
-    figure = image_grid(images, row_titles=row_titles, **look)
-    for axis, name in zip(figure.axes, ["query", *retrievals], strict=False):
-        axis.set_title(f"{name}\n{axis.get_title()}", fontsize=8)
-    return figure
+    names = ["query", *retrievals]
+    titles[0] = [f"{name}\n{title}" for name, title in zip(names, titles[0], strict=True)]
+    return image_grid(images, row_titles=row_titles, titles=titles, frames=frames, key=key)
 
 
 def look_alikes(leaks: pd.DataFrame, most: int = 8) -> Figure:
@@ -118,9 +142,10 @@ def look_alikes(leaks: pd.DataFrame, most: int = 8) -> Figure:
     rows = leaks.head(most)
     images = [[np.asarray(read_image(path)) for path in rows[side]] for side in ("image", "other")]
     parts = [rows["part"] + "\n" + rows["finding"].astype(str), rows["other_part"]]
-    return image_grid(images, titles=parts, cell=1.7)
+    return image_grid(images, titles=parts)
 
 
+@styled
 def attention_rows(
     images: Sequence[Sequence[np.ndarray | None]],
     row_titles: Sequence[str],
@@ -131,13 +156,13 @@ def attention_rows(
     """
     from dinomix.attention.heatmaps import COLOURS  # slow to load
 
-    figure = image_grid(images, row_titles=row_titles, column_titles=column_titles, cell=1.3)
+    figure = image_grid(images, row_titles=row_titles, column_titles=column_titles)
     for axis, image in zip(figure.axes, chain.from_iterable(images), strict=True):
         if image is None:
-            axis.text(0.5, 0.5, "no heat", ha="center", va="center", fontsize=8)
+            axis.text(0.5, 0.5, "no heat", ha="center", va="center", transform=axis.transAxes)
     scale = {"ticks": [0, 1], "shrink": 0.8 / len(images), "aspect": 8, "pad": 0.01}
     bar = figure.colorbar(ScalarMappable(cmap=COLOURS), ax=figure.axes, **scale)
-    bar.ax.set_yticklabels(["low", "high"], fontsize=8)
+    bar.set_ticklabels(["low", "high"])
     return figure
 
 
@@ -147,3 +172,17 @@ def photos(retrieval: Retrieval, query: int, found: Iterable[int]) -> list[np.nd
     paths = [test.queries[query], *(test.database[i] if i >= 0 else None for i in found)]
     lacking = {None, *retrieval.skipped}
     return [None if path in lacking else np.asarray(read_image(path)) for path in paths]
+
+
+def _wrapped(title: str, letters: int) -> str:
+    lines = map(display_name, title.split("\n"))
+    return "\n".join(fill(line, letters, break_long_words=False) for line in lines)
+
+
+def _as_printed(image: np.ndarray, inches: float) -> np.ndarray:
+    """With no more pixels than print shows, so that files stay small."""
+    small = inches * DPI / image.shape[1]
+    if small >= 1 or image.dtype != np.uint8:
+        return image
+    height, width = (max(1, round(small * side)) for side in image.shape[:2])
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))

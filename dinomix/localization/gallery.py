@@ -72,7 +72,7 @@ def _write_picture(result: Localization, file: Path) -> None:
         frames.append([None, *(BLUE if match["agrees"] else None for match in matches)])
         words = [(f"{m['similarity']:.2f}", distance_text(m["metres"])) for m in matches]
         titles.append(["query", *(", ".join(filter(None, each)) for each in words)])
-    save_figure(image_grid(images, titles=titles, frames=frames, cell=1.6), file)
+    save_figure(image_grid(images, titles=titles, frames=frames), file, pdf=False)
 
 
 def _data_uri(path: str) -> str:

@@ -10,6 +10,22 @@ RENDERING = "toycity.started.json"  # in the folder of a toy city of which image
 NO_TRAINING = "DINOMIX_NO_TRAINING"  # an environment variable: only runs that are there are used
 UNSEEN = "DINOMIX_UNSEEN"  # another: nobody looks on, so views draw before their cell ends
 
+STYLES = ("paper", "talk", "notebook")  # of figures, see `figures.theme`
+_styles = ["paper"]
+
+
+def figure_style(chosen: str | None = None) -> str:
+    """What figures are drawn for, one of `STYLES`; `chosen` is it from here on.
+
+    Raises:
+        ValueError: there is no such style.
+    """
+    if chosen is not None:
+        if chosen not in STYLES:
+            raise ValueError(f"no style {chosen!r} of figures; there are {', '.join(STYLES)}")
+        _styles[0] = chosen
+    return _styles[0]
+
 
 def data_root() -> Path:
     """The folder of data sets, runs and results: `DINOMIX_DATA`, or `data` in the checkout.

@@ -21,7 +21,7 @@ from dinomix.plumbing.errors import MissingDataError, did_you_mean
 from dinomix.plumbing.files import atomic_path, config_hash
 from dinomix.plumbing.settings import cell_values, refuse_unknown, refuse_unlike
 from dinomix.plumbing.tables import flat, printed, readable
-from dinomix.plumbing.workspace import data_root, require
+from dinomix.plumbing.workspace import data_root, figure_style, require
 from dinomix.study.results import QUERIES, QUERY_COLUMNS, save_results, save_table
 from dinomix.study.study import Study, Variant, variants
 from dinomix.training import TrainConfig
@@ -78,11 +78,13 @@ def open_profile(parameters: Mapping[str, Any]) -> "Setup":
     Raises:
         MissingDataError: a data set, or what `required` names, is not in the data folder.
         ParameterError: papermill gave what no parameter is called, or takes.
+        ValueError: there is no such style of figures.
     """
     parameters = dict(parameters)
     if changed := _given_by_papermill(parameters):
         parameters["profile"] += f"-{config_hash(changed)[:6]}"
         print(f"other parameters: tables and figures go to the profile {parameters['profile']}")
+    figure_style(parameters.get("style"))
     setup = Setup(data_root(), parameters)
     require(setup.sets() | parameters["required"], setup.data)
     setup.results.mkdir(parents=True, exist_ok=True)

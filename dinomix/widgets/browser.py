@@ -55,7 +55,7 @@ def ranking(retrieval: Retrieval, query: int) -> Figure:
     words = [f"{rank + 1}: {in_words(retrieval, query, rank)}" for rank in range(len(found))]
     titles = ["query" if images[0] is not None else "query: damaged", *words]
     frames = [None, *_colours(retrieval, query)]
-    return image_grid([images], titles=[titles], frames=[frames], cell=1.9)
+    return image_grid([images], titles=[titles], frames=[frames])
 
 
 def place_map(retrieval: Retrieval, query: int) -> Figure | None:
@@ -69,7 +69,7 @@ def place_map(retrieval: Retrieval, query: int) -> Figure | None:
     streets = test.unit == "m"
     origin = test.database_utm.min(axis=0) if streets else np.zeros(2)
     database, found = test.database_utm - origin, retrieval.ranked[query]  # (N, 2), (k,)
-    figure, ((axis,),) = panels(1, 1, (4.5, 4.5) if streets else (7, 1.6))
+    figure, ((axis,),) = panels(1, 1, (32, 32) if streets else (50, 12))
     if streets:
         axis.set(xlabel="east (m)", ylabel="north (m)")
         axis.set_aspect("equal", adjustable="datalim")  # a single street fills the map, too

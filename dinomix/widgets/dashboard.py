@@ -6,12 +6,11 @@ from pathlib import Path
 
 import ipywidgets
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 
 from dinomix.confidence import curve_of
 from dinomix.figures import precision_recall
-from dinomix.figures.theme import MARKERS, THEME, panels
+from dinomix.figures.theme import COLOURS, MARKERS, Look, add_key, looks, panels, styled
 from dinomix.plumbing.tables import ALL, MEAN, require_columns
 from dinomix.study.results import COLUMNS, intervals, overall
 from dinomix.widgets.view import NOTHING, View, choice, picture, show, text
@@ -116,6 +115,7 @@ class Ablation:
         return {c: _in_order(rows[c]) for c in others if count[c] > 1}
 
 
+@styled
 def ablation_chart(
     summary: pd.DataFrame, x: str, hue: str | None, panel: str | None, label: str
 ) -> Figure:
@@ -129,20 +129,21 @@ def ablation_chart(
     titles = [None] if panel is None else _in_order(summary[panel])
     columns = min(len(titles), 3)
     rows = -(-len(titles) // columns)
-    size = (columns * max(4.0, 1.5 + 0.35 * len(places)) + 1.5, 3.4 * rows)
+    size = (columns * max(29.0, 11 + 2.5 * len(places)) + 11, 24 * rows)
     figure, axes = panels(rows, columns, size, sharey=True)
-    colours = sns.color_palette(THEME["palette"] if len(hues) <= 10 else "husl", len(hues))
+    ordered = [Look(COLOURS[i % len(COLOURS)], i % len(MARKERS), False) for i in range(len(hues))]
+    chosen = looks(hues).values() if hue == "method" else ordered
     joined = all(map(_is_number, places))
     long = max(map(len, places)) > 4
     for axis, title in zip(axes.flat, titles, strict=False):
         here = summary if panel is None else summary[summary[panel] == title]
-        for i, (value, colour) in enumerate(zip(hues, colours, strict=True)):
+        for i, (value, look) in enumerate(zip(hues, chosen, strict=True)):
             found = here if hue is None else here[here[hue] == value]
             aside = 0 if joined else (i - (len(hues) - 1) / 2) * 0.6 / len(hues)
             at, mean = found[x].map(places.index) + aside, found["mean"]
             reach = [mean - found["low"], found["high"] - mean]
-            marks = MARKERS[i % len(MARKERS)] + ("-" if joined else "")
-            axis.errorbar(at, mean, yerr=reach, fmt=marks, color=colour, label=value)
+            marks = look.line if joined else look.line | {"linestyle": "none"}
+            axis.errorbar(at, mean, yerr=reach, **marks, label=value)
         axis.set(xlabel=x, xticks=range(len(places)), xlim=(-0.5, len(places) - 0.5))
         axis.set_xticklabels(places, rotation=40 if long else 0, ha="right" if long else "center")
         if panel is not None:
@@ -152,8 +153,8 @@ def ablation_chart(
     for axis in axes[:, 0]:
         axis.set_ylabel(label)
     if hue is not None:
-        handles = axes.flat[0].get_legend_handles_labels()
-        figure.legend(*handles, loc="outside right upper", title=hue, frameon=False)
+        drawn, names = axes.flat[0].get_legend_handles_labels()
+        add_key(figure, dict(zip(names, drawn, strict=True)), hue)
     return figure
 
 

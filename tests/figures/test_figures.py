@@ -1,13 +1,20 @@
 """Figures are checked by what they draw, read back from the axes."""
 
+import re
+import tomllib
+from pathlib import Path
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.colors import same_color, to_rgb
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+from PIL import Image
 
 from dinomix import figures
 from dinomix.attention.heatmaps import COLOURS
@@ -15,6 +22,10 @@ from dinomix.confidence import precision_recall
 from dinomix.data import TestSet
 from dinomix.evaluation import Retrieval
 from dinomix.figures.theme import from_zero, panels, text_colour
+from dinomix.plumbing.workspace import figure_style
+from dinomix.statistics import bootstrap
+from dinomix.study import designs
+from dinomix.study.results import QUERY_COLUMNS, intervals
 from toycity import CLASSES
 
 
@@ -74,7 +85,7 @@ def test_text_has_the_higher_contrast():
 @pytest.mark.parametrize(("low", "high"), [(0, 0.7), (0.65, 0.71), (0, 100), (3, 3)])
 def test_an_axis_from_zero_holds_whole_marks(low, high):
     for direction in ("x", "y"):
-        figure, ((axis,),) = panels(1, 1, (3, 3))
+        figure, ((axis,),) = panels(1, 1, ("column", 20))
         axis.plot([low, high], [low, high], "o", ms=6)
         from_zero(axis, direction)
         start, end = getattr(axis, f"get_{direction}lim")()
@@ -117,10 +128,10 @@ def test_training_curves_leave_out_the_untrained_row_where_there_is_no_loss():
     assert loss.lines[0].get_ydata().tolist() == [2, 1]
     assert mined.lines[0].get_ydata().tolist() == [90, 50]
     assert [line.get_ydata().tolist() for line in recall.lines] == [[10, 20, 30], [20, 30, 40]]
-    assert [text.get_text() for text in recall.get_legend().texts] == ["R@1", "R@5"]
+    (legend,) = loss.figure.legends
+    assert [text.get_text() for text in legend.texts] == ["R@1", "R@5"]
     assert marks_inside(loss.figure)
-    frame, legend = recall.get_window_extent(), recall.get_legend().get_window_extent()
-    assert legend.x0 > frame.x1  # beside the points, never over them
+    assert legend.get_window_extent().y0 > recall.get_window_extent().y1  # never over the points
 
 
 def test_a_damaged_query_and_what_it_did_not_find_are_gaps(test_root):
@@ -200,18 +211,18 @@ def test_recall_heatmap_prints_means_and_marks_the_best_of_a_backbone():
     assert width_of(bar) > 0.1
 
 
-def test_recall_dots_show_mean_and_spread():
-    first, second = figures.recall_dots(study_table(), ks=(1, 5)).axes
-    spread, dot = first.lines[:2]
-    assert spread.get_xdata().tolist() == [12.5, 13.5] and dot.get_xdata() == [13.0]
-    assert [label.get_text() for label in first.get_yticklabels()] == ["mix", "gem"]
-    assert dot.get_marker() != first.lines[3].get_marker()  # another backbone
-    assert second.get_title() == "R@5 (%)"
+def test_recall_dots_show_mean_spread_and_interval():
+    first, _, *cnn = figures.recall_dots(study_table(), ks=(1, 5)).axes  # a row a backbone
+    ends, spread, dot = first.lines
+    assert ends.get_xdata().tolist() == spread.get_xdata().tolist() == [12.5, 13.5]
+    assert dot.get_xdata().tolist() == [13.0]
+    assert [label.get_text() for label in first.get_yticklabels()] == ["mix"]
+    assert (first.get_title("left"), cnn[0].get_title("left")) == ("vit", "cnn")
+    assert [axis.get_xlabel() for axis in cnn] == ["R@1 (%)", "R@5 (%)"]
     perfect = study_table().assign(recall=100.0, backbone="toy_vits14")
     for methods in (["mix"], ["mix", "gem"]):  # few rows, and all at the end
         figure = figures.recall_dots(perfect[perfect["method"].isin(methods)], ks=(1, 5))
         assert marks_inside(figure)
-    assert [text.get_text() for text in figure.legends[0].texts] == ["stand-in ViT-S/14"]
 
 
 def test_recall_curves_follow_a_setting_and_its_costs():
@@ -219,12 +230,13 @@ def test_recall_curves_follow_a_setting_and_its_costs():
         study_table(), "depth", xlabel="layers", ks=(1, 5), costs={"parameters": "parameters"}
     )
     recall, costs = figure.axes
-    lines = [line for line in recall.lines if len(line.get_xdata()) == 2]
-    assert [line.get_ydata().tolist() for line in lines[:2]] == [[13.0, 23.0], [17.0, 27.0]]
-    assert [text.get_text() for text in recall.get_legend().texts] == ["R@1", "R@5"]
+    assert [line.get_ydata().tolist() for line in recall.lines] == [[13.0, 23.0], [17.0, 27.0]]
+    assert [text.get_text() for text in figure.legends[0].texts] == ["R@1", "R@5"]
     assert costs.lines[0].get_ydata().tolist() == [1000, 2000]
+    perfect = figures.recall_curves(study_table().assign(recall=100.0), "depth", xlabel="layers")
+    assert perfect.axes[0].get_yticks().max() == 100 and marks_inside(perfect)
     by_backbone = figures.recall_curves(study_table(), "depth", hue="backbone", xlabel="layers")
-    assert [t.get_text() for t in by_backbone.axes[0].get_legend().texts] == ["vit", "cnn"]
+    assert [t.get_text() for t in by_backbone.legends[0].texts] == ["vit", "cnn"]
 
 
 def test_recall_curves_place_a_setting_by_its_value():
@@ -262,7 +274,9 @@ def test_class_gains_are_means_over_images():
     shares = pd.DataFrame(rows, columns=["method", "class", "gain"])
     (axis,) = figures.class_gains(shares).axes
     assert axis.lines[0].get_ydata().tolist() == [2.0, 0.5]
-    assert np.isnan(axis.lines[1].get_ydata()).all()
+    interval = axis.collections[0].get_segments()[0][:, 1]  # scipy.stats.t.interval(0.95, 1, 2, 1)
+    assert interval.tolist() == pytest.approx([0, 14.7062], abs=1e-4)  # no share is below 0
+    assert np.isnan(axis.lines[1].get_ydata().astype(float)).all()
     assert [label.get_text() for label in axis.get_xticklabels()] == ["sky", "car"]
 
 
@@ -276,22 +290,24 @@ def test_comparison_rows_frame_by_verdict(test_root):
     }
     figure = figures.comparison_rows(retrievals, [0], ["viewpoint"])
     query, good, bad, none = figure.axes[:4]
-    assert none.get_title() == "none\n"  # no distance of what was not found
+    assert none.get_title() == "none\n✗"  # no distance of what was not found
     assert same_color(good.spines["left"].get_edgecolor(), figures.RIGHT)
     assert same_color(bad.spines["left"].get_edgecolor(), figures.WRONG)
-    assert good.get_title() == "good\n5.0 m" and bad.get_title() == "bad\n395.0 m"
+    assert good.get_title() == "good\n✓ 5.0 m" and bad.get_title() == "bad\n✗ 395.0 m"
     assert query.get_ylabel() == "viewpoint"
-    assert [text.get_text() for text in figure.legends[0].texts] == ["right (25 m)", "wrong"]
+    assert [text.get_text() for text in figure.legends[0].texts] == ["✓ right (25 m)", "✗ wrong"]
+    (none,) = figures.comparison_rows(retrievals, [], []).axes  # a method that never fails
+    assert none.get_title() == "no such query"
     strict = TestSet(test_root, threshold=2)
     none = [np.array([], int)] * asked
     near = {"near": Retrieval(strict, np.zeros((asked, 1), int), rest[0], none)}
     (legend,) = figures.comparison_rows(near, [0], [""]).legends
-    assert [text.get_text() for text in legend.texts] == ["near (6 m, same view)"]
+    assert [text.get_text() for text in legend.texts] == ["≈ near (6 m, same view)"]
 
 
 def test_pyplot_never_knows_a_figure_which_a_cell_would_show_while_a_thread_draws(monkeypatch):
     monkeypatch.setattr(plt, "figure", None)  # what all its figures are made by
-    _, axes = panels(1, 2, (4, 2), sharey=True)
+    _, axes = panels(1, 2, ("page", 16), sharey=True)
     assert axes.shape == (1, 2) and not plt.get_fignums()
 
 
@@ -299,7 +315,7 @@ def test_intervals_are_drawn_where_the_table_has_them():
     table = study_table()
     table = table[(table["seed"] == 0) & (table["condition"] == "all")]
     table = table.assign(low=table["recall"] - 4, high=table["recall"] + 2, condition="mean")
-    line, dot = figures.recall_dots(table, ks=(1,)).axes[0].lines[:2]
+    line, _, dot = figures.recall_dots(table, ks=(1,)).axes[0].lines
     assert line.get_xdata().tolist() == [13.0, 19.0] and dot.get_xdata() == [17.0]
     error = figures.recall_bars(table).axes[0].collections[0].get_segments()
     assert [end[1] for end in error[-1]] == pytest.approx([13.0, 19.0])
@@ -309,5 +325,165 @@ def test_intervals_are_drawn_where_the_table_has_them():
         band = axis.collections[0].get_paths()[0].vertices[:, 1]
         assert (band.min(), band.max()) == ends
     named = study_table().assign(low=0.0, high=99.0)  # of conditions: the mean has none
-    line, _ = figures.recall_dots(named, ks=(1,)).axes[0].lines[:2]
+    line = figures.recall_dots(named, ks=(1,)).axes[0].lines[0]
     assert line.get_xdata().tolist() == [12.5, 13.5]
+
+
+def asked(right, methods=("mix", "gem")):
+    """Queries of `study_table`'s methods, as of `Study.queries`: `right` of 40 are right."""
+    nets = {"mix": "vit", "gem": "cnn"}
+    rows = [
+        (
+            "city",
+            method,
+            nets[method],
+            0,
+            condition,
+            f"{condition}{i}",
+            f"{i}",
+            1 if i < right else 9,
+        )
+        for method in methods
+        for condition in ("day", "night")
+        for i in range(40)
+    ]
+    return pd.DataFrame(rows, columns=QUERY_COLUMNS)
+
+
+def test_dots_bars_and_marks_show_the_interval_over_queries():
+    queries = asked(right=8)
+    table = study_table()[lambda t: t["k"] == 1]
+    (low, high), *_ = intervals(queries, [1])[["low", "high"]].to_numpy()
+    assert high - low > 10
+    thin, thick, _ = figures.recall_dots(table, (1,), queries).axes[0].lines
+    assert thin.get_xdata().tolist() == pytest.approx([low, high])
+    assert thick.get_xdata().tolist() == [12.5, 13.5]  # seeds
+    table = table.assign(recall=20.0)
+    error = figures.recall_bars(table, 1, queries).axes[0].collections[0].get_segments()
+    assert error[-1][:, 1].tolist() == pytest.approx([low, high])
+    of_day = bootstrap([1.0] * 8 + [0.0] * 32, [str(i) for i in range(40)])
+    assert error[0][:, 1].tolist() == pytest.approx([100 * end for end in of_day])
+    look = {"hue": "backbone", "xlabel": "L", "ks": (1,), "queries": queries}
+    (axis,) = figures.recall_curves(table, "depth", **look).axes
+    bars = [c for c in axis.collections if isinstance(c, LineCollection)]
+    assert bars[0].get_segments()[0][:, 1].tolist() == pytest.approx([low, high])
+
+
+def test_the_papers_arrangement_has_a_panel_for_each_test_set_and_a_line_for_each_k():
+    other = study_table().assign(dataset="village", recall=50.0)
+    look = {"ks": (1, 5), "paper": True}
+    both = pd.concat([study_table(), other])
+    figure = figures.recall_curves(both, "depth", xlabel="L", **look)
+    city, village = figure.axes
+    assert [line.get_ydata().tolist() for line in city.lines] == [[13.0, 23.0], [17.0, 27.0]]
+    assert [line.get_ydata().tolist() for line in village.lines] == [[50.0, 50.0]] * 2
+    assert [axis.get_title() for axis in figure.axes] == ["city", "village"]
+    assert [text.get_text() for text in figure.legends[0].texts] == ["Top-1", "Top-5"]
+    over_k = figures.recall_curves(study_table(), "k", hue="method", xlabel="k", **look)
+    assert [line.get_xdata().tolist() for line in over_k.axes[0].lines] == [[1, 5]] * 2
+
+
+@pytest.mark.parametrize(("style", "width"), [("paper", 174), ("talk", 300), ("notebook", 240)])
+def test_a_figure_is_as_wide_as_its_style_says_and_its_pdf_keeps_text(tmp_path, style, width):
+    figure_style(style)
+    try:
+        figure = figures.freezing_costs(
+            pd.DataFrame({"trained_blocks": [0], "scheme": ["x"], "activations": [1], "step": [2]})
+        )
+        figures.save_figure(figure, tmp_path / "sub" / "a.png")
+    finally:
+        figure_style("paper")
+    pdf = (tmp_path / "sub" / "a.pdf").read_bytes()
+    assert b"/FontFile2" in pdf and b"/Type3" not in pdf  # TrueType, as it is
+    (box,) = re.findall(rb"/MediaBox \[ 0 0 ([\d.]+) ", pdf)
+    assert float(box) / 72 * 25.4 == pytest.approx(width, abs=0.1)
+    with Image.open(tmp_path / "sub" / "a.png") as png:
+        assert png.width / 300 * 25.4 == pytest.approx(width, abs=0.1)
+        assert png.info["dpi"][0] == pytest.approx(300, abs=0.1)
+
+
+def test_a_pdf_is_written_only_beside_a_png_that_may_have_one(tmp_path):
+    figure, _ = panels(1, 1, ("column", 8))
+    figures.save_figure(figure, tmp_path / "a.png", pdf=False)
+    figures.save_figure(figure, tmp_path / "b.svg")
+    assert {path.name for path in tmp_path.iterdir()} == {"a.png", "b.svg"}
+
+
+def test_a_style_that_is_not_there_is_named():
+    with pytest.raises(ValueError, match="no style 'poster' of figures; there are paper, talk"):
+        figure_style("poster")
+
+
+def test_a_method_looks_the_same_in_every_figure_and_like_no_other():
+    lineups = tomllib.loads((Path(designs.__file__).parent / "lineups.toml").read_text())
+    names = [*lineups["toy"], "DINO-Mix, robust", *(f"own {i}" for i in range(25))]
+    together = figures.looks(names)
+    assert len(set(together.values())) == len(names)
+    for name in (*lineups["toy"], "DINO-Mix, robust"):
+        assert figures.looks([name])[name] == together[name]
+    assert figures.looks(["GeM", "own 3"])["own 3"] == figures.looks(["own 3"])["own 3"]
+    bare = {(look.mark, look.hollow) for name, look in together.items() if name in lineups["toy"]}
+    assert len(bare) == len(lineups["toy"])  # without colours, too
+    mix, frozen = (together[name].bar["hatch"] for name in ("DINO-Mix", "GeM, ViT, frozen"))
+    assert mix != frozen
+    table = study_table().replace({"mix": "SALAD", "gem": "MixVPR"})
+    line = figures.recall_dots(table, (1,)).axes[0].lines[2]
+    curve = figures.recall_curves(table, "k", hue="method", xlabel="k", ks=(1, 5)).axes[0].lines[0]
+    shares = pd.DataFrame([["SALAD", "sky", 1.0]] * 2, columns=["method", "class", "gain"])
+    mark = figures.class_gains(shares).axes[0].lines[0]
+    for drawn in (line, curve, mark):
+        assert same_color(drawn.get_color(), together["SALAD"].colour)
+        assert drawn.get_marker() == together["SALAD"].line["marker"]
+
+
+def overlapping(figure: Figure) -> list[tuple[str, str]]:
+    """Pairs of texts of which the one covers the other."""
+    figure.draw_without_rendering()
+    beyond = {  # ticks that no axis reaches are there, but never drawn
+        label
+        for axis in figure.axes
+        for line, limits in ((axis.xaxis, axis.get_xlim()), (axis.yaxis, axis.get_ylim()))
+        for tick in line.get_major_ticks()
+        if not min(limits) <= tick.get_loc() <= max(limits)
+        for label in (tick.label1, tick.label2)
+    }
+    texts = set(figure.findobj(Text)) - beyond
+    shown = [text for text in texts if text.get_visible() and text.get_text()]
+    boxes = [(text.get_text(), text.get_window_extent()) for text in shown]
+    edge = figure.bbox.padded(1)
+    cut = [
+        (name, "the edge")
+        for name, box in boxes
+        if not (edge.contains(*box.min) and edge.contains(*box.max))
+    ]
+    crossed = [
+        (one, other)
+        for i, (one, a) in enumerate(boxes)
+        for other, b in boxes[i + 1 :]
+        if a.x0 + 1 < b.x1 and b.x0 + 1 < a.x1 and a.y0 + 1 < b.y1 and b.y0 + 1 < a.y1
+    ]
+    return cut + crossed
+
+
+@pytest.mark.parametrize("count", [*(pytest.param(n, marks=pytest.mark.slow) for n in (3, 40)), 14])
+def test_no_labels_overlap_at_any_number_of_methods(count):
+    names = [f"Method {i}, ViT, frozen" for i in range(count)]
+    rows = [
+        (name, ["toy_vits14", "toy_resnet"][i % 2], condition, k, 40.0 + i)
+        for i, name in enumerate(names)
+        for condition in ("autumn", "blur", "changed", "lowlight", "occlusion", "viewpoint")
+        for k in (1, 5, 10)
+    ]
+    columns = ["method", "backbone", "condition", "k", "recall"]
+    table = pd.DataFrame(rows, columns=columns).assign(dataset="toycity-test", seed=0)
+    curve = precision_recall(np.array([0.9, 0.8]), np.array([True, False]), np.array([True] * 2))
+    made = [
+        figures.recall_dots(table),
+        figures.recall_bars(table),
+        figures.recall_curves(table, "k", hue="method", xlabel="k", ks=(1, 5, 10)),
+        figures.recall_heatmap(table),
+        figures.precision_recall(dict.fromkeys(names, curve)),
+    ]
+    assert [overlapping(figure) for figure in made] == [[]] * len(made)
+    height = max(figure.get_figheight() for figure in made) * 25.4
+    assert height < 240  # mm: fits on a page

@@ -42,7 +42,7 @@ def of_folders(retrieval: Retrieval, read, **options) -> Retrieval:
 
 
 def titles(figure) -> list[str]:
-    return [axis.get_title() for axis in figure.axes]
+    return [axis.get_title().replace("\n", " ") for axis in figure.axes]
 
 
 def frames(figure) -> list:
