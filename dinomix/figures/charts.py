@@ -81,7 +81,8 @@ def recall_bars(table: pd.DataFrame, k: int = 1, queries: pd.DataFrame | None = 
     for i, (method, look) in enumerate(methods.items()):
         rows = found[found["method"] == method].set_index("condition").reindex(conditions)
         at = np.arange(len(rows)) + (i - (len(methods) - 1) / 2) * width
-        ends = [rows["recall"] - rows["start"], rows["end"] - rows["recall"]]
+        # means of equal seeds may round to just outside of them
+        ends = [(rows["recall"] - rows["start"]).clip(0), (rows["end"] - rows["recall"]).clip(0)]
         bars = axis.bar(at, rows["recall"], width, yerr=ends, ecolor="0.15", **look.bar)
         bars.set_label(method)
         if len(conditions) * len(methods) <= LABELLED:

@@ -120,6 +120,14 @@ def test_recall_bars_show_the_mean_of_seeds_and_of_conditions():
     assert [tick.get_text() for tick in axis.get_xticklabels()] == ["day", "night", "mean"]
 
 
+def test_equal_seeds_have_a_bar_although_their_mean_rounds():
+    recall = 95.83333333333334
+    table = pd.DataFrame({"seed": range(3), "recall": recall, "k": 1, "method": "a"})
+    assert table.groupby("method")["recall"].mean()["a"] < recall
+    table = table.assign(dataset="toy", condition="day")
+    assert len(figures.recall_bars(table).axes[0].containers) == 2  # bars and lines
+
+
 def test_training_curves_leave_out_the_untrained_row_where_there_is_no_loss():
     rows = [[0, np.nan, np.nan, 10.0, 20.0], [1, 2.0, 0.9, 20.0, 30.0], [2, 1.0, 0.5, 30.0, 40.0]]
     columns = ["epoch", "loss", "mined_share", "recall@1", "recall@5"]
