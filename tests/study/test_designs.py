@@ -222,17 +222,18 @@ def test_what_papermill_alone_changes_goes_to_a_folder_of_its_own(tmp_path, monk
 def test_every_model_of_a_line_up_builds(name):
     base = dinomix.PRESETS["dino_mix_toy" if name == "toy" else "dino_mix"]
     found = variants(lineup(name), base, dinomix.TrainConfig())
-    assert [v.method for v in found] == list(lineup("toy"))  # both name the same methods
+    both = [method for method in lineup("toy") if name == "toy" or "random start" not in method]
+    assert [v.method for v in found] == both  # but for that, they name the same methods
     for variant in found:
         model = outline(variant.model)
         assert ("frozen" in variant.method) == (variant.train is None)
-        on_vit = "ViT" in variant.method or variant.method in ("DINO-Mix", "SALAD", "BoQ")
+        on_vit = "ViT" in variant.method or variant.method.startswith(("DINO-Mix", "SALAD", "BoQ"))
         assert model.backbone.has_token == on_vit
         preset = lineup(name)[variant.method].get("preset")
         size = TEST_SIZES.get(preset)
         assert variant.image_size == (as_size(size) if size else None)
         if name == "toy" and variant.model.aggregator != "gem":
-            assert model.dim == 512, variant.method
+            assert model.dim == (768 if variant.method == "NetVLAD, ViT" else 512), variant.method
 
 
 def test_methods_of_a_line_up_are_chosen_by_name():
