@@ -10,6 +10,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.typing import ColorType
+from numpy.typing import ArrayLike
 from PIL import Image
 
 from dinomix.data import convention
@@ -38,7 +39,7 @@ SIGNS = {"right": "✓", "near": "≈", "wrong": "✗"}  # beside the colours, f
 
 @styled
 def image_grid(
-    images: Sequence[Sequence[np.ndarray | None]],
+    images: Sequence[Sequence[ArrayLike | None]],
     *,
     row_titles: Sequence[str] = (),
     column_titles: Sequence[str] = (),
@@ -46,13 +47,14 @@ def image_grid(
     frames: Sequence[Sequence[str | None]] = (),
     key: Mapping[str, ColorType] | None = None,
 ) -> Figure:
-    """Rows of images, each (H, W, 3) uint8 or (H, W); None leaves a gap.
+    """Rows of images, each (H, W, 3) uint8 or (H, W), or Pillow's; None leaves a gap.
 
     Args:
         titles: above each image; row_titles and column_titles stand at the margins.
         frames: a colour for the frame of each image, or None.
         key: what colours stand for, said above the images: name -> colour.
     """
+    images = [[each if each is None else np.asarray(each) for each in row] for row in images]
     columns = max(map(len, images))
     width = "column" if columns <= 4 else "page"
     style = STYLES[figure_style()]

@@ -171,7 +171,7 @@ def test_freezing_costs_and_map_draw_every_number(tmp_path):
 
 def test_image_grid_takes_gaps_and_attention_rows_carry_their_scale():
     image = np.zeros((4, 4, 3), np.uint8)
-    figure = figures.image_grid([[image, None], [image]], column_titles=["a", "b"])
+    figure = figures.image_grid([[image, None], [Image.fromarray(image)]], column_titles=["a", "b"])
     assert [len(axis.images) for axis in figure.axes] == [1, 0, 1, 0]
     figure = figures.attention_rows([[image, image], [image, None]], ["lowlight"], ["a", "b"])
     *shown, bar = figure.axes
