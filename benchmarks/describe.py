@@ -221,22 +221,27 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--only", choices=("decoding", "loading", "describing", "memory"))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         paths = write_photographs(Path(folder), options.images)
         kilobytes = np.mean([path.stat().st_size for path in paths]) / 1000
         title = f"JPEG of {SIZE[0]} x {SIZE[1]} ({kilobytes:.0f} kB) to {options.size} px"
-        record(
-            f"Decoding: {title}",
-            decoding(paths, options.size),
-            "Where libjpeg-turbo decodes at full size, all agree; torch's resize rounds otherwise.",
-        )
         given = (options.backbone, paths, options.size, options.batch)
-        record(f"Loading: {title}, {options.backbone}", loading(*given))
-        record(f"Describing: {title}, {options.backbone}", describing(*given))
-        for backbone in dict.fromkeys([options.backbone, *CNNS]):
-            given = (backbone, paths, options.size, options.batch)
-            record(f"Freed memory: {title}, {backbone}", allocating(*given))
+        if options.only in (None, "decoding"):
+            record(
+                f"Decoding: {title}",
+                decoding(paths, options.size),
+                "Where libjpeg-turbo decodes at full size, all agree; torch's resize rounds "
+                "otherwise.",
+            )
+        if options.only in (None, "loading"):
+            record(f"Loading: {title}, {options.backbone}", loading(*given))
+        if options.only in (None, "describing"):
+            record(f"Describing: {title}, {options.backbone}", describing(*given))
+        if options.only in (None, "memory"):
+            for backbone in dict.fromkeys([options.backbone, *CNNS]):
+                record(f"Freed memory: {title}, {backbone}", allocating(backbone, *given[1:]))
 
 
 if __name__ == "__main__":
