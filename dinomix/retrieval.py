@@ -50,7 +50,7 @@ def pick_device(device: str | torch.device = "auto") -> torch.device:
 def keep_freed_memory() -> None:
     """Let glibc keep what tensors free, up to 2 GiB, for the next ones, and not return it.
 
-    Else each batch asks the system anew for every map, page by page: describe takes up to three
+    Else each batch asks the system anew for every map, page by page: describe takes up to 2.5
     times as long (benchmarks/RESULTS.md). Where a MALLOC_ variable chooses, or where there is no
     glibc, nothing is changed.
     """
