@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib import rcParams
-from matplotlib.artist import Artist
-from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy.stats import t as student
@@ -21,6 +20,7 @@ from dinomix.figures.theme import (
     from_zero,
     looks,
     panels,
+    reach,
     styled,
     text_colour,
 )
@@ -40,7 +40,7 @@ def test_map(database_utm: np.ndarray, query_utm: np.ndarray) -> Figure:
     look = {"s": 4, "color": QUERY_COLOUR, "marker": "^", "alpha": 0.6}
     axis.scatter(*(query_utm - origin).T, label="queries", **look)
     axis.set(aspect="equal", xlabel="east (m)", ylabel="north (m)")
-    add_key(figure, _handles(axis))
+    add_key(figure)
     return figure
 
 
@@ -57,7 +57,7 @@ def training_curves(history: pd.DataFrame) -> Figure:
     for label, look in looks(names).items():
         recall.plot(history["epoch"], history[names[label]], **look.line, label=label)
     recall.set(ylabel="validation recall (%)")
-    add_key(figure, _handles(recall))
+    add_key(figure)
     for axis in (loss, mined, recall):
         from_zero(axis, to=0 if axis is loss else 100)
         axis.set_xlabel("epoch")
@@ -81,8 +81,7 @@ def recall_bars(table: pd.DataFrame, k: int = 1, queries: pd.DataFrame | None = 
     for i, (method, look) in enumerate(methods.items()):
         rows = found[found["method"] == method].set_index("condition").reindex(conditions)
         at = np.arange(len(rows)) + (i - (len(methods) - 1) / 2) * width
-        # means of equal seeds may round to just outside of them
-        ends = [(rows["recall"] - rows["start"]).clip(0), (rows["end"] - rows["recall"]).clip(0)]
+        ends = reach(rows["recall"], rows["start"], rows["end"])
         bars = axis.bar(at, rows["recall"], width, yerr=ends, ecolor="0.15", **look.bar)
         bars.set_label(method)
         if len(conditions) * len(methods) <= LABELLED:
@@ -91,7 +90,7 @@ def recall_bars(table: pd.DataFrame, k: int = 1, queries: pd.DataFrame | None = 
     axis.grid(axis="x", visible=False)
     axis.set(ylabel=f"R@{k} (%)", ylim=(0, 110), yticks=range(0, 101, 20))
     axis.set_xticks(range(len(conditions)), conditions)
-    add_key(figure, _handles(axis))
+    add_key(figure)
     return figure
 
 
@@ -133,11 +132,12 @@ def recall_dots(
     """Recall at each k on one test set, a row a method and a panel a backbone (paper, Fig. 4, with
     its spread).
 
-    A dot is the mean over seeds, the thick line behind it goes from the lowest to the highest, and
+    A dot is the mean over seeds, the pale line behind it goes from the lowest to the highest, and
     the thin one is the 95 % interval over `queries`, as of `Study.queries`.
     """
     mean = _means(table[table["k"].isin(ks)], queries)
-    look_of, thick = looks(mean["method"]), 3 * rcParams["lines.linewidth"]
+    look_of, small = looks(mean["method"]), 0.75 * rcParams["lines.markersize"]
+    pale = {"linewidth": small, "alpha": 0.4}
     parts = dict(list(mean.groupby("backbone", sort=False)))
     heights = [part["method"].nunique() for part in parts.values()]
     size = "column" if len(ks) == 1 else "page", 4 + 1.6 * sum(heights) + 2 * len(parts)
@@ -153,11 +153,11 @@ def recall_dots(
             for _, found in part[part["k"] == k].iterrows():
                 at, look = methods.index(found["method"]), look_of[found["method"]]
                 axis.plot(found[["start", "end"]], [at, at], color=look.colour)
-                axis.plot(found[["low", "high"]], [at, at], color=look.colour, linewidth=thick)
-                axis.plot(found["recall"], at, **look.line)
+                axis.plot(found[["low", "high"]], [at, at], color=look.colour, **pale)
+                axis.plot(found["recall"], at, **look.line, markersize=small)
     for axis, k in zip(axes[-1], ks, strict=True):
         axis.set_xlabel(f"R@{k} (%)")
-        from_zero(axis, "x")
+        _to_100(axis.xaxis)
     return figure
 
 
@@ -193,7 +193,8 @@ def recall_curves(
     sets = dict(list(mean.groupby("dataset", sort=False)))
     columns = min(len(sets) + len(costs), 3)
     rows = -(-(len(sets) + len(costs)) // columns)
-    figure, axes = panels(rows, columns, ("page" if columns > 1 else "column", 18 * rows))
+    size = "column" if columns == 1 and mean["line"].nunique() <= 8 else "page", 18 * rows
+    figure, axes = panels(rows, columns, size)
     parts = {"recall": "mean", "low": "min", "high": "max", "start": "min", "end": "max"}
     for axis, (dataset, here) in zip(axes.flat, sets.items(), strict=False):
         for name, look in looks(mean["line"]).items():
@@ -207,9 +208,8 @@ def recall_curves(
         one = f"Top-{ks[0]} accuracy (%)" if paper else f"R@{ks[0]} (%)"
         several = "Top-k accuracy (%)" if paper else "recall (%)"
         axis.set(ylabel=several if len(ks) > 1 else one, title=dataset if len(sets) > 1 else "")
-        low, high = axis.get_ylim()
-        axis.set_yticks([tick for tick in axis.get_yticks() if low <= tick <= min(high, 100)])
-    add_key(figure, _handles(axes[0, 0]))
+        _to_100(axis.yaxis)
+    add_key(figure)
     for axis, (column, label) in zip(axes.flat[len(sets) :], costs.items(), strict=False):
         axis.plot(mean.groupby(x)[column].mean(), **GREY)
         axis.set(ylabel=label)
@@ -238,7 +238,7 @@ def precision_recall(curves: Mapping[str, pd.DataFrame]) -> Figure:
             axis.plot(100 * curve[x], 100 * curve["precision"], **look.line, **marks)
             axis.set(xlabel=f"{x} (%)", xlim=(0, 102), ylim=(0, 102))
     axes[0].set(ylabel="precision (%)")
-    add_key(figure, _handles(axes[0]))
+    add_key(figure)
     return figure
 
 
@@ -251,14 +251,14 @@ def class_gains(shares: pd.DataFrame) -> Figure:
     """
     groups = shares.groupby(["class", "method"], sort=False)["gain"]
     count = groups.count()
-    reach = groups.sem() * student.ppf(0.975, count - 1)
-    means, reach = groups.mean().unstack(sort=False), reach.unstack(sort=False)
+    away = (groups.sem() * student.ppf(0.975, count - 1)).unstack(sort=False)
+    means = groups.mean().unstack(sort=False)
     figure, ((axis,),) = panels(1, 1, ("page", 20))
     width = 0.8 / len(means.columns)
     for i, (method, look) in enumerate(looks(means).items()):
         places = np.arange(len(means)) + (i - (len(means.columns) - 1) / 2) * width
         marks = look.line | {"linestyle": "none", "label": method}
-        ends = [reach[method].clip(upper=means[method]), reach[method]]  # no share is below 0
+        ends = [away[method].clip(upper=means[method]), away[method]]  # no share is below 0
         axis.errorbar(places, means[method], yerr=ends, **marks)
     axis.axhline(1, color="0.4", linewidth=1, linestyle="--")
     for edge in range(1, len(means)):
@@ -267,7 +267,7 @@ def class_gains(shares: pd.DataFrame) -> Figure:
     axis.set(ylabel="share of attention / share of area")
     axis.set_xticks(range(len(means)), means.index)
     axis.grid(axis="x", visible=False)
-    add_key(figure, _handles(axis))
+    add_key(figure)
     return figure
 
 
@@ -282,14 +282,14 @@ def freezing_costs(costs: pd.DataFrame) -> Figure:
             axis.plot(found["trained_blocks"], found[column], **look.line, label=name)
         axis.set(xlabel="trained blocks", ylabel=label, xticks=costs["trained_blocks"].unique())
         from_zero(axis)
-    add_key(figure, _handles(axis))
+    add_key(figure)
     return figure
 
 
-def _handles(axis: Axes) -> dict[str, Artist]:
-    """What a legend shows: label -> what is drawn."""
-    drawn, names = axis.get_legend_handles_labels()
-    return dict(zip(names, drawn, strict=True))
+def _to_100(axis: Axis) -> None:
+    """Leave out the ticks of percents that nothing can have."""
+    low, high = axis.get_view_interval()
+    axis.set_ticks([tick for tick in axis.get_majorticklocs() if low <= tick <= min(high, 100)])
 
 
 def _means(
@@ -299,7 +299,10 @@ def _means(
 
     Columns recall, the mean over seeds; low and high, the lowest and the highest seed, or the ends
     of a table's intervals; start and end of the 95 % interval over queries, else low and high.
+    ValueError: there is no row.
     """
+    if table.empty:
+        raise ValueError("nothing to draw: the results table has no rows of this k")
     found = overall(table, also)
     ends = {n: found.get(n, found["recall"]).fillna(found["recall"]) for n in ("low", "high")}
     keys = [name for name in ("dataset", "backbone", "method", "k") if name in found]

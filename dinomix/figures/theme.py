@@ -10,6 +10,7 @@ from zlib import crc32
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import seaborn as sns
 from matplotlib import rc_context
 from matplotlib.artist import Artist
@@ -56,9 +57,10 @@ NAMES = {"toy_resnet": "stand-in ResNet", "lowlight": "low light"}
 # Seaborn's colours for the colour-blind without the two that are too pale for a line. Marks, dashes
 # and hatches go with them for who sees no colours, and for print.
 COLOURS = [c for i, c in enumerate(sns.color_palette("colorblind")) if i not in (6, 8)]
-MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*", ">", "d", "<", "p"]
+MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", ">", "d", "*", "p"]
 DASHES = ["-", "--", "-.", ":"]
 HATCHES = ["////", "....", "xxxx", "\\\\\\\\", "++++"]
+HOLLOW = {"frozen", "random start"}  # variants that lack a part of the training
 KNOWN = [  # what is drawn together, in the order of colours and marks
     ["DINO-Mix", "SALAD", "BoQ", "MixVPR", "NetVLAD", "Conv-AP", "CosPlace", "GeM"],
     ["R@1", "R@5", "R@10"],
@@ -84,7 +86,7 @@ class Look(NamedTuple):
         """Options of `Axes.plot`."""
         face = "white" if self.hollow else self.colour
         marks = {"marker": MARKERS[self.mark], "markerfacecolor": face}
-        dash = DASHES[(self.mark + self.mark // len(DASHES)) % len(DASHES)]
+        dash = DASHES[(self.mark + self.mark // len(DASHES) + self.hollow) % len(DASHES)]
         return {"color": self.colour, "linestyle": dash, **marks}
 
     @property
@@ -98,9 +100,9 @@ class Look(NamedTuple):
 def looks(names: Iterable[str]) -> dict[str, Look]:
     """The look of each name: the same in every figure, and in none that of another name.
 
-    What is in `KNOWN` has a colour and a mark of its own; after a comma, "ViT" changes the mark and
-    "frozen" hollows it. Any other name gets both by its checksum, and the next mark if they are
-    taken in this figure.
+    What is in `KNOWN` has a colour and a mark of its own; after a comma, "ViT" changes the mark,
+    and what is in `HOLLOW` hollows it. Any other name gets both by its checksum, and the next mark
+    if they are taken in this figure.
     """
     found: dict[str, Look] = {}
     for name in dict.fromkeys(names):
@@ -108,10 +110,11 @@ def looks(names: Iterable[str]) -> dict[str, Look]:
         known = [group.index(base) for group in KNOWN if base in group]
         colour, mark = (known * 2) if known else divmod(crc32(base.encode()), len(MARKERS))
         for word in variant:
-            mark += {"ViT": 4, "frozen": 0}.get(word, 1 + crc32(word.encode()) % 11)
+            if word not in HOLLOW:
+                mark += 4 if word == "ViT" else 1 + crc32(word.encode()) % 11
         for taken in range(len(MARKERS)):
             shape = (mark + taken) % len(MARKERS)
-            look = Look(COLOURS[colour % len(COLOURS)], shape, "frozen" in variant)
+            look = Look(COLOURS[colour % len(COLOURS)], shape, not HOLLOW.isdisjoint(variant))
             if look not in found.values():
                 break
         found[name] = look
@@ -133,10 +136,9 @@ def text_colour(background: ColorType) -> str:
     return "black" if relative_luminance(background) > 0.179 else "white"
 
 
-def from_zero(axis: Axes, direction: str = "y", to: float = 0) -> None:
-    """Let an axis reach from 0 to its data, or at least `to`, with room for marks at both ends."""
-    where = {"updatex": direction == "x", "updatey": direction == "y"}
-    axis.update_datalim([(0, 0), (to, to)], **where)
+def from_zero(axis: Axes, to: float = 0) -> None:
+    """Let y reach from 0 to its data, or at least `to`, with room for marks at both ends."""
+    axis.update_datalim([(0, 0), (0, to)], updatex=False)
     axis.autoscale_view()
 
 
@@ -191,8 +193,21 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
     return drawn
 
 
-def add_key(figure: Figure, handles: Mapping[str, Artist], title: str | None = None) -> None:
-    """Say above the panels what marks stand for, in as many columns as fit; the figure grows."""
+def reach(mean: pd.Series, low: pd.Series, high: pd.Series) -> list[pd.Series]:
+    """How far intervals reach below and above, as matplotlib's errors: never less than 0, although
+    the mean of equal seeds may round to just beside them.
+    """
+    return [(mean - low).clip(0), (high - mean).clip(0)]
+
+
+def add_key(figure: Figure, handles: Mapping[str, Artist] | None = None, title: str = "") -> None:
+    """Say above the panels what marks stand for, in as many columns as fit; the figure grows.
+
+    `handles`: label -> what is drawn; None means whatever has a label.
+    """
+    if handles is None:
+        labelled = [axis.get_legend_handles_labels() for axis in figure.axes]
+        handles = {name: mark for drawn in labelled for mark, name in zip(*drawn, strict=True)}
     look = {"loc": "outside upper center", "frameon": False, "title": title}
     key = figure.legend(handles.values(), handles, **look)
     columns = int(figure.bbox.width / (key.get_window_extent().width + em()))
@@ -205,9 +220,11 @@ def add_key(figure: Figure, handles: Mapping[str, Artist], title: str | None = N
 
 def save_figure(figure: Figure, path: str | Path, pdf: bool = True) -> Figure:
     """Write a figure as PNG (or PDF or SVG, by suffix) and, beside a PNG, as PDF, which keeps its
-    text as text; and give it back, so that a cell shows it.
+    text as text; and give it back, so that a cell shows it. ValueError: any other suffix.
     """
     path = Path(path)
+    if path.suffix.lower() not in (".png", ".pdf", ".svg"):
+        raise ValueError(f"{path}: figures are written as .png, .pdf or .svg")
     files = [path, path.with_suffix(".pdf")] if pdf and path.suffix == ".png" else [path]
     for file in files:
         told = provenance.for_figure(file.suffix)
@@ -227,6 +244,7 @@ def _settings() -> dict[str, Any]:
         **sns.axes_style("whitegrid"),
         **scaled,
         "font.family": [style.font, "DejaVu Sans"],  # which has every sign
+        "lines.solid_capstyle": "butt",  # an interval ends where its line does
         "mathtext.fontset": "stix" if style.font.startswith("STIX") else "dejavusans",
         "pdf.fonttype": 42,  # TrueType: outlines (type 3) can be neither searched nor edited
         "svg.fonttype": "none",

@@ -126,10 +126,11 @@ def printed(table: pd.DataFrame, better: str = "") -> dict[str, str]:
 
 
 def flat(table: pd.DataFrame) -> pd.DataFrame:
-    """A table with what its rows are called in its first columns."""
-    if isinstance(table.index, pd.RangeIndex):
-        return pd.DataFrame(table)
-    return table.reset_index(names=[name or "" for name in table.index.names])
+    """A table with what its rows are called in its first columns; numbers alone are no names."""
+    names, numbered = table.index.names, pd.api.types.is_integer_dtype(table.index)
+    if numbered and names == [None]:
+        return pd.DataFrame(table).reset_index(drop=True)
+    return table.reset_index(names=["" if name is None else name for name in names])
 
 
 def written(table: pd.DataFrame) -> pd.DataFrame:
@@ -146,8 +147,8 @@ def written(table: pd.DataFrame) -> pd.DataFrame:
 def ranks(cells: pd.DataFrame, better: str = "") -> pd.DataFrame:
     """1 for the best cells of a column, 2 for the second best, 0 for the others.
 
-    By the number that a cell begins with, among rows that are the same in `RIVALS`; one alone is
-    not the best, and of two none is the second.
+    By a cell's number, which may have an interval behind it, among rows that are the same in
+    `RIVALS`; one alone is not the best, and of two none is the second.
 
     Args:
         cells: text, as of `written`.
@@ -158,7 +159,9 @@ def ranks(cells: pd.DataFrame, better: str = "") -> pd.DataFrame:
     for i, column in enumerate(cells):
         way = "high" if HIGH.match(column) else "low" if LOW.match(column) else better
         if way and column not in RIVALS:
-            numbers = cells.iloc[:, i].str.replace(",", "").str.extract(r"^(-?\d+(?:\.\d+)?)")[0]
+            numbers = (
+                cells.iloc[:, i].str.replace(",", "").str.extract(r"^(-?\d+(?:\.\d+)?)(?: \[|$)")[0]
+            )
             rivals = numbers.astype(float).groupby(by)
             order, count = rivals.rank("dense", ascending=way == "low"), rivals.transform("count")
             marked = (order.eq(1) & count.gt(1)) | (order.eq(2) & count.gt(2))

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from dinomix.confidence import curve_of
 from dinomix.figures import precision_recall
-from dinomix.figures.theme import COLOURS, MARKERS, Look, add_key, looks, panels, styled
+from dinomix.figures.theme import COLOURS, MARKERS, Look, add_key, looks, panels, reach, styled
 from dinomix.plumbing.tables import ALL, MEAN, require_columns
 from dinomix.study.results import COLUMNS, intervals, overall
 from dinomix.widgets.view import NOTHING, View, choice, picture, show, text
@@ -141,9 +141,9 @@ def ablation_chart(
             found = here if hue is None else here[here[hue] == value]
             aside = 0 if joined else (i - (len(hues) - 1) / 2) * 0.6 / len(hues)
             at, mean = found[x].map(places.index) + aside, found["mean"]
-            reach = [mean - found["low"], found["high"] - mean]
+            ends = reach(mean, found["low"], found["high"])
             marks = look.line if joined else look.line | {"linestyle": "none"}
-            axis.errorbar(at, mean, yerr=reach, **marks, label=value)
+            axis.errorbar(at, mean, yerr=ends, **marks, label=value)
         axis.set(xlabel=x, xticks=range(len(places)), xlim=(-0.5, len(places) - 0.5))
         axis.set_xticklabels(places, rotation=40 if long else 0, ha="right" if long else "center")
         if panel is not None:
@@ -153,8 +153,7 @@ def ablation_chart(
     for axis in axes[:, 0]:
         axis.set_ylabel(label)
     if hue is not None:
-        drawn, names = axes.flat[0].get_legend_handles_labels()
-        add_key(figure, dict(zip(names, drawn, strict=True)), hue)
+        add_key(figure, title=hue)
     return figure
 
 

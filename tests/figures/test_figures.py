@@ -84,12 +84,11 @@ def test_text_has_the_higher_contrast():
 
 @pytest.mark.parametrize(("low", "high"), [(0, 0.7), (0.65, 0.71), (0, 100), (3, 3)])
 def test_an_axis_from_zero_holds_whole_marks(low, high):
-    for direction in ("x", "y"):
-        figure, ((axis,),) = panels(1, 1, ("column", 20))
-        axis.plot([low, high], [low, high], "o", ms=6)
-        from_zero(axis, direction)
-        start, end = getattr(axis, f"get_{direction}lim")()
-        assert start <= 0 and end > high and marks_inside(figure)
+    figure, ((axis,),) = panels(1, 1, ("column", 20))
+    axis.plot([low, high], [low, high], "o", ms=6)
+    from_zero(axis)
+    start, end = axis.get_ylim()
+    assert start <= 0 and end > high and marks_inside(figure)
 
 
 def test_token_colours_are_principal_components():
@@ -224,13 +223,21 @@ def test_recall_dots_show_mean_spread_and_interval():
     ends, spread, dot = first.lines
     assert ends.get_xdata().tolist() == spread.get_xdata().tolist() == [12.5, 13.5]
     assert dot.get_xdata().tolist() == [13.0]
+    assert ends.get_solid_capstyle() == "butt"  # no longer than it is
     assert [label.get_text() for label in first.get_yticklabels()] == ["mix"]
     assert (first.get_title("left"), cnn[0].get_title("left")) == ("vit", "cnn")
     assert [axis.get_xlabel() for axis in cnn] == ["R@1 (%)", "R@5 (%)"]
     perfect = study_table().assign(recall=100.0, backbone="toy_vits14")
     for methods in (["mix"], ["mix", "gem"]):  # few rows, and all at the end
         figure = figures.recall_dots(perfect[perfect["method"].isin(methods)], ks=(1, 5))
-        assert marks_inside(figure)
+        assert marks_inside(figure) and figure.axes[-1].get_xticks().max() == 100
+
+
+@pytest.mark.parametrize("draw", ["recall_bars", "recall_dots", "recall_heatmap", "recall_curves"])
+def test_a_table_without_rows_of_a_k_is_named(draw):
+    look = {"x": "k", "xlabel": "k"} if draw == "recall_curves" else {}
+    with pytest.raises(ValueError, match="nothing to draw: the results table has no rows"):
+        getattr(figures, draw)(study_table()[lambda t: t["k"] > 9], **look)
 
 
 def test_recall_curves_follow_a_setting_and_its_costs():
@@ -414,6 +421,9 @@ def test_a_pdf_is_written_only_beside_a_png_that_may_have_one(tmp_path):
     figure, _ = panels(1, 1, ("column", 8))
     figures.save_figure(figure, tmp_path / "a.png", pdf=False)
     figures.save_figure(figure, tmp_path / "b.svg")
+    for name in ("c", "c.jpg"):
+        with pytest.raises(ValueError, match=f"{name}: figures are written as .png, .pdf or .svg"):
+            figures.save_figure(figure, tmp_path / name)
     assert {path.name for path in tmp_path.iterdir()} == {"a.png", "b.svg"}
 
 
@@ -434,6 +444,8 @@ def test_a_method_looks_the_same_in_every_figure_and_like_no_other():
     assert len(bare) == len(lineups["toy"])  # without colours, too
     mix, frozen = (together[name].bar["hatch"] for name in ("DINO-Mix", "GeM, ViT, frozen"))
     assert mix != frozen
+    trained, frozen = (together[name].line for name in ("GeM", "GeM, frozen"))  # even of one mark
+    assert trained["linestyle"] != frozen["linestyle"]
     table = study_table().replace({"mix": "SALAD", "gem": "MixVPR"})
     line = figures.recall_dots(table, (1,)).axes[0].lines[2]
     curve = figures.recall_curves(table, "k", hue="method", xlabel="k", ks=(1, 5)).axes[0].lines[0]

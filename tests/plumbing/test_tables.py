@@ -200,6 +200,19 @@ def test_a_column_knows_which_numbers_are_better(better, headings):
     assert asked == [expected[better or "low"]] * len(headings)
 
 
+def test_names_that_begin_with_a_number_are_no_results():
+    cells = written(pd.DataFrame({"method": ["512-d", "4096-d"], "day": [1.0, 2.0]}))
+    assert ranks(cells, "high").to_numpy().tolist() == [[0, 0], [0, 1]]
+
+
+def test_what_rows_are_called_is_kept_and_their_numbers_are_not():
+    table = pd.DataFrame({"a": [1, 2, 3]})
+    for chosen in (table[1:], table.sort_values("a", ascending=False), table[table["a"] != 2]):
+        assert list(written(chosen)) == ["a"]
+    assert list(written(table.rename_axis("L"))) == ["L", "a"]
+    assert list(written(table.set_axis(list("xyz")))) == ["", "a"]
+
+
 def test_ranks_are_those_of_a_slow_loop():
     rng = np.random.default_rng(0)
     for _ in range(20):

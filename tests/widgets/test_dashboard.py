@@ -101,6 +101,13 @@ def test_chart_joins_numbers_and_shows_the_spread():
     np.testing.assert_allclose(bars.get_segments()[1], [[1, 30], [1, 45]])
 
 
+def test_equal_seeds_have_a_mark_although_their_mean_rounds():
+    seeds = {"mix_depth": ["2"], "mean": [95.83333333333333], "low": 95.83333333333334}
+    summary = pd.DataFrame(seeds | {"high": 95.83333333333334})
+    (axis,) = ablation_chart(summary, "mix_depth", None, None, "R@1 (%)").axes
+    assert len(axis.containers) == 1
+
+
 def test_chart_has_a_panel_and_a_colour_for_each_value():
     ablation = Ablation(results())
     filters = {"condition": ["day", "night"], "k": ["1"]}
