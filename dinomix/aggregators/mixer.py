@@ -63,7 +63,8 @@ class FeatureMixer(Aggregator):
         as 0. Rows are means over r blocks of the map: a mean bears another viewpoint, which random
         weights on positions do not. Mixing layers start as the identity.
         """
-        x = maps.flatten(2).transpose(1, 2).flatten(0, 1).double()  # (N*n, s)
+        x = maps.flatten(2).transpose(1, 2).flatten(0, 1)  # (N*n, s)
+        x = x.cpu().double()  # Apple's MPS has no float64
         variances, axes = torch.linalg.eigh(torch.cov(x.T))  # rising; (s,), (s, s)
         axes = axes / variances.clamp(min=1e-6 * variances[-1]).sqrt()
         axes = axes.flip(1).T[: len(self.channel_proj.weight)]  # (<= d, s)

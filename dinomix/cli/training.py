@@ -145,8 +145,8 @@ def pretrain(
         list[str] | None, typer.Argument(metavar="BACKBONE", help="default: all stand-ins")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="default: the package's own folder")] = None,
-    epochs: Annotated[int | None, typer.Option(help="default: each backbone's own")] = None,
-    cameras: Annotated[int | None, typer.Option(help="rendered places to learn from")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="default: each backbone's own")] = None,
+    cameras: Annotated[int | None, typer.Option(min=1, help="places to learn from")] = None,
 ) -> None:
     """Pretrain the stand-in backbones again, on rendered streets without labels.
 
@@ -160,5 +160,7 @@ def pretrain(
 
     changes = {"epochs": epochs, "cameras": cameras}
     changes = {name: value for name, value in changes.items() if value is not None}
+    if changes and out is None:
+        raise typer.BadParameter("--epochs and --cameras need --out: the package keeps whole ones")
     for path in pretrain_files(names, out or TOY_WEIGHTS, **changes):
         typer.echo(path)

@@ -32,7 +32,7 @@ from dinomix.weights import TOY_WEIGHTS
 from toycity import PRETRAIN_SEEDS, write_views
 
 SAVE_EVERY = 300  # seconds
-COST = "The whole recipes: on an H100 about six minutes; on a CPU days (toy_vits14 about 46 hours)."
+COST = "The transformers take six minutes on an H100; on a CPU days (toy_vits14 about 46 hours)."
 
 
 @dataclass(frozen=True)

@@ -275,6 +275,8 @@ def test_other_errors_are_not_hidden(called):
         ("provenance nowhere.png", 1, "error: there is no nowhere.png"),
         ("provenance README.md", 1, r"error: nothing says what made README\.md"),
         ("prepare oxford raw", 1, "error: cannot prepare 'oxford'.*tokyo247"),
+        ("pretrain --epochs 0", 2, "greater than or equal to 1"),
+        ("pretrain --cameras 100", 2, "need --out"),
         ("pretrain dinov2_vitb14", 1, r"error: no stand-ins \['dinov2_vitb14'\].*toy_vits14"),
     ],
 )

@@ -13,7 +13,6 @@ from dinomix.aggregators.gem import GeM
 from dinomix.backbones import TOY, build_backbone
 from dinomix.plumbing.files import to_json
 from dinomix.plumbing.tensorfiles import read_tensors
-from dinomix.standins import pretrain as crops
 from dinomix.standins import pretrain as module
 from dinomix.standins.pretrain import (
     RECIPES,
@@ -66,12 +65,12 @@ def test_patch_centres_row_by_row():
 
 
 def test_view_shows_what_is_in_the_box(monkeypatch):
-    monkeypatch.setattr(crops, "disturb", lambda images: images)
+    monkeypatch.setattr(module, "disturb", lambda images: images)
     x, y = torch.meshgrid(torch.linspace(0, 1, 50), torch.linspace(0, 1, 50), indexing="xy")
     images = torch.stack([x, y, 0 * x])[None]  # red tells x, green tells y
     box = torch.tensor([[0.2, 0.4, 0.5, 0.3]])
     crop = view(images, box, 20)
-    mean, std = (torch.tensor(v)[:, None, None] for v in crops.normalization("toy_vits14"))
+    mean, std = (torch.tensor(v)[:, None, None] for v in module.normalization("toy_vits14"))
     red, green, _ = (crop * std + mean)[0]
     assert red[:, 0].mean().item() == pytest.approx(0.2 + 0.5 / 40, abs=0.02)
     assert red[:, -1].mean().item() == pytest.approx(0.7 - 0.5 / 40, abs=0.02)
@@ -80,7 +79,7 @@ def test_view_shows_what_is_in_the_box(monkeypatch):
 
 def test_a_patch_is_compared_with_the_same_spot_of_the_large_crop(monkeypatch):
     """A network whose features are the position itself must match every patch."""
-    monkeypatch.setattr(crops, "disturb", lambda images: images)
+    monkeypatch.setattr(module, "disturb", lambda images: images)
     x, y = torch.meshgrid(torch.linspace(0, 255, 160), torch.linspace(0, 255, 160), indexing="xy")
     photos = torch.stack([x, y, 0 * x], dim=-1).byte()[None, None].expand(1, 2, -1, -1, -1)
     compared = []
