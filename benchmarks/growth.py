@@ -327,23 +327,20 @@ def in_words(table: pd.DataFrame, rates: Rates) -> str:
 
 def draw(points: pd.DataFrame) -> Figure:
     """Time (dashed: its limit) and memory of each job, over how many times the smallest size."""
-    import seaborn as sns
-
-    from dinomix.figures.theme import MARKERS, THEME, panels
+    from dinomix.figures.theme import COLOURS, MARKERS, panels
 
     jobs = list(dict.fromkeys(points["job"]))
-    figure, axes = panels(2, len(jobs), (3.2 * len(jobs), 5.4), sharex="col", sharey="row")
-    colours = sns.color_palette(THEME["palette"])
+    figure, axes = panels(2, len(jobs), ("page", 40), sharex="col", sharey="row")
     for column, job in enumerate(jobs):
         time_axis, memory_axis = axes[:, column]
         of_job = points[points["job"] == job]
         for i, (name, part) in enumerate(of_job.groupby("grows with", sort=False)):
             times = part["size"] / part["size"].iloc[0]
-            style = {"color": colours[i], "marker": MARKERS[i], "ms": 4, "lw": 1.3}
+            style = {"color": COLOURS[i], "marker": MARKERS[i], "ms": 4, "lw": 1.3}
             first, last = part["size"].iloc[[0, -1]]
             label = f"{name}, {first:,} to {last:,}"
             time_axis.plot(times, part["seconds"], label=label, **style)
-            time_axis.plot(times, part["limit_seconds"], "--", color=colours[i], lw=1)
+            time_axis.plot(times, part["limit_seconds"], "--", color=COLOURS[i], lw=1)
             memory_axis.plot(times, part["MiB"], **style)
         for axis, what in ((time_axis, "seconds"), (memory_axis, "MiB")):
             most = (of_job["size"] / of_job.groupby("grows with")["size"].transform("min")).max()

@@ -20,13 +20,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 import torch
 from matplotlib.figure import Figure
 from report import forget_cached, in_new_process, record, timed
 
 from dinomix.figures import save_figure
-from dinomix.figures.theme import MARKERS, THEME, panels
+from dinomix.figures.theme import COLOURS, MARKERS, panels
 from dinomix.scale.approximate import ApproximateIndex
 from dinomix.scale.search import search
 from dinomix.study.costs import peak_memory
@@ -220,11 +219,11 @@ def _bytes(index: ApproximateIndex, beside: Path) -> int:
 
 def draw(table: pd.DataFrame) -> Figure:
     """What is found over speed, the bytes of an image beside each index."""
-    figure, ((axis,),) = panels(1, 1, (7, 4.2))
+    figure, ((axis,),) = panels(1, 1, ("page", 34))
     ending = ", compared again"
     again = table["index"].str.endswith(ending)
     parts = {"index alone": ~again, "compared again": again}
-    looks = zip(MARKERS, sns.color_palette(THEME["palette"]), strict=False)
+    looks = zip(MARKERS, COLOURS, strict=False)
     for (label, rows), (marker, colour) in zip(parts.items(), looks, strict=False):
         shown, look = table[rows], {"marker": marker, "color": colour, "label": label}
         axis.scatter(shown["queries/s"], shown[f"{K} found, %"], **look)

@@ -581,7 +581,7 @@ def test_a_longer_run_goes_on_from_a_finished_one(data, tmp_path, trained_batche
 @pytest.mark.parametrize(
     ("name", "call"),
     [
-        *(("save_model", call) for call in (1, 2, 3)),
+        *(("save_model", call) for call in (1, 2)),
         *(("_write_state", call) for call in (1, 2, 3)),
         *(("write_config", 1), ("loss_and_mined_share", 2), ("write_history", 1)),
     ],
