@@ -206,23 +206,39 @@ def localize(
     rankings = zip(asked, ranked.tolist(), similarities.tolist(), strict=True)
     for (source, path), rows, scores in rankings:
         rejected = reject.complaint(scores, [at[row] for row in rows]) if reject else ""
-        rows, scores = rows[:k], scores[:k]
-        estimate = estimate_position([None if rejected else at[row] for row in rows], radius)
-        for rank, (row, score) in enumerate(zip(rows, scores, strict=True)):
-            position, image = at[row] or UNKNOWN, str(known.paths[row])
-            found = {"query": str(path), "rank": rank + 1, "image": image, "similarity": score}
-            metres, agrees = position.metres_to(estimate.position), bool(estimate.agrees[rank])
-            matches.append({**found, **asdict(position), "metres": metres, "agrees": agrees})
-        place, agreeing = asdict(estimate.position or UNKNOWN), int(estimate.agrees.sum())
-        truth = source.position(path) or UNKNOWN
-        said = {"agreeing": agreeing, "error": truth.metres_to(estimate.position)}
-        estimates.append({"query": str(path), **place, **said, "rejected": rejected})
-        estimates[-1] |= {f"true_{name}": value for name, value in asdict(truth).items()}
+        kept = zip(rows[:k], scores[:k], strict=True)
+        ranking = [(known.paths[row], at[row], score) for row, score in kept]
+        row, rows = as_rows(path, source.position(path), ranking, radius, rejected)
+        estimates.append(row)
+        matches += rows
     tables = pd.DataFrame(matches), pd.DataFrame(estimates)
     kept_in = None if file is None else Path(file)
     skipped = list(dict.fromkeys([*known.skipped, *damaged]))  # a query may be in the database
     found = *tables, len(known.paths), known.fresh, skipped, kept_in, radius
     return Localization(*found, around=[*filter(None, at.values())])
+
+
+def as_rows(
+    query: Path,
+    truth: Position | None,
+    ranking: Sequence[tuple[Path, Position | None, float]],
+    radius: float = RADIUS,
+    rejected: str = "",
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """A query's row of `estimates` and its rows of `matches`, from images, their positions and
+    similarities, nearest first.
+    """
+    vote = estimate_position([None if rejected else place for _, place, _ in ranking], radius)
+    matches = []
+    for rank, (image, place, score) in enumerate(ranking):
+        place = place or UNKNOWN
+        found = {"query": str(query), "rank": rank + 1, "image": str(image), "similarity": score}
+        metres, agrees = place.metres_to(vote.position), bool(vote.agrees[rank])
+        matches.append({**found, **asdict(place), "metres": metres, "agrees": agrees})
+    truth, agreeing = truth or UNKNOWN, int(vote.agrees.sum())
+    estimate = {"query": str(query), **asdict(vote.position or UNKNOWN), "agreeing": agreeing}
+    estimate |= {"error": truth.metres_to(vote.position), "rejected": rejected}
+    return estimate | {f"true_{name}": value for name, value in asdict(truth).items()}, matches
 
 
 def position_text(row: Mapping[str, Any]) -> str:

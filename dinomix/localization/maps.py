@@ -12,7 +12,7 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 import numpy as np
 
 from dinomix.evaluation import Retrieval
-from dinomix.localization.localizing import Localization, distance_text, estimate_position, shown
+from dinomix.localization.localizing import Localization, as_rows, distance_text, shown
 from dinomix.localization.photos import EQUATOR, Position
 from dinomix.plumbing.files import atomic_path, require_suffix
 
@@ -91,26 +91,15 @@ def _spot(kind: str, row: Mapping[str, Any], columns: str, prefix: str = "") -> 
 
 def _retrieved(found: Retrieval) -> Iterator[list[Spot]]:
     """The same of a test set."""
-    test, count = found.test, len(found.test.database)
+    database, degrees = found.test.database, found.test.degrees
 
     def at(row: int) -> Position | None:
-        known = not np.isnan(test.degrees[row, 0])
-        return Position.from_degrees(*test.degrees[row]) if known else None
+        return None if np.isnan(degrees[row, 0]) else Position.from_degrees(*degrees[row])
 
-    for i, path in enumerate(test.queries):
-        rows = [row for row in found.ranked[i].tolist() if row >= 0]
-        query, truth, places = {"query": str(path)}, at(count + i), [at(row) for row in rows]
-        vote = estimate_position(places)
-        error = truth.metres_to(vote.position) if truth else math.nan
-        said = query | {"agreeing": int(vote.agrees.sum()), "error": error}
-        spots = [Spot("estimate", vote.position, said), Spot("truth", truth, query)]
-        for rank, (row, place) in enumerate(zip(rows, places, strict=True)):
-            said = query | {"rank": rank + 1, "image": str(test.database[row])}
-            said |= {"similarity": float(found.similarities[i, rank])}
-            metres = place.metres_to(vote.position) if place else math.nan
-            said |= {"metres": metres, "agrees": bool(vote.agrees[rank])}
-            spots.append(Spot("match", place, said))
-        yield spots
+    for i, query in enumerate(found.test.queries):
+        ranked = zip(found.ranked[i].tolist(), found.similarities[i].tolist(), strict=True)
+        ranking = [(database[row], at(row), score) for row, score in ranked if row >= 0]
+        yield spots(*as_rows(query, at(len(database) + i), ranking))
 
 
 def _geojson(queries: Sequence[Sequence[Spot]]) -> str:
@@ -170,7 +159,11 @@ def draw(found: Sequence[Spot], around: Sequence[Position], whole: bool) -> dict
         (spot.kind, *at, spot.name)
         for spot, at in zip(known, pixels.round(1).tolist(), strict=False)
     ]
-    lines = [(a, b) for a, b in pairwise(marks) if (a[0], b[0]) == ("estimate", "truth")]
+    lines = [
+        (marks[i], marks[i + 1])
+        for i, (a, b) in enumerate(pairwise(known))
+        if (a.kind, b.kind, a.said["query"]) == ("estimate", "truth", b.said["query"])
+    ]
     dots = np.rint(pixels[len(known) :]).astype(int)
     dots = np.unique(dots[((dots >= 0) & (dots <= SIZE)).all(axis=1)], axis=0).tolist()
     bar = STEPS[scale * STEPS <= SIZE[0] / 4][-1]

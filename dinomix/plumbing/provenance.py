@@ -4,6 +4,7 @@ A run's folder has it in `provenance.json`, `<name>.csv` in `<name>.provenance.j
 Figures carry it in their metadata, Markdown and LaTeX in a comment.
 """
 
+import html
 import json
 import platform
 import re
@@ -59,7 +60,8 @@ def here(device: Any = None) -> dict[str, str]:
 def commit() -> str:
     """The checkout's commit: "abc1234", "abc1234-dirty" with changes, "" outside of a checkout."""
     checkout = Path(__file__).parents[2]
-    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--exclude=*"]
+    owned = f"safe.directory={checkout}"  # by whomever: in containers it is another one's
+    command = ["git", "-c", owned, "-C", checkout, "describe", "--always", "--dirty", "--exclude=*"]
     if (checkout / ".git").exists():  # or the folder is installed in a repository of another thing
         with suppress(OSError, subprocess.SubprocessError):
             done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
@@ -106,10 +108,10 @@ def read(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"there is no {path}")
-    files = [beside(path), path.parent / FILE]
     if path.is_dir():
-        files = [path / "config.json", path / FILE]
-    found = _inside(path)
+        found, files = {}, [path / "config.json", path / FILE]
+    else:
+        found, files = _inside(path), [beside(path), path.parent / FILE]
     for file in files:
         found |= read_fields(file) if file.is_file() else {}
     if not found:
@@ -120,15 +122,17 @@ def read(path: str | Path) -> dict[str, Any]:
 
 def _inside(path: Path) -> dict[str, Any]:
     """What a file says by itself; empty for one that says nothing."""
-    if path.suffix == ".safetensors":
+    suffix = path.suffix.lower()
+    if suffix == ".safetensors":
         from dinomix.plumbing.tensorfiles import read_safetensors_header  # loads torch
 
         return read_safetensors_header(path)
-    if path.suffix in (".png", ".pdf", ".md", ".tex"):
+    if suffix in (".png", ".pdf", ".svg", ".md", ".tex"):
         text = path.read_bytes().decode("latin-1")  # the JSON is ASCII
+        text = html.unescape(text) if suffix == ".svg" else text
         if found := MARK.search(text):
             told = text[found.end() :]
-            told = re.sub(r"\\([()\\])", r"\1", told) if path.suffix == ".pdf" else told
+            told = re.sub(r"\\([()\\])", r"\1", told) if suffix == ".pdf" else told
             with suppress(ValueError):
                 return json.JSONDecoder().raw_decode(told)[0]
     return {}

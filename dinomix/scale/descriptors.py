@@ -142,10 +142,13 @@ def write_hloc(
     that were skipped are left out, and named by a `SkippedImageWarning`.
     Source: extract_features.py of https://github.com/cvg/Hierarchical-Localization
 
-    Raises ModuleNotFoundError without h5py, and ValueError where an image lies outside of `root`.
+    Raises ModuleNotFoundError without h5py, and ValueError where an image lies outside of `root`,
+    or descriptors are not a row an image.
     """
     with extra("export"):
         import h5py
+    if np.ndim(descriptors) != 2 or not len(paths) == len(descriptors) > 0:
+        raise ValueError(f"{np.shape(descriptors)} is not a row of numbers for {len(paths)} images")
     lost = {str(path) for path in skipped_images(paths, descriptors)}
     rows = dict(zip(names_under(root, paths), zip(paths, descriptors, strict=True), strict=True))
     with atomic_path(file) as temporary, h5py.File(temporary, "w", locking=False) as store:

@@ -185,6 +185,8 @@ def test_frames_lines_and_dots():
     assert near["dots"].count("M") < 20 and ruler(near, 0, 1) == pytest.approx(90, rel=0.02)
     ends = list(map(float, re.findall(r"[\d.]+", near["lines"])))
     assert ends == [coordinate for mark in near["marks"] for coordinate in mark[1:3]]
+    lost = [spots[0], Spot("truth", spots[1].position, {"query": "other.jpg"})]
+    assert draw(lost, [], True)["lines"] == ""  # of two queries
     earth = spot("match", Position.from_degrees(45, 3))  # of another kind than the first
     assert len(draw([*spots, earth], [earth.position], True)["marks"]) == 2
 

@@ -59,11 +59,13 @@ def test_commit(tmp_path, monkeypatch, fresh_commit):
     assert commit() == short
     file.write_text("changed")
     assert commit() == f"{short}-dirty"
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # as a container sees a mounted one
+    assert commit() == f"{short}-dirty"
     shutil.move(tmp_path / ".git", tmp_path / "other")
     assert commit() == ""
 
 
-@pytest.mark.parametrize("suffix", [".png", ".pdf"])
+@pytest.mark.parametrize("suffix", [".png", ".pdf", ".svg", ".PNG", ".PDF"])
 def test_figures_carry_it(tmp_path, suffix):
     name = r"Intel(R) \ Größe {x}"  # what PDF and JSON escape
     figure, path = plt.figure(), tmp_path / f"a{suffix}"
@@ -83,12 +85,14 @@ def test_tables_have_it_beside_them(tmp_path):
         assert provenance.read(path) == {"commit": "abc"}
 
 
-def test_what_went_on_elsewhere_is_told_beside_what_began(tmp_path):
+def test_what_went_on_elsewhere_is_told_beside_what_began(tmp_path, monkeypatch):
     path = tmp_path / "provenance.json"
     provenance.write(path, {"commit": "a", "device": "cpu", "after": "r"}, add=True)
     provenance.write(path, {"commit": "b", "device": "cpu"}, add=True)
     provenance.write(path, {"commit": "a", "device": "cpu"}, add=True)
     expected = {"commit": "a; b", "device": "cpu", "after": "r"}
+    monkeypatch.chdir(tmp_path)
+    assert provenance.read(".") == expected
     (tmp_path / "recall-1.csv").write_text("")
     assert provenance.read(tmp_path) == provenance.read(tmp_path / "recall-1.csv") == expected
     (tmp_path / "config.json").write_text(json.dumps({"model": {"depth": 2}, "finished": True}))

@@ -442,6 +442,9 @@ def test_hloc_reads_descriptors(model, tmp_path):
     write_hloc(tmp_path / "e.h5", paths[2:], kept[2:], root=tmp_path)
     with h5py.File(tmp_path / "e.h5") as store:
         assert "images/q/c.jpg/global_descriptor" in store
+    for wrong in (kept[:2], kept[0], kept.reshape(3, -1, 1)):
+        with pytest.raises(ValueError, match="is not a row of numbers for 3 images"):
+            write_hloc(tmp_path / "e.h5", paths, wrong)
 
 
 def test_without_h5py(tmp_path, monkeypatch):
