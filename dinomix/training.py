@@ -78,7 +78,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # For a few hundred places of one's own, with the model `model.PRESETS["small"]`: longer than
     # "toy", and on parts of the images. Chosen by five folds over 404 webcam places of two photos;
     # R@1 of whole and of cropped queries 93.6 and 65.3, at a third of the rate 93.3 and 65.0, there
-    # with 64 channels 92.8 and 60.8. With 16 rows 91.6 and 63.4; these averaged (ema 0.98) the same.
+    # with 64 channels 92.8 and 60.8. With 16 rows 91.6 and 63.4, averaged (ema 0.98) or not.
     "small": {
         "epochs": 16,
         "places_per_batch": 24,

@@ -290,7 +290,7 @@ def test_files_of_a_study(studied):
     tables = [f"{kind}-{name}" for kind in ("recall", "queries") for name in sets]
     prefixes = ["5faac99064d2", "0a7732c3ae24", "a5b81d5844bf"]  # of training, and of each table
     assert {name for name in found if not name.endswith("lock")} == {
-        *(f"{RUN}/{name}" for name in files + tables),
+        *(f"{RUN}/{name}" for name in [*files, "provenance.json", *tables]),
         *(f"prefix/{name}/features.npy" for name in prefixes),
         *(f"untrained/f7d700cc12d0/{name}" for name in tables),  # shipped weights, seed 0
         *(f"untrained/0a948e765ee8/{name}" for name in tables),  # no weights, seed 7

@@ -104,7 +104,7 @@ def test_a_full_disk_is_told_and_work_goes_on(unbroken, disk, job):
         assert caught.value.errno == errno.ENOSPC
         assert_told(caught.value, disk.folder)
         assert_half_written_is_gone(whole, out)
-    disk.resize(4 * kib_of(reference) + 4096)
+    disk.resize(4 * kib_of(reference) + 8192)
     JOBS[job].run(given, out)
     assert contents(out) == whole
 
@@ -114,7 +114,7 @@ def test_finished_descriptors_stay_when_there_is_no_room_for_new_ones(unbroken, 
     model = load_model(given / "model.safetensors")
     paths = sorted((given / "city").rglob("*.jpg"))
     file = disk.folder / "d.npy"
-    disk.resize(kib_of(given) + 4096)
+    disk.resize(kib_of(given) + 8192)
     before = np.array(descriptors.describe_to(file, model, paths[:4], progress=False))
     disk.resize(64)
 
@@ -179,7 +179,7 @@ def test_a_limit_on_the_size_of_files_is_told(unbroken, tmp_path, job):
 @pytest.mark.parametrize("job", [*WRITERS, "preparing links", RENDERING])
 def test_a_read_only_folder_is_told_and_left_alone(unbroken, disk, job):
     given, whole, reference = unbroken(job)
-    disk.resize(4 * kib_of(reference) + 4096)
+    disk.resize(4 * kib_of(reference) + 8192)
     out = disk.folder / "out"
     out.mkdir()
     disk.lock()
@@ -187,7 +187,7 @@ def test_a_read_only_folder_is_told_and_left_alone(unbroken, disk, job):
         JOBS[job].run(given, out)
     assert Path(caught.value.filename).is_relative_to(disk.folder)
     assert not list(out.iterdir())
-    disk.resize(4 * kib_of(reference) + 4096)
+    disk.resize(4 * kib_of(reference) + 8192)
     JOBS[job].run(given, out)
     assert contents(out) == whole
 
@@ -197,7 +197,7 @@ def test_a_read_only_folder_is_told_and_left_alone(unbroken, disk, job):
 )
 def test_finished_work_can_be_used_where_nothing_can_be_written(unbroken, disk, job):
     given, whole, reference = unbroken(job)
-    disk.resize(4 * kib_of(reference) + 4096)
+    disk.resize(4 * kib_of(reference) + 8192)
     out = disk.folder / "out"
     JOBS[job].run(given, out)
     disk.lock()
