@@ -249,6 +249,9 @@ def test_retrieval_browser_keeps_to_failures(opened):
 
 def test_arrow_keys_go_to_the_next_query_and_back(opened):
     view = opened.view("retrieval-browser", "dinomix-ranking")
+    view.control("Query").fill("3")  # the last one has no next
+    view.control("Query").press("Enter")
+    wait_until(lambda: view.status().startswith("query 3 "), "query 3", opened.page)
     first = view.status()
     with view.changes("dinomix-ranking"):
         view.root.locator("img.dinomix-ranking").click()
