@@ -1,7 +1,5 @@
 """DINO-Mix's feature mixer, which is also MixVPR's aggregator."""
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -59,22 +57,32 @@ class FeatureMixer(Aggregator):
     def initialise(self, maps: Tensor) -> None:
         """Start from what the maps (N, s, h, w) of training images hold, not from random signs.
 
-        Channels are projected on their principal axes, centred and whitened; those beyond s start
-        as 0. Rows are means over r blocks of the map: a mean bears another viewpoint, which random
-        weights on positions do not. Mixing layers start as the identity.
+        Channels are projected on their principal axes, centred and whitened; if d > s, on random
+        mixtures of them all, which keep inner products. Rows are means over r blocks of the map: a
+        mean bears another viewpoint, which random weights on positions do not. Mixing layers start
+        as the identity. ValueError: the grid has no r blocks.
         """
+        (d, s), (rows, n) = self.channel_proj.weight.shape, self.row_proj.weight.shape
+        h, w = self.grid
+        blocks = [(rows // k, k) for k in range(1, w + 1) if rows % k == 0 and rows // k <= h]
+        if not blocks:
+            raise ValueError(
+                f"a map of {h}x{w} has no {rows} blocks to start from: choose other out_rows, or "
+                "initialise=False"
+            )
+        # As square as can be, else rather more rows: cameras turn sideways.
+        down_across = min(blocks, key=lambda sides: abs(sides[0] - sides[1]))
         x = maps.flatten(2).transpose(1, 2).flatten(0, 1)  # (N*n, s)
         x = x.cpu().double()  # Apple's MPS has no float64
         variances, axes = torch.linalg.eigh(torch.cov(x.T))  # rising; (s,), (s, s)
         axes = axes / variances.clamp(min=1e-6 * variances[-1]).sqrt()
-        axes = axes.flip(1).T[: len(self.channel_proj.weight)]  # (<= d, s)
-        self.channel_proj.weight.zero_()[: len(axes)] = axes.float()
-        self.channel_proj.bias.zero_()[: len(axes)] = -(axes @ x.mean(dim=0)).float()
-        rows, n = self.row_proj.weight.shape
-        across = max(k for k in range(1, math.isqrt(rows) + 1) if rows % k == 0)
-        down = rows // across  # rather more: cameras turn sideways
-        each = torch.eye(n).unflatten(1, (1, *self.grid))  # (n, 1, h, w): one position a map
-        self.row_proj.weight.copy_(F.adaptive_avg_pool2d(each, (down, across)).flatten(1).T)
+        axes = axes.flip(1).T  # (s, s)
+        # Channels that start alike, as 0, would learn alike, and so stay copies of one.
+        axes = axes[:d] if d <= s else nn.init.orthogonal_(axes.new_empty(d, s)) @ axes  # (d, s)
+        self.channel_proj.weight.copy_(axes)
+        self.channel_proj.bias.copy_(-(axes @ x.mean(dim=0)))
+        each = torch.eye(n).unflatten(1, (1, h, w))  # (n, 1, h, w): one position a map
+        self.row_proj.weight.copy_(F.adaptive_avg_pool2d(each, down_across).flatten(1).T)
         self.row_proj.bias.zero_()
         for layer in self.mix:
             layer.mix[3].weight.zero_()

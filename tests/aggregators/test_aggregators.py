@@ -230,29 +230,48 @@ def test_only_netvlad_has_to_see_features_and_the_mixer_may(name):
     assert aggregator.needs_features == (name == "netvlad")
 
 
-@pytest.mark.parametrize(("h", "w"), [(4, 6), (5, 5), (1, 3)])
 @pytest.mark.parametrize(
-    ("rows", "blocks"),
-    [(4, [[0, 1], [2, 3]]), (2, [[0], [1]]), (1, [[0]])],
+    ("h", "w", "blocks"),
+    [
+        *((h, w, [[0, 1], [2, 3]]) for h, w in ((4, 6), (5, 5), (2, 3))),
+        *((h, w, [[0], [1]]) for h, w in ((4, 6), (5, 5), (2, 3))),
+        (1, 3, [[0, 1]]),
+        (5, 4, [[0, 1], [2, 3], [4, 5]]),
+        (1, 3, [[0]]),
+    ],
 )
-def test_a_mixer_that_saw_images_averages_whitened_channels_in_blocks(rows, blocks, h, w):
+def test_a_mixer_that_saw_images_averages_whitened_channels_in_blocks(h, w, blocks):
     """Blocks of a grid that r does not divide share the rows and columns between them."""
-    channels, grid = 5, (h, w)
+    channels, kept, grid, rows = 5, 4, (h, w), sum(map(len, blocks))
     maps = torch.randn(40, channels, *grid) @ torch.randn(w, w) + torch.randn(channels, 1, 1)
-    mixer = FeatureMixer(channels, grid, 2, out_channels=7, out_rows=rows)
+    mixer, wide = (FeatureMixer(channels, grid, 2, d, rows) for d in (kept, 12))
     mixer.initialise(maps)
-    descriptors = mixer.pool(maps).reshape(40, 7, rows).detach().double().numpy()
+    descriptors = mixer.pool(maps).reshape(40, kept, rows).detach().double().numpy()
 
     points = maps.double().permute(0, 2, 3, 1).reshape(-1, channels).numpy()
     whitened = PCA(whiten=True).fit_transform(points).reshape(40, *grid, channels)
-    down, across = len(blocks), len(blocks[0])
+    down, across, means = len(blocks), len(blocks[0]), []
     for i in range(rows):
         y, x = next((y, x) for y in range(down) for x in range(across) if blocks[y][x] == i)
         part = whitened[:, y * h // down : -(-(y + 1) * h // down)]
         part = part[:, :, x * w // across : -(-(x + 1) * w // across)]
         mean = part.mean(axis=(1, 2))  # (40, channels); an axis has no sign
-        assert np.abs(descriptors[:, :channels, i]) == pytest.approx(np.abs(mean), abs=1e-4)
-    assert not descriptors[:, channels:].any()
+        assert np.abs(descriptors[:, :, i]) == pytest.approx(np.abs(mean[:, :kept]), abs=1e-4)
+        means.append(mean)
+
+    # More channels than the maps have: their inner products, and no two channels alike.
+    wide.initialise(maps)
+    products = sum(mean @ mean.T for mean in means)  # (40, 40)
+    described = wide.pool(maps).detach().double()
+    assert (described @ described.T).numpy() == pytest.approx(products, abs=1e-3)
+    assert len(wide.channel_proj.weight.unique(dim=0)) == 12
+
+
+def test_a_mixer_whose_map_has_too_few_blocks_says_so():
+    for rows in (4, 11):  # 1x3 and 5x5 have none without one twice
+        grid = (1, 3) if rows == 4 else (5, 5)
+        with pytest.raises(ValueError, match=f"no {rows} blocks to start from: choose other out_r"):
+            FeatureMixer(4, grid, 1, 8, rows).initialise(torch.randn(9, 4, *grid))
 
 
 @pytest.mark.parametrize(
