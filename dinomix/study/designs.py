@@ -17,6 +17,7 @@ from dinomix.datasets.benchmarks import BENCHMARKS
 from dinomix.exchange.published import CHECKPOINTS, files_here
 from dinomix.model import ModelConfig
 from dinomix.plumbing import provenance
+from dinomix.plumbing.configs import with_family
 from dinomix.plumbing.errors import MissingDataError, did_you_mean
 from dinomix.plumbing.files import atomic_path, config_hash
 from dinomix.plumbing.settings import cell_values, refuse_unknown, refuse_unlike
@@ -50,7 +51,7 @@ def lineup(name: str, methods: Iterable[str] | None = None, data: Path | None = 
         ValueError: no such line-up or method.
     """
     lineups = tomllib.loads(Path(__file__).with_name("lineups.toml").read_text("utf-8"))
-    lineups[PUBLISHED] = {}
+    families, lineups[PUBLISHED] = lineups.pop("families"), {}
     if name == PUBLISHED:
         data = data or data_root()
         lineups[name] = {each: {"published": path} for each, path in files_here(data).items()}
@@ -67,7 +68,7 @@ def lineup(name: str, methods: Iterable[str] | None = None, data: Path | None = 
         raise ValueError(
             f"line-up {name!r} has no methods {unknown}; {did_you_mean(unknown[0], every)}"
         )
-    return {method: every[method] for method in methods}
+    return {method: with_family(every[method], families) for method in methods}
 
 
 def open_profile(parameters: Mapping[str, Any]) -> "Setup":
