@@ -104,18 +104,17 @@ def localize(
         found = localize(chosen, database, query, reject=calibration, **options)
     for path in found.skipped:
         typer.echo(f"skipped, for it cannot be read: {path}", err=True)
-    if csv is not None:
-        save_table(found.matches, csv)
-    if gallery is not None:
-        write_gallery(found, gallery)
-    if chart is not None:
-        write_map(found, chart)
     if as_json:
         typer.echo(json.dumps(without_nan(found.to_dict())))
     else:
         _print(found)
-        for written in filter(None, (csv, gallery, chart)):
-            typer.echo(f"written: {written}")
+    # last: if one cannot be written, what was found is not lost
+    written = [(save_table, found.matches, csv), (write_gallery, found, gallery)]
+    for write, what, path in [*written, (write_map, found, chart)]:
+        if path is not None:
+            write(what, path)
+            if not as_json:
+                typer.echo(f"written: {path}")
 
 
 @app.command()

@@ -81,6 +81,14 @@ def test_json_and_files(here):
     assert not (here / "photos" / NAME).exists()
 
 
+def test_what_was_found_is_told_even_if_it_cannot_be_drawn(here):
+    for photo in (here / "photos").glob("@*"):
+        photo.rename(here / "photos" / photo.name.replace("@31@T@", "@@@"))  # in no known zone
+    result = localize(*ASKED, *MODEL, "--csv", "m.csv", "--map", "m.kml")
+    assert result.exit_code == 1 and "no position is known in degrees" in result.stderr
+    assert "q.jpg estimated at" in plain(result.stdout) and "written: m.csv" in result.stdout
+
+
 def test_unsure_answers_are_left_out(here):
     images = write_testset(here / "city") / "images" / "test"
     for same, query in zip(
