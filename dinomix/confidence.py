@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from dinomix.plumbing.errors import did_you_mean
+from dinomix.plumbing.errors import named
 
 SPREAD_OVER = 10  # matches, so that the spread does not depend on how many more were retrieved
 SLOPE = 50.0  # of weights exp(SLOPE * similarity): how hard the multi-similarity loss tells apart
@@ -64,9 +64,7 @@ METHODS: dict[str, Method] = {"similarity": similarity, "margin": margin, "sprea
 
 def method_named(name: str) -> Method:
     """One of `METHODS`; ValueError, with the nearest name, where there is none."""
-    if name not in METHODS:
-        raise ValueError(f"there is no confidence {name!r}; {did_you_mean(name, METHODS)}")
-    return METHODS[name]
+    return named(METHODS, name, "confidence")
 
 
 def precision_recall(

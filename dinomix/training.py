@@ -29,6 +29,7 @@ from dinomix.images import train_transform
 from dinomix.losses import loss_and_mined_share
 from dinomix.model import PlaceModel
 from dinomix.plumbing.configs import Config, strict_dataclass
+from dinomix.plumbing.errors import named
 from dinomix.retrieval import normaliser
 
 MACHINE = ("workers", "device")  # these say where a run happens, not what it computes
@@ -191,9 +192,7 @@ class TrainConfig(Config):
     @classmethod
     def preset(cls, name: str, **changes: Any) -> Self:
         """A named recipe of `PRESETS`, "paper", "toy", "small", ..., with some fields changed."""
-        if name not in PRESETS:
-            raise ValueError(f"no training preset {name!r}; choose one of {sorted(PRESETS)}")
-        return cls.from_dict({**PRESETS[name], **changes})
+        return cls.from_dict({**named(PRESETS, name, "training preset"), **changes})
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as JSON can hold them."""

@@ -126,11 +126,10 @@ def _recall(model: "PlaceModel", test: "TestSet") -> str:
 def model_config(preset: "str | ModelConfig", path: Path | None = None) -> "ModelConfig":
     """A preset or a config, with the fields in a file instead; `config.json` of a model will do."""
     from dinomix.model import PRESETS, ModelConfig
+    from dinomix.plumbing.errors import named
     from dinomix.plumbing.settings import VERSION, read_fields
 
-    base = PRESETS.get(preset, preset)
-    if isinstance(base, str):
-        raise ValueError(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
+    base = preset if isinstance(preset, ModelConfig) else named(PRESETS, preset, "preset")
     fields = {} if path is None else read_fields(path)
     fields.pop(VERSION, None)
     try:

@@ -18,6 +18,7 @@ from dinomix.datasets.layouts import read_folders
 from dinomix.datasets.prepare.nordland import SPACING
 from dinomix.evaluation import Retrieval
 from dinomix.plumbing.configs import with_family
+from dinomix.plumbing.errors import named
 from dinomix.plumbing.files import atomic_path
 from dinomix.plumbing.workspace import data_root
 
@@ -83,9 +84,7 @@ def open_benchmark(name: str, root: str | Path | None = None, strict: bool = Tru
         FileNotFoundError: it is not there; says where to get it.
         CountError: it has other counts; says what they mean where that is known.
     """
-    if name not in BENCHMARKS:
-        raise ValueError(f"no benchmark {name!r}; there are {', '.join(BENCHMARKS)}")
-    benchmark = BENCHMARKS[name]
+    benchmark = named(BENCHMARKS, name, "benchmark")
     folder = (data_root() if root is None else Path(root)) / benchmark.folder
     try:
         if benchmark.labelled:

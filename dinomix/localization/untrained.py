@@ -7,6 +7,7 @@ from pathlib import Path
 from dinomix.data import PlaceDataset
 from dinomix.images import eval_transform
 from dinomix.model import PRESETS, ModelConfig, PlaceModel, build_model
+from dinomix.plumbing.errors import named
 from dinomix.runs.machine import reproducible
 from dinomix.training import initialise
 
@@ -32,9 +33,7 @@ def zero_shot(preset: str, weights: str | Path = "hub") -> PlaceModel:
         ValueError: no such preset, or weights that do not fit it.
         FileNotFoundError, HubError: no such weights.
     """
-    if preset not in PRESETS:
-        raise ValueError(f"there is no preset {preset!r}; choose one of {', '.join(PRESETS)}")
-    config = PRESETS[preset]
+    config = named(PRESETS, preset, "preset")
     with reproducible(0):  # the same model at every call, or no index of it could be kept
         model = build_model(config, weights)
     if config.aggregator != "gem":

@@ -1,8 +1,11 @@
 """Failures that their message explains, and words for messages. Bad input: ValueError, OSError."""
 
 import difflib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
+
+Found = TypeVar("Found")
 
 
 class ExplainedError(RuntimeError):
@@ -45,10 +48,17 @@ def first_of(names: Sequence[str], limit: int = 5) -> str:
     return ", ".join(names[:limit]) + more
 
 
-def did_you_mean(name: str, known: Collection[str]) -> str:
+def named(known: Mapping[str, Found], name: str, what: str) -> Found:
+    """What has this name; ValueError, with the nearest names or else with all, if nothing has."""
+    if name not in known:
+        raise ValueError(f"no {what} {name!r}; {did_you_mean(str(name), known, len(known))}")
+    return known[name]
+
+
+def did_you_mean(name: str, known: Collection[str], limit: int = 5) -> str:
     """The nearest of the known names, in any case, or where none is near, the first of them."""
     small = {each.lower(): each for each in known}
     near = difflib.get_close_matches(name.lower(), small, n=2)
     if near:
         return f"did you mean {' or '.join(repr(small[each]) for each in near)}?"
-    return f"there are {first_of(sorted(known))}"
+    return f"there are {first_of(sorted(known), limit)}"

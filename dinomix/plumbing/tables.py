@@ -187,7 +187,10 @@ def _heading(name: Hashable) -> str:
 
 
 def _number(values: pd.Series) -> Callable[[Any], str]:
-    """How a column's numbers are written: three digits of the largest, or one decimal if larger."""
+    """How a column's numbers are written: three digits of the largest, or one decimal if larger.
+
+    What these digits would make 0 has one of its own: a p of 0.0002 is not 0.00.
+    """
     if values.name == "flops":
         from matplotlib.ticker import EngFormatter
 
@@ -198,7 +201,14 @@ def _number(values: pd.Series) -> Callable[[Any], str]:
     largest = known[np.isfinite(known)].max()
     if not largest > 0 or known.mod(1).eq(0).all():
         return "{:,.0f}".format
-    return f"{{:,.{max(1, 2 - math.floor(math.log10(largest)))}f}}".format
+    digits = max(1, 2 - math.floor(math.log10(largest)))
+
+    def write(value: float) -> str:
+        lost = value and not round(value, digits)
+        least = np.format_float_positional(value, 1, fractional=False) if lost else ""
+        return least or f"{value:,.{digits}f}"
+
+    return write
 
 
 def require_columns(table: pd.DataFrame, needed: Set[str]) -> None:

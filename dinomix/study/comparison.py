@@ -8,6 +8,7 @@ import pandas as pd
 
 from dinomix.data import TestSet
 from dinomix.evaluation import Retrieval, hits, positives
+from dinomix.plumbing.errors import named
 
 REACH = 3.0  # thresholds: up to this far a wrong image may still show the query's scene
 TURN = 45.0  # degrees: up to this far apart two cameras look the same way
@@ -75,9 +76,8 @@ def choose_cases(
     Raises:
         ValueError: an unknown method or condition, or retrievals of different test sets.
     """
-    if method not in retrievals:
-        raise ValueError(f"no retrieval of {method!r}: there are {', '.join(retrievals) or 'none'}")
-    test, truth = retrievals[method].test, retrievals[method].positives
+    ours = named(retrievals, method, "retrieval of method")
+    test, truth = ours.test, ours.positives
     for name, retrieval in retrievals.items():
         if retrieval.test.fingerprint != test.fingerprint:
             places = f"{name} retrieved on {retrieval.test.name} and {method} on {test.name}"

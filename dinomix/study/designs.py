@@ -18,7 +18,7 @@ from dinomix.exchange.published import CHECKPOINTS, files_here
 from dinomix.model import ModelConfig
 from dinomix.plumbing import provenance
 from dinomix.plumbing.configs import with_family
-from dinomix.plumbing.errors import MissingDataError, did_you_mean
+from dinomix.plumbing.errors import MissingDataError, did_you_mean, named
 from dinomix.plumbing.files import atomic_path, config_hash
 from dinomix.plumbing.settings import cell_values, refuse_unknown, refuse_unlike
 from dinomix.plumbing.tables import flat, printed, readable
@@ -60,9 +60,7 @@ def lineup(name: str, methods: Iterable[str] | None = None, data: Path | None = 
                 f"no published checkpoint lies in {data / CHECKPOINTS}: load_published(name) gets "
                 "one (`dinomix models` lists the names), or put files of their authors there"
             )
-    if name not in lineups:
-        raise ValueError(f"no line-up {name!r}; there are {', '.join(lineups)}")
-    every = lineups[name]
+    every = named(lineups, name, "line-up")
     methods = list(every if methods is None else methods)
     if unknown := [method for method in methods if method not in every]:
         raise ValueError(

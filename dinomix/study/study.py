@@ -25,7 +25,7 @@ from dinomix.images import size_text
 from dinomix.model import PRESETS, ModelConfig, PlaceModel, build_model, outline
 from dinomix.plumbing import provenance
 from dinomix.plumbing.configs import whole, wholes
-from dinomix.plumbing.errors import ExplainedError
+from dinomix.plumbing.errors import ExplainedError, named
 from dinomix.plumbing.files import config_hash
 from dinomix.plumbing.summary import count_parameters
 from dinomix.plumbing.tables import ResultsTable
@@ -102,12 +102,10 @@ def variants(
             path = published_file(path)
             fields = {"train": False, "weights": path}
         train, preset = fields.pop("train", {}), fields.pop("preset", None)
-        if preset not in (None, *PRESETS):
-            raise ValueError(f"{method}: no preset {preset!r}; there are {', '.join(PRESETS)}")
-        start = PRESETS.get(preset, base).to_dict()
-        default = weights if fields.get("backbone", start["backbone"]) == base.backbone else "hub"
-        chosen = fields.pop("weights", default)
         try:
+            start = (named(PRESETS, preset, "preset") if preset else base).to_dict()
+            same = fields.get("backbone", start["backbone"]) == base.backbone
+            chosen = fields.pop("weights", weights if same else "hub")
             model = published_config(path) if path else ModelConfig.from_dict(start | fields)
             learns = None if train is False else TrainConfig.from_dict(recipe.to_dict() | train)
             several = seeds if learns else seeds[:1]

@@ -186,8 +186,8 @@ def test_validation_is_one_or_the_other(data, options, complaint):
 @pytest.mark.parametrize(
     ("options", "recipe", "complaint"),
     [
-        (["--preset", "dino_mux"], "", "no preset 'dino_mux'; there are dino_mix, "),
-        (["--recipe", "best"], "", "no training preset 'best'; choose one of"),
+        (["--preset", "dino_mux"], "", "no preset 'dino_mux'; did you mean 'dino_mix'"),
+        (["--recipe", "quick"], "", "no training preset 'quick'; there are authors, "),
         ([], "epoch=1", r"no fields \['epoch'\]"),
         ([], "lr=fast", "TrainConfig.lr is 'fast'"),
         ([], "epochs", "'epochs'; write name=value"),

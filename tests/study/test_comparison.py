@@ -142,7 +142,7 @@ def test_a_method_alone_has_cases_too_and_no_cases_keep_the_columns():
 
 def test_errors():
     retrievals = three_methods(ours=[0] * 8, b=[0] * 8)
-    with pytest.raises(ValueError, match="no retrieval of 'c': there are ours, b"):
+    with pytest.raises(ValueError, match="no retrieval of method 'c'; there are b, ours"):
         choose_cases(retrievals, "c", {})
     with pytest.raises(ValueError, match=r"\['fog'\]: it has \['day'"):
         choose_cases(retrievals, "ours", {"weather": ["snow", "fog"]})

@@ -240,7 +240,7 @@ def test_methods_of_a_line_up_are_chosen_by_name():
     assert list(lineup("toy", ["GeM", "DINO-Mix"])) == ["GeM", "DINO-Mix"]
     with pytest.raises(ValueError, match=r"no methods \['Vlad'\].*'NetVLAD'"):
         lineup("toy", ["Vlad"])
-    with pytest.raises(ValueError, match="no line-up 'real'; there are toy, paper"):
+    with pytest.raises(ValueError, match="no line-up 'real'; there are paper, published, toy"):
         lineup("real")
 
 
