@@ -88,7 +88,7 @@ def costs(
     }
 
 
-def search_ms(dim: int, *, database: int = 10_000, queries: int = 100, repeats: int = 3) -> float:
+def search_ms(dim: int, *, database: int = 10_000, queries: int = 100, repeats: int = 10) -> float:
     """Milliseconds a query that `dinomix.search` takes for random descriptors, its index included.
 
     The median of `repeats` searches of (queries, dim) for their nearest ten among (database, dim).
