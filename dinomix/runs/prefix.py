@@ -67,7 +67,7 @@ def prefix_features(
     key = config_hash(config.backbone, list(config.size), stage, digest.hexdigest())
     target = folder / key / "features.npy"
     if not target.is_file():
-        with locked(target.parent):
+        with locked(target.parent, tell=progress):
             if not target.is_file():  # it may be now, if we had to wait
                 _compute(model, paths, target, device, progress)
     return PrefixFeatures(np.load(target, mmap_mode="r"), paths)

@@ -240,8 +240,8 @@ def _read_history(path: Path) -> pd.DataFrame:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Let one process at a time work in a folder; a second one says so and waits.
+def locked(folder: Path, tell: bool = True) -> Iterator[None]:
+    """Let one process at a time work in a folder; a second one waits, and says so if it is to.
 
     The kernel drops the lock when its process dies, whatever killed it.
     """
@@ -250,7 +250,8 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         held = lock.acquire(timeout=0)
     except Timeout:
-        tqdm.write(f"another process is at work in {folder}; waiting until it ends")
+        if tell:
+            tqdm.write(f"another process is at work in {folder}; waiting until it ends")
         held = lock.acquire()
     with held:
         yield

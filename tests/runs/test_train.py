@@ -719,11 +719,12 @@ def python(script, *args, launcher=()):
     return result.stdout
 
 
-def test_second_process_waits_for_the_first(tmp_path, capsys):
+@pytest.mark.parametrize("tell", [True, False])
+def test_second_process_waits_for_the_first(tmp_path, capsys, tell):
     order = []
 
     def second():
-        with folders.locked(tmp_path):
+        with folders.locked(tmp_path, tell):
             order.append("second")
 
     with folders.locked(tmp_path):
@@ -733,7 +734,7 @@ def test_second_process_waits_for_the_first(tmp_path, capsys):
         order.append("first")
     thread.join(timeout=10)
     assert order == ["first", "second"]
-    assert "another process is at work" in capsys.readouterr().out
+    assert ("another process is at work" in capsys.readouterr().out) == tell
 
 
 def test_run_that_another_process_finished_meanwhile_is_loaded(data, run, tmp_path, monkeypatch):
