@@ -24,7 +24,7 @@ $(READY): pyproject.toml $(LOCK) | $(BIN)/python
 demo: $(READY)   ## train and evaluate DINO-Mix on the embedded city, as notebooks
 	$(BIN)/dinomix run demo
 
-study: $(READY)  ## all notebooks of the embedded city: every table and figure, an hour and a half
+study: $(READY)  ## all notebooks of the embedded city: every table and figure, 99 minutes
 	$(BIN)/dinomix run toy
 
 notebooks: $(READY)  ## run the notebooks of PROFILE (smoke, toy or paper); ONLY=03 SET="seeds=[0,1,2]"

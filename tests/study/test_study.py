@@ -304,6 +304,8 @@ def test_a_killed_worker_costs_no_more_than_its_epoch(study, elsewhere):
         table = study.run(variants, client=client, progress=False)
         killer.join()
         assert killed and killed[0][0] not in client.run(os.getpid).values()
+        level = client.run(lambda: logging.getLogger("distributed.worker").getEffectiveLevel())
+        assert set(level.values()) == {logging.CRITICAL}  # in notebooks, nobody wants the rest
     pd.testing.assert_frame_equal(table, alone(elsewhere, variants))
     assert_same_weights(study, elsewhere)
 
