@@ -133,7 +133,7 @@ def test_one_place_is_no_batch(value):
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(ValueError, match=r"'papers'.*authors"):
+    with pytest.raises(ValueError, match=r"'papers'; did you mean 'paper'"):
         TrainConfig.preset("papers")
     with pytest.raises(ValueError, match=r"\['learning_rat'\]"):
         TrainConfig.preset("toy", learning_rat=1)

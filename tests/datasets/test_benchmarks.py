@@ -184,7 +184,7 @@ def test_a_rounded_count_leaves_room(monkeypatch):
 
 
 def test_what_is_not_there_says_where_to_get_it(tmp_path):
-    with pytest.raises(ValueError, match=r"'pitts30k'; there are pitts30k-val, "):
+    with pytest.raises(ValueError, match=r"'pitts30k'; did you mean 'pitts30k-val' or "):
         open_benchmark("pitts30k")
     write_testset(tmp_path / "pitts30k", places=1, split="test")
     for name, complaint in {
