@@ -62,7 +62,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # For the embedded city on a CPU: minutes. Chosen on its validation city, R@1 there: 88.3; with
     # the rate of 1e-3 for the backbone, too, 87.9; from random weights 82.9, and in 12 epochs 86.2;
     # at 3e-3 77. (Channels beyond the map's started as 0 then; as mixtures, over three seeds, 86.8
-    # against 87.0.) In float32, as all the city's published numbers: "auto" would be another
+    # against 86.9.) In float32, as all the city's published numbers: "auto" would be another
     # precision, so other numbers, on another CPU.
     "toy": {
         "epochs": 8,
