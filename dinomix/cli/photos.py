@@ -109,8 +109,12 @@ def localize(
     else:
         _print(found)
     # last: if one cannot be written, what was found is not lost
-    written = [(save_table, found.matches, csv), (write_gallery, found, gallery)]
-    for write, what, path in [*written, (write_map, found, chart)]:
+    files = [
+        (save_table, found.matches, csv),
+        (write_gallery, found, gallery),
+        (write_map, found, chart),
+    ]
+    for write, what, path in files:
         if path is not None:
             write(what, path)
             if not as_json:

@@ -17,9 +17,14 @@ with extra("cluster"):
 
 # One thread a process: networks this small gain nothing from more, and the number of threads
 # decides how sums are rounded.
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-# What jobs raise is told by who asked for them, and a worker that misses its scheduler is ending.
-ENVIRONMENT["DASK_LOGGING__DISTRIBUTED"] = "critical"  # a setting of the parent comes too late
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    # What jobs raise is told by who asked for them, and a worker that misses its scheduler is
+    # ending. Set for the process: `logging.distributed` would reach a worker too late.
+    "DASK_LOGGING__DISTRIBUTED": "critical",
+}
 NEWS = 0.5  # seconds between two looks at what is done
 
 # A process that takes its time to end is no news to anybody.

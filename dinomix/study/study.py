@@ -103,7 +103,7 @@ def variants(
             fields = {"train": False, "weights": path}
         train, preset = fields.pop("train", {}), fields.pop("preset", None)
         try:
-            start = (named(PRESETS, preset, "preset") if preset else base).to_dict()
+            start = (base if preset is None else named(PRESETS, preset, "preset")).to_dict()
             same = fields.get("backbone", start["backbone"]) == base.backbone
             chosen = fields.pop("weights", weights if same else "hub")
             model = published_config(path) if path else ModelConfig.from_dict(start | fields)

@@ -268,8 +268,7 @@ def test_a_mixer_that_saw_images_averages_whitened_channels_in_blocks(h, w, bloc
 
 
 def test_a_mixer_whose_map_has_too_few_blocks_says_so():
-    for rows in (4, 11):  # 1x3 and 5x5 have none without one twice
-        grid = (1, 3) if rows == 4 else (5, 5)
+    for rows, grid in ((4, (1, 3)), (11, (5, 5))):
         with pytest.raises(ValueError, match=f"no {rows} blocks to start from: choose other out_r"):
             FeatureMixer(4, grid, 1, 8, rows).initialise(torch.randn(9, 4, *grid))
 
